@@ -1,0 +1,111 @@
+//===-- Program.h - what a compiled program says of itself ------*- C++ -*-===//
+//
+// Part of PolyMoE, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+//
+// Plain data that the compiler fills and the runtime reads: the parameters of
+// a model with the origin of each, and the entry points of a program with the
+// meaning of each of their arguments.
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef MOE_RUNTIME_PROGRAM_H
+#define MOE_RUNTIME_PROGRAM_H
+
+#include "moe/Runtime/ABI.h"
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <variant>
+#include <vector>
+
+namespace polymoe {
+
+enum class DType { F64, F32, BF16, F16, I64, I32, I8, U8 };
+
+/// Bytes of one element.
+int64_t sizeOf(DType type);
+/// The name that safetensors uses: "F32", "BF16", "I32", ...
+const char *nameOf(DType type);
+
+/// Rows `offset + stride * i + [0, block)` of a checkpoint tensor seen as a
+/// matrix [product of leading dimensions, last dimension] (a vector is a
+/// matrix with one column). Selects q, k or v out of BLOOM's interleaved
+/// query_key_value, one expert out of a packed [E, 2F, D], and so on.
+struct RowSelection {
+  int64_t offset = 0;
+  int64_t block = 0;
+  int64_t stride = 0;
+};
+
+/// The value is tensor `key` of the safetensors file `file` (relative to the
+/// module's folder), or some rows of it.
+struct CheckpointOrigin {
+  std::string file;
+  std::string key;
+  std::optional<RowSelection> rows;
+};
+
+/// The value is a copy of parameter `source` at load time (upcycling).
+struct CopyOrigin {
+  std::string source;
+};
+
+/// The value is drawn by an initialiser, from a seed and the parameter's name.
+struct InitOrigin {
+  enum class Kind { Zeros, Ones, Normal, XavierNormal };
+  Kind kind = Kind::Zeros;
+  /// Standard deviation, for Normal.
+  double standardDeviation = 0.02;
+  uint64_t seed = 0;
+};
+
+using Origin = std::variant<CheckpointOrigin, CopyOrigin, InitOrigin>;
+
+struct ParameterSpec {
+  std::string name;
+  /// The type that compiled code reads. A trainable parameter of a narrower
+  /// type than F32 has an F32 master beside it.
+  DType dtype = DType::F32;
+  std::vector<int64_t> shape;
+  bool trainable = false;
+  Origin origin;
+};
+
+/// One element of the pointer array that an entry point takes.
+struct Binding {
+  enum class Kind {
+    Input,     ///< `name` says which: tokens, labels, positions, ...
+    Output,    ///< `name` says which: loss, logprobs, logits, ...
+    Parameter, ///< the value of parameter `name`
+    Gradient,  ///< gradient of parameter `name`, F32 (F64 for F64), added to
+    Packed,    ///< memory for a value derived from parameters, kept between
+               ///< calls; written by the entry points named prepare_*
+    State,     ///< memory that lasts over calls: key and value caches
+    Arena      ///< scratch memory, contents undefined between calls
+  };
+  Kind kind;
+  std::string name;
+  DType dtype;
+  std::vector<int64_t> shape;
+};
+
+struct EntryPoint {
+  std::string name;
+  MoeEntry function = nullptr;
+  std::vector<Binding> bindings;
+};
+
+struct Program {
+  std::vector<EntryPoint> entries;
+
+  /// The entry point called `name`, or null.
+  const EntryPoint *find(const std::string &name) const;
+};
+
+} // namespace polymoe
+
+#endif // MOE_RUNTIME_PROGRAM_H
