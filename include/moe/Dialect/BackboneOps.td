@@ -1,0 +1,267 @@
+//===-- BackboneOps.td - the decoder without its experts -*- tablegen -*-===//
+//
+// Part of PolyMoE, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef MOE_DIALECT_BACKBONEOPS
+#define MOE_DIALECT_BACKBONEOPS
+
+include "moe/Dialect/MoEAttrs.td"
+include "moe/Dialect/MoEInterfaces.td"
+include "moe/Dialect/MoETypes.td"
+include "mlir/Interfaces/InferTypeOpInterface.td"
+include "mlir/IR/SymbolInterfaces.td"
+include "mlir/Interfaces/SideEffectInterfaces.td"
+
+// `methods` names optional methods of the interface that the op implements.
+class MoE_BackboneOp<string mnemonic, list<Trait> traits = [],
+                     list<string> methods = []>
+    : MoE_Op<mnemonic, !listconcat([Pure,
+        DeclareOpInterfaceMethods<MoE_DifferentiableOpInterface, methods>],
+        traits)> {
+  let assemblyFormat = [{
+    operands attr-dict `:` functional-type(operands, results)
+  }];
+  let hasVerifier = 1;
+}
+
+def MoE_EmbeddingOp : MoE_BackboneOp<"embedding", [MoE_CheapToRecompute]> {
+  let summary = "looks tokens up in a table";
+  let description = [{
+    `y[b,s,:] = scale * table[tokens[b,s],:]`, with `scale` rounded to the
+    table's type first (Gemma's sqrt(D)).
+
+    Constraints:
+    - (C1) the result is [B, S, D] of the table's type, `table` [V, D].
+
+    Example:
+    ```mlir
+    %h = moe.embedding %tokens, %table {scale = 1.0} : (tensor<?x?xi32>, tensor<512x64xf32>) -> tensor<?x?x64xf32>
+    ```
+  }];
+  let arguments = (ins MoE_Ids:$tokens, MoE_Matrix:$table,
+                       DefaultValuedAttr<F64Attr, "1.0">:$scale);
+  let results = (outs MoE_Activation:$result);
+}
+
+def MoE_RmsNormOp : MoE_BackboneOp<"rms_norm", [MoE_CheapToRecompute]> {
+  let summary = "root-mean-square normalisation of a row, or of groups in it";
+  let description = [{
+    For every group `g` of `d = len(weight)` consecutive elements of a row:
+    `y = g / sqrt(mean(g^2) + epsilon) * (offset + weight)`, computed in f32
+    (f64 in a f64 model). `d = width` is the usual norm, `d` = width of a head
+    is QK-norm; `offset = 1` is Gemma's. With `offset = 0` the normalised row
+    is rounded to the result's type before the product, as Llama does.
+
+    Constraints:
+    - (C1) result and `input` have one type.
+    - (C2) the last dimension of `input` is a multiple of the weight's length.
+    - (C3) `epsilon` is positive.
+
+    Example:
+    ```mlir
+    %n = moe.rms_norm %h, %w {epsilon = 1.0e-5} : (tensor<?x?x64xf32>, tensor<64xf32>) -> tensor<?x?x64xf32>
+    ```
+  }];
+  let arguments = (ins MoE_Activation:$input, MoE_Vector:$weight,
+                       F64Attr:$epsilon,
+                       DefaultValuedAttr<F64Attr, "0.0">:$offset);
+  let results = (outs MoE_Activation:$result);
+}
+
+def MoE_LayerNormOp : MoE_BackboneOp<"layer_norm", [MoE_CheapToRecompute]> {
+  let summary = "layer normalisation of a row";
+  let description = [{
+    `y = (x - mean(x)) / sqrt(var(x) + epsilon) * weight + bias` over the last
+    dimension, with the biased variance, computed in f32 (f64 in a f64 model).
+
+    Constraints:
+    - (C1) result and `input` have one type.
+    - (C2) `weight` and `bias` have the length of the last dimension.
+    - (C3) `epsilon` is positive.
+
+    Example:
+    ```mlir
+    %n = moe.layer_norm %h, %w, %b {epsilon = 1.0e-5} : (tensor<?x?x64xf32>, tensor<64xf32>, tensor<64xf32>) -> tensor<?x?x64xf32>
+    ```
+  }];
+  let arguments = (ins MoE_Activation:$input, MoE_Vector:$weight,
+                       MoE_Vector:$bias, F64Attr:$epsilon);
+  let results = (outs MoE_Activation:$result);
+}
+
+def MoE_LinearOp : MoE_BackboneOp<"linear"> {
+  let summary = "a linear map of every token";
+  let description = [{
+    `y[b,s,n] = sum_k x[b,s,k] w[n,k] (+ bias[n])`, summed over `k` in
+    ascending order as one chain of fused multiply-adds in f32 (f64 in a f64
+    model) and rounded once: a row depends neither on the other rows nor on
+    tiles.
+
+    Constraints:
+    - (C1) `input` [B,S,k], `weight` [n,k], `bias` [n], result [B,S,n].
+
+    Example:
+    ```mlir
+    %y = moe.linear %x, %w : (tensor<?x?x64xf32>, tensor<96x64xf32>) -> tensor<?x?x96xf32>
+    ```
+  }];
+  let arguments = (ins MoE_Activation:$input, MoE_Matrix:$weight,
+                       Optional<MoE_Vector>:$bias);
+  let results = (outs MoE_Activation:$result);
+}
+
+def MoE_AddOp : MoE_BackboneOp<"add", [Commutative, SameOperandsAndResultType]> {
+  let summary = "adds two tensors, the residual connection";
+  let description = [{
+    `y = lhs + rhs`. Also joins the gradients of a value with several users.
+
+    Example:
+    ```mlir
+    %y = moe.add %a, %b : (tensor<?x?x64xf32>, tensor<?x?x64xf32>) -> tensor<?x?x64xf32>
+    ```
+  }];
+  let arguments = (ins MoE_FloatTensor:$lhs, MoE_FloatTensor:$rhs);
+  let results = (outs MoE_FloatTensor:$result);
+  let hasVerifier = 0;
+}
+
+def MoE_RotaryTableOp : MoE_Op<"rotary_table", [Pure]> {
+  let summary = "cosines and sines of the rotary embedding";
+  let description = [{
+    `cos[b,s,i] = scale * cos(positions[b,s] * frequencies[i])`, the same for
+    `sin`, for `i` in [0, d/2). The importer computes the frequencies, so
+    every scaling variant (linear, llama3) is data.
+
+    Constraints:
+    - (C1) both results are [B, S, number of frequencies].
+
+    Example:
+    ```mlir
+    %cos, %sin = moe.rotary_table %positions {frequencies = array<f32: 1.0, 0.1>, scale = 1.0} : (tensor<?x?xi32>) -> (tensor<?x?x2xf32>, tensor<?x?x2xf32>)
+    ```
+  }];
+  let arguments = (ins MoE_Ids:$positions, DenseF32ArrayAttr:$frequencies,
+                       DefaultValuedAttr<F64Attr, "1.0">:$scale);
+  let results = (outs MoE_Precise:$cos, MoE_Precise:$sin);
+  let assemblyFormat = [{
+    operands attr-dict `:` functional-type(operands, results)
+  }];
+  let hasVerifier = 1;
+}
+
+def MoE_RotaryOp : MoE_BackboneOp<"rotary", [MoE_CheapToRecompute]> {
+  let summary = "rotates the halves of every head by its position";
+  let description = [{
+    For every head of `d = 2 * table width`: `y1 = x1 cos - x2 sin`, `y2 = x2
+    cos + x1 sin`, with `x1`, `x2` the first and second half of the head and
+    the table rounded to the input's type. `inverse` rotates back (the
+    gradient).
+
+    Constraints:
+    - (C1) result and `input` have one type.
+    - (C2) the last dimension is a multiple of twice the table's.
+
+    Example:
+    ```mlir
+    %y = moe.rotary %q, %cos, %sin : (tensor<?x?x64xf32>, tensor<?x?x8xf32>, tensor<?x?x8xf32>) -> tensor<?x?x64xf32>
+    ```
+  }];
+  let arguments = (ins MoE_Activation:$input, MoE_Precise:$cos,
+                       MoE_Precise:$sin, UnitAttr:$inverse);
+  let results = (outs MoE_Activation:$result);
+}
+
+def MoE_AttentionOp : MoE_BackboneOp<"attention", [], ["saveForBackward"]> {
+  let summary = "causal softmax attention";
+  let description = [{
+    Key `j` of row `b` stands in slot `j`; query `i` in slot `slots[b,i]`. The
+    query sees key `j` iff `j <= slots[b,i]`, and `slots[b,i] - j < window` if
+    there is a window, and `segments[b,i] == segments[b,j]` if there are
+    segments. Without a cache C = S and slots are 0, 1, 2, ...; with one the
+    keys are the cache.
+
+    `out = softmax_j(scale * q_i . k_j - slope_h * (slots[b,i] - j)) v_j` per
+    head in f32 (f64 in a f64 model); the slope is zero unless `alibi`, where
+    head `h` of `n = 2^floor(log2 heads)` has `2^(-8 (h+1) / n)`, and heads
+    from `n` on `2^(-4 (2 (h-n) + 1) / n)`. Query head `h` reads key/value head
+    `h / (heads / kv_heads)`. `lse[b,h,i]` is the logarithm of the sum of
+    exponentials.
+
+    Constraints:
+    - (C1) `query` [B,S,heads*d], `key` and `value` [B,C,kv_heads*d], result of
+      the query's type.
+    - (C2) `heads` is a multiple of `kv_heads`.
+    - (C3) with `segments`, C = S.
+    - (C4) `window`, where present, is positive.
+
+    Example:
+    ```mlir
+    %o = moe.attention %q, %k, %v, %slots, %segments {heads = 4 : i64, kv_heads = 2 : i64, scale = 0.25}
+      : (tensor<?x?x64xf32>, tensor<?x?x32xf32>, tensor<?x?x32xf32>, tensor<?x?xi32>, tensor<?x?xi32>) -> tensor<?x?x64xf32>
+    ```
+  }];
+  let arguments = (ins MoE_Activation:$query, MoE_Activation:$key,
+                       MoE_Activation:$value, MoE_Ids:$slots,
+                       Optional<MoE_Ids>:$segments, I64Attr:$heads,
+                       I64Attr:$kv_heads, F64Attr:$scale,
+                       OptionalAttr<I64Attr>:$window, UnitAttr:$alibi);
+  let results = (outs MoE_Activation:$result, Optional<MoE_Precise>:$lse);
+}
+
+def MoE_CacheUpdateOp : MoE_Op<"cache_update", [Pure]> {
+  let summary = "puts rows into a key or value cache, in place";
+  let description = [{
+    `result = cache` with `result[b, slots[b,s], :] = rows[b, s, :]`. The result
+    takes the memory of `cache`.
+
+    Constraints:
+    - (C1) `cache` [B,C,w] and `rows` [B,S,w] agree in B, w and type.
+    - (C2) the op is the only user of `cache`.
+
+    Example:
+    ```mlir
+    %k1 = moe.cache_update %cache, %k, %slots : (tensor<1x64x32xf32>, tensor<1x1x32xf32>, tensor<1x1xi32>) -> tensor<1x64x32xf32>
+    ```
+  }];
+  let arguments = (ins MoE_Activation:$cache, MoE_Activation:$rows,
+                       MoE_Ids:$slots);
+  let results = (outs MoE_Activation:$result);
+  let assemblyFormat = [{
+    operands attr-dict `:` functional-type(operands, results)
+  }];
+  let hasVerifier = 1;
+}
+
+def MoE_FfnOp : MoE_BackboneOp<"ffn", [], ["saveForBackward"]> {
+  let summary = "the feed-forward network of a layer";
+  let description = [{
+    `gated`: `y = (act(x gate^T) * (x up^T)) down^T`, weights gate [F,D], up
+    [F,D], down [D,F]. `plain`: `y = act(x up^T + b) down^T + c`, weights up
+    [F,D], b [F], down [D,F], c [D]. Pre-activations are rounded to the type of
+    the input before the activation; it equals `moe.experts` with one expert of
+    score 1 bit for bit.
+
+    `preactivation` [T, 2F] (gate, then up) or [T, F] is what the backward
+    needs.
+
+    Constraints:
+    - (C1) result and `input` have one type.
+    - (C2) the weights are those of `form`, with one D and one F.
+
+    Example:
+    ```mlir
+    %y = moe.ffn %x, %gate, %up, %down {form = #moe.ffn<gated>, activation = #moe.activation<silu>}
+      : (tensor<?x?x64xf32>, tensor<96x64xf32>, tensor<96x64xf32>, tensor<64x96xf32>) -> tensor<?x?x64xf32>
+    ```
+  }];
+  let arguments = (ins MoE_Activation:$input,
+                       Variadic<MoE_FloatTensor>:$weights,
+                       MoE_FfnFormAttr:$form, MoE_ActivationAttr:$activation);
+  let results = (outs MoE_Activation:$result,
+                      Optional<MoE_Rows>:$preactivation);
+}
+
+#endif // MOE_DIALECT_BACKBONEOPS

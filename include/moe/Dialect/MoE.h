@@ -1,0 +1,56 @@
+//===-- MoE.h - the moe dialect ---------------------------------*- C++ -*-===//
+//
+// Part of PolyMoE, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef MOE_DIALECT_MOE_H
+#define MOE_DIALECT_MOE_H
+
+#include "mlir/Bytecode/BytecodeOpInterface.h"
+#include "mlir/Dialect/Func/IR/FuncOps.h"
+#include "mlir/IR/BuiltinAttributes.h"
+#include "mlir/IR/BuiltinTypes.h"
+#include "mlir/IR/Dialect.h"
+#include "mlir/IR/OpDefinition.h"
+#include "mlir/IR/OpImplementation.h"
+#include "mlir/IR/PatternMatch.h"
+#include "mlir/IR/SymbolTable.h"
+#include "mlir/Interfaces/InferTypeOpInterface.h"
+#include "mlir/Interfaces/SideEffectInterfaces.h"
+
+namespace mlir::moe {
+
+/// Marks an op so cheap that its result is recomputed in the backward rather
+/// than saved when memory is scarce.
+template <typename ConcreteType>
+class CheapToRecompute
+    : public OpTrait::TraitBase<ConcreteType, CheapToRecompute> {};
+
+} // namespace mlir::moe
+
+#include "moe/Dialect/MoEDialect.h.inc"
+#include "moe/Dialect/MoEEnums.h.inc"
+#include "moe/Dialect/MoEInterfaces.h.inc"
+#define GET_TYPEDEF_CLASSES
+#include "moe/Dialect/MoETypes.h.inc"
+#define GET_ATTRDEF_CLASSES
+#include "moe/Dialect/MoEAttrs.h.inc"
+#define GET_OP_CLASSES
+#include "moe/Dialect/MoEOps.h.inc"
+
+namespace mlir::moe {
+
+/// Matrices and vectors that one expert of this form has.
+inline int64_t weightsPerExpert(FfnForm form) {
+  return form == FfnForm::Gated ? 3 : 4;
+}
+
+/// The type in which norms, softmax and losses are computed: f64 in a f64
+/// model, f32 in any other.
+Type preciseType(Type elementType);
+
+} // namespace mlir::moe
+
+#endif // MOE_DIALECT_MOE_H

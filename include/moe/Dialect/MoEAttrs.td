@@ -1,0 +1,149 @@
+//===-- MoEAttrs.td - attributes of the moe dialect --------*- tablegen -*-===//
+//
+// Part of PolyMoE, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef MOE_DIALECT_MOEATTRS
+#define MOE_DIALECT_MOEATTRS
+
+include "moe/Dialect/MoEDialect.td"
+include "mlir/IR/EnumAttr.td"
+
+class MoE_Attr<string name, string attrMnemonic, list<Trait> traits = []>
+    : AttrDef<MoE_Dialect, name, traits> {
+  let mnemonic = attrMnemonic;
+}
+
+class MoE_Enum<string name, string summary, list<I32EnumAttrCase> cases>
+    : I32EnumAttr<name, summary, cases> {
+  let cppNamespace = "::mlir::moe";
+  let genSpecializedAttr = 0;
+}
+
+//===----------------------------------------------------------------------===//
+// Where a parameter's value comes from
+//===----------------------------------------------------------------------===//
+
+def MoE_CheckpointAttr : MoE_Attr<"Checkpoint", "checkpoint"> {
+  let summary = "a tensor of a safetensors file, or some of its rows";
+  let description = [{
+    The tensor `key` of `file`, a path relative to the module's folder. With
+    `rows = [offset, block, stride]` the tensor is seen as a matrix `[product
+    of the leading dimensions, last dimension]` (a vector as a matrix of one
+    column), and rows `offset + stride*i + [0, block)` are taken for all `i`.
+    This selects q, k or v out of an interleaved matrix and one expert out of a
+    packed tensor.
+
+    Example: `#moe.checkpoint<"model.safetensors", "h.0.qkv.weight", rows = [8, 8, 24]>`
+  }];
+  let parameters = (ins "StringAttr":$file, "StringAttr":$key,
+                        OptionalParameter<"DenseI64ArrayAttr">:$rows);
+  let assemblyFormat = "`<` $file `,` $key (`,` `rows` `=` $rows^)? `>`";
+  let genVerifyDecl = 1;
+}
+
+def MoE_CopyAttr : MoE_Attr<"Copy", "copy"> {
+  let summary = "a copy of another parameter, made at load time";
+  let description = [{
+    The initial value of an upcycled expert (MoE-LPR, section 3.1).
+
+    Example: `#moe.copy<@"model.layers.0.mlp.up_proj.weight">`
+  }];
+  let parameters = (ins "FlatSymbolRefAttr":$source);
+  let assemblyFormat = "`<` $source `>`";
+}
+
+def MoE_Initializer : MoE_Enum<"Initializer", "a distribution to draw from", [
+    I32EnumAttrCase<"Zeros", 0, "zeros">,
+    I32EnumAttrCase<"Ones", 1, "ones">,
+    I32EnumAttrCase<"Normal", 2, "normal">,
+    I32EnumAttrCase<"XavierNormal", 3, "xavier_normal">]>;
+
+def MoE_InitAttr : MoE_Attr<"Init", "init"> {
+  let summary = "a value drawn from a seed and the parameter's name";
+  let description = [{
+    `normal` draws from N(0, std^2), `xavier_normal` from N(0, 2/(in + out)).
+
+    Example: `#moe.init<xavier_normal, seed = 0>`, `#moe.init<normal, seed = 1, std = 2.0e-02>`
+  }];
+  let parameters = (ins EnumParameter<MoE_Initializer>:$kind,
+                        "uint64_t":$seed,
+                        OptionalParameter<"FloatAttr">:$std);
+  let assemblyFormat =
+      "`<` $kind `,` `seed` `=` $seed (`,` `std` `=` $std^)? `>`";
+}
+
+def MoE_AnyOrigin : Attr<
+    CPred<"::llvm::isa<::mlir::moe::CheckpointAttr, ::mlir::moe::CopyAttr, "
+          "::mlir::moe::InitAttr>($_self)">,
+    "origin of a parameter"> {
+  let storageType = "::mlir::Attribute";
+  let returnType = "::mlir::Attribute";
+  let convertFromStorage = "$_self";
+}
+
+//===----------------------------------------------------------------------===//
+// Kinds
+//===----------------------------------------------------------------------===//
+
+def MoE_Role : MoE_Enum<"Role", "what a parameter is for", [
+    I32EnumAttrCase<"Backbone", 0, "backbone">,
+    I32EnumAttrCase<"Expert", 1, "expert">,
+    I32EnumAttrCase<"Router", 2, "router">,
+    I32EnumAttrCase<"LanguageGate", 3, "language_gate">]>;
+def MoE_RoleAttr : EnumAttr<MoE_Dialect, MoE_Role, "role">;
+
+def MoE_Activation_ : MoE_Enum<"ActivationKind", "activation of an FFN", [
+    I32EnumAttrCase<"Silu", 0, "silu">,
+    I32EnumAttrCase<"Gelu", 1, "gelu">,
+    I32EnumAttrCase<"GeluTanh", 2, "gelu_tanh">]>;
+def MoE_ActivationAttr : EnumAttr<MoE_Dialect, MoE_Activation_, "activation">;
+
+def MoE_FfnForm : MoE_Enum<"FfnForm", "which matrices an FFN has", [
+    I32EnumAttrCase<"Gated", 0, "gated">,
+    I32EnumAttrCase<"Plain", 1, "plain">]> {
+  let description = [{
+    `gated`: gate [F,D], up [F,D], down [D,F]; `down (act(gate x) * up x)`.
+    `plain`: up [F,D], up bias [F], down [D,F], down bias [D];
+    `down act(up x + b_up) + b_down`.
+  }];
+}
+def MoE_FfnFormAttr : EnumAttr<MoE_Dialect, MoE_FfnForm, "ffn">;
+
+def MoE_BalanceForm : MoE_Enum<"LossForm", "which form of a router loss", [
+    I32EnumAttrCase<"Paper", 0, "paper">,
+    I32EnumAttrCase<"Reference", 1, "reference">]>;
+def MoE_LossFormAttr : EnumAttr<MoE_Dialect, MoE_BalanceForm, "form">;
+
+//===----------------------------------------------------------------------===//
+// What an argument of an entry point is bound to
+//===----------------------------------------------------------------------===//
+
+def MoE_BindingKind : MoE_Enum<"BindingKind", "what memory is bound", [
+    I32EnumAttrCase<"Input", 0, "input">,
+    I32EnumAttrCase<"Output", 1, "output">,
+    I32EnumAttrCase<"Parameter", 2, "parameter">,
+    I32EnumAttrCase<"Gradient", 3, "gradient">,
+    I32EnumAttrCase<"Packed", 4, "packed">,
+    I32EnumAttrCase<"State", 5, "state">,
+    I32EnumAttrCase<"Arena", 6, "arena">]>;
+
+def MoE_BindingAttr : MoE_Attr<"Binding", "binding"> {
+  let summary = "the meaning of an argument or result of an entry point";
+  let description = [{
+    Inputs: `tokens`, `labels`, `positions`, `slots`, `segments`, `old`,
+    `token_weight`, `old_weight`, `micro_batch_weight`. Outputs: `loss`,
+    `next_token`, `balance`, `language_prior`, `logprobs`, `logits`. State:
+    `keys.<layer>`, `values.<layer>`. For parameters and gradients the name is
+    the parameter's.
+
+    Example: `#moe.binding<input, "tokens">`
+  }];
+  let parameters = (ins EnumParameter<MoE_BindingKind>:$kind,
+                        "StringAttr":$name);
+  let assemblyFormat = "`<` $kind `,` $name `>`";
+}
+
+#endif // MOE_DIALECT_MOEATTRS

@@ -1,0 +1,39 @@
+//===-- MoEDialect.td - the moe dialect --------------------*- tablegen -*-===//
+//
+// Part of PolyMoE, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef MOE_DIALECT_MOEDIALECT
+#define MOE_DIALECT_MOEDIALECT
+
+include "mlir/IR/OpBase.td"
+include "mlir/IR/AttrTypeBase.td"
+
+def MoE_Dialect : Dialect {
+  let name = "moe";
+  let cppNamespace = "::mlir::moe";
+  let summary = "Multilingual mixtures of experts and their training steps";
+  let description = [{
+    A decoder-only language model on tensors, from the checkpoint's parameters
+    to the losses of its training stages.
+
+    Shape letters: `B` rows of a batch, `S` tokens of a row, `T = B*S` tokens,
+    `D` model width, `F` FFN hidden width, `E` experts of a layer, `K` experts
+    of a token, `R = T*K` routed rows, `H` heads, `Hkv` key/value heads, `d`
+    width of a head, `V` vocabulary. Activations are `[B, S, width]`; `B` and
+    `S` are dynamic (`?x?`) until `moe-specialize-shapes` fixes both.
+
+    The IR never holds weights: a `moe.parameter` says where its value comes
+    from, and the runtime puts it there.
+  }];
+  let dependentDialects = ["::mlir::func::FuncDialect"];
+  let useDefaultTypePrinterParser = 1;
+  let useDefaultAttributePrinterParser = 1;
+}
+
+class MoE_Op<string mnemonic, list<Trait> traits = []>
+    : Op<MoE_Dialect, mnemonic, traits>;
+
+#endif // MOE_DIALECT_MOEDIALECT

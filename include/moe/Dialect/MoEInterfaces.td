@@ -1,0 +1,47 @@
+//===-- MoEInterfaces.td - interfaces of the moe dialect ---*- tablegen -*-===//
+//
+// Part of PolyMoE, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef MOE_DIALECT_MOEINTERFACES
+#define MOE_DIALECT_MOEINTERFACES
+
+include "mlir/IR/OpBase.td"
+
+def MoE_DifferentiableOpInterface : OpInterface<"DifferentiableOpInterface"> {
+  let cppNamespace = "::mlir::moe";
+  let description = [{
+    An op with a reverse-mode derivative (vector-Jacobian product).
+  }];
+  let methods = [
+    InterfaceMethod<[{
+        Gives the op the results that its backward needs beside its own (a
+        pre-activation, the log-sum-exp of attention), where they are optional.
+        Returns the op to use in the forward, which replaces this one.
+      }],
+      "::mlir::Operation *", "saveForBackward", (ins "::mlir::RewriterBase &":$rewriter),
+      [{}], [{ return $_op; }]>,
+    InterfaceMethod<[{
+        Builds the gradients of the operands from those of the results.
+
+        `resultGrads[i]` is the gradient of result `i`, null where it is zero.
+        `wanted[j]` says whether operand `j` needs a gradient; for each that
+        does, `operandGrads[j]` is set, or left null where it is zero.
+      }],
+      "void", "buildVjp",
+      (ins "::mlir::OpBuilder &":$builder,
+           "::mlir::ValueRange":$resultGrads,
+           "::llvm::ArrayRef<bool>":$wanted,
+           "::llvm::MutableArrayRef<::mlir::Value>":$operandGrads)>,
+  ];
+}
+
+/// An op so cheap that its result is recomputed in the backward rather than
+/// saved when memory is scarce: elementwise or row-wise, no matrix product.
+def MoE_CheapToRecompute : NativeOpTrait<"CheapToRecompute"> {
+  let cppNamespace = "::mlir::moe";
+}
+
+#endif // MOE_DIALECT_MOEINTERFACES

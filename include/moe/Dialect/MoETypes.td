@@ -1,0 +1,55 @@
+//===-- MoETypes.td - types of the moe dialect -------------*- tablegen -*-===//
+//
+// Part of PolyMoE, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef MOE_DIALECT_MOETYPES
+#define MOE_DIALECT_MOETYPES
+
+include "moe/Dialect/MoEDialect.td"
+
+class MoE_Type<string name, string typeMnemonic, list<Trait> traits = []>
+    : TypeDef<MoE_Dialect, name, traits> {
+  let mnemonic = typeMnemonic;
+}
+
+def MoE_RoutesType : MoE_Type<"Routes", "routes"> {
+  let summary = "the assignment of tokens to experts";
+  let description = [{
+    `!moe.routes<E, K>`: which `K` of `E` experts each token goes to. It has
+    room for `T*K` rows; how many are in use stands on the device and is never
+    read by the host. Rows are grouped by expert, and inside an expert they
+    stand in token order.
+
+    The scores are a tensor of their own beside it: they have gradients, the
+    assignment has none (docs/Rationale.md).
+  }];
+  let parameters = (ins "int64_t":$experts, "int64_t":$topK);
+  let assemblyFormat = "`<` $experts `,` $topK `>`";
+}
+
+def MoE_TableType : MoE_Type<"Table", "table"> {
+  let summary = "a table of pointers that a kernel reads at run time";
+  let description = [{
+    `!moe.table`: addresses of the parameters of several experts. A kernel
+    reads its length from another operand, so one kernel serves any number of
+    experts.
+  }];
+}
+
+// Tensors by what they hold.
+def MoE_Float : AnyTypeOf<[F64, F32, BF16]>;
+def MoE_FloatTensor : RankedTensorOf<[F64, F32, BF16]>;
+def MoE_Activation : TensorRankOf<[F64, F32, BF16], [3]>;
+def MoE_Rows : TensorRankOf<[F64, F32, BF16], [2]>;
+def MoE_Matrix : TensorRankOf<[F64, F32, BF16], [2]>;
+def MoE_Vector : TensorRankOf<[F64, F32, BF16], [1]>;
+// Router logits, scores and losses: F64 in a F64 model, F32 in any other.
+def MoE_Scalar : TensorRankOf<[F64, F32], [0]>;
+def MoE_Precise : TensorRankOf<[F64, F32], [3]>;
+// Token ids, labels, positions: [B, S].
+def MoE_Ids : TensorRankOf<[I32], [2]>;
+
+#endif // MOE_DIALECT_MOETYPES

@@ -1,0 +1,87 @@
+//===-- ParameterOps.td - parameters and their gradients -*- tablegen -*-===//
+//
+// Part of PolyMoE, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef MOE_DIALECT_PARAMETEROPS
+#define MOE_DIALECT_PARAMETEROPS
+
+include "moe/Dialect/MoEAttrs.td"
+include "moe/Dialect/MoEInterfaces.td"
+include "moe/Dialect/MoETypes.td"
+include "mlir/Interfaces/InferTypeOpInterface.td"
+include "mlir/IR/SymbolInterfaces.td"
+include "mlir/Interfaces/SideEffectInterfaces.td"
+
+def MoE_ParameterOp : MoE_Op<"parameter", [Symbol]> {
+  let summary = "declares a parameter: its type, role and origin";
+  let description = [{
+    A symbol for a tensor that lives outside the IR. `origin` says where its
+    value comes from before training; `trainable` says whether training changes
+    it, and everything that freezing saves follows from that.
+
+    A tensor that trains in part is several parameters joined by an op:
+    activity is per parameter.
+
+    Constraints:
+    - (C1) `type` is a static ranked tensor of f64, f32 or bf16.
+    - (C2) `origin` is a checkpoint, copy or init attribute.
+    - (C3) the source of a copy origin is a `moe.parameter` of the same type.
+
+    Example:
+    ```mlir
+    moe.parameter backbone @norm : tensor<64xf32> from #moe.checkpoint<"model.safetensors", "norm.weight">
+    moe.parameter trainable router @gate : tensor<6x64xf32> from #moe.init<xavier_normal, seed = 0>
+    ```
+  }];
+  let arguments = (ins UnitAttr:$trainable, MoE_RoleAttr:$role,
+                       SymbolNameAttr:$sym_name,
+                       TypeAttrOf<MoE_FloatTensor>:$type,
+                       MoE_AnyOrigin:$origin);
+  let assemblyFormat = [{
+    (`trainable` $trainable^)? $role $sym_name `:` $type `from` $origin attr-dict
+  }];
+  let hasVerifier = 1;
+}
+
+def MoE_GetParameterOp : MoE_Op<"get_parameter",
+    [Pure, DeclareOpInterfaceMethods<SymbolUserOpInterface>]> {
+  let summary = "the value of a parameter";
+  let description = [{
+    Constraints:
+    - (C1) `name` is a `moe.parameter` of the result's type.
+
+    Example:
+    ```mlir
+    %w = moe.get_parameter @norm : tensor<64xf32>
+    ```
+  }];
+  let arguments = (ins FlatSymbolRefAttr:$name);
+  let results = (outs MoE_FloatTensor:$result);
+  let assemblyFormat = "$name attr-dict `:` type($result)";
+}
+
+def MoE_AccumulateGradientOp : MoE_Op<"accumulate_gradient",
+    [DeclareOpInterfaceMethods<SymbolUserOpInterface>]> {
+  let summary = "adds to the gradient of a trainable parameter";
+  let description = [{
+    `gradient(name) += value`, in f32 (f64 for a f64 parameter), so that
+    micro-batches accumulate. Between processes this is where gradients are
+    summed: `bucket` orders the collectives.
+
+    Constraints:
+    - (C1) `name` is a trainable `moe.parameter` of the shape of `value`.
+
+    Example:
+    ```mlir
+    moe.accumulate_gradient @gate, %dw {bucket = 0 : i64} : tensor<6x64xf32>
+    ```
+  }];
+  let arguments = (ins FlatSymbolRefAttr:$name, MoE_FloatTensor:$value,
+                       DefaultValuedAttr<I64Attr, "0">:$bucket);
+  let assemblyFormat = "$name `,` $value attr-dict `:` type($value)";
+}
+
+#endif // MOE_DIALECT_PARAMETEROPS

@@ -1,0 +1,94 @@
+//===-- RoutingOps.td - routers, routes and experts -*- tablegen -*-===//
+//
+// Part of PolyMoE, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef MOE_DIALECT_ROUTINGOPS
+#define MOE_DIALECT_ROUTINGOPS
+
+include "moe/Dialect/MoEAttrs.td"
+include "moe/Dialect/MoEInterfaces.td"
+include "moe/Dialect/MoETypes.td"
+include "mlir/IR/SymbolInterfaces.td"
+include "mlir/Interfaces/SideEffectInterfaces.td"
+
+include "moe/Dialect/BackboneOps.td"
+
+def MoE_RouterOp : MoE_BackboneOp<"router"> {
+  let summary = "the scores of every token for every expert, before softmax";
+  let description = [{
+    `logits[b,s,e] = sum_k x[b,s,k] w[e,k]`, in f32 (f64 in a f64 model) and not
+    rounded further (MoE-LPR, equation 2).
+
+    Constraints:
+    - (C1) `input` [B,S,D], `weight` [E,D], result [B,S,E].
+
+    Example:
+    ```mlir
+    %l = moe.router %x, %w : (tensor<?x?x64xbf16>, tensor<6x64xbf16>) -> tensor<?x?x6xf32>
+    ```
+  }];
+  let arguments = (ins MoE_Activation:$input, MoE_Matrix:$weight);
+  let results = (outs MoE_Precise:$logits);
+}
+
+def MoE_RouteOp : MoE_BackboneOp<"route"> {
+  let summary = "assigns every token to its experts";
+  let description = [{
+    `p = softmax(logits)` over all experts; the K largest are selected, the
+    lower index winning ties; `scores` are their `p`, divided by their sum if
+    `renormalize`. For K = 1 renormalisation is skipped, as released: the
+    score is the raw probability.
+
+    With `forced_expert` every token goes to that expert alone with a score of
+    exactly 1 (K = 1), and the logits are not read.
+
+    Constraints:
+    - (C1) `logits` [B,S,E], `routes` for E experts and K a token, `scores`
+      [B,S,K].
+    - (C2) 1 <= K <= E.
+    - (C3) `forced_expert` is in [0, E), and then K = 1.
+
+    Example:
+    ```mlir
+    %r, %s = moe.route %l {renormalize} : (tensor<?x?x6xf32>) -> (!moe.routes<6, 2>, tensor<?x?x2xf32>)
+    ```
+  }];
+  let arguments = (ins MoE_Precise:$logits, UnitAttr:$renormalize,
+                       OptionalAttr<I64Attr>:$forced_expert);
+  let results = (outs MoE_RoutesType:$routes, MoE_Precise:$scores);
+}
+
+def MoE_ExpertsOp : MoE_BackboneOp<"experts", [], ["saveForBackward"]> {
+  let summary = "a mixture of feed-forward networks";
+  let description = [{
+    `y[t] = sum_k scores[t,k] * ffn_{e(t,k)}(x[t])`, summed over `k` in order,
+    with `ffn_e` as `moe.ffn` and `weights` those of expert 0, then expert 1,
+    ... An expert without rows costs nothing.
+
+    `preactivation` [R, 2F] or [R, F], rows grouped by expert, is what the
+    backward needs.
+
+    Constraints:
+    - (C1) result and `input` have one type.
+    - (C2) there are weights for as many experts as `routes` says, those of
+      `form`, with one D and one F.
+    - (C3) `scores` is [B,S,K] with the K of `routes`.
+
+    Example:
+    ```mlir
+    %y = moe.experts %x, %s, %r, %u0, %b0, %d0, %c0 {form = #moe.ffn<plain>, activation = #moe.activation<gelu>}
+      : (tensor<?x?x64xf32>, tensor<?x?x1xf32>, !moe.routes<1, 1>, tensor<96x64xf32>, tensor<96xf32>, tensor<64x96xf32>, tensor<64xf32>) -> tensor<?x?x64xf32>
+    ```
+  }];
+  let arguments = (ins MoE_Activation:$input, MoE_Precise:$scores,
+                       MoE_RoutesType:$routes,
+                       Variadic<MoE_FloatTensor>:$weights,
+                       MoE_FfnFormAttr:$form, MoE_ActivationAttr:$activation);
+  let results = (outs MoE_Activation:$result,
+                      Optional<MoE_Rows>:$preactivation);
+}
+
+#endif // MOE_DIALECT_ROUTINGOPS

@@ -1,0 +1,51 @@
+//===-- TargetOps.td - programs of kernel launches -*- tablegen -*-===//
+//
+// Part of PolyMoE, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef MOE_DIALECT_TARGETOPS
+#define MOE_DIALECT_TARGETOPS
+
+include "moe/Dialect/RoutingOps.td"
+
+def MoE_PointerTableOp : MoE_Op<"pointer_table", [Pure]> {
+  let summary = "a table of the addresses of buffers";
+  let description = [{
+    Example:
+    ```mlir
+    %t = moe.pointer_table %w0, %w1 : memref<96x64xf32>, memref<96x64xf32>
+    ```
+  }];
+  let arguments = (ins Variadic<AnyMemRef>:$buffers);
+  let results = (outs MoE_TableType:$table);
+  let assemblyFormat = "$buffers attr-dict `:` type($buffers)";
+}
+
+def MoE_DispatchOp : MoE_Op<"dispatch",
+    [DeclareOpInterfaceMethods<SymbolUserOpInterface>]> {
+  let summary = "runs a kernel over its tiles";
+  let description = [{
+    Calls `kernel(tile, arguments)` for every `tile` in [0, tiles), in any
+    order and on any thread, and waits for all. `tiles` is static: work whose
+    size is data leaves some tiles empty.
+
+    Constraints:
+    - (C1) `kernel` is a function `(i64, !llvm.ptr) -> ()` that carries
+      `moe.kernel`.
+    - (C2) arguments are memrefs of static shape, tables, or i64.
+
+    Example:
+    ```mlir
+    moe.dispatch @add_f32_4x64 [4] (%a, %b, %y) : memref<4x64xf32>, memref<4x64xf32>, memref<4x64xf32>
+    ```
+  }];
+  let arguments = (ins FlatSymbolRefAttr:$kernel, I64Attr:$tiles,
+                       Variadic<AnyType>:$arguments);
+  let assemblyFormat = [{
+    $kernel ` ` `[` $tiles `]` `(` $arguments `)` attr-dict (`:` type($arguments)^)?
+  }];
+}
+
+#endif // MOE_DIALECT_TARGETOPS

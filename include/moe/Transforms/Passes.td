@@ -1,0 +1,272 @@
+//===-- Passes.td - the passes of the moe dialect ----------*- tablegen -*-===//
+//
+// Part of PolyMoE, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef MOE_TRANSFORMS_PASSES
+#define MOE_TRANSFORMS_PASSES
+
+include "mlir/Pass/PassBase.td"
+
+//===----------------------------------------------------------------------===//
+// Model level to expanded level
+//===----------------------------------------------------------------------===//
+
+def Upcycle : Pass<"moe-upcycle", "mlir::ModuleOp"> {
+  let summary = "turn every FFN into a mixture of copies of itself";
+  let description = [{
+    Replaces each `moe.ffn` by a router, routes and `moe.experts` (MoE-LPR,
+    section 3.1). Expert 0 is the original FFN's own parameters; experts 1..E-1
+    are copies of them (`#moe.copy`); the router is new, Xavier-normal. With K >=
+    2 the model is unchanged up to rounding, whatever the routers say.
+
+    `counts` gives the number of experts of every layer, including the original
+    FFN, in place of `experts`; a layer with one stays dense, without a router.
+    Layers that come to differ get functions of their own.
+
+    New parameters are named after the FFN's: `P.gate_proj.weight` gives
+    `P.experts.<e>.gate_proj.weight` and `P.gate.weight`.
+
+    ```mlir
+    %y = moe.ffn %x, %g, %u, %d {activation = silu, form = gated}
+    // ==>
+    %l = moe.router %x, %router
+    %r, %s = moe.route %l {renormalize}
+    %y = moe.experts %x, %s, %r, %g, %u, %d, %g1, %u1, %d1, ... {activation = silu, form = gated}
+    ```
+  }];
+  let options = [
+    Option<"experts", "experts", "int64_t", "6", "experts of every layer, the original FFN included">,
+    ListOption<"counts", "counts", "int64_t", "experts of each layer, in place of experts">,
+    Option<"topK", "top-k", "int64_t", "2", "experts of a token (at most the layer's)">,
+    Option<"seed", "seed", "uint64_t", "0", "seed of the routers' initialisation">,
+  ];
+  let statistics = [
+    Statistic<"numLayers", "layers", "FFNs turned into mixtures">,
+    Statistic<"numExperts", "new-experts", "experts added">,
+  ];
+}
+
+def ForceExpert : Pass<"moe-force-expert", "mlir::ModuleOp"> {
+  let summary = "send every token to one expert with a score of 1";
+  let description = [{
+    Makes every `moe.route` forced. With expert 0 the model equals the dense one
+    bit for bit, which is how forgetting is told from everything else.
+
+    ```mlir
+    %r, %s = moe.route %l {renormalize} : (tensor<?x?x6xf32>) -> (!moe.routes<6, 2>, tensor<?x?x2xf32>)
+    // ==>
+    %r, %s = moe.route %l {forced_expert = 0 : i64} : (tensor<?x?x6xf32>) -> (!moe.routes<6, 1>, tensor<?x?x1xf32>)
+    ```
+  }];
+  let options = [
+    Option<"expert", "expert", "int64_t", "0", "which expert">,
+  ];
+}
+
+def FreezeBackbone : Pass<"moe-freeze-backbone", "mlir::ModuleOp"> {
+  let summary = "say which parameters train";
+  let description = [{
+    Marks the parameters of the given roles trainable and all others frozen.
+    The default is stage 1 of MoE-LPR: new experts and routers. Fails if nothing
+    is left to train.
+
+    ```mlir
+    moe.parameter trainable backbone @w : ...
+    moe.parameter expert @e : ...
+    // ==>
+    moe.parameter backbone @w : ...
+    moe.parameter trainable expert @e : ...
+    ```
+  }];
+  let options = [
+    ListOption<"train", "train", "std::string",
+               "roles that train: backbone, expert, router, language_gate (default: expert, router)">,
+  ];
+  let statistics = [
+    Statistic<"numTrainable", "trainable", "parameters that train">,
+    Statistic<"numFrozen", "frozen", "parameters that do not">,
+  ];
+}
+
+//===----------------------------------------------------------------------===//
+// From a model to a program
+//===----------------------------------------------------------------------===//
+
+def AddObjective : Pass<"moe-add-objective", "mlir::ModuleOp"> {
+  let summary = "turn @forward into the training objective of a stage";
+  let description = [{
+    Replaces `@forward` by `@step`, which takes `labels`, `old` and the loss
+    weights too and returns `loss`, the sum that is differentiated, and each of
+    its terms (`next_token`, `balance`, `language_prior`) without coefficient.
+    Functions that hold routers return their router losses, which are averaged
+    over the MoE layers. A coefficient of zero leaves its term out.
+
+    ```mlir
+    func.func @forward(%tokens, %positions, %slots, %segments) -> logits
+    // ==>
+    func.func @step(%tokens, ..., %labels, %old, %token_weight, %old_weight, %micro_batch_weight)
+        -> (%loss, %next_token, %balance)
+    ```
+  }];
+  let options = [
+    Option<"balance", "balance", "double", "0.0", "coefficient of the balance loss (stage 1: 0.01)">,
+    Option<"balanceForm", "balance-form", "std::string", "\"paper\"", "paper or reference">,
+    Option<"languagePrior", "language-prior", "double", "0.0", "coefficient of the language-prior loss (stage 2: 0.1)">,
+    Option<"languagePriorForm", "language-prior-form", "std::string", "\"paper\"", "paper or reference">,
+  ];
+}
+
+def AddScoring : Pass<"moe-add-scoring", "mlir::ModuleOp"> {
+  let summary = "turn @forward into a program that scores text";
+  let description = [{
+    Replaces `@forward` by `@score`, which takes `labels` too and returns
+    `logprobs`, and `logits` if asked.
+  }];
+  let options = [
+    Option<"logits", "logits", "bool", "false", "return the logits too">,
+  ];
+}
+
+def InsertCache : Pass<"moe-insert-cache", "mlir::ModuleOp"> {
+  let summary = "turn @forward into a program that extends sequences";
+  let description = [{
+    Replaces `@forward` by `@extend`: every attention reads keys and values from
+    a cache of `capacity` slots, which its own are put into first. The caches
+    are arguments bound as state (`keys.<layer>`, `values.<layer>`), and only
+    the logits of the last token are returned.
+
+    ```mlir
+    %o = moe.attention %q, %k, %v, %slots, %segments
+    // ==>
+    %k1 = moe.cache_update %keys, %k, %slots
+    %v1 = moe.cache_update %values, %v, %slots
+    %o = moe.attention %q, %k1, %v1, %slots
+    ```
+  }];
+  let options = [
+    Option<"capacity", "capacity", "int64_t", "512", "slots of a cache">,
+  ];
+}
+
+def SpecializeShapes : Pass<"moe-specialize-shapes", "mlir::ModuleOp"> {
+  let summary = "fix the batch and the length of its rows";
+  let description = [{
+    Replaces the two leading dynamic dimensions of every tensor by `rows` and
+    `length`. After it every shape in the module is static.
+
+    ```mlir
+    tensor<?x?x64xf32>  ==>  tensor<4x512x64xf32>
+    ```
+  }];
+  let options = [
+    Option<"rows", "rows", "int64_t", "1", "rows of a batch">,
+    Option<"length", "length", "int64_t", "1", "tokens of a row">,
+  ];
+}
+
+def VerifyLevel : Pass<"moe-verify-level", "mlir::ModuleOp"> {
+  let summary = "check the contract of a level";
+  let description = [{
+    Fails on the first op that does not belong to `level`:
+    - `model`: parameters, backbone ops, `func`; every `@forward` argument and
+      result is bound; shapes are static but for the leading `?x?`.
+    - `objective`: the same with static shapes, losses, and scalars.
+    - `step`: the above and gradient ops; every trainable parameter that can
+      influence the loss has a `moe.accumulate_gradient`, no frozen one has.
+    - `fused`: no `moe.ffn`, `moe.experts`, `moe.experts_grad` is left.
+    - `kernels`: no tensor is left.
+  }];
+  let options = [
+    Option<"level", "level", "std::string", "\"model\"", "model, objective, step, fused or kernels">,
+  ];
+}
+
+//===----------------------------------------------------------------------===//
+// Step level
+//===----------------------------------------------------------------------===//
+
+def Differentiate : Pass<"moe-differentiate", "mlir::ModuleOp"> {
+  let summary = "add the backward of @step";
+  let description = [{
+    Reverse-mode differentiation of the first result of `@step` with respect to
+    every trainable parameter. Activity is computed from the parameters down: a
+    value is active if a trainable parameter influences it, and only active
+    values get gradients, so where nothing trainable lies below, the backward
+    stops.
+
+    A function called by `@step` becomes two: `f.forward`, which also returns
+    what its backward reads, and `f.backward`. One pair is made for each pattern
+    of active arguments and wanted results, so the size of the module does not
+    grow with the number of layers.
+
+    Needs static shapes. Every op on the way from an active value to the loss
+    must have a derivative (`DifferentiableOpInterface`).
+  }];
+  let statistics = [
+    Statistic<"numFunctions", "functions", "forward and backward pairs made">,
+    Statistic<"numSaved", "saved", "values saved for the backward">,
+  ];
+}
+
+def PlanActivations : Pass<"moe-plan-activations", "mlir::ModuleOp"> {
+  let summary = "choose what to save and what to recompute";
+  let description = [{
+    For every pair of `f.forward` and `f.backward`: values that cheap ops
+    (`CheapToRecompute`) made from what the backward has anyway are recomputed
+    in the backward. If what is then still saved exceeds `memory-budget`, values
+    are recomputed from the arguments of `f`, most bytes saved per operation
+    first, until it fits or everything is.
+  }];
+  let options = [
+    Option<"memoryBudget", "memory-budget", "int64_t", "0", "MiB for saved activations, 0 for no limit">,
+  ];
+  let statistics = [
+    Statistic<"numRecomputed", "recomputed", "values recomputed in a backward">,
+  ];
+}
+
+//===----------------------------------------------------------------------===//
+// Fused level
+//===----------------------------------------------------------------------===//
+
+def FuseRoutedMatmuls : Pass<"moe-fuse-routed-matmuls", "mlir::ModuleOp"> {
+  let summary = "turn FFNs and experts into grouped matmuls";
+  let description = [{
+    Replaces `moe.ffn`, `moe.experts` and `moe.experts_grad` by grouped matmuls
+    with gather, activation and combine fused. Forward and backward never hold
+    more than rows of the model width and of the hidden width.
+
+    ```mlir
+    %y = moe.experts %x, %s, %r, %g0, %u0, %d0, ... {form = gated}
+    // ==>
+    %h = moe.routed_up %x, %r, %g0, %u0, ... {form = gated}
+    %rows = moe.routed_down %h, %r, %d0, ... {form = gated}
+    %y = moe.combine %rows, %r, %s
+    ```
+  }];
+}
+
+def FuseLoss : Pass<"moe-fuse-loss", "mlir::ModuleOp"> {
+  let summary = "never hold all logits in training";
+  let description = [{
+    Replaces an output projection whose logits only the next-token loss and its
+    gradient read by `moe.linear_cross_entropy`.
+
+    ```mlir
+    %logits = moe.linear %h, %w
+    %loss = moe.cross_entropy %logits, %labels, %weight
+    %dlogits = moe.cross_entropy_grad %one, %logits, %labels, %weight
+    %dh = moe.linear_input_grad %dlogits, %w
+    // ==>
+    %loss, %dh = moe.linear_cross_entropy %h, %w, %labels, %weight {chunk = 256}
+    ```
+  }];
+  let options = [
+    Option<"chunk", "chunk", "int64_t", "256", "rows of logits held at a time">,
+  ];
+}
+
+#endif // MOE_TRANSFORMS_PASSES

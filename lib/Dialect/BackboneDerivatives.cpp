@@ -1,0 +1,110 @@
+//===-- BackboneDerivatives.cpp - derivatives of the decoder's ops
+//
+// Part of PolyMoE, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "moe/Dialect/MoE.h"
+
+#include "mlir/IR/Builders.h"
+
+using namespace mlir;
+using namespace mlir::moe;
+
+/// The type of the gradient of a parameter: f32, f64 for f64, so that
+/// micro-batches can be accumulated.
+static Type parameterGradientType(Value parameter) {
+  auto type = cast<RankedTensorType>(parameter.getType());
+  return type.clone(preciseType(type.getElementType()));
+}
+
+void EmbeddingOp::buildVjp(OpBuilder &b, ValueRange dy, ArrayRef<bool> wanted,
+                           MutableArrayRef<Value> grads) {
+  if (wanted[1])
+    grads[1] = EmbeddingGradOp::create(b, getLoc(),
+                                       parameterGradientType(getTable()),
+                                       getTokens(), dy[0], getScaleAttr());
+}
+
+void RmsNormOp::buildVjp(OpBuilder &b, ValueRange dy, ArrayRef<bool> wanted,
+                         MutableArrayRef<Value> grads) {
+  if (wanted[0])
+    grads[0] = RmsNormGradOp::create(b, getLoc(), getInput().getType(), dy[0],
+                                     getInput(), getWeight(), getEpsilonAttr(),
+                                     getOffsetAttr());
+  if (wanted[1])
+    grads[1] = RmsNormWeightGradOp::create(b, getLoc(),
+                                           parameterGradientType(getWeight()),
+                                           dy[0], getInput(), getEpsilonAttr());
+}
+
+void LayerNormOp::buildVjp(OpBuilder &b, ValueRange dy, ArrayRef<bool> wanted,
+                           MutableArrayRef<Value> grads) {
+  if (wanted[0])
+    grads[0] =
+        LayerNormGradOp::create(b, getLoc(), getInput().getType(), dy[0],
+                                getInput(), getWeight(), getEpsilonAttr());
+  if (wanted[1])
+    grads[1] = LayerNormWeightGradOp::create(
+        b, getLoc(), parameterGradientType(getWeight()), dy[0], getInput(),
+        getEpsilonAttr());
+  if (wanted[2])
+    grads[2] = ColumnSumOp::create(b, getLoc(),
+                                   parameterGradientType(getBias()), dy[0]);
+}
+
+void LinearOp::buildVjp(OpBuilder &b, ValueRange dy, ArrayRef<bool> wanted,
+                        MutableArrayRef<Value> grads) {
+  if (wanted[0])
+    grads[0] = LinearInputGradOp::create(b, getLoc(), getInput().getType(),
+                                         dy[0], getWeight());
+  if (wanted[1])
+    grads[1] = LinearWeightGradOp::create(
+        b, getLoc(), parameterGradientType(getWeight()), dy[0], getInput());
+  if (getBias() && wanted[2])
+    grads[2] = ColumnSumOp::create(b, getLoc(),
+                                   parameterGradientType(getBias()), dy[0]);
+}
+
+void AddOp::buildVjp(OpBuilder &b, ValueRange dy, ArrayRef<bool> wanted,
+                     MutableArrayRef<Value> grads) {
+  grads[0] = wanted[0] ? dy[0] : Value();
+  grads[1] = wanted[1] ? dy[0] : Value();
+}
+
+void RotaryOp::buildVjp(OpBuilder &b, ValueRange dy, ArrayRef<bool> wanted,
+                        MutableArrayRef<Value> grads) {
+  // A rotation's transpose is its inverse. The table depends on no parameter.
+  if (wanted[0])
+    grads[0] = RotaryOp::create(b, getLoc(), getInput().getType(), dy[0],
+                                getCos(), getSin(), !getInverse());
+}
+
+Operation *AttentionOp::saveForBackward(RewriterBase &rewriter) {
+  if (getLse())
+    return *this;
+  auto query = cast<RankedTensorType>(getQuery().getType());
+  auto lse = RankedTensorType::get(
+      {query.getDimSize(0), static_cast<int64_t>(getHeads()),
+       query.getDimSize(1)},
+      preciseType(query.getElementType()));
+  auto saving = AttentionOp::create(
+      rewriter, getLoc(), TypeRange{getResult().getType(), lse},
+      getOperation()->getOperands(), getOperation()->getAttrs());
+  rewriter.replaceOp(*this, saving.getResult());
+  return saving;
+}
+
+void AttentionOp::buildVjp(OpBuilder &b, ValueRange dy, ArrayRef<bool> wanted,
+                           MutableArrayRef<Value> grads) {
+  auto grad = AttentionGradOp::create(
+      b, getLoc(), getQuery().getType(), getKey().getType(),
+      getValue().getType(), dy[0], getQuery(), getKey(), getValue(),
+      getResult(), getLse(), getSlots(), getSegments(), getHeadsAttr(),
+      getKvHeadsAttr(), getScaleAttr(), getWindowAttr(), getAlibiAttr());
+  Value values[] = {grad.getDquery(), grad.getDkey(), grad.getDvalue()};
+  for (int i : {0, 1, 2})
+    if (wanted[i])
+      grads[i] = values[i];
+}

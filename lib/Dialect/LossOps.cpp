@@ -1,0 +1,53 @@
+//===-- LossOps.cpp - verifiers of losses
+//
+// Part of PolyMoE, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "moe/Dialect/MoE.h"
+
+using namespace mlir;
+using namespace mlir::moe;
+
+static LogicalResult verifyLeading(Operation *op, Value logits, Value ids) {
+  auto expected = cast<RankedTensorType>(logits.getType()).getShape().take_front(2);
+  auto actual = cast<RankedTensorType>(ids.getType()).getShape();
+  if (expected == actual)
+    return success();
+  return op->emitOpError() << "expected one entry for each of [" << expected
+                           << "] tokens, but got [" << actual << "]";
+}
+
+LogicalResult CrossEntropyOp::verify() {
+  return verifyLeading(*this, getLogits(), getLabels());
+}
+
+LogicalResult TokenLogprobsOp::verify() {
+  if (failed(verifyLeading(*this, getLogits(), getResult())))
+    return failure();
+  return verifyLeading(*this, getLogits(), getLabels());
+}
+
+LogicalResult BalanceLossOp::verify() {
+  int64_t width = cast<RankedTensorType>(getLogits().getType()).getDimSize(2);
+  int64_t experts = getRoutes().getType().getExperts();
+  if (width != experts)
+    return emitOpError() << "expected logits for " << experts
+                         << " experts, but got " << width;
+  return success();
+}
+
+LogicalResult LanguagePriorLossOp::verify() {
+  return verifyLeading(*this, getLogits(), getOld());
+}
+
+LogicalResult WeightedSumOp::verify() {
+  if (getTerms().empty())
+    return emitOpError() << "expected at least one term";
+  if (getTerms().size() != getCoefficients().size())
+    return emitOpError() << "expected " << getTerms().size()
+                         << " coefficients, but got "
+                         << getCoefficients().size();
+  return success();
+}

@@ -1,0 +1,62 @@
+//===-- MoEDialect.cpp - the moe dialect, its types and attributes
+//
+// Part of PolyMoE, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "moe/Dialect/MoE.h"
+
+#include "mlir/IR/Builders.h"
+#include "mlir/IR/DialectImplementation.h"
+#include "llvm/ADT/TypeSwitch.h"
+
+using namespace mlir;
+using namespace mlir::moe;
+
+#include "moe/Dialect/MoEDialect.cpp.inc"
+#include "moe/Dialect/MoEEnums.cpp.inc"
+#include "moe/Dialect/MoEInterfaces.cpp.inc"
+#define GET_TYPEDEF_CLASSES
+#include "moe/Dialect/MoETypes.cpp.inc"
+#define GET_ATTRDEF_CLASSES
+#include "moe/Dialect/MoEAttrs.cpp.inc"
+#define GET_OP_CLASSES
+#include "moe/Dialect/MoEOps.cpp.inc"
+
+void MoEDialect::initialize() {
+  addTypes<
+#define GET_TYPEDEF_LIST
+#include "moe/Dialect/MoETypes.cpp.inc"
+      >();
+  addAttributes<
+#define GET_ATTRDEF_LIST
+#include "moe/Dialect/MoEAttrs.cpp.inc"
+      >();
+  addOperations<
+#define GET_OP_LIST
+#include "moe/Dialect/MoEOps.cpp.inc"
+      >();
+}
+
+Type mlir::moe::preciseType(Type elementType) {
+  if (elementType.isF64())
+    return elementType;
+  return Float32Type::get(elementType.getContext());
+}
+
+LogicalResult
+CheckpointAttr::verify(function_ref<InFlightDiagnostic()> emitError,
+                       StringAttr file, StringAttr key,
+                       DenseI64ArrayAttr rows) {
+  if (key.empty())
+    return emitError() << "expected a tensor's key, but got an empty string";
+  if (!rows)
+    return success();
+  ArrayRef<int64_t> r = rows.asArrayRef();
+  if (r.size() != 3 || r[0] < 0 || r[1] <= 0 || r[2] < r[1] ||
+      r[0] + r[1] > r[2])
+    return emitError() << "expected rows = [offset, block, stride] with 0 <= "
+                          "offset, 0 < block, offset + block <= stride";
+  return success();
+}

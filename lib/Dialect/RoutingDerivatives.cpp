@@ -1,0 +1,128 @@
+//===-- RoutingDerivatives.cpp - derivatives of routers, routes and experts
+//
+// Part of PolyMoE, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "moe/Dialect/MoE.h"
+
+#include "mlir/IR/Builders.h"
+
+using namespace mlir;
+using namespace mlir::moe;
+
+static Type gradientType(Value parameter) {
+  auto type = cast<RankedTensorType>(parameter.getType());
+  return type.clone(preciseType(type.getElementType()));
+}
+
+void RouterOp::buildVjp(OpBuilder &b, ValueRange dy, ArrayRef<bool> wanted,
+                        MutableArrayRef<Value> grads) {
+  if (wanted[0])
+    grads[0] = LinearInputGradOp::create(b, getLoc(), getInput().getType(),
+                                         dy[0], getWeight());
+  if (wanted[1])
+    grads[1] = LinearWeightGradOp::create(b, getLoc(), gradientType(getWeight()),
+                                          dy[0], getInput());
+}
+
+void RouteOp::buildVjp(OpBuilder &b, ValueRange dy, ArrayRef<bool> wanted,
+                       MutableArrayRef<Value> grads) {
+  // The assignment has no gradient, and neither has a forced score.
+  if (!wanted[0] || !dy[1] || getForcedExpert())
+    return;
+  grads[0] = RouteGradOp::create(b, getLoc(), getLogits().getType(), dy[1],
+                                 getLogits(), getRoutes(), getRenormalizeAttr());
+}
+
+/// The type of the pre-activation of `rows` rows.
+static RankedTensorType preactivationType(ValueRange weights, FfnForm form,
+                                          int64_t rows) {
+  auto up = cast<RankedTensorType>(weights.front().getType());
+  int64_t hidden = up.getDimSize(0);
+  return RankedTensorType::get(
+      {rows, form == FfnForm::Gated ? 2 * hidden : hidden},
+      up.getElementType());
+}
+
+static int64_t tokensOf(Value input) {
+  auto type = cast<RankedTensorType>(input.getType());
+  assert(type.hasStaticShape() && "differentiation needs static shapes");
+  return type.getDimSize(0) * type.getDimSize(1);
+}
+
+Operation *FfnOp::saveForBackward(RewriterBase &rewriter) {
+  if (getPreactivation())
+    return *this;
+  auto saving = FfnOp::create(
+      rewriter, getLoc(),
+      TypeRange{getResult().getType(),
+                preactivationType(getWeights(), getForm(),
+                                  tokensOf(getInput()))},
+      getOperation()->getOperands(), getOperation()->getAttrs());
+  rewriter.replaceOp(*this, saving.getResult());
+  return saving;
+}
+
+Operation *ExpertsOp::saveForBackward(RewriterBase &rewriter) {
+  if (getPreactivation())
+    return *this;
+  int64_t rows = tokensOf(getInput()) * getRoutes().getType().getTopK();
+  auto saving = ExpertsOp::create(
+      rewriter, getLoc(),
+      TypeRange{getResult().getType(),
+                preactivationType(getWeights(), getForm(), rows)},
+      getOperation()->getOperands(), getOperation()->getAttrs());
+  rewriter.replaceOp(*this, saving.getResult());
+  return saving;
+}
+
+/// Builds `moe.experts_grad` and hands its results out: to the input, the
+/// scores (operand `scoresIndex`, if any) and the weights (from operand
+/// `firstWeight` on).
+static void buildExpertsVjp(OpBuilder &b, Location loc, Value dy, Value input,
+                            Value scores, Value routes, Value preactivation,
+                            ValueRange weights, FfnFormAttr form,
+                            ActivationKindAttr activation,
+                            ArrayRef<bool> wanted, unsigned scoresIndex,
+                            unsigned firstWeight,
+                            MutableArrayRef<Value> grads) {
+  bool wantsScores = scores && wanted[scoresIndex];
+  ArrayRef<bool> wantedWeights = wanted.drop_front(firstWeight);
+  SmallVector<Type> weightTypes;
+  for (auto [weight, want] : llvm::zip_equal(weights, wantedWeights))
+    if (want)
+      weightTypes.push_back(gradientType(weight));
+  if (!wanted[0] && !wantsScores && weightTypes.empty())
+    return;
+  auto grad = ExpertsGradOp::create(
+      b, loc, wanted[0] ? input.getType() : Type(),
+      wantsScores ? scores.getType() : Type(), weightTypes, dy, input, scores,
+      routes, preactivation, weights, form, activation,
+      b.getDenseBoolArrayAttr(wantedWeights));
+  if (wanted[0])
+    grads[0] = grad.getDx();
+  if (wantsScores)
+    grads[scoresIndex] = grad.getDscores();
+  auto next = grad.getDweights().begin();
+  for (auto [i, want] : llvm::enumerate(wantedWeights))
+    if (want)
+      grads[firstWeight + i] = *next++;
+}
+
+void FfnOp::buildVjp(OpBuilder &b, ValueRange dy, ArrayRef<bool> wanted,
+                     MutableArrayRef<Value> grads) {
+  buildExpertsVjp(b, getLoc(), dy[0], getInput(), Value(), Value(),
+                  getPreactivation(), getWeights(), getFormAttr(),
+                  getActivationAttr(), wanted, /*scoresIndex=*/0,
+                  /*firstWeight=*/1, grads);
+}
+
+void ExpertsOp::buildVjp(OpBuilder &b, ValueRange dy, ArrayRef<bool> wanted,
+                         MutableArrayRef<Value> grads) {
+  buildExpertsVjp(b, getLoc(), dy[0], getInput(), getScores(), getRoutes(),
+                  getPreactivation(), getWeights(), getFormAttr(),
+                  getActivationAttr(), wanted, /*scoresIndex=*/1,
+                  /*firstWeight=*/3, grads);
+}

@@ -1,0 +1,54 @@
+//===-- RoutingOps.cpp - verifiers of routes
+//
+// Part of PolyMoE, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "moe/Dialect/MoE.h"
+
+using namespace mlir;
+using namespace mlir::moe;
+
+LogicalResult RouteOp::verify() {
+  int64_t experts = getRoutes().getType().getExperts();
+  int64_t topK = getRoutes().getType().getTopK();
+  int64_t width = cast<RankedTensorType>(getLogits().getType()).getDimSize(2);
+  int64_t scores = cast<RankedTensorType>(getScores().getType()).getDimSize(2);
+  if (width != experts)
+    return emitOpError() << "expected logits for " << experts
+                         << " experts, but got " << width;
+  if (scores != topK)
+    return emitOpError() << "expected " << topK << " scores, but got "
+                         << scores;
+  if (topK < 1 || topK > experts)
+    return emitOpError() << "expected between 1 and " << experts
+                         << " experts a token, but got " << topK;
+  if (std::optional<uint64_t> forced = getForcedExpert()) {
+    if (static_cast<int64_t>(*forced) >= experts)
+      return emitOpError() << "expected a forced expert below " << experts
+                           << ", but got " << *forced;
+    if (topK != 1)
+      return emitOpError() << "expected one expert a token, since it is "
+                              "forced, but got "
+                           << topK;
+  }
+  return success();
+}
+
+LogicalResult ExpertsGradOp::verify() {
+  if (getWanted().size() != getWeights().size())
+    return emitOpError() << "expected a wanted flag for each of "
+                         << getWeights().size() << " weights, but got "
+                         << getWanted().size();
+  if (static_cast<size_t>(llvm::count(getWanted(), true)) !=
+      getDweights().size())
+    return emitOpError() << "expected a gradient for each wanted weight, but "
+                            "got "
+                         << getDweights().size();
+  if (!getScores() != !getRoutes())
+    return emitOpError() << "expected scores and routes together";
+  if (getDscores() && !getScores())
+    return emitOpError() << "expected scores, since their gradient is wanted";
+  return success();
+}
