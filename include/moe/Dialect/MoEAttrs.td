@@ -99,7 +99,9 @@ def MoE_Activation_ : MoE_Enum<"ActivationKind", "activation of an FFN", [
     I32EnumAttrCase<"Silu", 0, "silu">,
     I32EnumAttrCase<"Gelu", 1, "gelu">,
     I32EnumAttrCase<"GeluTanh", 2, "gelu_tanh">]>;
-def MoE_ActivationAttr : EnumAttr<MoE_Dialect, MoE_Activation_, "activation">;
+def MoE_ActivationAttr : EnumAttr<MoE_Dialect, MoE_Activation_, "activation"> {
+  let assemblyFormat = "`<` $value `>`";
+}
 
 def MoE_FfnForm : MoE_Enum<"FfnForm", "which matrices an FFN has", [
     I32EnumAttrCase<"Gated", 0, "gated">,
@@ -110,12 +112,16 @@ def MoE_FfnForm : MoE_Enum<"FfnForm", "which matrices an FFN has", [
     `down act(up x + b_up) + b_down`.
   }];
 }
-def MoE_FfnFormAttr : EnumAttr<MoE_Dialect, MoE_FfnForm, "ffn">;
+def MoE_FfnFormAttr : EnumAttr<MoE_Dialect, MoE_FfnForm, "ffn"> {
+  let assemblyFormat = "`<` $value `>`";
+}
 
 def MoE_BalanceForm : MoE_Enum<"LossForm", "which form of a router loss", [
     I32EnumAttrCase<"Paper", 0, "paper">,
     I32EnumAttrCase<"Reference", 1, "reference">]>;
-def MoE_LossFormAttr : EnumAttr<MoE_Dialect, MoE_BalanceForm, "form">;
+def MoE_LossFormAttr : EnumAttr<MoE_Dialect, MoE_BalanceForm, "form"> {
+  let assemblyFormat = "`<` $value `>`";
+}
 
 //===----------------------------------------------------------------------===//
 // What an argument of an entry point is bound to
