@@ -1,0 +1,201 @@
+# Part of PolyMoE, under the Apache License v2.0 with LLVM Exceptions.
+# SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+"""Turn text and a tokenizer into a corpus folder, as moe-run --data reads it.
+
+Documents are split into train, valid and test by a hash of their id: a
+document and its translations are in the same split in every language. Each
+document ends with the tokenizer's end of text. The result is the same bytes
+for any number of jobs.
+
+Writes OUT/corpus.json, OUT/tokenizer.json, OUT/tokenizer_config.json and one
+safetensors file for each shard, with `tokens` [n] I32, `documents` [d+1] I64
+and `bytes` [d] I64. OUT appears when it is complete.
+
+examples:
+  polymoe tokenize work/text/*.jsonl --tokenizer work/tokenizer --out work/corpus \\
+      --rounds en=0,es=0,zh=0,el=1,hu=1,tr=1
+"""
+
+import collections
+import multiprocessing
+import os
+import shutil
+from pathlib import Path
+
+from polymoe.errors import UserError
+from polymoe.files import atomic_folder, read_documents, read_json, write_json
+from polymoe.languages import check_language, parse_rounds
+from polymoe.progress import progress, say
+from polymoe.splits import SPLITS, parse_split, split_of
+
+
+def add_arguments(parser):
+    parser.add_argument("text", nargs="+", type=Path, metavar="FILE.jsonl", help='documents: {"id", "language", "text"} a line')
+    parser.add_argument("--tokenizer", type=Path, required=True, help="folder with tokenizer.json, or the file")
+    parser.add_argument("--rounds", required=True, metavar="L=N,...", help="each language's round: 0 for what the base knows, 1 for new ones")
+    parser.add_argument("--out", type=Path, required=True, help="folder to write")
+    parser.add_argument("--split", default="96/2/2", help="train/valid/test shares in percent (default: 96/2/2)")
+    parser.add_argument("--shard-tokens", type=int, default=1 << 24, help="tokens a shard holds at most, documents being whole (default: 16777216)")
+    parser.add_argument("--eos", help="the token that ends a document (default: eos_token of tokenizer_config.json)")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes (default: one a core)")
+    parser.add_argument("--force", action="store_true", help="replace OUT if it is there")
+
+
+def run(args):
+    corpus = tokenize(args.text, args.tokenizer, parse_rounds(args.rounds), args.out, args.split, args.shard_tokens, args.eos, args.jobs, args.force)
+    totals = collections.Counter()
+    for shard in corpus["shards"]:
+        totals[shard["language"], shard["split"]] += shard["tokens"]
+    for language in corpus["languages"]:
+        counts = ", ".join(f"{totals[language['code'], split]} {split}" for split in SPLITS)
+        say(f"{language['code']} (round {language['round']}): tokens {counts}")
+
+
+def tokenize(paths, tokenizer_path, rounds, out, split="96/2/2", shard_tokens=1 << 24, eos=None, jobs=None, force=False):
+    """Writes the corpus folder; returns the contents of corpus.json."""
+    shares = parse_split(split)
+    if shard_tokens < 1:
+        raise UserError(f"--shard-tokens: expected at least 1, but got {shard_tokens}")
+    tokenizer_file = find_tokenizer(tokenizer_path)
+    tokenizer = load_tokenizer(tokenizer_file)
+    eos_id = _find_eos(tokenizer, tokenizer_file, eos)
+    documents = _group(paths, rounds)
+    vocabulary = tokenizer.get_vocab_size(with_added_tokens=True)
+
+    with atomic_folder(out, replace=force) as folder:
+        shards = _write_shards(folder, documents, rounds, shares, tokenizer_file, eos_id, vocabulary, shard_tokens, jobs)
+        shutil.copyfile(tokenizer_file, folder / "tokenizer.json")
+        config = tokenizer_file.with_name("tokenizer_config.json")
+        if config.exists():
+            shutil.copyfile(config, folder / "tokenizer_config.json")
+        corpus = {
+            "format": "polymoe-corpus",
+            "version": 1,
+            "vocabulary": vocabulary,
+            "eos": eos_id,
+            "tokenizer": "tokenizer.json",
+            "languages": [{"code": code, "round": rounds[code]} for code in rounds],
+            "shards": shards,
+        }
+        write_json(folder / "corpus.json", corpus)
+    return corpus
+
+
+def find_tokenizer(path):
+    file = path / "tokenizer.json" if path.is_dir() else path
+    if not file.is_file():
+        raise UserError(f"{file}: no such file; expected a tokenizer.json")
+    return file
+
+
+def load_tokenizer(file):
+    from tokenizers import Tokenizer
+
+    try:
+        return Tokenizer.from_file(str(file))
+    except Exception as error:
+        raise UserError(f"{file}: expected a tokenizer.json: {error}") from None
+
+
+def _find_eos(tokenizer, file, eos):
+    config = file.with_name("tokenizer_config.json")
+    if eos is None and config.exists():
+        eos = read_json(config).get("eos_token")
+        # Some checkpoints write the token with its properties.
+        if isinstance(eos, dict):
+            eos = eos.get("content")
+    if eos is None:
+        raise UserError(f"{config}: expected a key 'eos_token'; --eos names the token that ends a document")
+    identifier = tokenizer.token_to_id(eos)
+    if identifier is None:
+        raise UserError(f"{file}: expected the end of text '{eos}' in the vocabulary, but it is not there")
+    return identifier
+
+
+def _group(paths, rounds):
+    """{language: [(id, text), ...]} in the order of `rounds`, sorted by id."""
+    groups = {code: {} for code in rounds}
+    for path in paths:
+        for number, record in read_documents(path):
+            where = f"{path}:{number}"
+            for key in ("id", "language"):
+                if key not in record:
+                    raise UserError(f"{where}: expected a key '{key}'; `polymoe import-text` adds it")
+            language = check_language(record["language"], where)
+            if language not in groups:
+                raise UserError(f"{where}: expected a language of --rounds ({', '.join(rounds)}), but got '{language}'")
+            if not record["text"].strip():
+                raise UserError(f"{where}: expected a document with text, but '{record['id']}' is empty")
+            if record["id"] in groups[language]:
+                raise UserError(f"{where}: expected each id once for a language, but got '{record['id']}' again in '{language}'")
+            groups[language][record["id"]] = record["text"]
+    for language, documents in groups.items():
+        if not documents:
+            raise UserError(f"--rounds: expected documents in '{language}', but no file has any")
+    return {language: sorted(documents.items()) for language, documents in groups.items()}
+
+
+def _write_shards(folder, documents, rounds, shares, tokenizer_file, eos_id, vocabulary, shard_tokens, jobs):
+    import numpy
+    from safetensors.numpy import save_file
+
+    shards = []
+    total = sum(len(group) for group in documents.values())
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(jobs, _start, [str(tokenizer_file)]) as pool, progress("tokenizing", total) as advance:
+        for language in rounds:
+            texts = {split: [] for split in SPLITS}
+            for identifier, text in documents[language]:
+                texts[split_of(identifier, shares)].append(text)
+            if not texts["train"]:
+                raise UserError(f"--split: expected documents of '{language}' for training, but it has {len(documents[language])} documents in all")
+            for split in SPLITS:
+                encoded = pool.imap(_encode, texts[split], chunksize=16)
+                for index, shard in enumerate(_shards(encoded, texts[split], eos_id, shard_tokens, advance)):
+                    tokens, offsets, sizes = shard
+                    if tokens.max() >= vocabulary:
+                        raise UserError(f"{tokenizer_file}: token id {tokens.max()} is outside of its vocabulary of {vocabulary}")
+                    name = f"{split}-{language}-{index:05}.safetensors"
+                    save_file(
+                        {
+                            "tokens": tokens,
+                            "documents": numpy.asarray(offsets, dtype=numpy.int64),
+                            "bytes": numpy.asarray(sizes, dtype=numpy.int64),
+                        },
+                        folder / name,
+                    )
+                    shards.append(
+                        {"file": name, "split": split, "language": language, "documents": len(sizes), "tokens": len(tokens)}
+                    )
+    return shards
+
+
+def _shards(encoded, texts, eos_id, shard_tokens, advance):
+    """Yields (tokens, offsets, bytes) with whole documents, at least one each."""
+    import numpy
+
+    parts, offsets, sizes = [], [0], []
+    for ids, text in zip(encoded, texts, strict=True):
+        if sizes and offsets[-1] + len(ids) + 1 > shard_tokens:
+            yield numpy.concatenate(parts), offsets, sizes
+            parts, offsets, sizes = [], [0], []
+        parts.append(numpy.asarray([*ids, eos_id], dtype=numpy.int32))
+        offsets.append(offsets[-1] + len(ids) + 1)
+        sizes.append(len(text.encode()))
+        advance()
+    if sizes:
+        yield numpy.concatenate(parts), offsets, sizes
+
+
+_tokenizer = None
+
+
+def _start(file):
+    """Loads the tokenizer once in each process."""
+    global _tokenizer
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    _tokenizer = load_tokenizer(Path(file))
+
+
+def _encode(text):
+    return _tokenizer.encode(text, add_special_tokens=False).ids
