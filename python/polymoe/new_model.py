@@ -1,0 +1,277 @@
+# Part of PolyMoE, under the Apache License v2.0 with LLVM Exceptions.
+# SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+"""Make a small random dense checkpoint, in the form that transformers writes.
+
+Writes OUT/config.json and safetensors, and with --tokenizer the tokenizer
+beside them, as `moe-translate --import-hf OUT` reads. Matrices are drawn from
+N(0, init-std), those that write into the residual stream divided by
+sqrt(2 x layers); norms start at one, biases at zero.
+
+--odd is for tests: sizes on which nothing divides evenly (head dimension 22,
+width and FFN no multiple of 16, vocabulary 331, six heads sharing two, a
+sliding window of 8 for mistral), large weights, and norms and biases that are
+not neutral. Size options given with it win.
+
+examples:
+  polymoe new-model llama --tokenizer work/tokenizer --out work/base \\
+      --hidden 256 --intermediate 1024 --layers 4 --heads 4
+  polymoe new-model qwen3 --odd --dtype bf16 --out odd/qwen3
+  polymoe new-model llama --odd --rope-scaling llama3 --config-form v4 --out odd/llama
+"""
+
+import math
+import shutil
+from pathlib import Path
+
+from polymoe.errors import UserError
+from polymoe.files import atomic_folder, read_json, write_json
+from polymoe.progress import say
+
+FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "gemma", "bloom")
+
+_PLAIN = {
+    "vocab": 8192,
+    "hidden": 256,
+    "intermediate": 1024,
+    "layers": 4,
+    "heads": 4,
+    "kv_heads": None,
+    "head_dim": None,
+    "context": 1024,
+    "window": None,
+    "tie": True,
+    "init_std": 0.02,
+}
+_ODD = {
+    "vocab": 331,
+    "hidden": 102,
+    "intermediate": 150,
+    "layers": 3,
+    "heads": 6,
+    "kv_heads": 2,
+    "head_dim": 22,
+    "context": 128,
+    "window": None,
+    "tie": False,
+    "init_std": 0.1,
+}
+# What a family fixes: qwen2 and bloom derive the head dimension from the
+# width, bloom also the FFN, and it has no shared heads.
+_ODD_BY_FAMILY = {
+    "mistral": {"window": 8},
+    "qwen2": {"hidden": 132, "head_dim": None, "tie": True},
+    "gemma": {"tie": True},
+    "bloom": {"hidden": 126, "intermediate": None, "kv_heads": None, "head_dim": None, "tie": True},
+}
+_ROPE_SCALINGS = {
+    "none": {"rope_type": "default"},
+    "linear": {"rope_type": "linear", "factor": 2.5},
+    "llama3": {
+        "rope_type": "llama3",
+        "factor": 8.0,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 32,
+    },
+}
+
+
+def add_arguments(parser):
+    parser.add_argument("family", choices=FAMILIES)
+    parser.add_argument("--out", type=Path, required=True, help="folder to write")
+    parser.add_argument("--odd", action="store_true", help="awkward sizes and values, for tests")
+    parser.add_argument("--tokenizer", type=Path, help="folder whose tokenizer is copied and gives the vocabulary")
+    parser.add_argument("--vocab", type=int, help="vocabulary without a tokenizer (default: 8192)")
+    parser.add_argument("--hidden", type=int, help="width D (default: 256)")
+    parser.add_argument("--intermediate", type=int, help="FFN width F (default: 1024; bloom always has 4 x D)")
+    parser.add_argument("--layers", type=int, help="layers (default: 4)")
+    parser.add_argument("--heads", type=int, help="attention heads (default: 4)")
+    parser.add_argument("--kv-heads", type=int, help="key and value heads (default: as many as heads)")
+    parser.add_argument("--head-dim", type=int, help="head dimension (default: D / heads)")
+    parser.add_argument("--context", type=int, help="positions (default: 1024)")
+    parser.add_argument("--window", type=int, help="sliding window of mistral (default: none)")
+    parser.add_argument("--rope-theta", type=float, default=10000.0, help="base of the rotary embedding (default: 10000)")
+    parser.add_argument("--rope-scaling", choices=sorted(_ROPE_SCALINGS), default="none", help="rotary scaling (default: none)")
+    parser.add_argument("--tie", action="store_true", default=None, help="share embedding and head (default)")
+    parser.add_argument("--no-tie", dest="tie", action="store_false", help="a head of its own")
+    parser.add_argument("--init-std", type=float, help="standard deviation of the weights (default: 0.02)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the weights (default: 0)")
+    parser.add_argument("--dtype", choices=("fp32", "bf16"), default="fp32", help="type on disk (default: fp32)")
+    parser.add_argument("--config-form", choices=("v4", "v5"), default="v5", help="config.json as transformers 4 or 5 writes it (default: v5)")
+    parser.add_argument("--max-shard-size", default="5GB", help="split the weights into files of at most this size (default: 5GB)")
+    parser.add_argument("--force", action="store_true", help="replace OUT if it is there")
+
+
+def run(args):
+    given = {key: getattr(args, key) for key in _PLAIN}
+    parameters = new_model(
+        args.family,
+        args.out,
+        odd=args.odd,
+        tokenizer=args.tokenizer,
+        rope_theta=args.rope_theta,
+        rope_scaling=args.rope_scaling,
+        seed=args.seed,
+        dtype=args.dtype,
+        config_form=args.config_form,
+        max_shard_size=args.max_shard_size,
+        force=args.force,
+        **given,
+    )
+    say(f"{args.out}: {args.family} with {parameters} parameters, {args.dtype}")
+
+
+def new_model(
+    family,
+    out,
+    odd=False,
+    tokenizer=None,
+    rope_theta=10000.0,
+    rope_scaling="none",
+    seed=0,
+    dtype="fp32",
+    config_form="v5",
+    max_shard_size="5GB",
+    force=False,
+    **given,
+):
+    """Writes the checkpoint; returns its number of parameters."""
+    unknown = set(given) - set(_PLAIN)
+    if unknown:
+        raise TypeError(f"new_model() got unexpected arguments {sorted(unknown)}")
+    defaults = {**_ODD, **_ODD_BY_FAMILY.get(family, {})} if odd else dict(_PLAIN)
+    sizes = defaults | {key: value for key, value in given.items() if value is not None}
+    special = {"bos_token_id": None, "eos_token_id": None, "pad_token_id": None}
+    if tokenizer is not None:
+        sizes["vocab"], special["eos_token_id"] = _read_tokenizer(tokenizer)
+    _check(family, sizes, rope_scaling, given)
+
+    import torch
+    import transformers
+
+    config = _config(family, sizes, {"rope_theta": rope_theta, **_ROPE_SCALINGS[rope_scaling]}, special)
+    transformers.utils.logging.disable_progress_bar()
+    model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    with torch.no_grad():
+        _initialise(model, sizes, odd, seed)
+    model.to({"fp32": torch.float32, "bf16": torch.bfloat16}[dtype])
+    model.generation_config.eos_token_id = special["eos_token_id"]
+    with atomic_folder(out, replace=force) as folder:
+        model.save_pretrained(folder, max_shard_size=max_shard_size)
+        if tokenizer is not None:
+            source = tokenizer if tokenizer.is_dir() else tokenizer.parent
+            for name in ("tokenizer.json", "tokenizer_config.json"):
+                shutil.copyfile(source / name, folder / name)
+        if config_form == "v4":
+            write_json(folder / "config.json", to_v4_form(read_json(folder / "config.json")))
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def to_v4_form(config):
+    """config.json as transformers 4 wrote it: rope_theta, rope_scaling, torch_dtype."""
+    config = dict(config, transformers_version="4.51.0")
+    if "dtype" in config:
+        config["torch_dtype"] = config.pop("dtype")
+    if "rope_parameters" in config:
+        scaling = dict(config.pop("rope_parameters"))
+        config["rope_theta"] = scaling.pop("rope_theta")
+        config["rope_scaling"] = None if scaling.get("rope_type") == "default" else scaling
+    return config
+
+
+def _read_tokenizer(path):
+    from polymoe.tokenize import find_tokenizer, load_tokenizer
+
+    file = find_tokenizer(path)
+    loaded = load_tokenizer(file)
+    eos = read_json(file.with_name("tokenizer_config.json")).get("eos_token")
+    identifier = loaded.token_to_id(eos) if isinstance(eos, str) else None
+    if identifier is None:
+        raise UserError(f"{file.with_name('tokenizer_config.json')}: expected 'eos_token' to name a token of the vocabulary, but got {eos!r}")
+    return loaded.get_vocab_size(with_added_tokens=True), identifier
+
+
+def _check(family, sizes, rope_scaling, given):
+    for key in ("vocab", "hidden", "intermediate", "layers", "heads", "kv_heads", "head_dim", "context", "window"):
+        if sizes[key] is not None and sizes[key] < 1:
+            raise UserError(f"--{key.replace('_', '-')}: expected at least 1, but got {sizes[key]}")
+    if sizes["head_dim"] is None and sizes["hidden"] % sizes["heads"]:
+        raise UserError(f"--heads: expected a divisor of --hidden {sizes['hidden']}, but got {sizes['heads']}")
+    if sizes["kv_heads"] and sizes["heads"] % sizes["kv_heads"]:
+        raise UserError(f"--kv-heads: expected a divisor of --heads {sizes['heads']}, but got {sizes['kv_heads']}")
+    head_dim = sizes["head_dim"] or sizes["hidden"] // sizes["heads"]
+    if family != "bloom" and head_dim % 2:
+        raise UserError(f"--head-dim: expected an even number for rotary embeddings, but got {head_dim}")
+    if family != "mistral" and sizes["window"] is not None:
+        raise UserError(f"--window: expected the family mistral, but got {family}")
+    if family in ("qwen2", "bloom") and given.get("head_dim") is not None:
+        raise UserError(f"--head-dim: {family} always has hidden / heads")
+    if family == "bloom":
+        for key in ("kv_heads", "intermediate"):
+            if given.get(key) is not None:
+                raise UserError(f"--{key.replace('_', '-')}: bloom has no such option")
+        if rope_scaling != "none":
+            raise UserError("--rope-scaling: bloom has no rotary embedding")
+
+
+def _config(family, sizes, rope, special):
+    import transformers
+
+    if family == "bloom":
+        return transformers.BloomConfig(
+            vocab_size=sizes["vocab"],
+            hidden_size=sizes["hidden"],
+            n_layer=sizes["layers"],
+            n_head=sizes["heads"],
+            tie_word_embeddings=sizes["tie"],
+            **special,
+        )
+    options = {
+        "vocab_size": sizes["vocab"],
+        "hidden_size": sizes["hidden"],
+        "intermediate_size": sizes["intermediate"],
+        "num_hidden_layers": sizes["layers"],
+        "num_attention_heads": sizes["heads"],
+        "num_key_value_heads": sizes["kv_heads"] or sizes["heads"],
+        "max_position_embeddings": sizes["context"],
+        "tie_word_embeddings": sizes["tie"],
+        "rope_parameters": rope,
+        **special,
+    }
+    if family != "qwen2":
+        options["head_dim"] = sizes["head_dim"] or sizes["hidden"] // sizes["heads"]
+    if family == "mistral":
+        options["sliding_window"] = sizes["window"]
+    classes = {
+        "llama": transformers.LlamaConfig,
+        "mistral": transformers.MistralConfig,
+        "qwen2": transformers.Qwen2Config,
+        "qwen3": transformers.Qwen3Config,
+        "gemma": transformers.GemmaConfig,
+    }
+    try:
+        return classes[family](**options)
+    except Exception as error:
+        # transformers validates and chains its reason.
+        reason = str(error.__cause__ or error).strip().splitlines()[-1]
+        raise UserError(f"{family}: transformers refuses these sizes: {reason}") from None
+
+
+def _initialise(model, sizes, odd, seed):
+    import torch
+
+    generator = torch.Generator().manual_seed(seed)
+    residual = 1 / math.sqrt(2 * sizes["layers"])
+    # Gemma's norms multiply by one plus their weight.
+    neutral = 0.0 if model.config.model_type == "gemma" else 1.0
+    for name, parameter in model.named_parameters():
+        noise = torch.randn(parameter.shape, generator=generator)
+        if name.endswith("bias"):
+            value = 0.1 * noise if odd else torch.zeros_like(noise)
+        elif parameter.dim() == 1:
+            value = neutral + (0.1 * noise if odd else torch.zeros_like(noise))
+        else:
+            value = sizes["init_std"] * noise
+            if not odd and name.endswith(("o_proj.weight", "down_proj.weight", "dense.weight", "dense_4h_to_h.weight")):
+                value *= residual
+        parameter.copy_(value)
