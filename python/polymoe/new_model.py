@@ -274,4 +274,8 @@ def _initialise(model, sizes, odd, seed):
             value = sizes["init_std"] * noise
             if not odd and name.endswith(("o_proj.weight", "down_proj.weight", "dense.weight", "dense_4h_to_h.weight")):
                 value *= residual
+        if odd and sizes["tie"] and "embed" in name:
+            # A larger embedding (or its norm, in bloom) would make the model
+            # predict the token that it has just read.
+            value *= 0.1
         parameter.copy_(value)

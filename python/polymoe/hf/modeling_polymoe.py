@@ -1,0 +1,104 @@
+# Part of PolyMoE, under the Apache License v2.0 with LLVM Exceptions.
+# SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+"""Multilingual mixtures of experts made from dense models.
+
+A model is its family's own, with the FFN of some layers replaced by experts
+that are copies of it, of which expert 0 is the original, and a router:
+
+  mlp.experts.<k>.<the FFN's own keys>
+  mlp.gate.weight   [experts, hidden]
+"""
+
+import torch
+from torch import nn
+from transformers import (
+    BloomForCausalLM,
+    GemmaForCausalLM,
+    LlamaForCausalLM,
+    MistralForCausalLM,
+    Qwen2ForCausalLM,
+    Qwen3ForCausalLM,
+)
+
+from .configuration_polymoe import (
+    PolyMoEBloomConfig,
+    PolyMoEGemmaConfig,
+    PolyMoELlamaConfig,
+    PolyMoEMistralConfig,
+    PolyMoEQwen2Config,
+    PolyMoEQwen3Config,
+)
+
+
+class RoutedExperts(nn.Module):
+    """Sends every token to its top_k most probable experts and sums what they
+    return, weighted by their probabilities, renormalised when top_k > 1.
+
+    Probabilities are a softmax in fp32 over all experts; of equal ones the
+    lower index wins.
+    """
+
+    def __init__(self, config, make_ffn, experts):
+        super().__init__()
+        self.top_k = min(config.polymoe_top_k, experts)
+        self.gate = nn.Linear(config.hidden_size, experts, bias=False)
+        self.experts = nn.ModuleList(make_ffn(config) for _ in range(experts))
+
+    def forward(self, hidden_states, residual=None):
+        x_TD = hidden_states.reshape(-1, hidden_states.shape[-1])
+        logits_TE = nn.functional.linear(x_TD.float(), self.gate.weight.float())
+        sorted_TE, order_TE = logits_TE.softmax(-1).sort(dim=-1, descending=True, stable=True)
+        weights_TK, indices_TK = sorted_TE[:, : self.top_k], order_TE[:, : self.top_k]
+        if self.top_k > 1:
+            weights_TK = weights_TK / weights_TK.sum(-1, keepdim=True)
+
+        out_TD = torch.zeros_like(x_TD, dtype=torch.float32)
+        for index, expert in enumerate(self.experts):
+            tokens, slots = (indices_TK == index).nonzero(as_tuple=True)
+            if tokens.numel() == 0:
+                continue
+            rows = x_TD[tokens]
+            # BLOOM's FFN also adds the residual, which is added once below.
+            result = expert(rows) if residual is None else expert(rows, torch.zeros_like(rows))
+            out_TD.index_add_(0, tokens, result.float() * weights_TK[tokens, slots, None])
+        out = out_TD.to(hidden_states.dtype).reshape(hidden_states.shape)
+        return out if residual is None else residual + out
+
+
+class _Mixture:
+    """Replaces the FFNs of its family's model by routed experts."""
+
+    def __init__(self, config):
+        super().__init__(config)
+        layers = self.base_model.layers if hasattr(self.base_model, "layers") else self.base_model.h
+        counts = config.polymoe_experts
+        if len(counts) != len(layers):
+            raise ValueError(f"polymoe_experts: expected one number for each of {len(layers)} layers, but got {len(counts)}")
+        for layer, experts in zip(layers, counts):
+            if experts > 1:
+                layer.mlp = RoutedExperts(config, type(layer.mlp), experts)
+        self.post_init()
+
+
+class PolyMoELlamaForCausalLM(_Mixture, LlamaForCausalLM):
+    config_class = PolyMoELlamaConfig
+
+
+class PolyMoEMistralForCausalLM(_Mixture, MistralForCausalLM):
+    config_class = PolyMoEMistralConfig
+
+
+class PolyMoEQwen2ForCausalLM(_Mixture, Qwen2ForCausalLM):
+    config_class = PolyMoEQwen2Config
+
+
+class PolyMoEQwen3ForCausalLM(_Mixture, Qwen3ForCausalLM):
+    config_class = PolyMoEQwen3Config
+
+
+class PolyMoEGemmaForCausalLM(_Mixture, GemmaForCausalLM):
+    config_class = PolyMoEGemmaConfig
+
+
+class PolyMoEBloomForCausalLM(_Mixture, BloomForCausalLM):
+    config_class = PolyMoEBloomConfig
