@@ -42,15 +42,30 @@ MIN_UNTRANSLATED_CHARACTERS = 24
 
 _BLOCKS = {"p", "h1", "h2", "h3", "h4", "h5", "h6"}
 _DROPPED_TAGS = {"script", "style", "nav", "pre", "code", "img", "button", "noscript"}
-_DROPPED_CLASSES = {"code", "codeintable", "smathcode", "bascode", "pycode", "sqlcode", "related", "howtoget", "relatedtopics", "MAC"}
+_DROPPED_CLASSES = {
+    "code",
+    "codeintable",
+    "smathcode",
+    "bascode",
+    "pycode",
+    "sqlcode",
+    "related",
+    "howtoget",
+    "relatedtopics",
+    "MAC",
+}
 _SPACE = re.compile(r"\s+")
 
 
 def add_arguments(parser):
     parser.add_argument("languages", nargs="+", metavar="LANGUAGE", help="codes such as el or pt-br, or 'all'")
-    parser.add_argument("--work", type=Path, default=Path("work"), help="where packages and text are kept (default: work)")
+    parser.add_argument(
+        "--work", type=Path, default=Path("work"), help="where packages and text are kept (default: work)"
+    )
     parser.add_argument("--force", action="store_true", help="clean the pages again, even if the text is there")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes that clean pages (default: one a core)")
+    parser.add_argument(
+        "--jobs", type=int, default=os.cpu_count(), help="processes that clean pages (default: one a core)"
+    )
 
 
 def run(args):
@@ -93,7 +108,9 @@ def _download(languages, folder):
     missing = [language for language in languages if packages[language] is None]
     if missing:
         if not shutil.which("apt-get") or not shutil.which("dpkg-deb"):
-            raise UserError("fetch-text needs apt-get and dpkg-deb (Debian or Ubuntu); import-text takes your own text anywhere")
+            raise UserError(
+                "fetch-text needs apt-get and dpkg-deb (Debian or Ubuntu); import-text takes your own text anywhere"
+            )
         options = _apt_options(missing, folder)
         with progress("downloading", len(missing)) as advance:
             for language in missing:
@@ -179,7 +196,9 @@ def _read_pages(package, folder, pool, title):
     """{page: [(paragraph id or None, text), ...]} of a package."""
     result = subprocess.run(["dpkg-deb", "-x", package, folder], capture_output=True, text=True)
     if result.returncode != 0:
-        raise UserError(f"{package}: expected a Debian package; delete the file to fetch it again: {result.stderr.strip().splitlines()[-1]}")
+        raise UserError(
+            f"{package}: expected a Debian package; delete the file to fetch it again: {result.stderr.strip().splitlines()[-1]}"
+        )
     roots = sorted(folder.glob("usr/share/libreoffice/help/*/text"))
     files = [(root, path) for root in roots for path in sorted(root.rglob("*.html"))]
     pages = {}

@@ -101,9 +101,7 @@ def read_documents(path):
             try:
                 record = json.loads(raw.decode("utf-8"))
             except UnicodeDecodeError as error:
-                raise UserError(
-                    f"{where}: expected UTF-8, but byte {error.start} of the line is not"
-                ) from None
+                raise UserError(f"{where}: expected UTF-8, but byte {error.start} of the line is not") from None
             except json.JSONDecodeError as error:
                 raise UserError(f"{where}: expected one JSON object a line: {error.msg}") from None
             if not isinstance(record, dict):

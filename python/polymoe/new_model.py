@@ -90,15 +90,26 @@ def add_arguments(parser):
     parser.add_argument("--head-dim", type=int, help="head dimension (default: D / heads)")
     parser.add_argument("--context", type=int, help="positions (default: 1024)")
     parser.add_argument("--window", type=int, help="sliding window of mistral (default: none)")
-    parser.add_argument("--rope-theta", type=float, default=10000.0, help="base of the rotary embedding (default: 10000)")
-    parser.add_argument("--rope-scaling", choices=sorted(_ROPE_SCALINGS), default="none", help="rotary scaling (default: none)")
+    parser.add_argument(
+        "--rope-theta", type=float, default=10000.0, help="base of the rotary embedding (default: 10000)"
+    )
+    parser.add_argument(
+        "--rope-scaling", choices=sorted(_ROPE_SCALINGS), default="none", help="rotary scaling (default: none)"
+    )
     parser.add_argument("--tie", action="store_true", default=None, help="share embedding and head (default)")
     parser.add_argument("--no-tie", dest="tie", action="store_false", help="a head of its own")
     parser.add_argument("--init-std", type=float, help="standard deviation of the weights (default: 0.02)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the weights (default: 0)")
     parser.add_argument("--dtype", choices=("fp32", "bf16"), default="fp32", help="type on disk (default: fp32)")
-    parser.add_argument("--config-form", choices=("v4", "v5"), default="v5", help="config.json as transformers 4 or 5 writes it (default: v5)")
-    parser.add_argument("--max-shard-size", default="5GB", help="split the weights into files of at most this size (default: 5GB)")
+    parser.add_argument(
+        "--config-form",
+        choices=("v4", "v5"),
+        default="v5",
+        help="config.json as transformers 4 or 5 writes it (default: v5)",
+    )
+    parser.add_argument(
+        "--max-shard-size", default="5GB", help="split the weights into files of at most this size (default: 5GB)"
+    )
     parser.add_argument("--force", action="store_true", help="replace OUT if it is there")
 
 
@@ -187,7 +198,9 @@ def _read_tokenizer(path):
     eos = read_json(file.with_name("tokenizer_config.json")).get("eos_token")
     identifier = loaded.token_to_id(eos) if isinstance(eos, str) else None
     if identifier is None:
-        raise UserError(f"{file.with_name('tokenizer_config.json')}: expected 'eos_token' to name a token of the vocabulary, but got {eos!r}")
+        raise UserError(
+            f"{file.with_name('tokenizer_config.json')}: expected 'eos_token' to name a token of the vocabulary, but got {eos!r}"
+        )
     return loaded.get_vocab_size(with_added_tokens=True), identifier
 
 

@@ -45,7 +45,11 @@ def progress(title, total):
         now = time.monotonic()
         if now - last >= 5 or (done == total and now - start >= 2):
             last = now
-            print(f"{title}: {done}/{total} ({now - start:.0f} s){' ' + note if note else ''}", file=sys.stderr, flush=True)
+            print(
+                f"{title}: {done}/{total} ({now - start:.0f} s){' ' + note if note else ''}",
+                file=sys.stderr,
+                flush=True,
+            )
 
     yield advance
 

@@ -31,7 +31,9 @@ def add_arguments(parser):
     parser.add_argument("--prompt-tokens", metavar="ID,ID,...", help="continue this prompt")
     parser.add_argument("--max-tokens", type=int, default=64, help="tokens to generate (default: 64)")
     parser.add_argument("--no-cache", action="store_true", help="recompute the whole prefix for every token")
-    parser.add_argument("--dtype", choices=("fp32", "bf16"), default="fp32", help="weights and arithmetic (default: fp32)")
+    parser.add_argument(
+        "--dtype", choices=("fp32", "bf16"), default="fp32", help="weights and arithmetic (default: fp32)"
+    )
 
 
 def run(args):

@@ -30,19 +30,41 @@ from polymoe.splits import SPLITS, parse_split, split_of
 
 
 def add_arguments(parser):
-    parser.add_argument("text", nargs="+", type=Path, metavar="FILE.jsonl", help='documents: {"id", "language", "text"} a line')
+    parser.add_argument(
+        "text", nargs="+", type=Path, metavar="FILE.jsonl", help='documents: {"id", "language", "text"} a line'
+    )
     parser.add_argument("--tokenizer", type=Path, required=True, help="folder with tokenizer.json, or the file")
-    parser.add_argument("--rounds", required=True, metavar="L=N,...", help="each language's round: 0 for what the base knows, 1 for new ones")
+    parser.add_argument(
+        "--rounds",
+        required=True,
+        metavar="L=N,...",
+        help="each language's round: 0 for what the base knows, 1 for new ones",
+    )
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
     parser.add_argument("--split", default="96/2/2", help="train/valid/test shares in percent (default: 96/2/2)")
-    parser.add_argument("--shard-tokens", type=int, default=1 << 24, help="tokens a shard holds at most, documents being whole (default: 16777216)")
+    parser.add_argument(
+        "--shard-tokens",
+        type=int,
+        default=1 << 24,
+        help="tokens a shard holds at most, documents being whole (default: 16777216)",
+    )
     parser.add_argument("--eos", help="the token that ends a document (default: eos_token of tokenizer_config.json)")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes (default: one a core)")
     parser.add_argument("--force", action="store_true", help="replace OUT if it is there")
 
 
 def run(args):
-    corpus = tokenize(args.text, args.tokenizer, parse_rounds(args.rounds), args.out, args.split, args.shard_tokens, args.eos, args.jobs, args.force)
+    corpus = tokenize(
+        args.text,
+        args.tokenizer,
+        parse_rounds(args.rounds),
+        args.out,
+        args.split,
+        args.shard_tokens,
+        args.eos,
+        args.jobs,
+        args.force,
+    )
     totals = collections.Counter()
     for shard in corpus["shards"]:
         totals[shard["language"], shard["split"]] += shard["tokens"]
@@ -51,7 +73,9 @@ def run(args):
         say(f"{language['code']} (round {language['round']}): tokens {counts}")
 
 
-def tokenize(paths, tokenizer_path, rounds, out, split="96/2/2", shard_tokens=1 << 24, eos=None, jobs=None, force=False):
+def tokenize(
+    paths, tokenizer_path, rounds, out, split="96/2/2", shard_tokens=1 << 24, eos=None, jobs=None, force=False
+):
     """Writes the corpus folder; returns the contents of corpus.json."""
     shares = parse_split(split)
     if shard_tokens < 1:
@@ -63,7 +87,9 @@ def tokenize(paths, tokenizer_path, rounds, out, split="96/2/2", shard_tokens=1 
     vocabulary = tokenizer.get_vocab_size(with_added_tokens=True)
 
     with atomic_folder(out, replace=force) as folder:
-        shards = _write_shards(folder, documents, rounds, shares, tokenizer_file, eos_id, vocabulary, shard_tokens, jobs)
+        shards = _write_shards(
+            folder, documents, rounds, shares, tokenizer_file, eos_id, vocabulary, shard_tokens, jobs
+        )
         shutil.copyfile(tokenizer_file, folder / "tokenizer.json")
         config = tokenizer_file.with_name("tokenizer_config.json")
         if config.exists():
@@ -127,7 +153,9 @@ def _group(paths, rounds):
             if not record["text"].strip():
                 raise UserError(f"{where}: expected a document with text, but '{record['id']}' is empty")
             if record["id"] in groups[language]:
-                raise UserError(f"{where}: expected each id once for a language, but got '{record['id']}' again in '{language}'")
+                raise UserError(
+                    f"{where}: expected each id once for a language, but got '{record['id']}' again in '{language}'"
+                )
             groups[language][record["id"]] = record["text"]
     for language, documents in groups.items():
         if not documents:
@@ -148,13 +176,17 @@ def _write_shards(folder, documents, rounds, shares, tokenizer_file, eos_id, voc
             for identifier, text in documents[language]:
                 texts[split_of(identifier, shares)].append(text)
             if not texts["train"]:
-                raise UserError(f"--split: expected documents of '{language}' for training, but it has {len(documents[language])} documents in all")
+                raise UserError(
+                    f"--split: expected documents of '{language}' for training, but it has {len(documents[language])} documents in all"
+                )
             for split in SPLITS:
                 encoded = pool.imap(_encode, texts[split], chunksize=16)
                 for index, shard in enumerate(_shards(encoded, texts[split], eos_id, shard_tokens, advance)):
                     tokens, offsets, sizes = shard
                     if tokens.max() >= vocabulary:
-                        raise UserError(f"{tokenizer_file}: token id {tokens.max()} is outside of its vocabulary of {vocabulary}")
+                        raise UserError(
+                            f"{tokenizer_file}: token id {tokens.max()} is outside of its vocabulary of {vocabulary}"
+                        )
                     name = f"{split}-{language}-{index:05}.safetensors"
                     save_file(
                         {
@@ -165,7 +197,13 @@ def _write_shards(folder, documents, rounds, shares, tokenizer_file, eos_id, voc
                         folder / name,
                     )
                     shards.append(
-                        {"file": name, "split": split, "language": language, "documents": len(sizes), "tokens": len(tokens)}
+                        {
+                            "file": name,
+                            "split": split,
+                            "language": language,
+                            "documents": len(sizes),
+                            "tokens": len(tokens),
+                        }
                     )
     return shards
 

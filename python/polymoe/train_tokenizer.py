@@ -27,8 +27,12 @@ EOS = "<|endoftext|>"
 def add_arguments(parser):
     parser.add_argument("text", nargs="+", type=Path, metavar="FILE.jsonl", help="documents, a file for each language")
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
-    parser.add_argument("--vocab-size", type=int, default=8192, help="entries with the 256 bytes and the end of text (default: 8192)")
-    parser.add_argument("--bytes", type=int, help="UTF-8 bytes to read of each file (default: as many as the smallest has)")
+    parser.add_argument(
+        "--vocab-size", type=int, default=8192, help="entries with the 256 bytes and the end of text (default: 8192)"
+    )
+    parser.add_argument(
+        "--bytes", type=int, help="UTF-8 bytes to read of each file (default: as many as the smallest has)"
+    )
     parser.add_argument("--split", default="96/2/2", help="train/valid/test shares, as in tokenize (default: 96/2/2)")
 
 

@@ -73,8 +73,10 @@ class _Mixture:
         layers = self.base_model.layers if hasattr(self.base_model, "layers") else self.base_model.h
         counts = config.polymoe_experts
         if len(counts) != len(layers):
-            raise ValueError(f"polymoe_experts: expected one number for each of {len(layers)} layers, but got {len(counts)}")
-        for layer, experts in zip(layers, counts):
+            raise ValueError(
+                f"polymoe_experts: expected one number for each of {len(layers)} layers, but got {len(counts)}"
+            )
+        for layer, experts in zip(layers, counts, strict=True):
             if experts > 1:
                 layer.mlp = RoutedExperts(config, type(layer.mlp), experts)
         self.post_init()

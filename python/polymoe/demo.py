@@ -1,0 +1,12 @@
+"""placeholder
+
+examples:
+"""
+
+
+def add_arguments(p):
+    pass
+
+
+def run(a):
+    pass
