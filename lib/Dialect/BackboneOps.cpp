@@ -83,8 +83,8 @@ LogicalResult RmsNormOp::verify() {
 LogicalResult LayerNormOp::verify() {
   if (failed(sameType(*this, getInput(), getResult())) ||
       failed(positive(*this, "epsilon", getEpsilon())) ||
-      failed(agree(*this, "a weight", lastDim(getInput()),
-                   lastDim(getWeight()))))
+      failed(
+          agree(*this, "a weight", lastDim(getInput()), lastDim(getWeight()))))
     return failure();
   return agree(*this, "a bias", lastDim(getInput()), lastDim(getBias()));
 }
@@ -118,8 +118,7 @@ LogicalResult RotaryOp::verify() {
     return emitOpError() << "expected a width that is a multiple of "
                          << 2 * lastDim(getCos()) << ", but got "
                          << lastDim(getInput());
-  return agree(*this, "a table of sines", lastDim(getCos()),
-               lastDim(getSin()));
+  return agree(*this, "a table of sines", lastDim(getCos()), lastDim(getSin()));
 }
 
 LogicalResult AttentionOp::verify() {
@@ -159,6 +158,22 @@ LogicalResult CacheUpdateOp::verify() {
   return success();
 }
 
+LogicalResult LastTokenOp::verify() {
+  if (failed(sameElement(*this, getInput(), getResult())) ||
+      failed(agree(*this, "a batch", typeOf(getInput()).getDimSize(0),
+                   typeOf(getResult()).getDimSize(0))) ||
+      failed(
+          agree(*this, "a width", lastDim(getInput()), lastDim(getResult()))))
+    return failure();
+  int64_t tokens = typeOf(getResult()).getDimSize(1);
+  if (tokens != 1)
+    return emitOpError() << "expected a row length of 1, but got "
+                         << (ShapedType::isDynamic(tokens)
+                                 ? std::string("?")
+                                 : std::to_string(tokens));
+  return success();
+}
+
 /// Checks the weights of one FFN of this form.
 static LogicalResult verifyFfn(Operation *op, ValueRange weights, FfnForm form,
                                int64_t width, int64_t hidden, Type element) {
@@ -181,9 +196,9 @@ static LogicalResult verifyFfns(Operation *op, Value input, ValueRange weights,
                                 FfnForm form, int64_t experts) {
   int64_t each = weightsPerExpert(form);
   if (static_cast<int64_t>(weights.size()) != each * experts)
-    return op->emitOpError() << "expected " << each * experts << " weights ("
-                             << each << " for each expert), but got "
-                             << weights.size();
+    return op->emitOpError()
+           << "expected " << each * experts << " weights (" << each
+           << " for each expert), but got " << weights.size();
   int64_t hidden = typeOf(weights.front()).getDimSize(0);
   for (int64_t e = 0; e < experts; ++e)
     if (failed(verifyFfn(op, weights.slice(e * each, each), form,

@@ -6,6 +6,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "moe/Dialect/MoE.h"
+#include "moe/Transforms/Passes.h"
 
 #include "mlir/InitAllDialects.h"
 #include "mlir/InitAllPasses.h"
@@ -16,6 +17,12 @@ int main(int argc, char **argv) {
   mlir::registerAllDialects(registry);
   registry.insert<mlir::moe::MoEDialect>();
   mlir::registerAllPasses();
+  mlir::moe::registerAddObjective();
+  mlir::moe::registerAddScoring();
+  mlir::moe::registerForceExpert();
+  mlir::moe::registerFreezeBackbone();
+  mlir::moe::registerSpecializeShapes();
+  mlir::moe::registerUpcycle();
 
   return mlir::asMainReturnCode(
       mlir::MlirOptMain(argc, argv, "PolyMoE optimizer driver\n", registry));

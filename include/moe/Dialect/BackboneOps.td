@@ -235,6 +235,27 @@ def MoE_CacheUpdateOp : MoE_Op<"cache_update", [Pure]> {
   let hasVerifier = 1;
 }
 
+def MoE_LastTokenOp : MoE_Op<"last_token", [Pure]> {
+  let summary = "the last token of every row";
+  let description = [{
+    `y[b,0,:] = x[b,S-1,:]`. Generation needs the logits of no other token.
+
+    Constraints:
+    - (C1) `input` [B,S,D], result [B,1,D] of the same element type.
+
+    Example:
+    ```mlir
+    %y = moe.last_token %h : (tensor<?x?x64xf32>) -> tensor<?x1x64xf32>
+    ```
+  }];
+  let arguments = (ins MoE_Activation:$input);
+  let results = (outs MoE_Activation:$result);
+  let assemblyFormat = [{
+    operands attr-dict `:` functional-type(operands, results)
+  }];
+  let hasVerifier = 1;
+}
+
 def MoE_FfnOp : MoE_BackboneOp<"ffn", [], ["saveForBackward"]> {
   let summary = "the feed-forward network of a layer";
   let description = [{

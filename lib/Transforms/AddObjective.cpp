@@ -1,0 +1,259 @@
+//===-- AddObjective.cpp - makes the training objective of a stage
+//
+// Part of PolyMoE, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "EntryPoint.h"
+
+#include "moe/Transforms/Passes.h"
+
+#include "mlir/IR/Builders.h"
+#include "llvm/Support/FormatVariadic.h"
+
+#include <cmath>
+
+namespace mlir::moe {
+#define GEN_PASS_DEF_ADDOBJECTIVE
+#include "moe/Transforms/Passes.h.inc"
+} // namespace mlir::moe
+
+using namespace mlir;
+using namespace mlir::moe;
+
+namespace {
+
+/// The router losses of a function, one for each MoE layer in it or below it.
+struct RouterLosses {
+  SmallVector<Value> balance;
+  SmallVector<Value> prior;
+};
+
+/// What router losses read beside the logits. In @step these are bound inputs,
+/// in any other function further arguments, made when first needed.
+struct LossInputs {
+  Value old, oldWeight, microBatchWeight;
+};
+
+/// Takes router losses from the layers up to the entry point.
+class RouterLossBuilder {
+public:
+  RouterLossBuilder(bool balance, LossForm balanceForm, bool prior,
+                    LossForm priorForm)
+      : balance(balance), prior(prior), balanceForm(balanceForm),
+        priorForm(priorForm) {}
+
+  /// Adds the losses of the routers in `function`, given what they read there.
+  RouterLosses build(func::FuncOp function, const LossInputs &inputs);
+
+private:
+  /// What a function returns in addition: how many losses of each kind.
+  struct Extension {
+    size_t numBalance = 0;
+    size_t numPrior = 0;
+  };
+
+  void buildForRoute(RouteOp route, const LossInputs &inputs,
+                     RouterLosses &losses);
+  void buildForCall(func::CallOp call, const LossInputs &inputs,
+                    RouterLosses &losses);
+  Extension extend(func::FuncOp function, const LossInputs &inputs);
+  bool holdsRouters(func::FuncOp function);
+  SmallVector<Value> needed(const LossInputs &inputs) const;
+
+  bool balance, prior;
+  LossForm balanceForm, priorForm;
+  llvm::DenseMap<func::FuncOp, Extension> extended;
+  llvm::DenseMap<func::FuncOp, bool> routers;
+};
+
+bool RouterLossBuilder::holdsRouters(func::FuncOp function) {
+  auto known = routers.find(function);
+  if (known != routers.end())
+    return known->second;
+  bool found = false;
+  function.walk([&](Operation *op) {
+    if (isa<RouteOp>(op))
+      found = true;
+    else if (auto call = dyn_cast<func::CallOp>(op))
+      found |= holdsRouters(SymbolTable::lookupNearestSymbolFrom<func::FuncOp>(
+          call, call.getCalleeAttr()));
+  });
+  return routers[function] = found;
+}
+
+/// The inputs that a function with routers takes, in order.
+SmallVector<Value> RouterLossBuilder::needed(const LossInputs &inputs) const {
+  SmallVector<Value> values;
+  if (balance)
+    values.push_back(inputs.microBatchWeight);
+  if (prior)
+    llvm::append_values(values, inputs.old, inputs.oldWeight);
+  return values;
+}
+
+RouterLosses RouterLossBuilder::build(func::FuncOp function,
+                                      const LossInputs &inputs) {
+  RouterLosses losses;
+  SmallVector<Operation *> sources;
+  function.walk([&](Operation *op) {
+    if (isa<RouteOp, func::CallOp>(op))
+      sources.push_back(op);
+  });
+  for (Operation *op : sources)
+    if (auto route = dyn_cast<RouteOp>(op))
+      buildForRoute(route, inputs, losses);
+    else
+      buildForCall(cast<func::CallOp>(op), inputs, losses);
+  return losses;
+}
+
+void RouterLossBuilder::buildForRoute(RouteOp route, const LossInputs &inputs,
+                                      RouterLosses &losses) {
+  OpBuilder builder(route);
+  builder.setInsertionPointAfter(route);
+  MLIRContext *context = route.getContext();
+  if (balance)
+    losses.balance.push_back(BalanceLossOp::create(
+        builder, route.getLoc(), inputs.microBatchWeight.getType(),
+        route.getLogits(), route.getRoutes(), inputs.microBatchWeight,
+        LossFormAttr::get(context, balanceForm)));
+  if (prior)
+    losses.prior.push_back(LanguagePriorLossOp::create(
+        builder, route.getLoc(), inputs.oldWeight.getType(), route.getLogits(),
+        inputs.old, inputs.oldWeight, LossFormAttr::get(context, priorForm)));
+}
+
+void RouterLossBuilder::buildForCall(func::CallOp call,
+                                     const LossInputs &inputs,
+                                     RouterLosses &losses) {
+  auto callee = SymbolTable::lookupNearestSymbolFrom<func::FuncOp>(
+      call, call.getCalleeAttr());
+  if (!holdsRouters(callee))
+    return;
+  Extension extension = extend(callee, inputs);
+  ValueRange results = replaceCall(call, callee, needed(inputs));
+  llvm::append_range(losses.balance, results.take_front(extension.numBalance));
+  llvm::append_range(losses.prior, results.take_back(extension.numPrior));
+}
+
+RouterLossBuilder::Extension
+RouterLossBuilder::extend(func::FuncOp function, const LossInputs &inputs) {
+  auto known = extended.find(function);
+  if (known != extended.end())
+    return known->second;
+  LossInputs inside;
+  if (balance)
+    inside.microBatchWeight =
+        addArgument(function, inputs.microBatchWeight.getType());
+  if (prior) {
+    inside.old = addArgument(function, inputs.old.getType());
+    inside.oldWeight = addArgument(function, inputs.oldWeight.getType());
+  }
+  RouterLosses losses = build(function, inside);
+  addResults(function, losses.balance);
+  addResults(function, losses.prior);
+  return extended[function] = {losses.balance.size(), losses.prior.size()};
+}
+
+struct AddObjective : moe::impl::AddObjectiveBase<AddObjective> {
+  using AddObjectiveBase::AddObjectiveBase;
+
+  void runOnOperation() override {
+    if (failed(run(getOperation())))
+      signalPassFailure();
+  }
+
+  FailureOr<LossForm> parseForm(StringRef option, StringRef name) {
+    std::optional<LossForm> form = symbolizeLossForm(name);
+    if (!form)
+      return getOperation().emitError()
+             << "expected " << option << " to be paper or reference, but got '"
+             << name << "'";
+    return *form;
+  }
+
+  /// Refuses a router loss that nothing would give.
+  LogicalResult checkCoefficient(StringRef option, double coefficient,
+                                 bool hasRouters) {
+    if (!(coefficient >= 0) || !std::isfinite(coefficient))
+      return getOperation().emitError()
+             << "expected " << option
+             << " to be zero or a positive number, but got "
+             << llvm::formatv("{0}", coefficient).str();
+    if (coefficient != 0 && !hasRouters)
+      return getOperation().emitError()
+             << "expected a moe.route, since " << option << " is not zero";
+    return success();
+  }
+
+  LogicalResult run(ModuleOp module) {
+    FailureOr<func::FuncOp> forward = lookupForward(module);
+    if (failed(forward))
+      return failure();
+    FailureOr<BlockArgument> tokens = lookupInput(*forward, "tokens");
+    FailureOr<Value> logits = lookupOutput(*forward, "logits");
+    FailureOr<LossForm> balanceLossForm =
+        parseForm("balance-form", balanceForm);
+    FailureOr<LossForm> priorLossForm =
+        parseForm("language-prior-form", languagePriorForm);
+    if (failed(tokens) || failed(logits) || failed(balanceLossForm) ||
+        failed(priorLossForm))
+      return failure();
+    bool hasRouters =
+        module.walk([](RouteOp) { return WalkResult::interrupt(); })
+            .wasInterrupted();
+    if (failed(checkCoefficient("balance", balance, hasRouters)) ||
+        failed(checkCoefficient("language-prior", languagePrior, hasRouters)))
+      return failure();
+
+    auto logitsType = cast<RankedTensorType>(logits->getType());
+    auto scalar =
+        RankedTensorType::get({}, preciseType(logitsType.getElementType()));
+    auto addInput = [&](StringRef name, Type type) {
+      return addArgument(*forward, type, BindingKind::Input, name);
+    };
+    Value labels = addInput("labels", tokens->getType());
+    LossInputs inputs;
+    inputs.old = addInput("old", tokens->getType());
+    Value tokenWeight = addInput("token_weight", scalar);
+    inputs.oldWeight = addInput("old_weight", scalar);
+    inputs.microBatchWeight = addInput("micro_batch_weight", scalar);
+
+    RouterLossBuilder routerLosses(balance != 0, *balanceLossForm,
+                                   languagePrior != 0, *priorLossForm);
+    RouterLosses losses = routerLosses.build(*forward, inputs);
+
+    OpBuilder builder(returnOf(*forward));
+    Location loc = forward->getLoc();
+    // Calls were replaced: the logits may be a new value by now.
+    Value current = *lookupOutput(*forward, "logits");
+    SmallVector<Value> terms = {CrossEntropyOp::create(
+        builder, loc, scalar, current, labels, tokenWeight)};
+    SmallVector<StringRef> names = {"next_token"};
+    SmallVector<double> coefficients = {1.0};
+    auto addTerm = [&](StringRef name, ArrayRef<Value> layers,
+                       double coefficient) {
+      if (layers.empty())
+        return;
+      SmallVector<double> mean(layers.size(), 1.0 / layers.size());
+      terms.push_back(
+          WeightedSumOp::create(builder, loc, scalar, layers, mean));
+      names.push_back(name);
+      coefficients.push_back(coefficient);
+    };
+    addTerm("balance", losses.balance, balance);
+    addTerm("language_prior", losses.prior, languagePrior);
+
+    Value loss =
+        WeightedSumOp::create(builder, loc, scalar, terms, coefficients);
+    terms.insert(terms.begin(), loss);
+    names.insert(names.begin(), "loss");
+    setOutputs(*forward, terms, names);
+    forward->setSymName("step");
+    return success();
+  }
+};
+
+} // namespace

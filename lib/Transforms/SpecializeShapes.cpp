@@ -1,0 +1,61 @@
+//===-- SpecializeShapes.cpp - fixes batch and row length
+//
+// Part of PolyMoE, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "moe/Transforms/Passes.h"
+
+#include "mlir/IR/AttrTypeSubElements.h"
+#include "mlir/IR/BuiltinOps.h"
+
+namespace mlir::moe {
+#define GEN_PASS_DEF_SPECIALIZESHAPES
+#include "moe/Transforms/Passes.h.inc"
+} // namespace mlir::moe
+
+using namespace mlir;
+using namespace mlir::moe;
+
+namespace {
+
+struct SpecializeShapes : moe::impl::SpecializeShapesBase<SpecializeShapes> {
+  using SpecializeShapesBase::SpecializeShapesBase;
+
+  void runOnOperation() override {
+    ModuleOp module = getOperation();
+    if (rows < 1 || length < 1) {
+      module.emitError() << "expected rows and length of at least 1, but got "
+                         << rows.getValue() << " and " << length.getValue();
+      return signalPassFailure();
+    }
+    // Only these two may vary; anything else that does is an error that the
+    // pass must not hide.
+    RankedTensorType stillDynamic;
+    AttrTypeReplacer replacer;
+    replacer.addReplacement([&](RankedTensorType type) -> std::optional<Type> {
+      SmallVector<int64_t> shape(type.getShape());
+      int64_t leading[] = {rows, length};
+      for (auto [size, fixed] : llvm::zip(shape, leading))
+        if (ShapedType::isDynamic(size))
+          size = fixed;
+      auto result = RankedTensorType::get(shape, type.getElementType(),
+                                          type.getEncoding());
+      if (!result.hasStaticShape())
+        stillDynamic = type;
+      return result;
+    });
+    replacer.recursivelyReplaceElementsIn(module, /*replaceAttrs=*/true,
+                                          /*replaceLocs=*/false,
+                                          /*replaceTypes=*/true);
+    if (stillDynamic) {
+      module.emitError() << "expected at most the two leading dimensions of "
+                            "every tensor to be dynamic, but got "
+                         << stillDynamic;
+      return signalPassFailure();
+    }
+  }
+};
+
+} // namespace

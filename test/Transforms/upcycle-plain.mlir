@@ -1,0 +1,29 @@
+// The plain form has biases, and bf16 a router that computes in f32.
+// RUN: moe-opt %s --moe-upcycle="experts=2" | FileCheck %s
+
+// CHECK: moe.parameter trainable router @h.0.mlp.gate.weight : tensor<2x8xbf16>
+// CHECK-NEXT: moe.parameter trainable expert @h.0.mlp.experts.1.dense_h_to_4h.weight : tensor<12x8xbf16> from #moe.copy<@h.0.mlp.dense_h_to_4h.weight>
+// CHECK-NEXT: moe.parameter trainable expert @h.0.mlp.experts.1.dense_h_to_4h.bias : tensor<12xbf16> from #moe.copy<@h.0.mlp.dense_h_to_4h.bias>
+// CHECK-NEXT: moe.parameter trainable expert @h.0.mlp.experts.1.dense_4h_to_h.weight : tensor<8x12xbf16>
+// CHECK-NEXT: moe.parameter trainable expert @h.0.mlp.experts.1.dense_4h_to_h.bias : tensor<8xbf16>
+moe.parameter backbone @h.0.mlp.dense_h_to_4h.weight : tensor<12x8xbf16> from #moe.checkpoint<"m", "a">
+moe.parameter backbone @h.0.mlp.dense_h_to_4h.bias : tensor<12xbf16> from #moe.checkpoint<"m", "b">
+moe.parameter backbone @h.0.mlp.dense_4h_to_h.weight : tensor<8x12xbf16> from #moe.checkpoint<"m", "c">
+moe.parameter backbone @h.0.mlp.dense_4h_to_h.bias : tensor<8xbf16> from #moe.checkpoint<"m", "d">
+
+func.func @forward(%x: tensor<?x?x8xbf16>) -> tensor<?x?x8xbf16> {
+  %u = moe.get_parameter @h.0.mlp.dense_h_to_4h.weight : tensor<12x8xbf16>
+  %b = moe.get_parameter @h.0.mlp.dense_h_to_4h.bias : tensor<12xbf16>
+  %d = moe.get_parameter @h.0.mlp.dense_4h_to_h.weight : tensor<8x12xbf16>
+  %c = moe.get_parameter @h.0.mlp.dense_4h_to_h.bias : tensor<8xbf16>
+  %y = call @layer(%x, %u, %b, %d, %c) : (tensor<?x?x8xbf16>, tensor<12x8xbf16>, tensor<12xbf16>, tensor<8x12xbf16>, tensor<8xbf16>) -> tensor<?x?x8xbf16>
+  return %y : tensor<?x?x8xbf16>
+}
+
+// CHECK-LABEL: func.func private @layer
+// CHECK: moe.router {{.*}} : (tensor<?x?x8xbf16>, tensor<2x8xbf16>) -> tensor<?x?x2xf32>
+// CHECK: moe.experts {{.*}} {activation = #moe.activation<gelu_tanh>, form = #moe.ffn<plain>}
+func.func private @layer(%x: tensor<?x?x8xbf16>, %u: tensor<12x8xbf16>, %b: tensor<12xbf16>, %d: tensor<8x12xbf16>, %c: tensor<8xbf16>) -> tensor<?x?x8xbf16> {
+  %y = moe.ffn %x, %u, %b, %d, %c {form = #moe.ffn<plain>, activation = #moe.activation<gelu_tanh>} : (tensor<?x?x8xbf16>, tensor<12x8xbf16>, tensor<12xbf16>, tensor<8x12xbf16>, tensor<8xbf16>) -> tensor<?x?x8xbf16>
+  return %y : tensor<?x?x8xbf16>
+}
