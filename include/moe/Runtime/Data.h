@@ -1,0 +1,231 @@
+//===-- Data.h - text as batches of tokens ----------------------*- C++ -*-===//
+//
+// Part of PolyMoE, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+//
+// Readers of the two forms of data (docs/Architecture.md, Files), and what
+// makes batches of them: sources for training, whose position is a few numbers
+// that a checkpoint keeps, and passes over a split for evaluation.
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef MOE_RUNTIME_DATA_H
+#define MOE_RUNTIME_DATA_H
+
+#include "moe/Runtime/Executor.h"
+
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace polymoe {
+
+class SafetensorsFile;
+struct TensorInfo;
+
+struct Language {
+  std::string code;
+  int32_t round = 0; ///< 0: known to the base
+};
+
+/// Where training batches come from.
+class BatchSource {
+public:
+  virtual ~BatchSource() = default;
+  /// What Batch::languages indexes.
+  virtual const std::vector<Language> &languages() const = 0;
+  /// Tokens in a row.
+  virtual int64_t length() const = 0;
+  /// The next rows; throws Error when there are none left.
+  virtual Batch next(int64_t rows) = 0;
+  /// Throws Error when fewer than `rows` rows are left.
+  virtual void require(int64_t rows) const = 0;
+  /// The position, as JSON text, and going back to it. Text of another
+  /// source, or of other options, is an Error.
+  virtual std::string position() const = 0;
+  virtual void seek(std::string_view position) = 0;
+};
+
+//===----------------------------------------------------------------------===//
+// Tokens file
+//===----------------------------------------------------------------------===//
+
+/// `tokens` [N,S], optionally `languages` [N] or [N,S]: rows in the order
+/// given, unfiltered.
+class TokensFile : public BatchSource {
+public:
+  /// Checks types, shapes, and every number. `vocabulary` bounds the tokens.
+  TokensFile(const std::filesystem::path &path, int64_t vocabulary,
+             bool needsLanguages = true);
+
+  int64_t rows() const { return rowCount; }
+  /// Rows [begin, begin + count).
+  Batch batch(int64_t begin, int64_t count) const;
+
+  const std::vector<Language> &languages() const override { return known; }
+  int64_t length() const override { return rowLength; }
+  Batch next(int64_t rows) override;
+  void require(int64_t rows) const override;
+  std::string position() const override;
+  void seek(std::string_view position) override;
+
+private:
+  std::filesystem::path path;
+  std::vector<Language> known;
+  int64_t rowCount = 0, rowLength = 0, cursor = 0;
+  std::vector<int32_t> tokens;      // [N,S]
+  std::vector<int32_t> languageIds; // [N,S]
+};
+
+//===----------------------------------------------------------------------===//
+// Corpus
+//===----------------------------------------------------------------------===//
+
+/// A corpus folder: its index and its mapped shards.
+class Corpus {
+public:
+  /// One document: where its tokens lie.
+  struct Document {
+    uint32_t shard = 0;
+    int32_t language = 0;
+    uint64_t id = 0;    ///< depends on the file it is in and its number there
+    int64_t begin = 0;  ///< first token in the shard
+    int64_t length = 0; ///< tokens, the EOS among them
+    int64_t bytes = 0;  ///< of UTF-8 text
+  };
+
+  /// Reads corpus.json and checks every shard wholly: keys, types, offsets,
+  /// counts, tokens within `vocabulary`, EOS at the end of each document.
+  explicit Corpus(const std::filesystem::path &folder, int64_t vocabulary);
+  ~Corpus();
+
+  const std::filesystem::path &folder() const { return root; }
+  const std::vector<Language> &languages() const { return known; }
+  /// Index of the language; throws Error when the corpus lacks it.
+  int32_t languageIndex(std::string_view code) const;
+  int64_t vocabulary() const { return vocabularySize; }
+  int32_t eos() const { return endOfText; }
+  /// "tokenizer.json" or as corpus.json names it; empty when it names none.
+  const std::filesystem::path &tokenizer() const { return tokenizerFile; }
+
+  /// Documents of "train", "valid" or "test", in the order of the shards.
+  std::vector<Document> documents(std::string_view split) const;
+
+  /// Copies tokens [begin, begin + count) of the document.
+  void read(const Document &document, int64_t begin, int64_t count,
+            int32_t *into) const;
+
+private:
+  struct Shard {
+    std::shared_ptr<const SafetensorsFile> file;
+    const std::byte *tokens = nullptr;
+    std::string split;
+    std::vector<Document> documents;
+  };
+  void addShard(const std::string &file, const std::string &split,
+                int32_t language, int64_t documents, int64_t tokens);
+
+  std::filesystem::path root, tokenizerFile;
+  std::vector<Language> known;
+  int64_t vocabularySize = 0;
+  int32_t endOfText = 0;
+  std::vector<Shard> shards;
+};
+
+/// What of a corpus to train on, and how.
+struct SamplerOptions {
+  std::string split = "train";
+  int64_t length = 512; ///< tokens in a row
+  uint64_t seed = 0;
+  /// Languages to take; all when empty.
+  std::vector<std::string> languages;
+  /// Rounds to take; all when empty.
+  std::vector<int32_t> rounds;
+  /// How often a language's documents come in an epoch, 1 when not named: 0.1
+  /// takes each with probability 0.1, drawn anew every epoch; 2.5 takes each
+  /// twice and half of them a third time.
+  std::map<std::string, double> weights;
+  /// Tokens attend within their document only and positions restart with
+  /// each. Otherwise a row is one segment with positions 0 to S-1.
+  bool segmentAware = false;
+};
+
+/// "en=1,el=0.1"; throws Error.
+std::map<std::string, double> parseWeights(std::string_view text);
+
+/// Rows are windows over the concatenation of the documents in an order that
+/// depends on seed and epoch alone; a window may begin and end in the middle
+/// of one, and the next begins where it ends. An epoch follows the other
+/// without a seam.
+class CorpusSampler : public BatchSource {
+public:
+  /// Throws Error when the options leave no document.
+  CorpusSampler(const Corpus &corpus, SamplerOptions options);
+
+  const std::vector<Language> &languages() const override {
+    return corpus.languages();
+  }
+  int64_t length() const override { return options.length; }
+  Batch next(int64_t rows) override;
+  void require(int64_t) const override {} // never runs out
+  std::string position() const override;
+  void seek(std::string_view position) override;
+
+  /// Documents and tokens that the options leave to choose from, before
+  /// weights.
+  int64_t documents() const { return int64_t(all.size()); }
+  int64_t tokens() const;
+  int64_t epoch() const { return epochNumber; }
+
+private:
+  void shuffle();
+  std::string fingerprint() const;
+
+  const Corpus &corpus;
+  SamplerOptions options;
+  std::vector<Corpus::Document> all;
+  std::vector<double> weightOf; // per language
+  std::vector<uint32_t> order;  // of this epoch
+  int64_t epochNumber = 0, documentNumber = 0, tokenNumber = 0;
+};
+
+//===----------------------------------------------------------------------===//
+// Evaluation
+//===----------------------------------------------------------------------===//
+
+/// Batches that predict every token but the first of each document of one
+/// split and language exactly once. A document is cut into windows of S + 1
+/// tokens that overlap by one; a row is a window's first S tokens, its labels
+/// the last S. What is left of a row is filled with EOS and labels of -1.
+class EvaluationPass {
+public:
+  /// At most `maxDocuments` documents, the first ones; 0 for all.
+  EvaluationPass(const Corpus &corpus, std::string_view split, int32_t language,
+                 int64_t length, int64_t rows, int64_t maxDocuments = 0);
+
+  /// The next batch of exactly `rows` rows, or nothing at the end.
+  std::optional<Batch> next();
+
+  int64_t documents() const { return int64_t(all.size()); }
+  /// Tokens predicted, and bytes of text, of all documents.
+  int64_t predictedTokens() const;
+  int64_t bytes() const;
+  int64_t batches() const;
+
+private:
+  const Corpus &corpus;
+  std::vector<Corpus::Document> all;
+  int64_t length, rows;
+  size_t document = 0;
+  int64_t token = 0;
+};
+
+} // namespace polymoe
+
+#endif // MOE_RUNTIME_DATA_H

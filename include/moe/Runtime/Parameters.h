@@ -1,0 +1,142 @@
+//===-- Parameters.h - the values of a model's parameters -------*- C++ -*-===//
+//
+// Part of PolyMoE, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+//
+// Memory of a parameter, by what it is for:
+//
+//             value (compiled code)  master          gradient  m, v
+//   frozen    its dtype, or mapped   -               -         -
+//   F32, F64  is the master          its dtype       as master F32
+//   narrower  its dtype              F32             F32       F32
+//
+// (the last two rows are trainable ones). What is frozen, has the dtype of the
+// checkpoint and lies there in one piece stays in the mapped file.
+//
+// Initial values: element i of parameter NAME is made from numbers of the
+// sequence randomBits(key, .) with key = mix64(seed + mix64(fnv1a64(NAME))).
+// Elements 2p and 2p+1 are r cos(a) and r sin(a) with r = sqrt(-2 ln(1 - u0)),
+// a = 2 pi u1, u0 = uniform(bits 2p), u1 = uniform(bits 2p+1), in double, times
+// the standard deviation, rounded to the master's type. The deviation of
+// XavierNormal is sqrt(2 / (in + out)) for a parameter [out, in].
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef MOE_RUNTIME_PARAMETERS_H
+#define MOE_RUNTIME_PARAMETERS_H
+
+#include "moe/Runtime/Memory.h"
+#include "moe/Runtime/Program.h"
+
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+namespace polymoe {
+
+class SafetensorsFile;
+struct TensorInfo;
+class ThreadPool;
+
+struct ParameterOptions {
+  /// Keys of the checkpoint that no parameter needs to use; '*' stands for any
+  /// text. The default names the buffers that old checkpoints carry.
+  std::vector<std::string> ignoredKeys = {
+      "*.rotary_emb.inv_freq", "*.attn.masked_bias", "*.self_attn.masked_bias"};
+  /// Whether a key that is neither used nor ignored is an error.
+  bool requireAllKeys = true;
+  /// Whether to make gradients and optimiser states.
+  bool training = true;
+};
+
+/// The state of one trainable parameter.
+struct TrainableParameter {
+  size_t index = 0; ///< among the specs
+  int64_t elements = 0;
+  DType masterType = DType::F32; ///< F32 or F64; also that of the gradient
+  void *master = nullptr;
+  void *gradient = nullptr; ///< null unless training
+  float *m = nullptr;       ///< null unless training
+  float *v = nullptr;
+};
+
+class ParameterStore {
+public:
+  /// Loads every value. Files are relative to `base`. Throws Error: a missing
+  /// file, key or source, a wrong shape or kind of type, a value that is not
+  /// finite, a key that is not used.
+  ParameterStore(std::vector<ParameterSpec> specs, std::filesystem::path base,
+                 ThreadPool &pool, ParameterOptions options = {});
+  ParameterStore(const ParameterStore &) = delete;
+  ~ParameterStore();
+
+  const std::vector<ParameterSpec> &specs() const { return parameters; }
+  /// Index of the parameter among the specs; throws Error when unknown.
+  size_t indexOf(const std::string &name) const;
+  const ParameterSpec &spec(const std::string &name) const {
+    return parameters[indexOf(name)];
+  }
+
+  /// What compiled code reads. Of a frozen parameter it may lie in a mapped
+  /// file, is then read-only and aligned to its elements; otherwise it is
+  /// aligned to 64 bytes.
+  void *value(const std::string &name) const;
+  /// Null for a frozen parameter.
+  void *master(const std::string &name) const;
+  void *gradient(const std::string &name) const;
+  bool isMapped(const std::string &name) const;
+
+  /// In the order of the specs.
+  const std::vector<TrainableParameter> &trainables() const {
+    return trainable;
+  }
+  /// The trainable parameter's state, or null for a frozen one.
+  const TrainableParameter *findTrainable(const std::string &name) const;
+
+  void zeroGradients();
+  /// Rounds the masters to the values that compiled code reads; to be called
+  /// after masters changed.
+  void refreshComputeCopies();
+
+  /// "FILE: KEY" of what is in the files that were read, but is neither used
+  /// nor ignored.
+  std::vector<std::string> unusedKeys() const;
+
+  /// Bytes of memory, mapped files not counted, and bytes in mapped files.
+  int64_t allocatedBytes() const { return allocated; }
+  int64_t mappedBytes() const { return mapped; }
+
+private:
+  struct Slot;
+  struct File;
+  void checkSpecs();
+  const ParameterSpec &rootOf(const ParameterSpec &spec) const;
+  void load(size_t index);
+  void loadFromCheckpoint(size_t index, const ParameterSpec &root);
+  void initialise(size_t index, const ParameterSpec &root);
+  void makeTrainable(size_t index);
+  Buffer allocate(int64_t bytes, const std::string &what);
+  File &openFile(const std::string &name);
+
+  std::vector<ParameterSpec> parameters;
+  std::unordered_map<std::string, size_t> names;
+  std::filesystem::path base;
+  ThreadPool &pool;
+  ParameterOptions options;
+  std::map<std::string, File> files;
+  std::vector<Slot> slots;
+  std::vector<TrainableParameter> trainable;
+  int64_t allocated = 0, mapped = 0;
+};
+
+/// Whether `text` fits `pattern`, in which '*' stands for any text.
+bool matches(std::string_view pattern, std::string_view text);
+
+} // namespace polymoe
+
+#endif // MOE_RUNTIME_PARAMETERS_H

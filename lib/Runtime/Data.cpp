@@ -1,0 +1,415 @@
+//===-- Data.cpp - text as batches of tokens ------------------------------===//
+//
+// Part of PolyMoE, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "moe/Runtime/Data.h"
+#include "moe/Runtime/Error.h"
+#include "moe/Runtime/Memory.h"
+#include "moe/Runtime/Safetensors.h"
+
+#include <nlohmann/json.hpp>
+
+#include <algorithm>
+#include <charconv>
+#include <cmath>
+#include <cstring>
+#include <numeric>
+
+using namespace polymoe;
+using nlohmann::json;
+
+/// A batch of zeros, one segment and positions 0 to S-1 in every row.
+static Batch makeBatch(int64_t rows, int64_t length) {
+  Batch batch;
+  batch.rows = rows;
+  batch.length = length;
+  const size_t size = size_t(rows * length);
+  for (auto *field : {&batch.tokens, &batch.labels, &batch.languages,
+                      &batch.old, &batch.positions, &batch.segments})
+    field->assign(size, 0);
+  for (size_t i = 0; i < size; ++i)
+    batch.positions[i] = int32_t(int64_t(i) % length);
+  return batch;
+}
+
+/// Labels a row with the tokens that follow; the last has none.
+static void labelRow(Batch &batch, int64_t row) {
+  const size_t begin = size_t(row * batch.length);
+  const size_t last = begin + size_t(batch.length) - 1;
+  std::copy(batch.tokens.begin() + int64_t(begin) + 1,
+            batch.tokens.begin() + int64_t(last) + 1,
+            batch.labels.begin() + int64_t(begin));
+  batch.labels[last] = -1;
+}
+
+static std::vector<std::string> splitAtCommas(std::string_view text) {
+  std::vector<std::string> pieces;
+  for (size_t begin = 0; begin <= text.size();) {
+    size_t end = std::min(text.find(',', begin), text.size());
+    pieces.emplace_back(text.substr(begin, end - begin));
+    begin = end + 1;
+  }
+  return pieces;
+}
+
+static std::vector<int32_t> narrow(const std::vector<int64_t> &values) {
+  return {values.begin(), values.end()};
+}
+
+/// JSON text of a position; throws Error when it is not one of `kind`.
+static json parsePosition(std::string_view text, const char *kind) {
+  json position = json::parse(text, nullptr, /*allow_exceptions=*/false);
+  if (!position.is_object() || position.value("kind", "") != kind)
+    fail("saved data position: expected one in a ", kind, ", but got ", text);
+  return position;
+}
+
+/// A whole number of the position; throws Error.
+static int64_t numberOf(const json &position, const char *key) {
+  if (!position.contains(key) || !position[key].is_number_integer() ||
+      position[key].get<int64_t>() < 0)
+    fail("saved data position: expected '", key, "' to be a whole number");
+  return position[key].get<int64_t>();
+}
+
+//===----------------------------------------------------------------------===//
+// Tokens file
+//===----------------------------------------------------------------------===//
+
+static std::vector<Language> parseLanguages(const SafetensorsFile &file) {
+  const auto &metadata = file.metadata();
+  for (const char *key : {"languages", "rounds"})
+    if (!metadata.contains(key))
+      fail(file.path(), ": expected metadata '", key, "'");
+  std::vector<std::string> codes = splitAtCommas(metadata.at("languages"));
+  std::vector<std::string> rounds = splitAtCommas(metadata.at("rounds"));
+  if (codes.size() != rounds.size())
+    fail(file.path(), ": expected as many rounds as languages (", codes.size(),
+         "), but got ", rounds.size());
+  std::vector<Language> languages;
+  for (size_t i = 0; i < codes.size(); ++i) {
+    Language language{codes[i], -1};
+    const char *end = rounds[i].data() + rounds[i].size();
+    auto parsed = std::from_chars(rounds[i].data(), end, language.round);
+    if (parsed.ec != std::errc() || parsed.ptr != end || language.round < 0)
+      fail(file.path(),
+           ": metadata 'rounds': expected whole numbers, but got '", rounds[i],
+           "'");
+    if (language.code.empty())
+      fail(file.path(), ": metadata 'languages': expected no empty code");
+    for (const Language &other : languages)
+      if (other.code == language.code)
+        fail(file.path(), ": language '", language.code, "' appears twice");
+    languages.push_back(language);
+  }
+  return languages;
+}
+
+static void checkRange(const std::vector<int64_t> &values, int64_t limit,
+                       const std::filesystem::path &path, const char *key) {
+  for (size_t i = 0; i < values.size(); ++i)
+    if (values[i] < 0 || values[i] >= limit)
+      fail(path, ": key '", key, "': expected numbers in [0, ", limit,
+           "), but got ", values[i], " at element ", i);
+}
+
+TokensFile::TokensFile(const std::filesystem::path &path, int64_t vocabulary,
+                       bool needsLanguages)
+    : path(path) {
+  auto file = SafetensorsFile::open(path);
+  for (const TensorInfo &info : file->tensors())
+    if (info.name != "tokens" && info.name != "languages")
+      fail(path, ": unexpected key '", info.name,
+           "', expected tokens and languages");
+  const TensorInfo &info = file->get("tokens");
+  if (info.shape.size() != 2 || info.shape[1] == 0)
+    fail(path, ": key 'tokens': expected shape [N, S], but got ",
+         toString(info.shape));
+  rowCount = info.shape[0];
+  rowLength = info.shape[1];
+  std::vector<int64_t> values = file->integers(info);
+  checkRange(values, vocabulary, path, "tokens");
+  tokens = narrow(values);
+
+  const TensorInfo *ids = file->find("languages");
+  if (!ids && !needsLanguages) {
+    known = {{"", 0}};
+    languageIds.assign(tokens.size(), 0);
+    return;
+  }
+  if (!ids)
+    fail(path, ": key 'languages' is missing");
+  known = parseLanguages(*file);
+  const bool perRow = ids->shape == std::vector<int64_t>{rowCount};
+  if (!perRow && ids->shape != info.shape)
+    fail(path, ": key 'languages': expected shape [", rowCount, "] or ",
+         toString(info.shape), ", but got ", toString(ids->shape));
+  values = file->integers(*ids);
+  checkRange(values, int64_t(known.size()), path, "languages");
+  if (!perRow) {
+    languageIds = narrow(values);
+    return;
+  }
+  languageIds.reserve(tokens.size());
+  for (int64_t value : values)
+    languageIds.insert(languageIds.end(), size_t(rowLength), int32_t(value));
+}
+
+Batch TokensFile::batch(int64_t begin, int64_t count) const {
+  if (begin < 0 || count < 0 || begin > rowCount - count)
+    fail(path, ": expected at least ", begin + count, " rows, but got ",
+         rowCount);
+  Batch batch = makeBatch(count, rowLength);
+  const int64_t first = begin * rowLength, size = count * rowLength;
+  std::copy_n(tokens.begin() + first, size, batch.tokens.begin());
+  std::copy_n(languageIds.begin() + first, size, batch.languages.begin());
+  for (size_t i = 0; i < batch.old.size(); ++i)
+    batch.old[i] = known[size_t(batch.languages[i])].round == 0;
+  for (int64_t row = 0; row < count; ++row)
+    labelRow(batch, row);
+  return batch;
+}
+
+Batch TokensFile::next(int64_t rows) {
+  Batch result = batch(cursor, rows);
+  cursor += rows;
+  return result;
+}
+
+void TokensFile::require(int64_t rows) const {
+  if (rows > rowCount - cursor)
+    fail(path, ": expected at least ", cursor + rows, " rows, but got ",
+         rowCount);
+}
+
+std::string TokensFile::position() const {
+  return json{{"kind", "tokens file"}, {"row", cursor}}.dump();
+}
+
+void TokensFile::seek(std::string_view text) {
+  const int64_t row = numberOf(parsePosition(text, "tokens file"), "row");
+  if (row > rowCount)
+    fail(path, ": expected at least ", row, " rows, but got ", rowCount);
+  cursor = row;
+}
+
+//===----------------------------------------------------------------------===//
+// Training on a corpus
+//===----------------------------------------------------------------------===//
+
+std::map<std::string, double> polymoe::parseWeights(std::string_view text) {
+  std::map<std::string, double> weights;
+  for (const std::string &piece : splitAtCommas(text)) {
+    const size_t equals = piece.find('=');
+    double weight = -1;
+    const char *end = piece.data() + piece.size();
+    if (equals != std::string::npos && equals > 0) {
+      auto parsed = std::from_chars(piece.data() + equals + 1, end, weight);
+      if (parsed.ec != std::errc() || parsed.ptr != end)
+        weight = -1;
+    }
+    // The bound keeps an epoch's list of documents in memory.
+    if (!(weight >= 0 && weight <= 1000))
+      fail("weights: expected LANGUAGE=NUMBER with a number of at most 1000, "
+           "but got '",
+           piece, "'");
+    if (!weights.emplace(piece.substr(0, equals), weight).second)
+      fail("weights: language '", piece.substr(0, equals), "' appears twice");
+  }
+  return weights;
+}
+
+CorpusSampler::CorpusSampler(const Corpus &corpus, SamplerOptions given)
+    : corpus(corpus), options(std::move(given)) {
+  if (options.length <= 0)
+    fail("expected rows of at least one token, but got ", options.length);
+  const std::vector<Language> &known = corpus.languages();
+  std::vector<bool> taken(known.size(), options.languages.empty());
+  for (const std::string &code : options.languages)
+    taken[size_t(corpus.languageIndex(code))] = true;
+  weightOf.assign(known.size(), 1);
+  for (const auto &[code, weight] : options.weights)
+    weightOf[size_t(corpus.languageIndex(code))] = weight;
+  for (size_t i = 0; i < known.size(); ++i)
+    if (!options.rounds.empty() &&
+        std::find(options.rounds.begin(), options.rounds.end(),
+                  known[i].round) == options.rounds.end())
+      taken[i] = false;
+  for (const Corpus::Document &document : corpus.documents(options.split))
+    if (taken[size_t(document.language)] &&
+        weightOf[size_t(document.language)] > 0)
+      all.push_back(document);
+  if (all.empty())
+    fail(corpus.folder(), ": no document of split '", options.split,
+         "' is left to train on by the languages, rounds and weights given");
+  shuffle();
+}
+
+int64_t CorpusSampler::tokens() const {
+  int64_t sum = 0;
+  for (const Corpus::Document &document : all)
+    sum += document.length;
+  return sum;
+}
+
+/// Draws the documents of this epoch and their order.
+void CorpusSampler::shuffle() {
+  const uint64_t key = mix64(options.seed + mix64(uint64_t(epochNumber) + 1));
+  std::vector<std::pair<uint64_t, uint32_t>> keyed;
+  // Small weights may draw nothing: draw again, but not for ever.
+  for (uint64_t attempt = 0; keyed.empty(); ++attempt) {
+    if (attempt == 1000)
+      fail(corpus.folder(), ": the weights are too small to draw a document");
+    for (uint32_t i = 0; i < all.size(); ++i) {
+      const uint64_t random = mix64(key + mix64(all[i].id + attempt));
+      const double weight = weightOf[size_t(all[i].language)];
+      auto copies = uint64_t(weight);
+      if (uniform(randomBits(random, 0)) < weight - std::floor(weight))
+        ++copies;
+      for (uint64_t copy = 0; copy < copies; ++copy)
+        keyed.emplace_back(randomBits(random, copy + 1), i);
+    }
+  }
+  std::sort(keyed.begin(), keyed.end());
+  order.clear();
+  for (const auto &[random, index] : keyed)
+    order.push_back(index);
+}
+
+Batch CorpusSampler::next(int64_t rows) {
+  Batch batch = makeBatch(rows, options.length);
+  for (int64_t row = 0; row < rows; ++row) {
+    int32_t segment = 0;
+    for (int64_t filled = 0; filled < options.length;) {
+      const Corpus::Document &document = all[order[size_t(documentNumber)]];
+      const int64_t count =
+          std::min(options.length - filled, document.length - tokenNumber);
+      const int64_t at = row * options.length + filled;
+      corpus.read(document, tokenNumber, count, batch.tokens.data() + at);
+      const size_t language = size_t(document.language);
+      std::fill_n(batch.languages.begin() + at, count, document.language);
+      std::fill_n(batch.old.begin() + at, count,
+                  corpus.languages()[language].round == 0);
+      if (options.segmentAware) {
+        std::fill_n(batch.segments.begin() + at, count, segment++);
+        std::iota(batch.positions.begin() + at,
+                  batch.positions.begin() + at + count, 0);
+      }
+      filled += count;
+      tokenNumber += count;
+      if (tokenNumber < document.length)
+        continue;
+      tokenNumber = 0;
+      if (++documentNumber < int64_t(order.size()))
+        continue;
+      documentNumber = 0;
+      ++epochNumber;
+      shuffle();
+    }
+    labelRow(batch, row);
+  }
+  return batch;
+}
+
+/// What must be the same for a position to mean the same.
+std::string CorpusSampler::fingerprint() const {
+  uint64_t hash = mix64(options.seed + all.size());
+  for (const Corpus::Document &document : all)
+    hash = mix64(hash + document.id) + uint64_t(document.length);
+  for (double weight : weightOf)
+    hash = mix64(hash + uint64_t(std::llround(weight * 1e9)));
+  return std::to_string(mix64(hash + uint64_t(options.length)));
+}
+
+std::string CorpusSampler::position() const {
+  return json{{"kind", "corpus"},
+              {"epoch", epochNumber},
+              {"document", documentNumber},
+              {"token", tokenNumber},
+              {"fingerprint", fingerprint()}}
+      .dump();
+}
+
+void CorpusSampler::seek(std::string_view text) {
+  const json position = parsePosition(text, "corpus");
+  if (position.value("fingerprint", "") != fingerprint())
+    fail(corpus.folder(), ": expected the documents, seed, weights and row "
+                          "length that the saved position was made with");
+  epochNumber = numberOf(position, "epoch");
+  documentNumber = numberOf(position, "document");
+  tokenNumber = numberOf(position, "token");
+  shuffle();
+  if (documentNumber >= int64_t(order.size()) ||
+      tokenNumber >= all[order[size_t(documentNumber)]].length)
+    fail(corpus.folder(), ": the saved position lies outside of the corpus");
+}
+
+//===----------------------------------------------------------------------===//
+// Evaluation
+//===----------------------------------------------------------------------===//
+
+EvaluationPass::EvaluationPass(const Corpus &corpus, std::string_view split,
+                               int32_t language, int64_t length, int64_t rows,
+                               int64_t maxDocuments)
+    : corpus(corpus), length(length), rows(rows) {
+  if (length <= 0 || rows <= 0)
+    fail("expected batches of at least one row and one token, but got ", rows,
+         " and ", length);
+  for (const Corpus::Document &document : corpus.documents(split))
+    if (document.language == language &&
+        (maxDocuments == 0 || int64_t(all.size()) < maxDocuments))
+      all.push_back(document);
+}
+
+std::optional<Batch> EvaluationPass::next() {
+  Batch batch = makeBatch(rows, length);
+  std::fill(batch.tokens.begin(), batch.tokens.end(), corpus.eos());
+  std::fill(batch.labels.begin(), batch.labels.end(), -1);
+  std::vector<int32_t> window(size_t(length) + 1);
+  int64_t row = 0;
+  while (row < rows && document < all.size()) {
+    const Corpus::Document &from = all[document];
+    const int64_t count = std::min(length + 1, from.length - token);
+    if (count < 2) { // the last token has nothing left to predict
+      ++document;
+      token = 0;
+      continue;
+    }
+    corpus.read(from, token, count, window.data());
+    const int64_t at = row * length;
+    std::copy_n(window.begin(), count - 1, batch.tokens.begin() + at);
+    std::copy_n(window.begin() + 1, count - 1, batch.labels.begin() + at);
+    std::fill_n(batch.languages.begin() + at, length, from.language);
+    std::fill_n(batch.old.begin() + at, length,
+                corpus.languages()[size_t(from.language)].round == 0);
+    token += count - 1;
+    ++row;
+  }
+  if (row == 0)
+    return std::nullopt;
+  return batch;
+}
+
+int64_t EvaluationPass::predictedTokens() const {
+  int64_t sum = 0;
+  for (const Corpus::Document &each : all)
+    sum += std::max<int64_t>(0, each.length - 1);
+  return sum;
+}
+
+int64_t EvaluationPass::bytes() const {
+  int64_t sum = 0;
+  for (const Corpus::Document &each : all)
+    sum += each.bytes;
+  return sum;
+}
+
+int64_t EvaluationPass::batches() const {
+  int64_t windows = 0;
+  for (const Corpus::Document &each : all)
+    windows += (std::max<int64_t>(0, each.length - 1) + length - 1) / length;
+  return (windows + rows - 1) / rows;
+}

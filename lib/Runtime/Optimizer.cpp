@@ -1,0 +1,152 @@
+//===-- Optimizer.cpp - AdamW, clipping, schedules ------------------------===//
+//
+// Part of PolyMoE, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "moe/Runtime/Optimizer.h"
+#include "moe/Runtime/Error.h"
+#include "moe/Runtime/ThreadPool.h"
+
+#include <algorithm>
+#include <cmath>
+#include <numbers>
+
+using namespace polymoe;
+
+// Fixed for ever: the sums of a run depend on it.
+static constexpr int64_t chunkSize = 16384;
+
+AdamW::AdamW(ParameterStore &store, ThreadPool &pool, AdamWOptions options)
+    : store(store), pool(pool), options(options) {
+  for (size_t i = 0; i < store.trainables().size(); ++i) {
+    const int64_t elements = store.trainables()[i].elements;
+    for (int64_t begin = 0; begin < elements; begin += chunkSize)
+      chunks.push_back({i, begin, std::min(elements, begin + chunkSize)});
+  }
+  partial.resize(chunks.size());
+}
+
+/// Eight interleaved sums, added up pairwise: the same order whatever the
+/// width of the machine's vectors.
+template <typename T> static double sumOfSquares(const T *values, int64_t n) {
+  constexpr int64_t lanes = 8;
+  double sums[lanes] = {};
+  int64_t i = 0;
+  for (; i + lanes <= n; i += lanes)
+    for (int64_t lane = 0; lane < lanes; ++lane) {
+      const double value = values[i + lane];
+      sums[lane] += value * value;
+    }
+  for (int64_t lane = 0; i < n; ++i, ++lane)
+    sums[lane] += double(values[i]) * double(values[i]);
+  for (int64_t half = lanes / 2; half > 0; half /= 2)
+    for (int64_t lane = 0; lane < half; ++lane)
+      sums[lane] += sums[lane + half];
+  return sums[0];
+}
+
+double AdamW::gradientNorm() {
+  parallelFor(pool, int64_t(chunks.size()), [&](int64_t tile) {
+    const Chunk &chunk = chunks[size_t(tile)];
+    const TrainableParameter &state = store.trainables()[chunk.trainable];
+    const int64_t n = chunk.end - chunk.begin;
+    partial[size_t(tile)] =
+        state.masterType == DType::F64
+            ? sumOfSquares(static_cast<double *>(state.gradient) + chunk.begin,
+                           n)
+            : sumOfSquares(static_cast<float *>(state.gradient) + chunk.begin,
+                           n);
+  });
+  double sum = 0;
+  for (double part : partial)
+    sum += part;
+  return std::sqrt(sum);
+}
+
+namespace {
+template <typename T> struct Coefficients {
+  T clip, keep, beta1, oneMinusBeta1, beta2, oneMinusBeta2, rate, rootV,
+      epsilon;
+};
+} // namespace
+
+template <typename T>
+static void update(T *__restrict p, const T *__restrict g, float *__restrict m,
+                   float *__restrict v, int64_t n, const Coefficients<T> &c) {
+  for (int64_t i = 0; i < n; ++i) {
+    const T gradient = c.clip * g[i];
+    const T newM = c.beta1 * T(m[i]) + c.oneMinusBeta1 * gradient;
+    const T newV = c.beta2 * T(v[i]) + c.oneMinusBeta2 * (gradient * gradient);
+    m[i] = float(newM);
+    v[i] = float(newV);
+    p[i] =
+        p[i] * c.keep - c.rate * newM / (std::sqrt(newV) * c.rootV + c.epsilon);
+  }
+}
+
+void AdamW::step(double rate, double clipFactor) {
+  ++count;
+  const double correction1 = 1 - std::pow(options.beta1, double(count));
+  const double correction2 = 1 - std::pow(options.beta2, double(count));
+  auto coefficients = [&]<typename T>(T) {
+    return Coefficients<T>{
+        T(clipFactor),         T(1 - rate * options.weightDecay),
+        T(options.beta1),      T(1 - options.beta1),
+        T(options.beta2),      T(1 - options.beta2),
+        T(rate / correction1), T(1 / std::sqrt(correction2)),
+        T(options.epsilon)};
+  };
+  const Coefficients<float> narrow = coefficients(float());
+  const Coefficients<double> wide = coefficients(double());
+  parallelFor(pool, int64_t(chunks.size()), [&](int64_t tile) {
+    const Chunk &chunk = chunks[size_t(tile)];
+    const TrainableParameter &s = store.trainables()[chunk.trainable];
+    const int64_t begin = chunk.begin, n = chunk.end - begin;
+    if (s.masterType == DType::F64)
+      update(static_cast<double *>(s.master) + begin,
+             static_cast<const double *>(s.gradient) + begin, s.m + begin,
+             s.v + begin, n, wide);
+    else
+      update(static_cast<float *>(s.master) + begin,
+             static_cast<const float *>(s.gradient) + begin, s.m + begin,
+             s.v + begin, n, narrow);
+  });
+}
+
+double polymoe::clipFactor(double norm, double limit) {
+  return limit > 0 ? std::min(1.0, limit / (norm + 1e-6)) : 1.0;
+}
+
+int64_t Schedule::warmupSteps() const {
+  return warmup >= 1 ? int64_t(warmup)
+                     : int64_t(std::ceil(warmup * double(steps)));
+}
+
+double Schedule::rateAt(int64_t step) const {
+  const int64_t warm = warmupSteps();
+  if (step < warm)
+    return rate * double(step) / double(warm);
+  const double x =
+      double(step - warm) / double(std::max<int64_t>(1, steps - warm));
+  switch (kind) {
+  case Kind::Constant:
+    return rate;
+  case Kind::Cosine:
+    return rate * std::max(0.0, (1 + std::cos(std::numbers::pi * x)) / 2);
+  case Kind::Linear:
+    return rate * std::max(0.0, 1 - x);
+  }
+  __builtin_unreachable();
+}
+
+Schedule::Kind polymoe::parseScheduleKind(std::string_view name) {
+  if (name == "constant")
+    return Schedule::Kind::Constant;
+  if (name == "cosine")
+    return Schedule::Kind::Cosine;
+  if (name == "linear")
+    return Schedule::Kind::Linear;
+  fail("schedule: expected constant, cosine or linear, but got '", name, "'");
+}

@@ -1,0 +1,422 @@
+//===-- Parameters.cpp - the values of a model's parameters ---------------===//
+//
+// Part of PolyMoE, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "moe/Runtime/Parameters.h"
+#include "moe/Runtime/Error.h"
+#include "moe/Runtime/Safetensors.h"
+#include "moe/Runtime/ThreadPool.h"
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <cstring>
+#include <numbers>
+#include <set>
+
+using namespace polymoe;
+
+// Elements that one tile of a loop over a parameter handles; even, because
+// initial values come in pairs.
+static constexpr int64_t chunk = int64_t(1) << 16;
+
+/// Calls body(begin, end) for pieces of [0, count) on the pool.
+template <typename Body>
+static void forChunks(ThreadPool &pool, int64_t count, const Body &body) {
+  parallelFor(pool, (count + chunk - 1) / chunk, [&](int64_t tile) {
+    body(tile * chunk, std::min(count, (tile + 1) * chunk));
+  });
+}
+
+struct ParameterStore::File {
+  std::shared_ptr<const SafetensorsFile> file;
+  std::set<std::string> used;
+};
+
+struct ParameterStore::Slot {
+  int64_t elements = 0;
+  void *value = nullptr;
+  bool isMapped = false;
+  int trainable = -1; ///< index among the trainable parameters
+  Buffer valueMemory, masterMemory, gradientMemory, mMemory, vMemory;
+};
+
+ParameterStore::~ParameterStore() = default;
+
+ParameterStore::ParameterStore(std::vector<ParameterSpec> specs,
+                               std::filesystem::path base, ThreadPool &pool,
+                               ParameterOptions options)
+    : parameters(std::move(specs)), base(std::move(base)), pool(pool),
+      options(std::move(options)), slots(parameters.size()) {
+  checkSpecs();
+  for (size_t i = 0; i < parameters.size(); ++i)
+    load(i);
+  refreshComputeCopies();
+  if (!this->options.requireAllKeys)
+    return;
+  std::vector<std::string> unused = unusedKeys();
+  if (!unused.empty())
+    fail(unused.front(), ": unexpected key, no parameter uses it",
+         unused.size() > 1
+             ? concat(" (and ", unused.size() - 1, " more such keys)")
+             : std::string());
+}
+
+void ParameterStore::checkSpecs() {
+  for (size_t i = 0; i < parameters.size(); ++i) {
+    const ParameterSpec &spec = parameters[i];
+    if (!names.emplace(spec.name, i).second)
+      fail("parameter '", spec.name, "' is defined twice");
+    std::optional<int64_t> bytes = byteSizeOf(spec.shape, 8);
+    if (!bytes)
+      fail("parameter '", spec.name, "': shape ", toString(spec.shape),
+           " is too large");
+    if (spec.trainable && !isFloat(spec.dtype))
+      fail("parameter '", spec.name,
+           "': expected a floating-point type for what trains, but got ",
+           spec.dtype);
+    slots[i].elements = *byteSizeOf(spec.shape, 1);
+  }
+}
+
+size_t ParameterStore::indexOf(const std::string &name) const {
+  auto it = names.find(name);
+  if (it == names.end())
+    fail("unknown parameter '", name, "'");
+  return it->second;
+}
+
+/// The parameter at the end of a chain of copies. Loading from there gives a
+/// copy's master all the digits that the origin has.
+const ParameterSpec &ParameterStore::rootOf(const ParameterSpec &spec) const {
+  const ParameterSpec *root = &spec;
+  for (size_t steps = 0; auto *copy = std::get_if<CopyOrigin>(&root->origin);
+       ++steps) {
+    auto it = names.find(copy->source);
+    if (it == names.end())
+      fail("parameter '", root->name, "': its source '", copy->source,
+           "' does not exist");
+    const ParameterSpec &source = parameters[it->second];
+    if (source.shape != spec.shape)
+      fail("parameter '", root->name, "': expected its source '", copy->source,
+           "' to have shape ", toString(spec.shape), ", but got ",
+           toString(source.shape));
+    if (steps > parameters.size())
+      fail("parameter '", spec.name, "' is a copy of itself");
+    root = &source;
+  }
+  return *root;
+}
+
+Buffer ParameterStore::allocate(int64_t bytes, const std::string &what) {
+  allocated += bytes;
+  return Buffer(bytes, what);
+}
+
+/// Makes the memory of everything but the value that a checkpoint may map.
+void ParameterStore::makeTrainable(size_t index) {
+  const ParameterSpec &spec = parameters[index];
+  Slot &slot = slots[index];
+  const std::string what = concat("parameter '", spec.name, "'");
+  TrainableParameter state;
+  state.index = index;
+  state.elements = slot.elements;
+  state.masterType = spec.dtype == DType::F64 ? DType::F64 : DType::F32;
+  slot.valueMemory = allocate(slot.elements * sizeOf(spec.dtype), what);
+  slot.value = slot.valueMemory.data();
+  state.master = slot.value;
+  const int64_t masterBytes = slot.elements * sizeOf(state.masterType);
+  if (spec.dtype != state.masterType) {
+    slot.masterMemory = allocate(masterBytes, what);
+    state.master = slot.masterMemory.data();
+  }
+  if (options.training) {
+    slot.gradientMemory = allocate(masterBytes, what);
+    slot.mMemory = allocate(slot.elements * 4, what);
+    slot.vMemory = allocate(slot.elements * 4, what);
+    state.gradient = slot.gradientMemory.data();
+    state.m = slot.mMemory.as<float>();
+    state.v = slot.vMemory.as<float>();
+  }
+  slot.trainable = int(trainable.size());
+  trainable.push_back(state);
+}
+
+void ParameterStore::load(size_t index) {
+  const ParameterSpec &spec = parameters[index];
+  const ParameterSpec &root = rootOf(spec);
+  if (spec.trainable)
+    makeTrainable(index);
+  if (std::holds_alternative<CheckpointOrigin>(root.origin))
+    return loadFromCheckpoint(index, root);
+  if (!spec.trainable) {
+    slots[index].valueMemory =
+        allocate(slots[index].elements * sizeOf(spec.dtype),
+                 concat("parameter '", spec.name, "'"));
+    slots[index].value = slots[index].valueMemory.data();
+  }
+  initialise(index, root);
+}
+
+//===----------------------------------------------------------------------===//
+// Checkpoint origins
+//===----------------------------------------------------------------------===//
+
+ParameterStore::File &ParameterStore::openFile(const std::string &name) {
+  auto it = files.find(name);
+  if (it == files.end())
+    it =
+        files.emplace(name, File{SafetensorsFile::open(base / name), {}}).first;
+  return it->second;
+}
+
+namespace {
+/// Pieces of a tensor, in elements: `count` of them, `length` long each, the
+/// first at `begin`, `stride` apart.
+struct Pieces {
+  int64_t begin = 0, length = 0, stride = 0, count = 1;
+};
+} // namespace
+
+/// Where in `tensor` the rows lie that make up `spec`.
+static Pieces select(const TensorInfo &tensor, const ParameterSpec &spec,
+                     int64_t elements, const RowSelection &rows,
+                     const std::string &where) {
+  const std::vector<int64_t> &shape = tensor.shape;
+  const int64_t columns = shape.size() < 2 ? 1 : shape.back();
+  const int64_t available = columns ? tensor.elements() / columns : 0;
+  const std::string wanted = concat("rows ", rows.offset, " + ", rows.stride,
+                                    " i + [0, ", rows.block, ")");
+  if (columns == 0 || rows.block <= 0 || rows.offset < 0 || rows.stride < 0 ||
+      rows.block > available || elements == 0 ||
+      elements % (columns * rows.block) != 0 ||
+      (shape.size() > 1 &&
+       (spec.shape.empty() || spec.shape.back() != columns)))
+    fail(where, "cannot take shape ", toString(spec.shape), " as ", wanted,
+         " of shape ", toString(shape));
+  const int64_t count = elements / (columns * rows.block);
+  if (count > 1 && rows.stride < rows.block)
+    fail(where, wanted, " overlap");
+  int64_t last = 0;
+  if (__builtin_mul_overflow(rows.stride, count - 1, &last) ||
+      __builtin_add_overflow(last, rows.offset, &last) ||
+      last > available - rows.block)
+    fail(where, wanted, ", ", count, " times, do not fit into the ", available,
+         " rows of shape ", toString(shape));
+  Pieces pieces{rows.offset * columns, rows.block * columns,
+                rows.stride * columns, count};
+  if (count == 1 || rows.stride == rows.block)
+    return {pieces.begin, elements, 0, 1};
+  return pieces;
+}
+
+void ParameterStore::loadFromCheckpoint(size_t index,
+                                        const ParameterSpec &root) {
+  const ParameterSpec &spec = parameters[index];
+  Slot &slot = slots[index];
+  const auto &origin = std::get<CheckpointOrigin>(root.origin);
+  File &source = openFile(origin.file);
+  const SafetensorsFile &file = *source.file;
+  const TensorInfo *tensor = file.find(origin.key);
+  if (!tensor)
+    fail(file.path(), ": key '", origin.key, "' is missing (parameter '",
+         root.name, "')");
+  source.used.insert(origin.key);
+
+  const std::string where = concat(file.path(), ": key '", origin.key, "': ");
+  const bool readable =
+      tensor->dtype && (*tensor->dtype == spec.dtype ||
+                        (isFloat(*tensor->dtype) && isFloat(spec.dtype)));
+  if (!readable)
+    fail(where, "expected ",
+         isFloat(spec.dtype) ? "a floating-point type" : nameOf(spec.dtype),
+         ", but got ", tensor->dtypeName);
+  Pieces pieces{0, slot.elements, 0, 1};
+  if (origin.rows)
+    pieces = select(*tensor, spec, slot.elements, *origin.rows, where);
+  else if (tensor->shape != spec.shape)
+    fail(where, "expected shape ", toString(spec.shape), ", but got ",
+         toString(tensor->shape));
+
+  const DType from = *tensor->dtype;
+  const std::byte *data = file.data(*tensor).data();
+  file.willRead(*tensor);
+  std::atomic<bool> finite = true;
+  auto check = [&](DType type, const void *values, int64_t count) {
+    if (!allFinite(type, values, count))
+      finite = false;
+  };
+
+  const std::byte *first = data + pieces.begin * sizeOf(from);
+  const bool aligned =
+      reinterpret_cast<uintptr_t>(first) % uintptr_t(sizeOf(from)) == 0;
+  if (!spec.trainable && from == spec.dtype && pieces.count == 1 && aligned &&
+      slot.elements) {
+    // Never written: the drivers write masters and trainable values only.
+    slot.value = const_cast<std::byte *>(first);
+    slot.isMapped = true;
+    mapped += slot.elements * sizeOf(from);
+    forChunks(pool, slot.elements, [&](int64_t begin, int64_t end) {
+      check(from, first + begin * sizeOf(from), end - begin);
+    });
+  } else {
+    DType to = spec.dtype;
+    if (!spec.trainable) {
+      slot.valueMemory = allocate(slot.elements * sizeOf(to),
+                                  concat("parameter '", spec.name, "'"));
+      slot.value = slot.valueMemory.data();
+    }
+    auto *target = static_cast<std::byte *>(slot.value);
+    if (spec.trainable) {
+      to = trainable.back().masterType;
+      target = static_cast<std::byte *>(trainable.back().master);
+    }
+    for (int64_t piece = 0; piece < pieces.count; ++piece) {
+      const std::byte *begin = first + piece * pieces.stride * sizeOf(from);
+      std::byte *into = target + piece * pieces.length * sizeOf(to);
+      forChunks(pool, pieces.length, [&](int64_t from_, int64_t end) {
+        convert(from, begin + from_ * sizeOf(from), to,
+                into + from_ * sizeOf(to), end - from_);
+        // After the conversion, so that what overflows is found too.
+        check(to, into + from_ * sizeOf(to), end - from_);
+      });
+    }
+  }
+  if (!finite)
+    fail(where, "holds a value that is not finite as ",
+         spec.trainable ? trainable.back().masterType : spec.dtype);
+}
+
+std::vector<std::string> ParameterStore::unusedKeys() const {
+  std::vector<std::string> unused;
+  for (const auto &[name, file] : files)
+    for (const TensorInfo &tensor : file.file->tensors())
+      if (!file.used.contains(tensor.name) &&
+          std::none_of(options.ignoredKeys.begin(), options.ignoredKeys.end(),
+                       [&](const std::string &pattern) {
+                         return matches(pattern, tensor.name);
+                       }))
+        unused.push_back(
+            concat(file.file->path(), ": key '", tensor.name, "'"));
+  return unused;
+}
+
+bool polymoe::matches(std::string_view pattern, std::string_view text) {
+  // On a mismatch, let the last star take one character more.
+  size_t p = 0, t = 0, star = std::string_view::npos, taken = 0;
+  while (t < text.size()) {
+    if (p < pattern.size() && pattern[p] == '*') {
+      star = p++;
+      taken = t;
+    } else if (p < pattern.size() && pattern[p] == text[t]) {
+      ++p, ++t;
+    } else if (star != std::string_view::npos) {
+      p = star + 1;
+      t = ++taken;
+    } else {
+      return false;
+    }
+  }
+  return pattern.find_first_not_of('*', p) == std::string_view::npos;
+}
+
+//===----------------------------------------------------------------------===//
+// Initial values
+//===----------------------------------------------------------------------===//
+
+void ParameterStore::initialise(size_t index, const ParameterSpec &root) {
+  const ParameterSpec &spec = parameters[index];
+  const Slot &slot = slots[index];
+  const auto &origin = std::get<InitOrigin>(root.origin);
+  const DType to = spec.trainable ? trainable.back().masterType : spec.dtype;
+  auto *target = static_cast<std::byte *>(
+      spec.trainable ? trainable.back().master : slot.value);
+  if (origin.kind == InitOrigin::Kind::Zeros)
+    return; // as memory comes
+  if (!isFloat(spec.dtype))
+    fail("parameter '", spec.name,
+         "': expected a floating-point type for its initial value, but got ",
+         spec.dtype);
+
+  double deviation = origin.standardDeviation;
+  if (origin.kind == InitOrigin::Kind::XavierNormal) {
+    if (spec.shape.size() != 2)
+      fail("parameter '", spec.name,
+           "': expected a shape [out, in] for a Xavier initial value, but got ",
+           toString(spec.shape));
+    deviation = std::sqrt(2.0 / double(spec.shape[0] + spec.shape[1]));
+  }
+  // The root's name: a copy begins equal to what it copies.
+  const uint64_t key = mix64(origin.seed + mix64(hashOf(root.name)));
+  const bool ones = origin.kind == InitOrigin::Kind::Ones;
+  forChunks(pool, slot.elements, [&](int64_t begin, int64_t end) {
+    std::vector<double> values(size_t(end - begin) + 1, 1.0);
+    for (int64_t i = begin; i < end && !ones; i += 2) {
+      const double u0 = uniform(randomBits(key, uint64_t(i)));
+      const double u1 = uniform(randomBits(key, uint64_t(i) + 1));
+      const double radius = std::sqrt(-2 * std::log1p(-u0)) * deviation;
+      const double angle = 2 * std::numbers::pi * u1;
+      values[size_t(i - begin)] = radius * std::cos(angle);
+      values[size_t(i - begin) + 1] = radius * std::sin(angle);
+    }
+    convert(DType::F64, values.data(), to, target + begin * sizeOf(to),
+            end - begin);
+  });
+}
+
+//===----------------------------------------------------------------------===//
+// Access
+//===----------------------------------------------------------------------===//
+
+void *ParameterStore::value(const std::string &name) const {
+  return slots[indexOf(name)].value;
+}
+
+bool ParameterStore::isMapped(const std::string &name) const {
+  return slots[indexOf(name)].isMapped;
+}
+
+const TrainableParameter *
+ParameterStore::findTrainable(const std::string &name) const {
+  const int position = slots[indexOf(name)].trainable;
+  return position < 0 ? nullptr : &trainable[size_t(position)];
+}
+
+void *ParameterStore::master(const std::string &name) const {
+  const TrainableParameter *state = findTrainable(name);
+  return state ? state->master : nullptr;
+}
+
+void *ParameterStore::gradient(const std::string &name) const {
+  const TrainableParameter *state = findTrainable(name);
+  return state ? state->gradient : nullptr;
+}
+
+void ParameterStore::zeroGradients() {
+  for (const TrainableParameter &state : trainable)
+    if (state.gradient)
+      forChunks(pool, state.elements, [&](int64_t begin, int64_t end) {
+        const int64_t size = sizeOf(state.masterType);
+        std::memset(static_cast<std::byte *>(state.gradient) + begin * size, 0,
+                    size_t((end - begin) * size));
+      });
+}
+
+void ParameterStore::refreshComputeCopies() {
+  for (const TrainableParameter &state : trainable) {
+    const DType to = parameters[state.index].dtype;
+    void *value = slots[state.index].value;
+    if (value == state.master)
+      continue;
+    forChunks(pool, state.elements, [&](int64_t begin, int64_t end) {
+      convert(state.masterType,
+              static_cast<std::byte *>(state.master) +
+                  begin * sizeOf(state.masterType),
+              to, static_cast<std::byte *>(value) + begin * sizeOf(to),
+              end - begin);
+    });
+  }
+}
