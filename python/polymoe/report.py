@@ -10,7 +10,7 @@ from polymoe.errors import UserError
 from polymoe.files import atomic_path, read_json
 
 COLUMNS = ("base", "continued", "stage 1", "stage 2")
-_COLOURS = {"base": "#9aa0a6", "continued": "#d98c3f", "stage 1": "#8fb8de", "stage 2": "#2c6fad"}
+_COLOURS = {"base": "#7a7f85", "continued": "#d98c3f", "stage 1": "#8fb8de", "stage 2": "#2c6fad"}
 
 
 def read_bits_per_byte(path, languages):
@@ -99,30 +99,37 @@ def write_csv(path, results, rounds):
 
 
 def plot_languages(path, results, rounds):
-    """Bars: each language under the base and after each kind of training."""
+    """Bars: what each kind of training did to each language."""
     pyplot = _pyplot()
     figure, axes = pyplot.subplots(figsize=(9, 4))
-    languages, width = list(rounds), 0.8 / len(results)
-    for index, (column, values) in enumerate(results.items()):
-        places = [i + (index - (len(results) - 1) / 2) * width for i in range(len(languages))]
-        axes.bar(places, [values[language] for language in languages], width, label=column, color=_COLOURS[column])
-    labels = [f"{language}\n{'new' if rounds[language] else 'old'}" for language in languages]
+    languages, columns = list(rounds), list(results)[1:]
+    width = 0.8 / len(columns)
+    for index, column in enumerate(columns):
+        places = [i + (index - (len(columns) - 1) / 2) * width for i in range(len(languages))]
+        changes = [100 * (results[column][language] / results["base"][language] - 1) for language in languages]
+        axes.bar(places, changes, width, label=column, color=_COLOURS[column])
+    labels = [
+        f"{language} ({'new' if rounds[language] else 'old'})\nbase {results['base'][language]:.2f}"
+        for language in languages
+    ]
     axes.set_xticks(range(len(languages)), labels)
-    lowest = min(value for values in results.values() for value in values.values())
-    axes.set_ylim(bottom=0.7 * lowest)
-    axes.set_ylabel("bits per byte of test text (lower is better)")
+    axes.axhline(0, color="black", linewidth=0.8)
+    axes.set_ylabel("change of bits per byte, %\n(below zero: better than the base)")
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, ncols=len(results), loc="lower center", bbox_to_anchor=(0.5, 1))
+    axes.legend(frameon=False, ncols=len(columns), loc="lower center", bbox_to_anchor=(0.5, 1))
     _save(pyplot, figure, path)
 
 
-def plot_losses(path, runs):
-    """Training losses; `runs` is {name: metrics.jsonl}."""
+def plot_losses(path, runs, base="base"):
+    """Training losses; `runs` is {name: metrics.jsonl}. All but the base begin
+    where it ends."""
     pyplot = _pyplot()
     figure, axes = pyplot.subplots(figsize=(9, 4))
-    for name, metrics in runs.items():
-        losses = read_losses(metrics)
-        axes.plot(range(1, len(losses) + 1), _smooth(losses), label=name, linewidth=1.2)
+    losses = {name: read_losses(metrics) for name, metrics in runs.items()}
+    for name, values in losses.items():
+        first = 1 if name == base else 1 + len(losses[base])
+        colour = _COLOURS.get(name, _COLOURS["stage 2"])
+        axes.plot(range(first, first + len(values)), _smooth(values), label=name, linewidth=1.2, color=colour)
     axes.set_xlabel("step")
     axes.set_ylabel("training loss (nats a token)")
     axes.spines[["top", "right"]].set_visible(False)
