@@ -21,8 +21,10 @@ int main(int argc, char **argv) {
   mlir::moe::registerAddScoring();
   mlir::moe::registerForceExpert();
   mlir::moe::registerFreezeBackbone();
+  mlir::moe::registerInsertCache();
   mlir::moe::registerSpecializeShapes();
   mlir::moe::registerUpcycle();
+  mlir::moe::registerVerifyLevel();
 
   return mlir::asMainReturnCode(
       mlir::MlirOptMain(argc, argv, "PolyMoE optimizer driver\n", registry));

@@ -1,0 +1,277 @@
+//===-- VerifyLevel.cpp - checks the contract of a level
+//
+// Part of PolyMoE, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "moe/Transforms/Passes.h"
+
+#include "mlir/Dialect/Arith/IR/Arith.h"
+#include "mlir/IR/BuiltinOps.h"
+#include "llvm/ADT/MapVector.h"
+#include "llvm/ADT/SetVector.h"
+#include "llvm/ADT/StringSwitch.h"
+
+#include <map>
+
+namespace mlir::moe {
+#define GEN_PASS_DEF_VERIFYLEVEL
+#include "moe/Transforms/Passes.h.inc"
+} // namespace mlir::moe
+
+using namespace mlir;
+using namespace mlir::moe;
+
+namespace {
+
+enum class Level { Model, Objective, Step, Fused, Kernels };
+
+std::optional<Level> parseLevel(StringRef name) {
+  return llvm::StringSwitch<std::optional<Level>>(name)
+      .Case("model", Level::Model)
+      .Case("objective", Level::Objective)
+      .Case("step", Level::Step)
+      .Case("fused", Level::Fused)
+      .Case("kernels", Level::Kernels)
+      .Default(std::nullopt);
+}
+
+bool isModelOp(Operation *op) {
+  return isa<ModuleOp, func::FuncOp, func::CallOp, func::ReturnOp, ParameterOp,
+             GetParameterOp, EmbeddingOp, RmsNormOp, LayerNormOp, LinearOp,
+             AddOp, RotaryTableOp, RotaryOp, AttentionOp, FfnOp, RouterOp,
+             RouteOp, ExpertsOp>(op);
+}
+
+bool isObjectiveOp(Operation *op) {
+  return isModelOp(op) ||
+         isa<CrossEntropyOp, TokenLogprobsOp, BalanceLossOp,
+             LanguagePriorLossOp, WeightedSumOp, CacheUpdateOp, LastTokenOp>(
+             op);
+}
+
+bool isStepOp(Operation *op) {
+  return isObjectiveOp(op) ||
+         isa<AccumulateGradientOp, EmbeddingGradOp, RmsNormGradOp,
+             RmsNormWeightGradOp, LayerNormGradOp, LayerNormWeightGradOp,
+             LinearInputGradOp, LinearWeightGradOp, ColumnSumOp,
+             AttentionGradOp, ExpertsGradOp, RouteGradOp, CrossEntropyGradOp,
+             BalanceLossGradOp, LanguagePriorLossGradOp, arith::ConstantOp>(op);
+}
+
+bool isFusedOp(Operation *op) {
+  if (isa<FfnOp, ExpertsOp, ExpertsGradOp>(op))
+    return false;
+  return isStepOp(op) ||
+         isa<RoutedUpOp, RoutedDownOp, CombineOp, RoutedDownGradOp,
+             RoutedInputGradOp, RoutedWeightGradOp, RoutedBiasGradOp,
+             LinearCrossEntropyOp>(op);
+}
+
+bool belongs(Operation *op, Level level) {
+  switch (level) {
+  case Level::Model:
+    return isModelOp(op);
+  case Level::Objective:
+    return isObjectiveOp(op);
+  case Level::Step:
+    return isStepOp(op);
+  case Level::Fused:
+    return isFusedOp(op);
+  case Level::Kernels:
+    // Kernels are made of the dialects of MLIR; types tell what is left.
+    return true;
+  }
+  llvm_unreachable("all levels are covered");
+}
+
+/// What a result of a function depends on in a way that has a derivative.
+struct Influences {
+  llvm::BitVector arguments;
+  llvm::SetVector<StringAttr> parameters;
+};
+
+/// Finds, from the loss up, the parameters that influence it.
+class InfluenceAnalysis {
+public:
+  explicit InfluenceAnalysis(ModuleOp module) : symbols(module) {}
+
+  const Influences &influencesOn(func::FuncOp function, unsigned result);
+
+private:
+  void visit(Value value, Influences &influences,
+             SmallVectorImpl<Value> &worklist);
+
+  SymbolTable symbols;
+  std::map<std::pair<Operation *, unsigned>, Influences> known;
+};
+
+/// Whether small changes of a value mean anything: not those of a token or of
+/// an assignment to experts.
+bool isContinuous(Value value) {
+  auto type = dyn_cast<RankedTensorType>(value.getType());
+  return type && isa<FloatType>(type.getElementType());
+}
+
+void InfluenceAnalysis::visit(Value value, Influences &influences,
+                              SmallVectorImpl<Value> &worklist) {
+  if (auto argument = dyn_cast<BlockArgument>(value)) {
+    influences.arguments.set(argument.getArgNumber());
+    return;
+  }
+  Operation *op = value.getDefiningOp();
+  if (auto get = dyn_cast<GetParameterOp>(op)) {
+    influences.parameters.insert(get.getNameAttr().getAttr());
+    return;
+  }
+  if (auto call = dyn_cast<func::CallOp>(op)) {
+    auto callee = symbols.lookup<func::FuncOp>(call.getCallee());
+    if (callee.isExternal())
+      return;
+    const Influences &inner =
+        influencesOn(callee, cast<OpResult>(value).getResultNumber());
+    influences.parameters.insert(inner.parameters.begin(),
+                                 inner.parameters.end());
+    for (unsigned index : inner.arguments.set_bits())
+      worklist.push_back(call.getOperand(index));
+    return;
+  }
+  // A forced score is 1, whatever the logits are.
+  if (auto route = dyn_cast<RouteOp>(op); route && route.getForcedExpert())
+    return;
+  llvm::append_range(worklist, op->getOperands());
+}
+
+const Influences &InfluenceAnalysis::influencesOn(func::FuncOp function,
+                                                  unsigned result) {
+  auto [entry, isNew] = known.try_emplace({function, result});
+  Influences &influences = entry->second;
+  if (!isNew)
+    return influences;
+  influences.arguments.resize(function.getNumArguments());
+  llvm::DenseSet<Value> seen;
+  SmallVector<Value> worklist = {
+      function.getBody().front().getTerminator()->getOperand(result)};
+  while (!worklist.empty()) {
+    Value value = worklist.pop_back_val();
+    if (isContinuous(value) && seen.insert(value).second)
+      visit(value, influences, worklist);
+  }
+  return influences;
+}
+
+struct VerifyLevel : moe::impl::VerifyLevelBase<VerifyLevel> {
+  using VerifyLevelBase::VerifyLevelBase;
+
+  void runOnOperation() override {
+    std::optional<Level> parsed = parseLevel(level);
+    if (!parsed) {
+      getOperation().emitError() << "expected level to be model, objective, "
+                                    "step, fused or kernels, but got '"
+                                 << level << "'";
+      return signalPassFailure();
+    }
+    if (failed(verify(*parsed)))
+      signalPassFailure();
+  }
+
+  LogicalResult verify(Level wanted);
+  LogicalResult verifyTypes(Operation *op, TypeRange types, Level wanted);
+  LogicalResult verifyBindings(func::FuncOp function);
+  LogicalResult verifyGradients();
+};
+
+LogicalResult VerifyLevel::verifyTypes(Operation *op, TypeRange types,
+                                       Level wanted) {
+  for (Type type : types) {
+    auto tensor = dyn_cast<TensorType>(type);
+    if (!tensor)
+      continue;
+    if (wanted == Level::Kernels)
+      return op->emitOpError() << "expected no tensor at level " << level
+                               << ", but got " << tensor;
+    if (!tensor.hasRank())
+      return op->emitOpError()
+             << "expected a ranked tensor, but got " << tensor;
+    ArrayRef<int64_t> shape = tensor.getShape();
+    if (wanted == Level::Model)
+      shape = shape.drop_front(std::min<size_t>(2, shape.size()));
+    if (ShapedType::isDynamicShape(shape))
+      return op->emitOpError()
+             << "expected a static shape"
+             << (wanted == Level::Model ? " but for its two leading dimensions"
+                                        : "")
+             << " at level " << level << ", but got " << tensor;
+  }
+  return success();
+}
+
+/// Everything that comes into or out of an entry point has a meaning.
+LogicalResult VerifyLevel::verifyBindings(func::FuncOp function) {
+  if (function.isPrivate())
+    return success();
+  auto isBound = [](DictionaryAttr attributes) {
+    return attributes && llvm::any_of(attributes, [](NamedAttribute attribute) {
+             return isa<BindingAttr>(attribute.getValue());
+           });
+  };
+  for (unsigned i = 0; i < function.getNumArguments(); ++i)
+    if (!isBound(function.getArgAttrDict(i)))
+      return function.emitOpError()
+             << "expected argument " << i << " of an entry point to be bound";
+  for (unsigned i = 0; i < function.getNumResults(); ++i)
+    if (!isBound(function.getResultAttrDict(i)))
+      return function.emitOpError()
+             << "expected result " << i << " of an entry point to be bound";
+  return success();
+}
+
+/// Every trainable parameter that influences the loss gets a gradient. That a
+/// frozen one gets none is checked by moe.accumulate_gradient.
+LogicalResult VerifyLevel::verifyGradients() {
+  ModuleOp module = getOperation();
+  auto step = module.lookupSymbol<func::FuncOp>("step");
+  if (!step || step.isExternal() || step.getNumResults() == 0)
+    return success();
+  llvm::DenseSet<StringAttr> accumulated;
+  module.walk([&](AccumulateGradientOp op) {
+    accumulated.insert(op.getNameAttr().getAttr());
+  });
+  InfluenceAnalysis analysis(module);
+  const Influences &influences = analysis.influencesOn(step, /*result=*/0);
+  for (auto parameter : module.getOps<ParameterOp>())
+    if (parameter.getTrainable() &&
+        influences.parameters.contains(parameter.getSymNameAttr()) &&
+        !accumulated.contains(parameter.getSymNameAttr()))
+      return parameter.emitOpError()
+             << "expected a moe.accumulate_gradient, since it trains and "
+                "influences the loss";
+  return success();
+}
+
+LogicalResult VerifyLevel::verify(Level wanted) {
+  WalkResult result = getOperation().walk<WalkOrder::PreOrder>(
+      [&](Operation *op) -> WalkResult {
+        if (!belongs(op, wanted))
+          return op->emitOpError() << "does not belong to level " << level;
+        if (failed(verifyTypes(op, op->getOperandTypes(), wanted)) ||
+            failed(verifyTypes(op, op->getResultTypes(), wanted)))
+          return WalkResult::interrupt();
+        auto function = dyn_cast<func::FuncOp>(op);
+        if (!function)
+          return WalkResult::advance();
+        if (failed(verifyTypes(op, function.getArgumentTypes(), wanted)) ||
+            failed(verifyTypes(op, function.getResultTypes(), wanted)) ||
+            (wanted != Level::Kernels && failed(verifyBindings(function))))
+          return WalkResult::interrupt();
+        return WalkResult::advance();
+      });
+  if (result.wasInterrupted())
+    return failure();
+  if (wanted == Level::Step)
+    return verifyGradients();
+  return success();
+}
+
+} // namespace
