@@ -12,18 +12,15 @@
 using namespace mlir;
 using namespace mlir::moe;
 
-/// The type of the gradient of a parameter: f32, f64 for f64, so that
-/// micro-batches can be accumulated.
-static Type parameterGradientType(Value parameter) {
-  auto type = cast<RankedTensorType>(parameter.getType());
-  return type.clone(preciseType(type.getElementType()));
+/// The type of the gradient of `parameter`.
+static Type gradientType(Value parameter) {
+  return parameterGradientType(cast<RankedTensorType>(parameter.getType()));
 }
 
 void EmbeddingOp::buildVjp(OpBuilder &b, ValueRange dy, ArrayRef<bool> wanted,
                            MutableArrayRef<Value> grads) {
   if (wanted[1])
-    grads[1] = EmbeddingGradOp::create(b, getLoc(),
-                                       parameterGradientType(getTable()),
+    grads[1] = EmbeddingGradOp::create(b, getLoc(), gradientType(getTable()),
                                        getTokens(), dy[0], getScaleAttr());
 }
 
@@ -34,9 +31,9 @@ void RmsNormOp::buildVjp(OpBuilder &b, ValueRange dy, ArrayRef<bool> wanted,
                                      getInput(), getWeight(), getEpsilonAttr(),
                                      getOffsetAttr());
   if (wanted[1])
-    grads[1] = RmsNormWeightGradOp::create(b, getLoc(),
-                                           parameterGradientType(getWeight()),
-                                           dy[0], getInput(), getEpsilonAttr());
+    grads[1] =
+        RmsNormWeightGradOp::create(b, getLoc(), gradientType(getWeight()),
+                                    dy[0], getInput(), getEpsilonAttr());
 }
 
 void LayerNormOp::buildVjp(OpBuilder &b, ValueRange dy, ArrayRef<bool> wanted,
@@ -46,12 +43,11 @@ void LayerNormOp::buildVjp(OpBuilder &b, ValueRange dy, ArrayRef<bool> wanted,
         LayerNormGradOp::create(b, getLoc(), getInput().getType(), dy[0],
                                 getInput(), getWeight(), getEpsilonAttr());
   if (wanted[1])
-    grads[1] = LayerNormWeightGradOp::create(
-        b, getLoc(), parameterGradientType(getWeight()), dy[0], getInput(),
-        getEpsilonAttr());
+    grads[1] =
+        LayerNormWeightGradOp::create(b, getLoc(), gradientType(getWeight()),
+                                      dy[0], getInput(), getEpsilonAttr());
   if (wanted[2])
-    grads[2] = ColumnSumOp::create(b, getLoc(),
-                                   parameterGradientType(getBias()), dy[0]);
+    grads[2] = ColumnSumOp::create(b, getLoc(), gradientType(getBias()), dy[0]);
 }
 
 void LinearOp::buildVjp(OpBuilder &b, ValueRange dy, ArrayRef<bool> wanted,
@@ -61,10 +57,9 @@ void LinearOp::buildVjp(OpBuilder &b, ValueRange dy, ArrayRef<bool> wanted,
                                          dy[0], getWeight());
   if (wanted[1])
     grads[1] = LinearWeightGradOp::create(
-        b, getLoc(), parameterGradientType(getWeight()), dy[0], getInput());
+        b, getLoc(), gradientType(getWeight()), dy[0], getInput());
   if (getBias() && wanted[2])
-    grads[2] = ColumnSumOp::create(b, getLoc(),
-                                   parameterGradientType(getBias()), dy[0]);
+    grads[2] = ColumnSumOp::create(b, getLoc(), gradientType(getBias()), dy[0]);
 }
 
 void AddOp::buildVjp(OpBuilder &b, ValueRange dy, ArrayRef<bool> wanted,
@@ -85,10 +80,10 @@ Operation *AttentionOp::saveForBackward(RewriterBase &rewriter) {
   if (getLse())
     return *this;
   auto query = cast<RankedTensorType>(getQuery().getType());
-  auto lse = RankedTensorType::get(
-      {query.getDimSize(0), static_cast<int64_t>(getHeads()),
-       query.getDimSize(1)},
-      preciseType(query.getElementType()));
+  auto lse = RankedTensorType::get({query.getDimSize(0),
+                                    static_cast<int64_t>(getHeads()),
+                                    query.getDimSize(1)},
+                                   preciseType(query.getElementType()));
   auto saving = AttentionOp::create(
       rewriter, getLoc(), TypeRange{getResult().getType(), lse},
       getOperation()->getOperands(), getOperation()->getAttrs());

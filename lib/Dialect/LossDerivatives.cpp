@@ -42,6 +42,7 @@ void WeightedSumOp::buildVjp(OpBuilder &b, ValueRange dy, ArrayRef<bool> wanted,
                              MutableArrayRef<Value> grads) {
   for (auto [i, coefficient] : llvm::enumerate(getCoefficients()))
     if (wanted[i])
-      grads[i] = WeightedSumOp::create(b, getLoc(), dy[0].getType(), dy[0],
-                                       b.getDenseF64ArrayAttr({coefficient}));
+      grads[i] = b.createOrFold<WeightedSumOp>(
+          getLoc(), getTerms()[i].getType(), dy[0],
+          b.getDenseF64ArrayAttr({coefficient}));
 }

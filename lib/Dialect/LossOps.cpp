@@ -51,3 +51,10 @@ LogicalResult WeightedSumOp::verify() {
                          << getCoefficients().size();
   return success();
 }
+
+OpFoldResult WeightedSumOp::fold(FoldAdaptor) {
+  if (getTerms().size() == 1 && getCoefficients().front() == 1.0 &&
+      getTerms().front().getType() == getType())
+    return getTerms().front();
+  return {};
+}

@@ -45,6 +45,11 @@ Type mlir::moe::preciseType(Type elementType) {
   return Float32Type::get(elementType.getContext());
 }
 
+RankedTensorType mlir::moe::parameterGradientType(RankedTensorType type) {
+  return RankedTensorType::get(type.getShape(),
+                               preciseType(type.getElementType()));
+}
+
 LogicalResult
 CheckpointAttr::verify(function_ref<InFlightDiagnostic()> emitError,
                        StringAttr file, StringAttr key,

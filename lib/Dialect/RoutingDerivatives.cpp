@@ -12,9 +12,9 @@
 using namespace mlir;
 using namespace mlir::moe;
 
+/// The type of the gradient of `parameter`.
 static Type gradientType(Value parameter) {
-  auto type = cast<RankedTensorType>(parameter.getType());
-  return type.clone(preciseType(type.getElementType()));
+  return parameterGradientType(cast<RankedTensorType>(parameter.getType()));
 }
 
 void RouterOp::buildVjp(OpBuilder &b, ValueRange dy, ArrayRef<bool> wanted,
@@ -23,8 +23,8 @@ void RouterOp::buildVjp(OpBuilder &b, ValueRange dy, ArrayRef<bool> wanted,
     grads[0] = LinearInputGradOp::create(b, getLoc(), getInput().getType(),
                                          dy[0], getWeight());
   if (wanted[1])
-    grads[1] = LinearWeightGradOp::create(b, getLoc(), gradientType(getWeight()),
-                                          dy[0], getInput());
+    grads[1] = LinearWeightGradOp::create(
+        b, getLoc(), gradientType(getWeight()), dy[0], getInput());
 }
 
 void RouteOp::buildVjp(OpBuilder &b, ValueRange dy, ArrayRef<bool> wanted,
@@ -32,8 +32,9 @@ void RouteOp::buildVjp(OpBuilder &b, ValueRange dy, ArrayRef<bool> wanted,
   // The assignment has no gradient, and neither has a forced score.
   if (!wanted[0] || !dy[1] || getForcedExpert())
     return;
-  grads[0] = RouteGradOp::create(b, getLoc(), getLogits().getType(), dy[1],
-                                 getLogits(), getRoutes(), getRenormalizeAttr());
+  grads[0] =
+      RouteGradOp::create(b, getLoc(), getLogits().getType(), dy[1],
+                          getLogits(), getRoutes(), getRenormalizeAttr());
 }
 
 /// The type of the pre-activation of `rows` rows.
@@ -55,12 +56,12 @@ static int64_t tokensOf(Value input) {
 Operation *FfnOp::saveForBackward(RewriterBase &rewriter) {
   if (getPreactivation())
     return *this;
-  auto saving = FfnOp::create(
-      rewriter, getLoc(),
-      TypeRange{getResult().getType(),
-                preactivationType(getWeights(), getForm(),
-                                  tokensOf(getInput()))},
-      getOperation()->getOperands(), getOperation()->getAttrs());
+  auto saving =
+      FfnOp::create(rewriter, getLoc(),
+                    TypeRange{getResult().getType(),
+                              preactivationType(getWeights(), getForm(),
+                                                tokensOf(getInput()))},
+                    getOperation()->getOperands(), getOperation()->getAttrs());
   rewriter.replaceOp(*this, saving.getResult());
   return saving;
 }

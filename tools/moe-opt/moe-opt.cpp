@@ -19,6 +19,7 @@ int main(int argc, char **argv) {
   mlir::registerAllPasses();
   mlir::moe::registerAddObjective();
   mlir::moe::registerAddScoring();
+  mlir::moe::registerDifferentiate();
   mlir::moe::registerForceExpert();
   mlir::moe::registerFreezeBackbone();
   mlir::moe::registerInsertCache();

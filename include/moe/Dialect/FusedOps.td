@@ -60,21 +60,22 @@ def MoE_CombineOp : MoE_FusedOp<"combine"> {
 }
 
 def MoE_RoutedDownGradOp : MoE_FusedOp<"routed_down_grad",
-    [AttrSizedOperandSegments]> {
+    [AttrSizedOperandSegments, AttrSizedResultSegments]> {
   let summary = "gradient through down projection, score and activation at once";
   let description = [{
     With `h = down_e^T dy[t]` (never stored): `dz[r]` = gradient of the
     pre-activation under `score * h`, `scaled[r] = score * act(z[r])`, and
-    `dscores[t,k] = h . act(z[r]) (+ dy[t] . c_e)`. Without routes the score is
-    1 and there are no `dscores`. `weights`: down of each expert; or down, bias
-    of each.
+    `dscores[t,k] = h . act(z[r]) (+ dy[t] . c_e)`; with `form` gated `act(z)`
+    is `act(z1) * z2`. Without routes the score is 1 and there are no `dscores`.
+    `scaled` is only there where a weight gradient reads it. `weights`: down of
+    each expert; or down, bias of each.
   }];
   let arguments = (ins MoE_Activation:$dy, Optional<MoE_Precise>:$scores,
                        Optional<MoE_RoutesType>:$routes,
                        MoE_Rows:$preactivation,
                        Variadic<MoE_FloatTensor>:$weights,
                        MoE_FfnFormAttr:$form, MoE_ActivationAttr:$activation);
-  let results = (outs MoE_Rows:$dz, MoE_Rows:$scaled,
+  let results = (outs MoE_Rows:$dz, Optional<MoE_Rows>:$scaled,
                       Optional<MoE_Precise>:$dscores);
 }
 

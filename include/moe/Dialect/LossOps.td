@@ -118,6 +118,7 @@ def MoE_WeightedSumOp : MoE_BackboneOp<"weighted_sum"> {
   let arguments = (ins Variadic<MoE_Scalar>:$terms,
                        DenseF64ArrayAttr:$coefficients);
   let results = (outs MoE_Scalar:$result);
+  let hasFolder = 1;
 }
 
 #endif // MOE_DIALECT_LOSSOPS

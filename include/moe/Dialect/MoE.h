@@ -51,6 +51,10 @@ inline int64_t weightsPerExpert(FfnForm form) {
 /// model, f32 in any other.
 Type preciseType(Type elementType);
 
+/// The type of the gradient of a parameter of `type`: that of the parameter in
+/// its precise type, so that micro-batches can be accumulated.
+RankedTensorType parameterGradientType(RankedTensorType type);
+
 } // namespace mlir::moe
 
 #endif // MOE_DIALECT_MOE_H

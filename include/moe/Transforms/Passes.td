@@ -205,6 +205,7 @@ def Differentiate : Pass<"moe-differentiate", "mlir::ModuleOp"> {
     Needs static shapes. Every op on the way from an active value to the loss
     must have a derivative (`DifferentiableOpInterface`).
   }];
+  let dependentDialects = ["::mlir::arith::ArithDialect"];
   let statistics = [
     Statistic<"numFunctions", "functions", "forward and backward pairs made">,
     Statistic<"numSaved", "saved", "values saved for the backward">,
