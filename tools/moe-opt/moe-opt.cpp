@@ -22,6 +22,8 @@ int main(int argc, char **argv) {
   mlir::moe::registerDifferentiate();
   mlir::moe::registerForceExpert();
   mlir::moe::registerFreezeBackbone();
+  mlir::moe::registerFuseLoss();
+  mlir::moe::registerFuseRoutedMatmuls();
   mlir::moe::registerInsertCache();
   mlir::moe::registerSpecializeShapes();
   mlir::moe::registerUpcycle();

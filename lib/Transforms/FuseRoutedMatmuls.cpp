@@ -1,0 +1,255 @@
+//===-- FuseRoutedMatmuls.cpp - turns FFNs and experts into grouped matmuls
+//
+// Part of PolyMoE, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "moe/Transforms/Passes.h"
+
+#include "mlir/IR/Builders.h"
+#include "llvm/ADT/TypeSwitch.h"
+
+namespace mlir::moe {
+#define GEN_PASS_DEF_FUSEROUTEDMATMULS
+#include "moe/Transforms/Passes.h.inc"
+} // namespace mlir::moe
+
+using namespace mlir;
+using namespace mlir::moe;
+
+namespace {
+
+RankedTensorType typeOf(Value value) {
+  return cast<RankedTensorType>(value.getType());
+}
+
+/// The weights of an FFN or of all experts, by what they are for. Positions are
+/// those inside one expert.
+class Weights {
+public:
+  Weights(ValueRange all, FfnForm form)
+      : all(all), form(form), each(weightsPerExpert(form)) {}
+
+  bool isGated() const { return form == FfnForm::Gated; }
+  int64_t numExperts() const { return all.size() / each; }
+  int64_t hidden() const { return typeOf(all.front()).getDimSize(0); }
+  int64_t width() const { return typeOf(all.front()).getDimSize(1); }
+  Type elementType() const { return typeOf(all.front()).getElementType(); }
+
+  // Gated: gate, up, down. Plain: up, bias, down, bias.
+  int64_t down() const { return 2; }
+
+  /// What makes the hidden rows: gate, up; or up, bias.
+  SmallVector<Value> intoHidden() const { return select({0, 1}); }
+  /// What brings them back: down; or down, bias.
+  SmallVector<Value> outOfHidden() const {
+    return isGated() ? select({2}) : select({2, 3});
+  }
+  /// The matrices that read the input: gate, up; or up.
+  SmallVector<Value> onInput() const {
+    return isGated() ? select({0, 1}) : select({0});
+  }
+
+private:
+  SmallVector<Value> select(ArrayRef<int64_t> positions) const {
+    SmallVector<Value> selected;
+    for (int64_t e = 0; e < numExperts(); ++e)
+      for (int64_t position : positions)
+        selected.push_back(all[e * each + position]);
+    return selected;
+  }
+
+  ValueRange all;
+  FfnForm form;
+  int64_t each;
+};
+
+/// Replaces `op`, a moe.ffn (without `routes` and `scores`) or moe.experts.
+LogicalResult fuseForward(RewriterBase &rewriter, Operation *op,
+                          TypedValue<RankedTensorType> input, Value routes,
+                          Value scores, ValueRange weights, FfnFormAttr form,
+                          ActivationKindAttr activation, Value result,
+                          Value preactivation) {
+  RankedTensorType type = input.getType();
+  if (!type.hasStaticShape())
+    return op->emitOpError() << "expected a static shape, but got " << type;
+  Location loc = op->getLoc();
+  rewriter.setInsertionPoint(op);
+  Weights parts(weights, form.getValue());
+  int64_t rows = type.getDimSize(0) * type.getDimSize(1);
+  if (routes)
+    rows *= cast<RoutesType>(routes.getType()).getTopK();
+  Type element = type.getElementType();
+  bool saves = preactivation && !preactivation.use_empty();
+
+  auto up = RoutedUpOp::create(
+      rewriter, loc, RankedTensorType::get({rows, parts.hidden()}, element),
+      saves ? preactivation.getType() : Type(), input, routes,
+      parts.intoHidden(), form, activation);
+  if (saves)
+    rewriter.replaceAllUsesWith(preactivation, up.getPreactivation());
+  // A backward that recomputes the pre-activation reads nothing else.
+  if (!result.use_empty()) {
+    Type rowsType = RankedTensorType::get({rows, parts.width()}, element);
+    Value output = RoutedDownOp::create(
+        rewriter, loc, routes ? rowsType : result.getType(), up.getHidden(),
+        routes, parts.outOfHidden(), form);
+    if (routes)
+      output = CombineOp::create(rewriter, loc, result.getType(), output,
+                                 routes, scores);
+    rewriter.replaceAllUsesWith(result, output);
+  }
+  if (up->use_empty())
+    rewriter.eraseOp(up);
+  rewriter.eraseOp(op);
+  return success();
+}
+
+/// Replaces a moe.experts_grad by one kernel for each kind of gradient in it.
+class BackwardFusion {
+public:
+  BackwardFusion(RewriterBase &rewriter, ExpertsGradOp op)
+      : rewriter(rewriter), op(op), loc(op.getLoc()),
+        weights(op.getWeights(), op.getForm()) {}
+
+  void run();
+
+private:
+  /// The gradients, with their experts, of the weights at a position.
+  struct Wanted {
+    SmallVector<int64_t> experts;
+    SmallVector<Value> gradients;
+    SmallVector<Type> types;
+  };
+  Wanted wanted(int64_t position);
+
+  void fuseWeights(int64_t position, Value lhs, Value rhs, int64_t offset);
+  void fuseBiases(int64_t position, Value dy, Value scores);
+
+  RewriterBase &rewriter;
+  ExpertsGradOp op;
+  Location loc;
+  Weights weights;
+};
+
+BackwardFusion::Wanted BackwardFusion::wanted(int64_t position) {
+  Wanted found;
+  int64_t each = weightsPerExpert(op.getForm());
+  size_t next = 0;
+  for (auto [i, isWanted] : llvm::enumerate(op.getWanted())) {
+    if (!isWanted)
+      continue;
+    Value gradient = op.getDweights()[next++];
+    if (static_cast<int64_t>(i) % each != position || gradient.use_empty())
+      continue;
+    found.experts.push_back(i / each);
+    found.gradients.push_back(gradient);
+    found.types.push_back(gradient.getType());
+  }
+  return found;
+}
+
+void BackwardFusion::fuseWeights(int64_t position, Value lhs, Value rhs,
+                                 int64_t offset) {
+  Wanted matrices = wanted(position);
+  if (matrices.experts.empty())
+    return;
+  auto grad = RoutedWeightGradOp::create(
+      rewriter, loc, matrices.types, lhs, rhs, op.getRoutes(),
+      rewriter.getDenseI64ArrayAttr(matrices.experts),
+      rewriter.getI64IntegerAttr(offset));
+  rewriter.replaceAllUsesWith(matrices.gradients, grad.getDweights());
+}
+
+void BackwardFusion::fuseBiases(int64_t position, Value dy, Value scores) {
+  Wanted biases = wanted(position);
+  if (biases.experts.empty())
+    return;
+  auto grad = RoutedBiasGradOp::create(
+      rewriter, loc, biases.types, dy, op.getRoutes(), scores,
+      rewriter.getDenseI64ArrayAttr(biases.experts));
+  rewriter.replaceAllUsesWith(biases.gradients, grad.getDbiases());
+}
+
+void BackwardFusion::run() {
+  rewriter.setInsertionPoint(op);
+  RankedTensorType preactivation = op.getPreactivation().getType();
+  bool needsScaled = !wanted(weights.down()).experts.empty();
+  bool needsScores = op.getDscores() && !op.getDscores().use_empty();
+  Type scaledType =
+      RankedTensorType::get({preactivation.getDimSize(0), weights.hidden()},
+                            preactivation.getElementType());
+  auto down = RoutedDownGradOp::create(
+      rewriter, loc, preactivation, needsScaled ? scaledType : Type(),
+      needsScores ? op.getDscores().getType() : Type(), op.getDy(),
+      op.getScores(), op.getRoutes(), op.getPreactivation(),
+      weights.outOfHidden(), op.getFormAttr(), op.getActivationAttr());
+  if (needsScores)
+    rewriter.replaceAllUsesWith(op.getDscores(), down.getDscores());
+
+  if (needsScaled)
+    fuseWeights(weights.down(), op.getDy(), down.getScaled(), /*offset=*/0);
+  fuseWeights(0, down.getDz(), op.getInput(), /*offset=*/0);
+  if (weights.isGated()) {
+    fuseWeights(1, down.getDz(), op.getInput(), /*offset=*/weights.hidden());
+  } else {
+    fuseBiases(1, down.getDz(), /*scores=*/Value());
+    fuseBiases(3, op.getDy(), op.getScores());
+  }
+
+  if (Value dx = op.getDx(); dx && !dx.use_empty()) {
+    Type rowsType =
+        RankedTensorType::get({preactivation.getDimSize(0), weights.width()},
+                              typeOf(dx).getElementType());
+    Value gradient = RoutedInputGradOp::create(
+        rewriter, loc, op.getRoutes() ? rowsType : dx.getType(), down.getDz(),
+        op.getRoutes(), weights.onInput(), op.getFormAttr());
+    if (op.getRoutes())
+      gradient = CombineOp::create(rewriter, loc, dx.getType(), gradient,
+                                   op.getRoutes(), /*scores=*/Value());
+    rewriter.replaceAllUsesWith(dx, gradient);
+  }
+  if (down->use_empty())
+    rewriter.eraseOp(down);
+  rewriter.eraseOp(op);
+}
+
+struct FuseRoutedMatmulsPass
+    : public moe::impl::FuseRoutedMatmulsBase<FuseRoutedMatmulsPass> {
+  void runOnOperation() override {
+    // Users come first, so that a result that only a dead gradient read is
+    // known to be dead.
+    SmallVector<Operation *> ops;
+    getOperation().walk([&](Operation *op) {
+      if (isa<FfnOp, ExpertsOp, ExpertsGradOp>(op))
+        ops.push_back(op);
+    });
+    IRRewriter rewriter(&getContext());
+    for (Operation *op : llvm::reverse(ops)) {
+      LogicalResult fused =
+          llvm::TypeSwitch<Operation *, LogicalResult>(op)
+              .Case([&](FfnOp ffn) {
+                return fuseForward(rewriter, op, ffn.getInput(), Value(),
+                                   Value(), ffn.getWeights(), ffn.getFormAttr(),
+                                   ffn.getActivationAttr(), ffn.getResult(),
+                                   ffn.getPreactivation());
+              })
+              .Case([&](ExpertsOp experts) {
+                return fuseForward(
+                    rewriter, op, experts.getInput(), experts.getRoutes(),
+                    experts.getScores(), experts.getWeights(),
+                    experts.getFormAttr(), experts.getActivationAttr(),
+                    experts.getResult(), experts.getPreactivation());
+              })
+              .Case([&](ExpertsGradOp grad) {
+                BackwardFusion(rewriter, grad).run();
+                return success();
+              });
+      if (failed(fused))
+        return signalPassFailure();
+    }
+  }
+};
+
+} // namespace
