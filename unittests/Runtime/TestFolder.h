@@ -59,9 +59,9 @@ template <typename Call> std::string messageOf(const Call &call) {
 
 #define EXPECT_ERROR(call, text)                                               \
   do {                                                                         \
-    std::string message = polymoe::messageOf([&] { call; });                   \
-    EXPECT_NE(message.find(text), std::string::npos)                           \
-        << "expected: " << (text) << "\nbut got:  " << message;                \
+    std::string thrownMessage = polymoe::messageOf([&] { call; });             \
+    EXPECT_NE(thrownMessage.find(text), std::string::npos)                     \
+        << "expected: " << (text) << "\nbut got:  " << thrownMessage;          \
   } while (false)
 
 #endif // MOE_UNITTESTS_RUNTIME_TESTFOLDER_H

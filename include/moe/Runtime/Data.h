@@ -144,13 +144,13 @@ struct SamplerOptions {
   int64_t length = 512; ///< tokens in a row
   uint64_t seed = 0;
   /// Languages to take; all when empty.
-  std::vector<std::string> languages;
+  std::vector<std::string> languages = {};
   /// Rounds to take; all when empty.
-  std::vector<int32_t> rounds;
+  std::vector<int32_t> rounds = {};
   /// How often a language's documents come in an epoch, 1 when not named: 0.1
   /// takes each with probability 0.1, drawn anew every epoch; 2.5 takes each
   /// twice and half of them a third time.
-  std::map<std::string, double> weights;
+  std::map<std::string, double> weights = {};
   /// Tokens attend within their document only and positions restart with
   /// each. Otherwise a row is one segment with positions 0 to S-1.
   bool segmentAware = false;

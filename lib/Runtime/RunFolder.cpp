@@ -1,0 +1,407 @@
+//===-- RunFolder.cpp - what a run leaves on the disk ---------------------===//
+//
+// Part of PolyMoE, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "moe/Runtime/RunFolder.h"
+#include "moe/Runtime/Error.h"
+#include "moe/Runtime/Safetensors.h"
+
+#include <nlohmann/json.hpp>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <fcntl.h>
+#include <set>
+#include <sys/file.h>
+#include <unistd.h>
+
+using namespace polymoe;
+using nlohmann::json;
+namespace fs = std::filesystem;
+
+static const char *parametersName = "parameters.safetensors";
+static const char *optimizerName = "optimizer.safetensors";
+static const char *stateName = "state.json";
+static const char *manifestName = "manifest.json";
+static const char *stepPrefix = "step-";
+static const char *temporaryPrefix = ".making-";
+
+RunFolder::RunFolder(fs::path path, Access access, Warn warning)
+    : root(std::move(path)), warn(std::move(warning)) {
+  std::error_code error;
+  if (access == Access::Read) {
+    if (!fs::is_directory(root, error))
+      fail(root, ": expected a run folder");
+    return;
+  }
+  fs::create_directories(root / "checkpoints", error);
+  if (error)
+    fail(root, ": cannot be created: ", error.message());
+  lock();
+  removeLeftovers();
+}
+
+RunFolder::~RunFolder() = default;
+
+/// The lock belongs to the open file, so the system drops it with the process,
+/// however that ends. The number in the file is for people only.
+void RunFolder::lock() {
+  const fs::path path = root / "lock";
+  lockFile =
+      FileDescriptor(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666));
+  if (lockFile.get() < 0)
+    failWithErrno(errno, path, ": cannot be opened");
+  char owner[32] = {};
+  if (::flock(lockFile.get(), LOCK_EX | LOCK_NB) != 0) {
+    if (errno != EWOULDBLOCK)
+      failWithErrno(errno, path, ": cannot be locked");
+    if (::pread(lockFile.get(), owner, sizeof(owner) - 1, 0) < 0)
+      owner[0] = 0;
+    fail(root, ": expected a run folder that no other run writes to, but "
+               "process ",
+         owner[0] ? owner : "(unknown)", " does");
+  }
+  const std::string self = std::to_string(::getpid());
+  if (::ftruncate(lockFile.get(), 0) != 0 ||
+      ::pwrite(lockFile.get(), self.data(), self.size(), 0) < 0)
+    failWithErrno(errno, path, ": cannot be written");
+}
+
+void RunFolder::removeLeftovers() {
+  std::error_code ignored;
+  for (const auto &folder : {root, root / "checkpoints"})
+    for (const auto &entry : fs::directory_iterator(folder, ignored)) {
+      const std::string name = entry.path().filename().string();
+      if (name.starts_with(temporaryPrefix) ||
+          (name.starts_with(".") && name.ends_with(".tmp")))
+        fs::remove_all(entry.path(), ignored);
+    }
+}
+
+/// Parses a JSON object of this folder; throws Error.
+static json parseObject(const fs::path &path) {
+  json object =
+      json::parse(readText(path), nullptr, /*allow_exceptions=*/false);
+  if (!object.is_object())
+    fail(path, ": expected a JSON object");
+  return object;
+}
+
+json RunFolder::readRun() const {
+  const fs::path path = root / "run.json";
+  std::error_code error;
+  if (!fs::exists(path, error))
+    return nullptr;
+  return parseObject(path);
+}
+
+void RunFolder::writeRun(const json &run) {
+  writeText(root / "run.json", run.dump(2) + "\n");
+}
+
+//===----------------------------------------------------------------------===//
+// Metrics
+//===----------------------------------------------------------------------===//
+
+void RunFolder::appendMetrics(const json &record) {
+  const fs::path path = metricsPath();
+  if (metricsFile.get() < 0)
+    metricsFile = FileDescriptor(::open(
+        path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666));
+  if (metricsFile.get() < 0)
+    failWithErrno(errno, path, ": cannot be opened");
+  // One call, so that lines do not mix and are torn only by a full disk.
+  const std::string line = record.dump() + "\n";
+  const ssize_t got = ::write(metricsFile.get(), line.data(), line.size());
+  if (got != ssize_t(line.size()))
+    failWithErrno(got < 0 ? errno : ENOSPC, path, ": cannot be written");
+}
+
+void RunFolder::truncateMetrics(int64_t step) {
+  const fs::path path = metricsPath();
+  std::error_code error;
+  if (!fs::exists(path, error))
+    return;
+  const std::string all = readText(path);
+  std::string kept;
+  for (size_t begin = 0; begin < all.size();) {
+    const size_t end = all.find('\n', begin);
+    if (end == std::string::npos)
+      break;
+    const std::string_view line(all.data() + begin, end - begin);
+    const json record = json::parse(line, nullptr, false);
+    if (record.is_object() && record.value("step", int64_t(0)) <= step)
+      kept.append(line).append("\n");
+    begin = end + 1;
+  }
+  if (kept == all)
+    return;
+  metricsFile.reset();
+  writeText(path, kept);
+}
+
+//===----------------------------------------------------------------------===//
+// Writing checkpoints
+//===----------------------------------------------------------------------===//
+
+static std::string folderNameOf(int64_t step) {
+  std::string digits = std::to_string(step);
+  if (digits.size() < 8)
+    digits.insert(0, 8 - digits.size(), '0');
+  return stepPrefix + digits;
+}
+
+fs::path RunFolder::checkpointPath(int64_t step) const {
+  return root / "checkpoints" / folderNameOf(step);
+}
+
+static std::span<const std::byte> bytesAt(const void *memory, int64_t size) {
+  return {static_cast<const std::byte *>(memory), size_t(size)};
+}
+
+static Checksum writeParameters(const fs::path &path,
+                                const ParameterStore &store) {
+  SafetensorsWriter writer(path, {{"format", "pt"}});
+  for (const TrainableParameter &state : store.trainables()) {
+    const ParameterSpec &spec = store.specs()[state.index];
+    writer.add(spec.name, state.masterType, spec.shape,
+               bytesAt(state.master,
+                       state.elements * sizeOf(state.masterType)));
+  }
+  return writer.finish();
+}
+
+static Checksum writeOptimizer(const fs::path &path,
+                               const ParameterStore &store) {
+  SafetensorsWriter writer(path);
+  for (const TrainableParameter &state : store.trainables()) {
+    const ParameterSpec &spec = store.specs()[state.index];
+    if (!state.m)
+      continue;
+    writer.add(spec.name + ".m", DType::F32, spec.shape,
+               bytesAt(state.m, state.elements * 4));
+    writer.add(spec.name + ".v", DType::F32, spec.shape,
+               bytesAt(state.v, state.elements * 4));
+  }
+  return writer.finish();
+}
+
+static json toJson(const CheckpointState &state) {
+  return {{"step", state.step},
+          {"phase", state.phase},
+          {"phaseStep", state.phaseStep},
+          {"optimizerSteps", state.optimizerSteps},
+          {"seed", state.seed},
+          {"tokens", state.tokens},
+          {"finished", state.finished},
+          {"data", state.data},
+          {"variant", state.variant}};
+}
+
+fs::path RunFolder::saveCheckpoint(const ParameterStore &store,
+                                   const CheckpointState &state) {
+  const fs::path target = checkpointPath(state.step);
+  const fs::path making =
+      root / "checkpoints" / (temporaryPrefix + folderNameOf(state.step));
+  std::error_code ignored;
+  fs::remove_all(making, ignored);
+  std::error_code error;
+  fs::create_directories(making, error);
+  if (error)
+    fail(making, ": cannot be created: ", error.message());
+  try {
+    json files;
+    auto note = [&](const char *name, const Checksum &checksum) {
+      files[name] = {{"bytes", checksum.bytes}, {"xxh3", checksum.digest}};
+    };
+    note(parametersName, writeParameters(making / parametersName, store));
+    note(optimizerName, writeOptimizer(making / optimizerName, store));
+    note(stateName,
+         writeText(making / stateName, toJson(state).dump(2) + "\n"));
+    const json manifest = {{"format", "polymoe-checkpoint"},
+                           {"version", 1},
+                           {"step", state.step},
+                           {"phase", state.phase},
+                           {"files", files}};
+    writeText(making / manifestName, manifest.dump(2) + "\n");
+    syncFolder(making);
+    renameDurably(making, target);
+  } catch (...) {
+    fs::remove_all(making, ignored);
+    throw;
+  }
+  // Where a checkpoint of this step was there already, it has changed places
+  // with the new one.
+  fs::remove_all(making, ignored);
+  return target;
+}
+
+//===----------------------------------------------------------------------===//
+// Reading checkpoints
+//===----------------------------------------------------------------------===//
+
+/// The whole number `object[key]`; throws Error.
+static int64_t number(const json &object, const char *key,
+                      const fs::path &path) {
+  if (!object.contains(key) || !object[key].is_number_integer() ||
+      object[key].get<int64_t>() < 0)
+    fail(path, ": expected '", key, "' to be a whole number");
+  return object[key].get<int64_t>();
+}
+
+static std::string text(const json &object, const char *key,
+                        const fs::path &path) {
+  if (!object.contains(key) || !object[key].is_string())
+    fail(path, ": expected '", key, "' to be text");
+  return object[key].get<std::string>();
+}
+
+static json readManifest(const fs::path &folder) {
+  const fs::path path = folder / manifestName;
+  json manifest = parseObject(path);
+  if (text(manifest, "format", path) != "polymoe-checkpoint" ||
+      number(manifest, "version", path) != 1)
+    fail(path, ": expected format polymoe-checkpoint, version 1");
+  if (folder.filename() != folderNameOf(number(manifest, "step", path)))
+    fail(path, ": expected the step that names its folder, but got ",
+         number(manifest, "step", path));
+  if (!manifest.contains("files") || !manifest["files"].is_object())
+    fail(path, ": expected 'files' to be an object");
+  for (const char *name : {parametersName, optimizerName, stateName})
+    if (!manifest["files"].contains(name))
+      fail(path, ": file '", name, "' is missing");
+  return manifest;
+}
+
+std::vector<CheckpointInfo> RunFolder::checkpoints() const {
+  std::vector<CheckpointInfo> all;
+  std::error_code ignored;
+  for (const auto &entry :
+       fs::directory_iterator(root / "checkpoints", ignored)) {
+    if (!entry.path().filename().string().starts_with(stepPrefix))
+      continue;
+    try {
+      const json manifest = readManifest(entry.path());
+      const fs::path path = entry.path() / manifestName;
+      all.push_back({entry.path(), number(manifest, "step", path),
+                     number(manifest, "phase", path)});
+    } catch (const Error &error) {
+      if (warn)
+        warn(concat(error.what(), "; this checkpoint is passed over"));
+    }
+  }
+  std::sort(all.begin(), all.end(),
+            [](const auto &a, const auto &b) { return a.step < b.step; });
+  return all;
+}
+
+void RunFolder::verify(const CheckpointInfo &info) const {
+  const json manifest = readManifest(info.folder);
+  for (const auto &[name, file] : manifest["files"].items()) {
+    const fs::path path = info.folder / name;
+    if (!file.is_object())
+      fail(path, ": expected its length and checksum in the manifest");
+    const Checksum expected{number(file, "bytes", path),
+                            text(file, "xxh3", path)};
+    const Checksum got = checksumOf(path);
+    if (got.bytes != expected.bytes)
+      fail(path, ": expected ", expected.bytes, " bytes, but got ", got.bytes);
+    if (got.digest != expected.digest)
+      fail(path, ": expected checksum ", expected.digest, ", but got ",
+           got.digest);
+  }
+}
+
+std::optional<CheckpointInfo> RunFolder::latestCheckpoint() const {
+  std::vector<CheckpointInfo> all = checkpoints();
+  for (auto info = all.rbegin(); info != all.rend(); ++info) {
+    try {
+      verify(*info);
+      return *info;
+    } catch (const Error &error) {
+      if (warn)
+        warn(concat(error.what(), "; this checkpoint is passed over"));
+    }
+  }
+  return std::nullopt;
+}
+
+CheckpointState RunFolder::loadState(const CheckpointInfo &info) const {
+  const fs::path path = info.folder / stateName;
+  const json object = parseObject(path);
+  CheckpointState state;
+  state.step = number(object, "step", path);
+  state.phase = number(object, "phase", path);
+  state.phaseStep = number(object, "phaseStep", path);
+  state.optimizerSteps = number(object, "optimizerSteps", path);
+  state.seed = object.value("seed", uint64_t(0));
+  state.tokens = number(object, "tokens", path);
+  state.finished = object.value("finished", false);
+  state.data = text(object, "data", path);
+  state.variant = text(object, "variant", path);
+  return state;
+}
+
+/// Copies a tensor of exactly this type and shape.
+static void copyTensor(const SafetensorsFile &file, const std::string &key,
+                       DType dtype, const std::vector<int64_t> &shape,
+                       void *target) {
+  const TensorInfo &info = file.get(key);
+  if (info.dtype != dtype || info.shape != shape)
+    fail(file.path(), ": key '", key, "': expected ", dtype, " ",
+         toString(shape), ", but got ", info.dtypeName, " ",
+         toString(info.shape));
+  if (info.bytes)
+    std::memcpy(target, file.data(info).data(), size_t(info.bytes));
+}
+
+CheckpointState RunFolder::loadCheckpoint(const CheckpointInfo &info,
+                                          ParameterStore &store) const {
+  const CheckpointState state = loadState(info);
+  auto parameters = SafetensorsFile::open(info.folder / parametersName);
+  auto optimizer = SafetensorsFile::open(info.folder / optimizerName);
+  std::set<std::string> wanted;
+  for (const TrainableParameter &trainable : store.trainables()) {
+    const ParameterSpec &spec = store.specs()[trainable.index];
+    wanted.insert(spec.name);
+    copyTensor(*parameters, spec.name, trainable.masterType, spec.shape,
+               trainable.master);
+    if (!trainable.m)
+      continue;
+    copyTensor(*optimizer, spec.name + ".m", DType::F32, spec.shape,
+               trainable.m);
+    copyTensor(*optimizer, spec.name + ".v", DType::F32, spec.shape,
+               trainable.v);
+  }
+  for (const TensorInfo &tensor : parameters->tensors())
+    if (!wanted.contains(tensor.name))
+      fail(parameters->path(), ": key '", tensor.name,
+           "': unexpected key, no trainable parameter has this name");
+  store.refreshComputeCopies();
+  return state;
+}
+
+void RunFolder::pruneCheckpoints(int64_t keep) {
+  const std::vector<CheckpointInfo> all = checkpoints();
+  for (size_t i = 0; i < all.size(); ++i) {
+    const bool isLastOfPhase =
+        i + 1 == all.size() || all[i + 1].phase != all[i].phase;
+    const bool isRecent = all[i].phase == all.back().phase &&
+                          int64_t(all.size() - i) <= keep;
+    if (isLastOfPhase || isRecent)
+      continue;
+    // Under a temporary name first: a kill amid the removal must not leave
+    // half a checkpoint that looks like one.
+    const fs::path doomed =
+        root / "checkpoints" /
+        (temporaryPrefix + all[i].folder.filename().string());
+    std::error_code ignored;
+    fs::remove_all(doomed, ignored);
+    renameDurably(all[i].folder, doomed);
+    fs::remove_all(doomed, ignored);
+  }
+}
