@@ -69,9 +69,9 @@ void Progress::update(int64_t now, int64_t tokensNow,
 }
 
 std::string Progress::line(double seconds, int width) const {
-  std::string facts = format(" %s %lld/%lld", unit.c_str(),
-                             static_cast<long long>(done),
-                             static_cast<long long>(total));
+  std::string facts =
+      format(" %s %lld/%lld", unit.c_str(), static_cast<long long>(done),
+             static_cast<long long>(total));
   if (loss)
     facts += format("  loss %.4f", *loss);
   if (tokens > 0 && seconds > 0) {
@@ -83,18 +83,18 @@ std::string Progress::line(double seconds, int width) const {
   if (done >= total)
     facts += "  took " + formatSeconds(seconds);
   else if (done > first)
-    facts += "  " +
-             formatSeconds(seconds * double(total - done) /
-                           double(done - first)) +
-             " left";
+    facts +=
+        "  " +
+        formatSeconds(seconds * double(total - done) / double(done - first)) +
+        " left";
   const int room = width - int(label.size() + facts.size()) - 4;
   std::string text = label;
   if (room >= 8) {
     const int size = std::min(room, 30);
     const int filled =
-        total > 0 ? int(double(size) * double(std::min(done, total)) /
-                        double(total))
-                  : size;
+        total > 0
+            ? int(double(size) * double(std::min(done, total)) / double(total))
+            : size;
     text += " [" + std::string(size_t(filled), '#') +
             std::string(size_t(size - filled), '.') + "]";
   }
@@ -107,8 +107,7 @@ std::string Progress::line(double seconds, int width) const {
 void Progress::write(std::string_view text) const {
   // What is only for the eye must not end a run.
   while (!text.empty()) {
-    const ssize_t got =
-        ::write(options.descriptor, text.data(), text.size());
+    const ssize_t got = ::write(options.descriptor, text.data(), text.size());
     if (got <= 0)
       return;
     text.remove_prefix(size_t(got));
@@ -126,10 +125,10 @@ void Progress::show(bool force) {
   const double seconds = std::chrono::duration<double>(now - started).count();
   if (isTerminal) {
     winsize size{};
-    const int width = ::ioctl(options.descriptor, TIOCGWINSZ, &size) == 0 &&
-                              size.ws_col > 1
-                          ? size.ws_col - 1
-                          : 79;
+    const int width =
+        ::ioctl(options.descriptor, TIOCGWINSZ, &size) == 0 && size.ws_col > 1
+            ? size.ws_col - 1
+            : 79;
     write("\r" + line(seconds, width) + "\x1b[K");
   } else {
     write(line(seconds, 0) + "\n");

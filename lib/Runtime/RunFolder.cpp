@@ -61,8 +61,9 @@ void RunFolder::lock() {
       failWithErrno(errno, path, ": cannot be locked");
     if (::pread(lockFile.get(), owner, sizeof(owner) - 1, 0) < 0)
       owner[0] = 0;
-    fail(root, ": expected a run folder that no other run writes to, but "
-               "process ",
+    fail(root,
+         ": expected a run folder that no other run writes to, but "
+         "process ",
          owner[0] ? owner : "(unknown)", " does");
   }
   const std::string self = std::to_string(::getpid());
@@ -110,8 +111,8 @@ void RunFolder::writeRun(const json &run) {
 void RunFolder::appendMetrics(const json &record) {
   const fs::path path = metricsPath();
   if (metricsFile.get() < 0)
-    metricsFile = FileDescriptor(::open(
-        path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666));
+    metricsFile = FileDescriptor(
+        ::open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666));
   if (metricsFile.get() < 0)
     failWithErrno(errno, path, ": cannot be opened");
   // One call, so that lines do not mix and are torn only by a full disk.
@@ -168,9 +169,9 @@ static Checksum writeParameters(const fs::path &path,
   SafetensorsWriter writer(path, {{"format", "pt"}});
   for (const TrainableParameter &state : store.trainables()) {
     const ParameterSpec &spec = store.specs()[state.index];
-    writer.add(spec.name, state.masterType, spec.shape,
-               bytesAt(state.master,
-                       state.elements * sizeOf(state.masterType)));
+    writer.add(
+        spec.name, state.masterType, spec.shape,
+        bytesAt(state.master, state.elements * sizeOf(state.masterType)));
   }
   return writer.finish();
 }
@@ -191,15 +192,12 @@ static Checksum writeOptimizer(const fs::path &path,
 }
 
 static json toJson(const CheckpointState &state) {
-  return {{"step", state.step},
-          {"phase", state.phase},
-          {"phaseStep", state.phaseStep},
-          {"optimizerSteps", state.optimizerSteps},
-          {"seed", state.seed},
-          {"tokens", state.tokens},
-          {"finished", state.finished},
-          {"data", state.data},
-          {"variant", state.variant}};
+  return {
+      {"step", state.step},           {"phase", state.phase},
+      {"phaseStep", state.phaseStep}, {"optimizerSteps", state.optimizerSteps},
+      {"seed", state.seed},           {"tokens", state.tokens},
+      {"finished", state.finished},   {"data", state.data},
+      {"variant", state.variant}};
 }
 
 fs::path RunFolder::saveCheckpoint(const ParameterStore &store,
@@ -390,8 +388,8 @@ void RunFolder::pruneCheckpoints(int64_t keep) {
   for (size_t i = 0; i < all.size(); ++i) {
     const bool isLastOfPhase =
         i + 1 == all.size() || all[i + 1].phase != all[i].phase;
-    const bool isRecent = all[i].phase == all.back().phase &&
-                          int64_t(all.size() - i) <= keep;
+    const bool isRecent =
+        all[i].phase == all.back().phase && int64_t(all.size() - i) <= keep;
     if (isLastOfPhase || isRecent)
       continue;
     // Under a temporary name first: a kill amid the removal must not leave

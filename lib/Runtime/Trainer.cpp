@@ -112,8 +112,9 @@ void Trainer::begin() {
     state.step = latest->step;
   if (latest && latest->phase == options.phase) {
     if (!options.resume)
-      fail(folder.path(), ": expected a new phase, but this one has a "
-                          "checkpoint at step ",
+      fail(folder.path(),
+           ": expected a new phase, but this one has a "
+           "checkpoint at step ",
            latest->step, "; --resume goes on from there");
     state = folder.loadCheckpoint(*latest, store);
     if (state.variant != options.variant && hooks.warn)
@@ -153,9 +154,11 @@ TrainResult Trainer::run() {
   }
   const bool finished = state.phaseStep >= options.steps;
   // The initial state of a later phase needs a number of its own.
-  if (savedStep < 0 && state.phaseStep == 0 && options.phase > 0)
+  if (finished && savedStep < 0 && state.phaseStep == 0 && options.phase > 0)
     ++state.step;
-  if (savedStep != state.step || finished != state.finished)
+  // An interrupt before the first step leaves nothing worth saving.
+  const bool isWorthSaving = finished || state.phaseStep > 0;
+  if (isWorthSaving && (savedStep != state.step || finished != state.finished))
     save(finished);
   if (hooks.progress)
     hooks.progress->finish();

@@ -23,15 +23,14 @@ public:
   using Clock = std::chrono::steady_clock;
 
   struct Options {
-    int descriptor = 2;        ///< where to; a terminal or not
-    double flopsPerToken = 0;  ///< model FLOPs, 0 when unknown
-    double secondsApart = 5;   ///< between plain lines
+    int descriptor = 2;       ///< where to; a terminal or not
+    double flopsPerToken = 0; ///< model FLOPs, 0 when unknown
+    double secondsApart = 5;  ///< between plain lines
     bool quiet = false;
   };
 
   /// `unit` is what is counted: "step", "batch".
-  Progress(std::string label, std::string unit, int64_t total,
-           Options options);
+  Progress(std::string label, std::string unit, int64_t total, Options options);
   Progress(const Progress &) = delete;
   ~Progress();
 
