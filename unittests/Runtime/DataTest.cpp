@@ -144,7 +144,8 @@ TEST(Corpus, RefusesWhatIsWrong) {
     EXPECT_ERROR(Corpus(folder.path, vocabulary), message);
     EXPECT_ERROR(Corpus(folder.path, vocabulary), folder.path.string());
   };
-  change([](TestCorpus &c) { c.shards[1].tokens[3] = 999; }, "document 0: expected EOS (0) at its end, but got 999");
+  change([](TestCorpus &c) { c.shards[1].tokens[3] = 999; },
+         "document 0: expected EOS (0) at its end, but got 999");
   change([](TestCorpus &c) { c.shards[1].tokens[2] = 1000; },
          "train-1.safetensors: key 'tokens': expected numbers in [0, 1000), "
          "but got 1000 at element 2");
