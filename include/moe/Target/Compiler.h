@@ -1,0 +1,62 @@
+//===-- Compiler.h - modules to machine code --------------------*- C++ -*-===//
+//
+// Part of PolyMoE, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef MOE_TARGET_COMPILER_H
+#define MOE_TARGET_COMPILER_H
+
+#include "moe/Runtime/Program.h"
+
+#include "mlir/IR/BuiltinOps.h"
+#include "mlir/IR/DialectRegistry.h"
+#include "mlir/Pass/PassManager.h"
+
+#include <memory>
+
+namespace mlir {
+class ExecutionEngine;
+} // namespace mlir
+
+namespace mlir::moe {
+
+struct CompilerOptions {
+  /// Bytes of a vector register, 0 for the host's widest.
+  int64_t vectorBytes = 0;
+  /// LLVM's optimisation level, 0 to 3.
+  unsigned optimizationLevel = 2;
+};
+
+/// What a compiler needs to translate modules; for `MLIRContext`'s registry.
+void registerCompilerDialects(DialectRegistry &registry);
+
+/// From the fused level to the LLVM dialect.
+void buildCpuPipeline(OpPassManager &pm, const CompilerOptions &options);
+
+/// Registers `--moe-cpu-pipeline`.
+void registerTargetPipelines();
+
+/// Machine code in memory, and what it says of itself.
+class CompiledProgram {
+public:
+  ~CompiledProgram();
+
+  /// Compiles `module`, which is at the fused level (and is consumed: it ends in
+  /// the LLVM dialect). Errors are emitted as diagnostics of the module.
+  static FailureOr<std::unique_ptr<CompiledProgram>>
+  compile(ModuleOp module, const CompilerOptions &options = {});
+
+  const polymoe::Program &program() const { return description; }
+
+private:
+  CompiledProgram();
+
+  std::unique_ptr<ExecutionEngine> engine;
+  polymoe::Program description;
+};
+
+} // namespace mlir::moe
+
+#endif // MOE_TARGET_COMPILER_H

@@ -1,0 +1,168 @@
+//===-- KernelBuilder.h - writes the body of a CPU kernel -------*- C++ -*-===//
+//
+// Part of PolyMoE, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+//
+// A kernel is a function of a tile number and an array of arguments (MoeTask
+// in moe/Runtime/ABI.h). Its body is written with the vector, scf, arith and
+// math dialects; this builder gives it the few things that every kernel needs:
+// its arguments as memrefs of whatever shape suits it, loops over rows and
+// over vectors of columns with a masked tail, loads that widen to the type of
+// computation and stores that round back, and the register tile.
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef MOE_TARGET_KERNELBUILDER_H
+#define MOE_TARGET_KERNELBUILDER_H
+
+#include "mlir/Conversion/LLVMCommon/TypeConverter.h"
+#include "mlir/Dialect/Func/IR/FuncOps.h"
+#include "mlir/Dialect/LLVMIR/LLVMDialect.h"
+#include "mlir/IR/ImplicitLocOpBuilder.h"
+
+namespace mlir::moe {
+
+/// What the host (or another machine) offers to a kernel.
+struct TargetDescription {
+  /// Bytes of a vector register: 64 (AVX-512), 32 (AVX2) or 16.
+  int64_t vectorBytes = 64;
+  /// Rows of the register tile that fit beside two vectors of columns.
+  int64_t tileRows() const { return vectorBytes == 64 ? 12 : 6; }
+};
+
+class KernelBuilder : public ImplicitLocOpBuilder {
+public:
+  /// Starts the body of `kernel`, whose arguments have types `argTypes`
+  /// (memrefs, tables or i64) and which computes in `computeType`.
+  KernelBuilder(func::FuncOp kernel, ArrayRef<Type> argTypes, Type computeType,
+                const TargetDescription &target,
+                const LLVMTypeConverter &typeConverter);
+
+  //===------------------------------------------------------------------===//
+  // Arguments
+  //===------------------------------------------------------------------===//
+
+  /// The number of the tile, an index.
+  Value tile() { return tileIndex; }
+  /// Buffer argument `i`, seen with `shape` (its own shape if empty).
+  Value buffer(unsigned i, ArrayRef<int64_t> shape = {});
+  /// Integer argument `i`, an index.
+  Value integer(unsigned i);
+  /// Entry `index` of table argument `i`, seen as a buffer of `type`.
+  Value tableEntry(unsigned i, Value index, MemRefType type);
+  Type argType(unsigned i) const { return argTypes[i]; }
+
+  //===------------------------------------------------------------------===//
+  // Indices
+  //===------------------------------------------------------------------===//
+
+  Value idx(int64_t value);
+  Value add(Value a, Value b);
+  Value sub(Value a, Value b);
+  Value mul(Value a, Value b);
+  Value div(Value a, Value b);
+  Value rem(Value a, Value b);
+  Value min(Value a, Value b);
+  Value less(Value a, Value b);
+  /// Loads an i32 and turns it into an index.
+  Value loadIndex(Value buffer, ValueRange indices);
+
+  //===------------------------------------------------------------------===//
+  // Loops
+  //===------------------------------------------------------------------===//
+
+  /// `for (i = lo; i < hi; i += step) body(i)`.
+  void loop(Value lo, Value hi, int64_t step, function_ref<void(Value)> body);
+  /// The same with values carried from turn to turn.
+  SmallVector<Value>
+  loop(Value lo, Value hi, int64_t step, ValueRange carried,
+       function_ref<SmallVector<Value>(Value, ValueRange)> body);
+  void ifThen(Value condition, function_ref<void()> body);
+  /// The rows of this tile, out of `rows` in blocks of `rowsPerTile`.
+  void rowsOfTile(int64_t rows, int64_t rowsPerTile,
+                  function_ref<void(Value)> body);
+
+  /// A vector's worth of columns: from `column` on, those in `mask`, or all if
+  /// there is none.
+  struct Lane {
+    Value column;
+    Value mask;
+  };
+  /// Calls `body` for every vector of `width` columns; the last may be masked.
+  void columns(int64_t width, function_ref<void(Lane)> body);
+  SmallVector<Value>
+  columns(int64_t width, ValueRange carried,
+          function_ref<SmallVector<Value>(Lane, ValueRange)> body);
+
+  //===------------------------------------------------------------------===//
+  // Vectors and scalars of the type of computation
+  //===------------------------------------------------------------------===//
+
+  Type compute() const { return computeType; }
+  int64_t lanes() const { return numLanes; }
+  VectorType vectorType() const;
+  const TargetDescription &target() const { return targetDescription; }
+
+  /// Loads `lane` of row `indices` (all but the last index) and widens it.
+  /// Masked-off elements are zero.
+  Value load(Value buffer, ValueRange indices, Lane lane);
+  /// Rounds to the buffer's type and stores.
+  void store(Value vector, Value buffer, ValueRange indices, Lane lane);
+  Value loadScalar(Value buffer, ValueRange indices);
+  void storeScalar(Value scalar, Value buffer, ValueRange indices);
+  /// Rounds to `elementType` and back.
+  Value roundTo(Value value, Type elementType);
+
+  Value scalar(double value);
+  Value splat(double value);
+  Value broadcast(Value scalar);
+  Value addf(Value a, Value b);
+  Value subf(Value a, Value b);
+  Value mulf(Value a, Value b);
+  Value divf(Value a, Value b);
+  Value maxf(Value a, Value b);
+  Value fma(Value a, Value b, Value c);
+  /// Sum of the lanes, pairwise in a fixed order.
+  Value sum(Value vector);
+  Value maximum(Value vector);
+  /// `1 / sqrt(mean(x[row]^2) + epsilon)` over `width` columns.
+  Value inverseRms(Value x, Value row, int64_t width, double epsilon);
+  /// An index as a scalar of the type of computation.
+  Value toFloat(Value index);
+
+  /// Scratch memory of the thread, on its stack, allocated once per call.
+  Value scratch(ArrayRef<int64_t> shape, Type elementType);
+
+  //===------------------------------------------------------------------===//
+  // The register tile
+  //===------------------------------------------------------------------===//
+
+  /// `acc[i * vectors + j] = sum over k in [lo, hi), ascending, of a(k, i) *
+  /// b(k, j)`, one chain of fused multiply-adds for each element, starting
+  /// from zero or from `init`. `a` gives scalars, `b` vectors.
+  SmallVector<Value> registerTile(int64_t rows, int64_t vectors, Value lo,
+                                  Value hi,
+                                  function_ref<Value(Value, int64_t)> a,
+                                  function_ref<Value(Value, int64_t)> b,
+                                  ValueRange init = {});
+
+private:
+  Value pointer(unsigned i);
+  Value asBuffer(Value pointer, MemRefType type);
+  Value widen(Value value);
+
+  func::FuncOp kernel;
+  SmallVector<Type> argTypes;
+  Type computeType;
+  int64_t numLanes;
+  TargetDescription targetDescription;
+  const LLVMTypeConverter &typeConverter;
+  Value tileIndex;
+  Value arguments;
+};
+
+} // namespace mlir::moe
+
+#endif // MOE_TARGET_KERNELBUILDER_H

@@ -1,0 +1,133 @@
+//===-- KernelLowering.h - ops to kernel launches ---------------*- C++ -*-===//
+//
+// Part of PolyMoE, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+//
+// What convert-moe-to-kernels gives to the lowering of each op, and the table
+// of lowerings, one function per op, by family under lib/Target/Kernels.
+//
+// A lowering asks for the buffers of the op's operands and results and
+// launches kernels on them. Kernels are made once for each distinct (op, label,
+// attributes, argument types, key): equal launches share one function, however
+// many layers or experts there are.
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef MOE_TARGET_KERNELLOWERING_H
+#define MOE_TARGET_KERNELLOWERING_H
+
+#include "moe/Dialect/MoE.h"
+#include "moe/Target/KernelBuilder.h"
+
+#include "mlir/IR/IRMapping.h"
+#include "llvm/ADT/StringMap.h"
+
+#include <functional>
+
+namespace mlir::moe {
+
+class KernelLowering {
+public:
+  KernelLowering(ModuleOp module, int64_t tokens,
+                 const TargetDescription &target);
+
+  //===------------------------------------------------------------------===//
+  // Buffers
+  //===------------------------------------------------------------------===//
+
+  /// The buffer that holds `value`, a tensor or routes.
+  Value buffer(Value value);
+  /// The buffer for a result of the op being lowered: the caller's, where the
+  /// function returns it, else fresh memory, reclaimed after its last use.
+  Value result(Value value);
+  /// Fresh memory for the duration of the op.
+  Value temporary(ArrayRef<int64_t> shape, Type elementType);
+  /// Makes `value` live in `buffer`.
+  void bind(Value value, Value buffer) { buffers.map(value, buffer); }
+  /// A table of the buffers of `values`.
+  Value table(ValueRange values);
+  /// An i64 argument.
+  Value constant(int64_t value);
+  /// The buffer type of a tensor or routes.
+  MemRefType bufferType(Type type) const;
+
+  //===------------------------------------------------------------------===//
+  // Launches
+  //===------------------------------------------------------------------===//
+
+  struct Launch {
+    /// Tells kernels of one op apart; part of the kernel's name.
+    StringRef label;
+    int64_t tiles;
+    SmallVector<Value> arguments;
+    /// Type of computation.
+    Type compute;
+    /// Whatever else the body depends on, beside the op's attributes and the
+    /// types of the arguments.
+    SmallVector<int64_t> key = {};
+    /// In place of the op's attributes.
+    DictionaryAttr attributes = {};
+  };
+  void launch(Operation *op, const Launch &launch,
+              function_ref<void(KernelBuilder &)> body);
+
+  OpBuilder &builder() { return opBuilder; }
+  const TargetDescription &target() const { return targetDescription; }
+  /// Tokens of a batch, B*S.
+  int64_t tokens() const { return numTokens; }
+
+private:
+  ModuleOp module;
+  int64_t numTokens;
+  TargetDescription targetDescription;
+  LLVMTypeConverter typeConverter;
+  OpBuilder opBuilder;
+  IRMapping buffers;
+  llvm::StringMap<FlatSymbolRefAttr> kernels;
+  llvm::StringMap<unsigned> kernelCounts;
+};
+
+/// Rows of a tensor seen as a matrix: the product of all dimensions but the
+/// last.
+int64_t rowsOf(Value tensor);
+/// The last dimension of a tensor.
+int64_t widthOf(Value tensor);
+Type elementOf(Value tensor);
+/// The type in which work on `tensor` is done: f32, or f64 for f64.
+Type computeTypeOf(Value tensor);
+
+/// Rows per tile so that row-wise work of `width` columns is worth a launch.
+int64_t rowsPerTile(int64_t rows, int64_t width);
+
+/// Lowerings by op name.
+class LoweringTable {
+public:
+  using Function =
+      std::function<LogicalResult(Operation *op, KernelLowering &lowering)>;
+
+  template <typename OpT>
+  void add(LogicalResult (*lower)(OpT, KernelLowering &)) {
+    functions[OpT::getOperationName()] =
+        [lower](Operation *op, KernelLowering &lowering) {
+          return lower(cast<OpT>(op), lowering);
+        };
+  }
+  /// The lowering of `op`, or null.
+  const Function *find(Operation *op) const;
+
+private:
+  llvm::StringMap<Function> functions;
+};
+
+void addMatmulLowerings(LoweringTable &table);
+void addRoutedMatmulLowerings(LoweringTable &table);
+void addAttentionLowerings(LoweringTable &table);
+void addRowLowerings(LoweringTable &table);
+void addRoutingLowerings(LoweringTable &table);
+void addLossLowerings(LoweringTable &table);
+
+} // namespace mlir::moe
+
+#endif // MOE_TARGET_KERNELLOWERING_H

@@ -1,0 +1,86 @@
+//===-- Passes.td - from fused ops to machine code ---------*- tablegen -*-===//
+//
+// Part of PolyMoE, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef MOE_TARGET_PASSES
+#define MOE_TARGET_PASSES
+
+include "mlir/Pass/PassBase.td"
+
+def ConvertMoEToKernels : Pass<"convert-moe-to-kernels", "mlir::ModuleOp"> {
+  let summary = "turn ops on tensors into launches of CPU kernels on memory";
+  let description = [{
+    Tensors become memrefs of static shape, results become arguments, and every
+    op of the fused level becomes `moe.dispatch`es of kernels written with the
+    vector, scf, arith and math dialects. Equal launches share one kernel. On
+    entry points (public functions), parameters and their gradients become
+    arguments with a `moe.binding`.
+
+    Needs static shapes and the fused level.
+
+    ```mlir
+    %y = moe.add %a, %b : (tensor<1x4x64xf32>, tensor<1x4x64xf32>) -> tensor<1x4x64xf32>
+    // ==>
+    %y = memref.alloc() : memref<1x4x64xf32>
+    moe.dispatch @add_0 [1] (%a, %b, %y) : memref<1x4x64xf32>, memref<1x4x64xf32>, memref<1x4x64xf32>
+    ```
+  }];
+  let dependentDialects = [
+    "mlir::arith::ArithDialect", "mlir::LLVM::LLVMDialect",
+    "mlir::math::MathDialect", "mlir::memref::MemRefDialect",
+    "mlir::scf::SCFDialect", "mlir::vector::VectorDialect"];
+  let options = [
+    Option<"vectorBytes", "vector-bytes", "int64_t", "64", "bytes of a vector register: 64, 32 or 16">,
+  ];
+}
+
+def PlanArena : Pass<"moe-plan-arena", "mlir::ModuleOp"> {
+  let summary = "put all buffers of a function into one arena";
+  let description = [{
+    Replaces every `memref.alloc` by a view of an arena that the function takes
+    as its last argument, sharing memory between buffers that are not alive at
+    the same time. A call gets a piece of its caller's arena. Entry points have
+    theirs bound as `arena`.
+
+    ```mlir
+    func.func @f(%x: memref<4xf32>) {
+      %a = memref.alloc() : memref<4xf32>
+    // ==>
+    func.func @f(%x: memref<4xf32>, %arena: memref<64xi8>) {
+      %a = memref.view %arena[%c0][] : memref<64xi8> to memref<4xf32>
+    ```
+  }];
+  let dependentDialects = [
+    "mlir::arith::ArithDialect", "mlir::memref::MemRefDialect"];
+  let statistics = [
+    Statistic<"numBytes", "arena-bytes", "bytes of the largest arena">,
+    Statistic<"numNaive", "naive-bytes", "bytes that its buffers take without sharing">,
+  ];
+}
+
+def ConvertMoEToLLVM : Pass<"convert-moe-to-llvm", "mlir::ModuleOp"> {
+  let summary = "lower launches and entry points to the runtime's ABI";
+  let description = [{
+    An entry point becomes `MoeEntry` of moe/Runtime/ABI.h: a function of the
+    context and an array of pointers, one for each of its arguments. A
+    `moe.dispatch` becomes a call of `moeParallelFor` with the kernel's address
+    and an array of its arguments on the stack.
+  }];
+  let dependentDialects = ["mlir::LLVM::LLVMDialect"];
+}
+
+def ExpandMath : Pass<"moe-expand-math", "mlir::ModuleOp"> {
+  let summary = "replace exp, log, tanh and erf of f32 by arithmetic";
+  let description = [{
+    Upstream's polynomial approximations, a few units in the last place off, so
+    that no kernel leaves its vectors. f64 goes to libm.
+  }];
+  let dependentDialects = [
+    "mlir::arith::ArithDialect", "mlir::math::MathDialect",
+    "mlir::vector::VectorDialect"];
+}
+
+#endif // MOE_TARGET_PASSES

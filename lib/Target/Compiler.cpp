@@ -1,0 +1,147 @@
+//===-- Compiler.cpp - modules to machine code ----------------------------===//
+//
+// Part of PolyMoE, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "moe/Target/Compiler.h"
+
+#include "moe/Dialect/MoE.h"
+
+#include "mlir/Dialect/LLVMIR/LLVMDialect.h"
+#include "mlir/ExecutionEngine/ExecutionEngine.h"
+#include "mlir/ExecutionEngine/OptUtils.h"
+#include "mlir/Target/LLVMIR/Dialect/Builtin/BuiltinToLLVMIRTranslation.h"
+#include "mlir/Target/LLVMIR/Dialect/LLVMIR/LLVMToLLVMIRTranslation.h"
+#include "llvm/ExecutionEngine/Orc/JITTargetMachineBuilder.h"
+#include "llvm/IR/Module.h"
+#include "llvm/Support/TargetSelect.h"
+
+using namespace mlir;
+using namespace mlir::moe;
+
+CompiledProgram::CompiledProgram() = default;
+CompiledProgram::~CompiledProgram() = default;
+
+void mlir::moe::registerCompilerDialects(DialectRegistry &registry) {
+  registry.insert<MoEDialect>();
+  registerBuiltinDialectTranslation(registry);
+  registerLLVMDialectTranslation(registry);
+}
+
+static polymoe::DType dtypeOf(Type type) {
+  if (type.isF64())
+    return polymoe::DType::F64;
+  if (type.isBF16())
+    return polymoe::DType::BF16;
+  if (type.isInteger(32))
+    return polymoe::DType::I32;
+  if (type.isInteger(8))
+    return polymoe::DType::U8;
+  return polymoe::DType::F32;
+}
+
+/// Takes the bindings off the entry points.
+static FailureOr<std::vector<polymoe::EntryPoint>>
+takeEntries(ModuleOp module) {
+  std::vector<polymoe::EntryPoint> entries;
+  for (auto function : module.getOps<LLVM::LLVMFuncOp>()) {
+    auto bindings = function->getAttrOfType<ArrayAttr>("moe.bindings");
+    if (!bindings)
+      continue;
+    function->removeAttr("moe.bindings");
+    polymoe::EntryPoint entry;
+    entry.name = function.getName().str();
+    for (size_t i = 0; i < bindings.size(); i += 2) {
+      auto binding = dyn_cast<BindingAttr>(bindings[i]);
+      auto type =
+          cast<MemRefType>(cast<TypeAttr>(bindings[i + 1]).getValue());
+      if (!binding)
+        return function.emitError()
+               << "expected every argument of an entry point to have a "
+                  "moe.binding, but number "
+               << i / 2 << " has none";
+      entry.bindings.push_back(
+          {static_cast<polymoe::Binding::Kind>(binding.getKind()),
+           binding.getName().str(), dtypeOf(type.getElementType()),
+           std::vector<int64_t>(type.getShape().begin(),
+                                type.getShape().end())});
+    }
+    entries.push_back(std::move(entry));
+  }
+  return entries;
+}
+
+/// Keeps the backend from narrowing vectors to what it thinks the host likes.
+static void setVectorWidth(llvm::Module &module, int64_t bytes) {
+  std::string bits = std::to_string(bytes * 8);
+  for (llvm::Function &function : module) {
+    function.addFnAttr("prefer-vector-width", bits);
+    function.addFnAttr("min-legal-vector-width", bits);
+  }
+}
+
+FailureOr<std::unique_ptr<CompiledProgram>>
+CompiledProgram::compile(ModuleOp module, const CompilerOptions &options) {
+  static const bool initialized = [] {
+    llvm::InitializeNativeTarget();
+    llvm::InitializeNativeTargetAsmPrinter();
+    return true;
+  }();
+  (void)initialized;
+
+  PassManager pm(module.getContext());
+  buildCpuPipeline(pm, options);
+  if (failed(pm.run(module)))
+    return failure();
+  FailureOr<std::vector<polymoe::EntryPoint>> entries = takeEntries(module);
+  if (failed(entries))
+    return failure();
+
+  auto report = [&](llvm::Error error) {
+    module.emitError() << "machine code: " << toString(std::move(error));
+    return failure();
+  };
+  auto host = llvm::orc::JITTargetMachineBuilder::detectHost();
+  if (!host)
+    return report(host.takeError());
+  auto machine = host->createTargetMachine();
+  if (!machine)
+    return report(machine.takeError());
+  auto optimize =
+      makeOptimizingTransformer(options.optimizationLevel, 0, machine->get());
+  int64_t vectorBytes = options.vectorBytes ? options.vectorBytes : 64;
+  auto transform = [&](llvm::Module *llvmModule) {
+    setVectorWidth(*llvmModule, vectorBytes);
+    return optimize(llvmModule);
+  };
+  ExecutionEngineOptions engineOptions;
+  engineOptions.transformer = transform;
+  engineOptions.jitCodeGenOptLevel = llvm::CodeGenOptLevel::Default;
+  engineOptions.enableGDBNotificationListener = false;
+  engineOptions.enablePerfNotificationListener = false;
+  auto engine = ExecutionEngine::create(module, engineOptions,
+                                        std::move(*machine));
+  if (!engine)
+    return report(engine.takeError());
+  (*engine)->registerSymbols([](llvm::orc::MangleAndInterner interner) {
+    llvm::orc::SymbolMap symbols;
+#define MOE_SYMBOL(name)                                                       \
+  symbols[interner(#name)] = {llvm::orc::ExecutorAddr::fromPtr(&name),         \
+                              llvm::JITSymbolFlags::Exported};
+#include "moe/Runtime/Symbols.def"
+    return symbols;
+  });
+
+  std::unique_ptr<CompiledProgram> result(new CompiledProgram());
+  for (polymoe::EntryPoint &entry : *entries) {
+    auto address = (*engine)->lookup(entry.name);
+    if (!address)
+      return report(address.takeError());
+    entry.function = reinterpret_cast<MoeEntry>(*address);
+    result->description.entries.push_back(std::move(entry));
+  }
+  result->engine = std::move(*engine);
+  return result;
+}

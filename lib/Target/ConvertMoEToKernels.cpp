@@ -1,0 +1,253 @@
+//===-- ConvertMoEToKernels.cpp - tensors to kernel launches --------------===//
+//
+// Part of PolyMoE, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+//
+// Every op's result gets memory of its own and every op becomes launches that
+// write it: on this level SSA form already says that nothing is overwritten,
+// so no alias analysis is needed and no copies appear. Which memory may be
+// shared is decided afterwards, from lifetimes (moe-plan-arena).
+//
+//===----------------------------------------------------------------------===//
+
+#include "moe/Target/KernelLowering.h"
+#include "moe/Target/Passes.h"
+
+#include "mlir/Dialect/Arith/IR/Arith.h"
+#include "mlir/Dialect/MemRef/IR/MemRef.h"
+#include "llvm/ADT/MapVector.h"
+
+namespace mlir::moe {
+#define GEN_PASS_DEF_CONVERTMOETOKERNELS
+#include "moe/Target/Passes.h.inc"
+} // namespace mlir::moe
+
+using namespace mlir;
+using namespace mlir::moe;
+
+namespace {
+
+struct ConvertMoEToKernels
+    : impl::ConvertMoEToKernelsBase<ConvertMoEToKernels> {
+  using ConvertMoEToKernelsBase::ConvertMoEToKernelsBase;
+
+  void runOnOperation() override;
+
+private:
+  LogicalResult convertFunction(func::FuncOp function);
+  LogicalResult convertOp(Operation *op);
+  void convertCall(func::CallOp call);
+  void convertConstant(arith::ConstantOp constant);
+  /// The argument of the entry that is bound to `name`, added if needed.
+  Value boundArgument(BindingKind kind, FlatSymbolRefAttr name, Type type);
+  void copy(Operation *op, Value from, Value to);
+
+  LoweringTable table;
+  std::unique_ptr<KernelLowering> lowering;
+  /// The function being made, and the memory of its results.
+  func::FuncOp current;
+  SmallVector<Value> returnBuffers;
+  llvm::MapVector<std::pair<int, Attribute>, Value> bound;
+};
+
+/// B*S of the module's entry, from the first [B,S] input.
+FailureOr<int64_t> tokensOf(ModuleOp module) {
+  for (auto function : module.getOps<func::FuncOp>()) {
+    if (function.isPrivate())
+      continue;
+    for (Type type : function.getArgumentTypes())
+      if (auto tensor = dyn_cast<RankedTensorType>(type))
+        if (tensor.getRank() >= 2 && tensor.hasStaticShape())
+          return tensor.getDimSize(0) * tensor.getDimSize(1);
+  }
+  return module.emitError() << "expected an entry point with an argument of "
+                               "static shape [B, S, ...]";
+}
+
+} // namespace
+
+void ConvertMoEToKernels::copy(Operation *op, Value from, Value to) {
+  auto type = cast<MemRefType>(from.getType());
+  int64_t count = type.getNumElements();
+  constexpr int64_t perTile = 65536;
+  lowering->launch(
+      op,
+      {.label = "copy",
+       .tiles = llvm::divideCeil(count, perTile),
+       .arguments = {from, to},
+       .compute = Float32Type::get(type.getContext())},
+      [&](KernelBuilder &k) {
+        Value source = k.buffer(0, {count}), target = k.buffer(1, {count});
+        k.rowsOfTile(count, perTile, [&](Value i) {
+          Value element = memref::LoadOp::create(k, source, i);
+          memref::StoreOp::create(k, element, target, i);
+        });
+      });
+}
+
+Value ConvertMoEToKernels::boundArgument(BindingKind kind,
+                                         FlatSymbolRefAttr name, Type type) {
+  Value &argument = bound[{static_cast<int>(kind), name}];
+  if (!argument) {
+    unsigned index = current.getNumArguments();
+    auto binding = BindingAttr::get(&getContext(), kind, name.getAttr());
+    (void)current.insertArgument(
+        index, lowering->bufferType(type),
+        DictionaryAttr::get(&getContext(),
+                            NamedAttribute(StringAttr::get(&getContext(),
+                                                           "moe.binding"),
+                                           binding)),
+        current.getLoc());
+    argument = current.getArgument(index);
+  }
+  return argument;
+}
+
+void ConvertMoEToKernels::convertCall(func::CallOp call) {
+  SmallVector<Value> operands;
+  for (Value operand : call.getOperands())
+    operands.push_back(lowering->buffer(operand));
+  for (Value result : call.getResults())
+    operands.push_back(lowering->result(result));
+  func::CallOp::create(lowering->builder(), call.getLoc(), call.getCallee(),
+                       TypeRange(), operands);
+}
+
+void ConvertMoEToKernels::convertConstant(arith::ConstantOp constant) {
+  auto value = dyn_cast<DenseFPElementsAttr>(constant.getValue());
+  if (!value || !value.isSplat()) {
+    constant.emitOpError() << "expected a splat of floats";
+    return signalPassFailure();
+  }
+  Value buffer = lowering->result(constant);
+  int64_t count = value.getNumElements();
+  Type element = value.getElementType();
+  lowering->launch(
+      constant, {.label = "", .tiles = 1, .arguments = {buffer},
+                 .compute = element},
+      [&](KernelBuilder &k) {
+        Value target = k.buffer(0, {count});
+        Value fill = k.scalar(value.getSplatValue<APFloat>().convertToDouble());
+        k.loop(k.idx(0), k.idx(count), 1,
+               [&](Value i) { k.storeScalar(fill, target, i); });
+      });
+}
+
+LogicalResult ConvertMoEToKernels::convertOp(Operation *op) {
+  OpBuilder &builder = lowering->builder();
+  if (auto call = dyn_cast<func::CallOp>(op)) {
+    convertCall(call);
+  } else if (auto get = dyn_cast<GetParameterOp>(op)) {
+    lowering->bind(get, boundArgument(BindingKind::Parameter,
+                                      get.getNameAttr(), get.getType()));
+  } else if (auto update = dyn_cast<AccumulateGradientOp>(op)) {
+    Value gradient =
+        boundArgument(BindingKind::Gradient, update.getNameAttr(),
+                      update.getValue().getType());
+    Value value = lowering->buffer(update.getValue());
+    int64_t rows = rowsOf(update.getValue()), width = widthOf(update.getValue());
+    int64_t perTile = rowsPerTile(rows, width);
+    lowering->launch(
+        op, {.label = "", .tiles = llvm::divideCeil(rows, perTile),
+             .arguments = {gradient, value},
+             .compute = elementOf(update.getValue()),
+             // One kernel for every parameter of this shape.
+             .attributes = builder.getDictionaryAttr({})},
+        [&](KernelBuilder &k) {
+          Value sum = k.buffer(0, {rows, width});
+          Value term = k.buffer(1, {rows, width});
+          k.rowsOfTile(rows, perTile, [&](Value row) {
+            k.columns(width, [&](KernelBuilder::Lane lane) {
+              k.store(k.addf(k.load(sum, row, lane), k.load(term, row, lane)),
+                      sum, row, lane);
+            });
+          });
+        });
+  } else if (auto constant = dyn_cast<arith::ConstantOp>(op)) {
+    convertConstant(constant);
+  } else if (auto yield = dyn_cast<func::ReturnOp>(op)) {
+    for (auto [value, out] :
+         llvm::zip_equal(yield.getOperands(), returnBuffers))
+      if (lowering->buffer(value) != out)
+        copy(op, lowering->buffer(value), out);
+    func::ReturnOp::create(builder, op->getLoc());
+  } else if (const LoweringTable::Function *lower = table.find(op)) {
+    return (*lower)(op, *lowering);
+  } else {
+    return op->emitOpError() << "expected an op of the fused level";
+  }
+  return success();
+}
+
+LogicalResult ConvertMoEToKernels::convertFunction(func::FuncOp function) {
+  OpBuilder &builder = lowering->builder();
+  if (!function.getBody().hasOneBlock())
+    return function.emitOpError() << "expected a body of one block";
+
+  // Results become arguments: the caller owns all memory.
+  SmallVector<Type> types;
+  SmallVector<DictionaryAttr> attributes;
+  for (auto [i, type] : llvm::enumerate(function.getArgumentTypes())) {
+    types.push_back(lowering->bufferType(type));
+    attributes.push_back(function.getArgAttrDict(i));
+  }
+  for (auto [i, type] : llvm::enumerate(function.getResultTypes())) {
+    types.push_back(lowering->bufferType(type));
+    attributes.push_back(function.getResultAttrDict(i));
+  }
+  builder.setInsertionPoint(function);
+  current = func::FuncOp::create(builder, function.getLoc(),
+                                 function.getName(),
+                                 builder.getFunctionType(types, {}));
+  current.setVisibility(function.getVisibility());
+  for (auto [i, attribute] : llvm::enumerate(attributes))
+    if (attribute)
+      current.setArgAttrs(i, attribute);
+  Block *body = current.addEntryBlock();
+  builder.setInsertionPointToEnd(body);
+
+  bound.clear();
+  Block &old = function.getBody().front();
+  for (auto [from, to] : llvm::zip(old.getArguments(), body->getArguments()))
+    lowering->bind(from, to);
+  returnBuffers.assign(body->args_begin() + old.getNumArguments(),
+                       body->args_end());
+  // A result that an op of this function makes is made in place; one that is
+  // an argument, or returned twice, is copied at the end.
+  llvm::SmallPtrSet<Value, 8> placed;
+  for (auto [value, out] :
+       llvm::zip_equal(old.getTerminator()->getOperands(), returnBuffers))
+    if (value.getDefiningOp() &&
+        !isa<GetParameterOp, CacheUpdateOp>(value.getDefiningOp()) &&
+        placed.insert(value).second)
+      lowering->bind(value, out);
+
+  for (Operation &op : old)
+    if (failed(convertOp(&op)))
+      return failure();
+  function.erase();
+  return success();
+}
+
+void ConvertMoEToKernels::runOnOperation() {
+  ModuleOp module = getOperation();
+  FailureOr<int64_t> tokens = tokensOf(module);
+  if (failed(tokens))
+    return signalPassFailure();
+  TargetDescription target{.vectorBytes = vectorBytes};
+  lowering = std::make_unique<KernelLowering>(module, *tokens, target);
+  table = LoweringTable();
+  addMatmulLowerings(table);
+  addRoutedMatmulLowerings(table);
+  addAttentionLowerings(table);
+  addRowLowerings(table);
+  addRoutingLowerings(table);
+  addLossLowerings(table);
+
+  for (auto function :
+       llvm::make_early_inc_range(module.getOps<func::FuncOp>()))
+    if (!function->hasAttr("moe.kernel") && failed(convertFunction(function)))
+      return signalPassFailure();
+}

@@ -1,0 +1,357 @@
+//===-- KernelBuilder.cpp - writes the body of a CPU kernel ---------------===//
+//
+// Part of PolyMoE, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "moe/Target/KernelBuilder.h"
+
+#include "moe/Dialect/MoE.h"
+
+#include "mlir/Conversion/LLVMCommon/MemRefBuilder.h"
+#include "mlir/Dialect/Arith/IR/Arith.h"
+#include "mlir/Dialect/Math/IR/Math.h"
+#include "mlir/Dialect/MemRef/IR/MemRef.h"
+#include "mlir/Dialect/SCF/IR/SCF.h"
+#include "mlir/Dialect/Vector/IR/VectorOps.h"
+
+using namespace mlir;
+using namespace mlir::moe;
+
+KernelBuilder::KernelBuilder(func::FuncOp kernel, ArrayRef<Type> argTypes,
+                             Type computeType, const TargetDescription &target,
+                             const LLVMTypeConverter &typeConverter)
+    : ImplicitLocOpBuilder(kernel.getLoc(), kernel.getContext()),
+      kernel(kernel), argTypes(argTypes), computeType(computeType),
+      numLanes(target.vectorBytes * 8 / computeType.getIntOrFloatBitWidth()),
+      targetDescription(target), typeConverter(typeConverter) {
+  Block *entry = kernel.addEntryBlock();
+  setInsertionPointToStart(entry);
+  auto end = func::ReturnOp::create(*this);
+  setInsertionPoint(end);
+  tileIndex =
+      arith::IndexCastOp::create(*this, getIndexType(), entry->getArgument(0));
+  arguments = entry->getArgument(1);
+}
+
+//===----------------------------------------------------------------------===//
+// Arguments
+//===----------------------------------------------------------------------===//
+
+Value KernelBuilder::pointer(unsigned i) {
+  auto type = LLVM::LLVMPointerType::get(getContext());
+  Value slot =
+      LLVM::GEPOp::create(*this, type, type, arguments,
+                          ArrayRef<LLVM::GEPArg>{static_cast<int32_t>(i)});
+  return LLVM::LoadOp::create(*this, type, slot);
+}
+
+Value KernelBuilder::asBuffer(Value pointer, MemRefType type) {
+  Value descriptor = MemRefDescriptor::fromStaticShape(
+      *this, getLoc(), typeConverter, type, pointer);
+  return UnrealizedConversionCastOp::create(*this, type, descriptor)
+      .getResult(0);
+}
+
+Value KernelBuilder::buffer(unsigned i, ArrayRef<int64_t> shape) {
+  auto type = cast<MemRefType>(argTypes[i]);
+  if (!shape.empty())
+    type = MemRefType::get(shape, type.getElementType());
+  return asBuffer(pointer(i), type);
+}
+
+Value KernelBuilder::integer(unsigned i) {
+  Value value =
+      LLVM::PtrToIntOp::create(*this, getI64Type(), pointer(i));
+  return arith::IndexCastOp::create(*this, getIndexType(), value);
+}
+
+Value KernelBuilder::tableEntry(unsigned i, Value index, MemRefType type) {
+  auto pointerType = LLVM::LLVMPointerType::get(getContext());
+  Value position = arith::IndexCastOp::create(*this, getI64Type(), index);
+  Value slot = LLVM::GEPOp::create(*this, pointerType, pointerType, pointer(i),
+                                   ArrayRef<LLVM::GEPArg>{position});
+  return asBuffer(LLVM::LoadOp::create(*this, pointerType, slot), type);
+}
+
+//===----------------------------------------------------------------------===//
+// Indices
+//===----------------------------------------------------------------------===//
+
+Value KernelBuilder::idx(int64_t value) {
+  return arith::ConstantIndexOp::create(*this, value);
+}
+Value KernelBuilder::add(Value a, Value b) {
+  return createOrFold<arith::AddIOp>(a, b);
+}
+Value KernelBuilder::sub(Value a, Value b) {
+  return createOrFold<arith::SubIOp>(a, b);
+}
+Value KernelBuilder::mul(Value a, Value b) {
+  return createOrFold<arith::MulIOp>(a, b);
+}
+Value KernelBuilder::div(Value a, Value b) {
+  return createOrFold<arith::DivUIOp>(a, b);
+}
+Value KernelBuilder::rem(Value a, Value b) {
+  return createOrFold<arith::RemUIOp>(a, b);
+}
+Value KernelBuilder::min(Value a, Value b) {
+  return createOrFold<arith::MinSIOp>(a, b);
+}
+Value KernelBuilder::less(Value a, Value b) {
+  return createOrFold<arith::CmpIOp>(arith::CmpIPredicate::slt, a, b);
+}
+Value KernelBuilder::loadIndex(Value buffer, ValueRange indices) {
+  Value value = memref::LoadOp::create(*this, buffer, indices);
+  return arith::IndexCastOp::create(*this, getIndexType(), value);
+}
+
+//===----------------------------------------------------------------------===//
+// Loops
+//===----------------------------------------------------------------------===//
+
+SmallVector<Value>
+KernelBuilder::loop(Value lo, Value hi, int64_t step, ValueRange carried,
+                    function_ref<SmallVector<Value>(Value, ValueRange)> body) {
+  auto forOp = scf::ForOp::create(*this, lo, hi, idx(step), carried);
+  {
+    InsertionGuard guard(*this);
+    if (carried.empty())
+      setInsertionPoint(forOp.getBody()->getTerminator());
+    else
+      setInsertionPointToStart(forOp.getBody());
+    SmallVector<Value> next =
+        body(forOp.getInductionVar(), forOp.getRegionIterArgs());
+    if (!carried.empty())
+      scf::YieldOp::create(*this, next);
+  }
+  return SmallVector<Value>(forOp.getResults());
+}
+
+void KernelBuilder::loop(Value lo, Value hi, int64_t step,
+                         function_ref<void(Value)> body) {
+  loop(lo, hi, step, ValueRange(), [&](Value i, ValueRange) {
+    body(i);
+    return SmallVector<Value>();
+  });
+}
+
+void KernelBuilder::ifThen(Value condition, function_ref<void()> body) {
+  auto ifOp = scf::IfOp::create(*this, condition, /*withElseRegion=*/false);
+  InsertionGuard guard(*this);
+  setInsertionPointToStart(ifOp.thenBlock());
+  body();
+}
+
+void KernelBuilder::rowsOfTile(int64_t rows, int64_t rowsPerTile,
+                               function_ref<void(Value)> body) {
+  Value first = mul(tile(), idx(rowsPerTile));
+  Value last = min(add(first, idx(rowsPerTile)), idx(rows));
+  loop(first, last, 1, body);
+}
+
+SmallVector<Value> KernelBuilder::columns(
+    int64_t width, ValueRange carried,
+    function_ref<SmallVector<Value>(Lane, ValueRange)> body) {
+  int64_t full = width / lanes() * lanes();
+  SmallVector<Value> values(carried);
+  if (full > 0)
+    values = loop(idx(0), idx(full), lanes(), values,
+                  [&](Value column, ValueRange current) {
+                    return body({column, Value()}, current);
+                  });
+  if (full == width)
+    return values;
+  auto maskType = VectorType::get({lanes()}, getI1Type());
+  Value mask = vector::CreateMaskOp::create(*this, maskType,
+                                            ValueRange{idx(width - full)});
+  return body({idx(full), mask}, values);
+}
+
+void KernelBuilder::columns(int64_t width, function_ref<void(Lane)> body) {
+  columns(width, ValueRange(), [&](Lane lane, ValueRange) {
+    body(lane);
+    return SmallVector<Value>();
+  });
+}
+
+//===----------------------------------------------------------------------===//
+// Vectors and scalars
+//===----------------------------------------------------------------------===//
+
+VectorType KernelBuilder::vectorType() const {
+  return VectorType::get({numLanes}, computeType);
+}
+
+Value KernelBuilder::widen(Value value) {
+  Type element = getElementTypeOrSelf(value.getType());
+  if (element == computeType)
+    return value;
+  Type target = computeType;
+  if (auto vector = dyn_cast<VectorType>(value.getType()))
+    target = vector.clone(computeType);
+  if (element.getIntOrFloatBitWidth() < computeType.getIntOrFloatBitWidth())
+    return arith::ExtFOp::create(*this, target, value);
+  return arith::TruncFOp::create(*this, target, value);
+}
+
+Value KernelBuilder::roundTo(Value value, Type elementType) {
+  if (elementType == computeType)
+    return value;
+  Type target = elementType;
+  if (auto vector = dyn_cast<VectorType>(value.getType()))
+    target = vector.clone(elementType);
+  return widen(arith::TruncFOp::create(*this, target, value));
+}
+
+Value KernelBuilder::load(Value buffer, ValueRange indices, Lane lane) {
+  Type element = cast<MemRefType>(buffer.getType()).getElementType();
+  auto type = VectorType::get({lanes()}, element);
+  SmallVector<Value> position(indices);
+  position.push_back(lane.column);
+  if (!lane.mask)
+    return widen(vector::LoadOp::create(*this, type, buffer, position));
+  Value zero = arith::ConstantOp::create(*this, getZeroAttr(type));
+  return widen(vector::MaskedLoadOp::create(*this, type, buffer, position,
+                                            lane.mask, zero));
+}
+
+/// Rounds (or widens, where the buffer is wider) to `element`.
+static Value convertTo(OpBuilder &b, Location loc, Value value, Type element) {
+  Type current = getElementTypeOrSelf(value.getType());
+  if (current == element)
+    return value;
+  Type target = element;
+  if (auto vector = dyn_cast<VectorType>(value.getType()))
+    target = vector.clone(element);
+  if (current.getIntOrFloatBitWidth() > element.getIntOrFloatBitWidth())
+    return arith::TruncFOp::create(b, loc, target, value);
+  return arith::ExtFOp::create(b, loc, target, value);
+}
+
+void KernelBuilder::store(Value vector, Value buffer, ValueRange indices,
+                          Lane lane) {
+  Type element = cast<MemRefType>(buffer.getType()).getElementType();
+  Value value = convertTo(*this, getLoc(), vector, element);
+  SmallVector<Value> position(indices);
+  position.push_back(lane.column);
+  if (lane.mask)
+    vector::MaskedStoreOp::create(*this, buffer, position, lane.mask, value);
+  else
+    vector::StoreOp::create(*this, value, buffer, position);
+}
+
+Value KernelBuilder::loadScalar(Value buffer, ValueRange indices) {
+  return widen(memref::LoadOp::create(*this, buffer, indices));
+}
+
+void KernelBuilder::storeScalar(Value scalar, Value buffer,
+                                ValueRange indices) {
+  Type element = cast<MemRefType>(buffer.getType()).getElementType();
+  memref::StoreOp::create(*this, convertTo(*this, getLoc(), scalar, element),
+                          buffer, indices);
+}
+
+Value KernelBuilder::scalar(double value) {
+  return arith::ConstantOp::create(*this, getFloatAttr(computeType, value));
+}
+Value KernelBuilder::splat(double value) {
+  return arith::ConstantOp::create(
+      *this,
+      DenseElementsAttr::get(vectorType(), getFloatAttr(computeType, value)));
+}
+Value KernelBuilder::broadcast(Value scalar) {
+  return vector::BroadcastOp::create(*this, vectorType(), scalar);
+}
+Value KernelBuilder::addf(Value a, Value b) {
+  return arith::AddFOp::create(*this, a, b);
+}
+Value KernelBuilder::subf(Value a, Value b) {
+  return arith::SubFOp::create(*this, a, b);
+}
+Value KernelBuilder::mulf(Value a, Value b) {
+  return arith::MulFOp::create(*this, a, b);
+}
+Value KernelBuilder::divf(Value a, Value b) {
+  return arith::DivFOp::create(*this, a, b);
+}
+Value KernelBuilder::maxf(Value a, Value b) {
+  return arith::MaximumFOp::create(*this, a, b);
+}
+Value KernelBuilder::fma(Value a, Value b, Value c) {
+  return math::FmaOp::create(*this, a, b, c);
+}
+
+/// Halves the vector until one element is left.
+static Value reducePairwise(KernelBuilder &k, Value vector,
+                            function_ref<Value(Value, Value)> combine) {
+  int64_t lanes = cast<VectorType>(vector.getType()).getDimSize(0);
+  while (lanes > 1) {
+    lanes /= 2;
+    Value low = vector::ExtractStridedSliceOp::create(
+        k, vector, ArrayRef<int64_t>{0}, ArrayRef<int64_t>{lanes},
+        ArrayRef<int64_t>{1});
+    Value high = vector::ExtractStridedSliceOp::create(
+        k, vector, ArrayRef<int64_t>{lanes}, ArrayRef<int64_t>{lanes},
+        ArrayRef<int64_t>{1});
+    vector = combine(low, high);
+  }
+  return vector::ExtractOp::create(k, vector, ArrayRef<int64_t>{0});
+}
+
+Value KernelBuilder::sum(Value vector) {
+  return reducePairwise(*this, vector,
+                        [&](Value a, Value b) { return addf(a, b); });
+}
+Value KernelBuilder::maximum(Value vector) {
+  return reducePairwise(*this, vector,
+                        [&](Value a, Value b) { return maxf(a, b); });
+}
+Value KernelBuilder::inverseRms(Value x, Value row, int64_t width,
+                                double epsilon) {
+  Value squares =
+      columns(width, splat(0.0), [&](Lane lane, ValueRange acc) {
+        Value v = load(x, row, lane);
+        return SmallVector<Value>{fma(v, v, acc[0])};
+      })[0];
+  Value mean = divf(sum(squares), scalar(width));
+  Value root = math::SqrtOp::create(*this, addf(mean, scalar(epsilon)));
+  return divf(scalar(1.0), root);
+}
+Value KernelBuilder::toFloat(Value index) {
+  Value integer = arith::IndexCastOp::create(*this, getI64Type(), index);
+  return arith::SIToFPOp::create(*this, computeType, integer);
+}
+
+Value KernelBuilder::scratch(ArrayRef<int64_t> shape, Type elementType) {
+  InsertionGuard guard(*this);
+  setInsertionPointToStart(&kernel.getBody().front());
+  return memref::AllocaOp::create(*this, MemRefType::get(shape, elementType),
+                                  getI64IntegerAttr(64));
+}
+
+//===----------------------------------------------------------------------===//
+// The register tile
+//===----------------------------------------------------------------------===//
+
+SmallVector<Value> KernelBuilder::registerTile(
+    int64_t rows, int64_t vectors, Value lo, Value hi,
+    function_ref<Value(Value, int64_t)> a,
+    function_ref<Value(Value, int64_t)> b, ValueRange init) {
+  SmallVector<Value> start(init);
+  if (start.empty())
+    start.assign(rows * vectors, splat(0.0));
+  return loop(lo, hi, 1, start, [&](Value k, ValueRange acc) {
+    SmallVector<Value> columns, next(acc);
+    for (int64_t j = 0; j < vectors; ++j)
+      columns.push_back(b(k, j));
+    for (int64_t i = 0; i < rows; ++i) {
+      Value row = broadcast(a(k, i));
+      for (int64_t j = 0; j < vectors; ++j)
+        next[i * vectors + j] = fma(row, columns[j], acc[i * vectors + j]);
+    }
+    return next;
+  });
+}

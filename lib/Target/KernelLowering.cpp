@@ -1,0 +1,126 @@
+//===-- KernelLowering.cpp - ops to kernel launches -----------------------===//
+//
+// Part of PolyMoE, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "moe/Target/KernelLowering.h"
+
+#include "mlir/Dialect/Arith/IR/Arith.h"
+#include "mlir/Dialect/MemRef/IR/MemRef.h"
+
+using namespace mlir;
+using namespace mlir::moe;
+
+int64_t mlir::moe::rowsOf(Value tensor) {
+  ArrayRef<int64_t> shape =
+      cast<RankedTensorType>(tensor.getType()).getShape();
+  return ShapedType::getNumElements(shape.drop_back());
+}
+
+int64_t mlir::moe::widthOf(Value tensor) {
+  return cast<RankedTensorType>(tensor.getType()).getShape().back();
+}
+
+Type mlir::moe::elementOf(Value tensor) {
+  return cast<RankedTensorType>(tensor.getType()).getElementType();
+}
+
+Type mlir::moe::computeTypeOf(Value tensor) {
+  return preciseType(elementOf(tensor));
+}
+
+int64_t mlir::moe::rowsPerTile(int64_t rows, int64_t width) {
+  // A launch of a tile costs well under a microsecond; 16k elements take a few.
+  // The choice depends on shapes only, so partial sums have one order.
+  return std::clamp<int64_t>(16384 / std::max<int64_t>(width, 1), 1,
+                             std::max<int64_t>(rows, 1));
+}
+
+const LoweringTable::Function *LoweringTable::find(Operation *op) const {
+  auto it = functions.find(op->getName().getStringRef());
+  return it == functions.end() ? nullptr : &it->second;
+}
+
+KernelLowering::KernelLowering(ModuleOp module, int64_t tokens,
+                               const TargetDescription &target)
+    : module(module), numTokens(tokens), targetDescription(target),
+      typeConverter(module.getContext()), opBuilder(module.getContext()) {}
+
+MemRefType KernelLowering::bufferType(Type type) const {
+  if (auto routes = dyn_cast<RoutesType>(type)) {
+    // Row order, its inverse, and where each expert's rows begin.
+    int64_t rows = numTokens * routes.getTopK();
+    return MemRefType::get({2 * rows + routes.getExperts() + 1},
+                           IntegerType::get(type.getContext(), 32));
+  }
+  auto tensor = cast<RankedTensorType>(type);
+  return MemRefType::get(tensor.getShape(), tensor.getElementType());
+}
+
+Value KernelLowering::buffer(Value value) { return buffers.lookup(value); }
+
+Value KernelLowering::result(Value value) {
+  if (Value existing = buffers.lookupOrNull(value))
+    return existing;
+  Value fresh = memref::AllocOp::create(opBuilder, value.getLoc(),
+                                        bufferType(value.getType()));
+  buffers.map(value, fresh);
+  return fresh;
+}
+
+Value KernelLowering::temporary(ArrayRef<int64_t> shape, Type elementType) {
+  return memref::AllocOp::create(opBuilder, opBuilder.getUnknownLoc(),
+                                 MemRefType::get(shape, elementType));
+}
+
+Value KernelLowering::table(ValueRange values) {
+  SmallVector<Value> entries;
+  for (Value value : values)
+    entries.push_back(buffer(value));
+  return PointerTableOp::create(opBuilder, opBuilder.getUnknownLoc(),
+                                TableType::get(opBuilder.getContext()),
+                                entries);
+}
+
+Value KernelLowering::constant(int64_t value) {
+  return arith::ConstantOp::create(opBuilder, opBuilder.getUnknownLoc(),
+                                   opBuilder.getI64IntegerAttr(value));
+}
+
+void KernelLowering::launch(Operation *op, const Launch &launch,
+                            function_ref<void(KernelBuilder &)> body) {
+  SmallVector<Type> types(ValueRange(launch.arguments).getTypes());
+  std::string name = op->getName().stripDialect().str();
+  if (!launch.label.empty())
+    name += "_" + launch.label.str();
+
+  std::string identity = name;
+  llvm::raw_string_ostream stream(identity);
+  stream << (launch.attributes ? launch.attributes : op->getAttrDictionary())
+         << launch.compute;
+  llvm::interleaveComma(types, stream);
+  llvm::interleaveComma(launch.key, stream);
+
+  auto [it, isNew] = kernels.try_emplace(identity);
+  if (isNew) {
+    unsigned number = kernelCounts[name]++;
+    std::string symbol = name + "_" + std::to_string(number);
+    OpBuilder::InsertionGuard guard(opBuilder);
+    opBuilder.setInsertionPointToEnd(module.getBody());
+    auto pointer = LLVM::LLVMPointerType::get(opBuilder.getContext());
+    auto kernel = func::FuncOp::create(
+        opBuilder, op->getLoc(), symbol,
+        opBuilder.getFunctionType({opBuilder.getI64Type(), pointer}, {}));
+    kernel.setPrivate();
+    kernel->setAttr("moe.kernel", opBuilder.getUnitAttr());
+    it->second = FlatSymbolRefAttr::get(kernel);
+    KernelBuilder kernelBuilder(kernel, types, launch.compute,
+                                targetDescription, typeConverter);
+    body(kernelBuilder);
+  }
+  DispatchOp::create(opBuilder, op->getLoc(), it->second,
+                     opBuilder.getI64IntegerAttr(launch.tiles),
+                     launch.arguments);
+}

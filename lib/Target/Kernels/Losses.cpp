@@ -1,0 +1,13 @@
+//===-- Losses.cpp - losses and their gradients ---===//
+//
+// Part of PolyMoE, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "moe/Target/KernelLowering.h"
+
+using namespace mlir;
+using namespace mlir::moe;
+
+void mlir::moe::addLossLowerings(LoweringTable &table) {}

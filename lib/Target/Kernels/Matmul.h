@@ -1,0 +1,100 @@
+//===-- Matmul.h - the schedule of every matrix product ---------*- C++ -*-===//
+//
+// Part of PolyMoE, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+//
+// One schedule, described once: blocks of rows are copied into scratch memory
+// (gathered by index and widened there), columns come in panels as wide as a
+// vector, and a register tile sums over the whole inner dimension in ascending
+// order before its epilogue sees the sums. A sum is one chain of fused
+// multiply-adds whatever the tile, which is what makes a row's result
+// independent of the other rows, of the batch and of the number of threads.
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef MOE_TARGET_KERNELS_MATMUL_H
+#define MOE_TARGET_KERNELS_MATMUL_H
+
+#include "moe/Target/KernelLowering.h"
+
+namespace mlir::moe {
+
+/// How a product of `rows` x `columns` is cut into tiles. Depends on shapes
+/// and on the target only.
+struct MatmulTiling {
+  MatmulTiling(int64_t rows, int64_t columns, int64_t lanes,
+               const TargetDescription &target, int64_t vectors = 2);
+
+  int64_t blockRows;    ///< rows copied to scratch memory at a time
+  int64_t tileRows;     ///< rows of a register tile
+  int64_t vectors;      ///< vectors of columns of a register tile
+  int64_t groupWidth;   ///< columns of a register tile
+  int64_t groups;       ///< register tiles across all columns
+  int64_t splits;       ///< tiles that share the columns of a block of rows
+  int64_t groupsPerSplit;
+
+  int64_t rowBlocks(int64_t rows) const {
+    return llvm::divideCeil(rows, blockRows);
+  }
+};
+
+/// A block of rows of the left operand: rows `first` to `first + count`, of
+/// expert `expert` where rows are grouped.
+struct RowBlock {
+  Value first;
+  Value count;
+  Value expert;
+};
+
+/// The block of rows `index` of `rows` dense rows.
+RowBlock denseRowBlock(KernelBuilder &k, Value index, int64_t rows,
+                       int64_t blockRows);
+
+/// The block of rows `index` of rows grouped by expert, whose offsets are
+/// `routes[2 * rows + e]`; `count` is 0 for a block that no expert has.
+RowBlock routedRowBlock(KernelBuilder &k, Value index, Value routes,
+                        int64_t rows, Value experts, int64_t blockRows);
+
+/// Copies `count` rows into scratch memory [blockRows, width], widened; row i
+/// is `source(i)` (a row number of `from`), the rest of the block is zero.
+/// `columnOffset` is the first column taken.
+Value packRows(KernelBuilder &k, Value from, const RowBlock &block,
+               int64_t blockRows, int64_t width,
+               function_ref<Value(Value)> source, int64_t columnOffset = 0);
+
+/// The columns of a register tile: `group` counts register tiles across, and
+/// there is one lane for each vector, masked where columns may be missing.
+struct TileColumns {
+  Value group;
+  SmallVector<KernelBuilder::Lane> lanes;
+};
+
+/// For every register tile of the tile's columns and rows: `sums` gives the
+/// accumulators of the tile that begins at row `row` of the block; `epilogue`
+/// gets them row by row, for rows that exist. There are `width` columns.
+void forEachRegisterTile(
+    KernelBuilder &k, const MatmulTiling &tiling, int64_t width,
+    const RowBlock &block, Value split,
+    function_ref<SmallVector<Value>(Value row, const TileColumns &)> sums,
+    function_ref<void(Value row, const TileColumns &, ValueRange sums)>
+        epilogue);
+
+/// The epilogue that stores row `row` of the block to the same row of `to`.
+void storeSums(KernelBuilder &k, ValueRange sums, Value to, Value row,
+               const TileColumns &columns);
+
+/// Packs `weight` [n, k] into panels [ceil(n / lanes), k, lanes], zero beyond
+/// n, so that a register tile reads the columns of `x weight^T` as vectors.
+Value packTransposed(KernelLowering &lowering, Operation *op, Value weight,
+                     Type compute);
+/// The shape of such panels.
+SmallVector<int64_t> panelShape(int64_t n, int64_t k, int64_t lanes);
+
+/// Lanes of a vector of `compute`.
+int64_t lanesOf(const TargetDescription &target, Type compute);
+
+} // namespace mlir::moe
+
+#endif // MOE_TARGET_KERNELS_MATMUL_H

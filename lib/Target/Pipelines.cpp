@@ -1,0 +1,84 @@
+//===-- Pipelines.cpp - from the fused level to LLVM ----------------------===//
+//
+// Part of PolyMoE, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "moe/Target/Compiler.h"
+#include "moe/Target/Passes.h"
+
+#include "mlir/Conversion/ArithToLLVM/ArithToLLVM.h"
+#include "mlir/Conversion/ControlFlowToLLVM/ControlFlowToLLVM.h"
+#include "mlir/Conversion/FuncToLLVM/ConvertFuncToLLVMPass.h"
+#include "mlir/Conversion/IndexToLLVM/IndexToLLVM.h"
+#include "mlir/Conversion/MathToLLVM/MathToLLVM.h"
+#include "mlir/Conversion/MathToLibm/MathToLibm.h"
+#include "mlir/Conversion/MemRefToLLVM/MemRefToLLVM.h"
+#include "mlir/Conversion/ReconcileUnrealizedCasts/ReconcileUnrealizedCasts.h"
+#include "mlir/Conversion/SCFToControlFlow/SCFToControlFlow.h"
+#include "mlir/Conversion/VectorToLLVM/ConvertVectorToLLVMPass.h"
+#include "mlir/Dialect/MemRef/Transforms/Passes.h"
+#include "mlir/Pass/PassManager.h"
+#include "mlir/Pass/PassRegistry.h"
+#include "mlir/Transforms/Passes.h"
+#include "llvm/TargetParser/Host.h"
+
+using namespace mlir;
+using namespace mlir::moe;
+
+/// Bytes of the widest vector register of the host.
+static int64_t hostVectorBytes() {
+  llvm::StringMap<bool> features = llvm::sys::getHostCPUFeatures();
+  if (features.lookup("avx512f"))
+    return 64;
+  return features.lookup("avx2") ? 32 : 16;
+}
+
+void mlir::moe::buildCpuPipeline(OpPassManager &pm,
+                                 const CompilerOptions &options) {
+  // Kernels on memrefs, launched from straight-line programs.
+  pm.addPass(createConvertMoEToKernels(ConvertMoEToKernelsOptions{
+      options.vectorBytes ? options.vectorBytes : hostVectorBytes()}));
+  // No memory is allocated any more.
+  pm.addPass(createPlanArena());
+  // The runtime's ABI is all that is left of the dialect.
+  pm.addPass(createConvertMoEToLLVM());
+  pm.addPass(createCanonicalizerPass());
+  pm.addPass(createCSEPass());
+  pm.addPass(createLoopInvariantCodeMotionPass());
+  // Vector mathematics is arithmetic, scalar mathematics is libm.
+  pm.addPass(createExpandMath());
+  // The LLVM dialect.
+  pm.addPass(createSCFToControlFlowPass());
+  pm.addPass(createConvertVectorToLLVMPass());
+  pm.addPass(createConvertMathToLLVMPass());
+  pm.addPass(createConvertMathToLibmPass());
+  pm.addPass(memref::createExpandStridedMetadataPass());
+  pm.addPass(createFinalizeMemRefToLLVMConversionPass());
+  pm.addPass(createConvertFuncToLLVMPass(
+      ConvertFuncToLLVMPassOptions{/*useBarePtrCallConv=*/true}));
+  pm.addPass(createArithToLLVMConversionPass());
+  pm.addPass(createConvertControlFlowToLLVMPass());
+  pm.addPass(createConvertIndexToLLVMPass());
+  pm.addPass(createReconcileUnrealizedCastsPass());
+}
+
+namespace {
+struct CpuPipelineOptions : PassPipelineOptions<CpuPipelineOptions> {
+  Option<int64_t> vectorBytes{
+      *this, "vector-bytes",
+      llvm::cl::desc("bytes of a vector register, 0 for the host's widest"),
+      llvm::cl::init(0)};
+};
+} // namespace
+
+void mlir::moe::registerTargetPipelines() {
+  PassPipelineRegistration<CpuPipelineOptions>(
+      "moe-cpu-pipeline", "from the fused level to the LLVM dialect",
+      [](OpPassManager &pm, const CpuPipelineOptions &options) {
+        CompilerOptions compilerOptions;
+        compilerOptions.vectorBytes = options.vectorBytes;
+        buildCpuPipeline(pm, compilerOptions);
+      });
+}

@@ -1,0 +1,169 @@
+//===-- PlanArena.cpp - one arena for all buffers of a function -----------===//
+//
+// Part of PolyMoE, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+//
+// Bodies are straight-line code, so the life of a buffer is an interval of
+// instructions. Offsets are given greedily, largest buffer first, each at the
+// lowest place that is free during its whole life.
+//
+//===----------------------------------------------------------------------===//
+
+#include "moe/Dialect/MoE.h"
+#include "moe/Target/Passes.h"
+
+#include "mlir/Dialect/Arith/IR/Arith.h"
+#include "mlir/Dialect/MemRef/IR/MemRef.h"
+#include "llvm/ADT/DenseMap.h"
+
+namespace mlir::moe {
+#define GEN_PASS_DEF_PLANARENA
+#include "moe/Target/Passes.h.inc"
+} // namespace mlir::moe
+
+using namespace mlir;
+using namespace mlir::moe;
+
+namespace {
+
+/// A cache line, and the width of the widest vector.
+constexpr int64_t alignment = 64;
+
+struct Lifetime {
+  memref::AllocOp alloc;
+  int64_t size;
+  int64_t first, last;
+  int64_t offset = -1;
+};
+
+struct PlanArena : impl::PlanArenaBase<PlanArena> {
+  using PlanArenaBase::PlanArenaBase;
+
+  void runOnOperation() override;
+
+private:
+  void plan(func::FuncOp function, SymbolTable &symbols);
+
+  llvm::DenseMap<Operation *, int64_t> arenaBytes;
+};
+
+int64_t sizeInBytes(MemRefType type) {
+  int64_t bits = type.getElementTypeBitWidth() * type.getNumElements();
+  return llvm::alignTo(std::max<int64_t>(llvm::divideCeil(bits, 8), 1),
+                       alignment);
+}
+
+/// The last instruction that reads `value`, through tables and views too.
+int64_t lastUse(Value value, const llvm::DenseMap<Operation *, int64_t> &order) {
+  int64_t last = 0;
+  for (Operation *user : value.getUsers()) {
+    last = std::max(last, order.lookup(user));
+    for (Value result : user->getResults())
+      last = std::max(last, lastUse(result, order));
+  }
+  return last;
+}
+
+/// Gives offsets; returns the size of the arena.
+int64_t assignOffsets(MutableArrayRef<Lifetime> lifetimes) {
+  SmallVector<Lifetime *> order;
+  for (Lifetime &lifetime : lifetimes)
+    order.push_back(&lifetime);
+  llvm::stable_sort(order, [](const Lifetime *a, const Lifetime *b) {
+    return a->size > b->size;
+  });
+  int64_t total = 0;
+  SmallVector<Lifetime *> placed;
+  for (Lifetime *lifetime : order) {
+    SmallVector<std::pair<int64_t, int64_t>> taken;
+    for (Lifetime *other : placed)
+      if (other->first <= lifetime->last && lifetime->first <= other->last)
+        taken.push_back({other->offset, other->offset + other->size});
+    llvm::sort(taken);
+    int64_t offset = 0;
+    for (auto [begin, end] : taken) {
+      if (offset + lifetime->size <= begin)
+        break;
+      offset = std::max(offset, end);
+    }
+    lifetime->offset = offset;
+    total = std::max(total, offset + lifetime->size);
+    placed.push_back(lifetime);
+  }
+  return total;
+}
+
+} // namespace
+
+void PlanArena::plan(func::FuncOp function, SymbolTable &symbols) {
+  if (function->hasAttr("moe.kernel") || arenaBytes.contains(function))
+    return;
+  Block &block = function.getBody().front();
+  OpBuilder builder(function);
+  Type byte = builder.getI8Type();
+
+  // A callee's arena is one more buffer, alive during the call.
+  SmallVector<func::CallOp> calls(block.getOps<func::CallOp>());
+  for (func::CallOp call : calls) {
+    auto callee = symbols.lookup<func::FuncOp>(call.getCallee());
+    plan(callee, symbols);
+    if (int64_t bytes = arenaBytes[callee]) {
+      builder.setInsertionPoint(call);
+      Value arena = memref::AllocOp::create(builder, call.getLoc(),
+                                            MemRefType::get({bytes}, byte));
+      call.getOperandsMutable().append(arena);
+    }
+  }
+
+  llvm::DenseMap<Operation *, int64_t> order;
+  for (auto [i, op] : llvm::enumerate(block))
+    order[&op] = i;
+  SmallVector<Lifetime> lifetimes;
+  int64_t naive = 0;
+  for (auto alloc : block.getOps<memref::AllocOp>()) {
+    // Memory is taken where it is first used, not where it is named.
+    int64_t first = std::numeric_limits<int64_t>::max();
+    for (Operation *user : alloc->getUsers())
+      first = std::min(first, order.lookup(user));
+    int64_t last = lastUse(alloc.getResult(), order);
+    lifetimes.push_back({alloc, sizeInBytes(alloc.getType()), first, last});
+    naive += lifetimes.back().size;
+  }
+  int64_t bytes = assignOffsets(lifetimes);
+  arenaBytes[function] = bytes;
+  if (bytes > static_cast<int64_t>(numBytes)) {
+    numBytes = bytes;
+    numNaive = naive;
+  }
+  if (bytes == 0)
+    return;
+
+  DictionaryAttr attributes;
+  if (!function.isPrivate())
+    attributes = builder.getDictionaryAttr(builder.getNamedAttr(
+        "moe.binding", BindingAttr::get(&getContext(), BindingKind::Arena,
+                                        builder.getStringAttr("arena"))));
+  unsigned index = function.getNumArguments();
+  (void)function.insertArgument(index, MemRefType::get({bytes}, byte),
+                                attributes, function.getLoc());
+  Value arena = function.getArgument(index);
+  for (Lifetime &lifetime : lifetimes) {
+    builder.setInsertionPoint(lifetime.alloc);
+    Location loc = lifetime.alloc.getLoc();
+    Value offset =
+        arith::ConstantIndexOp::create(builder, loc, lifetime.offset);
+    Value view = memref::ViewOp::create(
+        builder, loc, lifetime.alloc.getType(), arena, offset, ValueRange());
+    lifetime.alloc.replaceAllUsesWith(view);
+    lifetime.alloc.erase();
+  }
+}
+
+void PlanArena::runOnOperation() {
+  SymbolTable symbols(getOperation());
+  arenaBytes.clear();
+  for (auto function : getOperation().getOps<func::FuncOp>())
+    plan(function, symbols);
+}
