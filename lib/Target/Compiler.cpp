@@ -55,8 +55,7 @@ takeEntries(ModuleOp module) {
     entry.name = function.getName().str();
     for (size_t i = 0; i < bindings.size(); i += 2) {
       auto binding = dyn_cast<BindingAttr>(bindings[i]);
-      auto type =
-          cast<MemRefType>(cast<TypeAttr>(bindings[i + 1]).getValue());
+      auto type = cast<MemRefType>(cast<TypeAttr>(bindings[i + 1]).getValue());
       if (!binding)
         return function.emitError()
                << "expected every argument of an entry point to have a "
@@ -121,8 +120,8 @@ CompiledProgram::compile(ModuleOp module, const CompilerOptions &options) {
   engineOptions.jitCodeGenOptLevel = llvm::CodeGenOptLevel::Default;
   engineOptions.enableGDBNotificationListener = false;
   engineOptions.enablePerfNotificationListener = false;
-  auto engine = ExecutionEngine::create(module, engineOptions,
-                                        std::move(*machine));
+  auto engine =
+      ExecutionEngine::create(module, engineOptions, std::move(*machine));
   if (!engine)
     return report(engine.takeError());
   (*engine)->registerSymbols([](llvm::orc::MangleAndInterner interner) {

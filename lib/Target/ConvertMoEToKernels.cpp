@@ -16,7 +16,10 @@
 #include "moe/Target/Passes.h"
 
 #include "mlir/Dialect/Arith/IR/Arith.h"
+#include "mlir/Dialect/Math/IR/Math.h"
 #include "mlir/Dialect/MemRef/IR/MemRef.h"
+#include "mlir/Dialect/SCF/IR/SCF.h"
+#include "mlir/Dialect/Vector/IR/VectorOps.h"
 #include "llvm/ADT/MapVector.h"
 
 namespace mlir::moe {
@@ -29,27 +32,35 @@ using namespace mlir::moe;
 
 namespace {
 
-struct ConvertMoEToKernels
-    : impl::ConvertMoEToKernelsBase<ConvertMoEToKernels> {
-  using ConvertMoEToKernelsBase::ConvertMoEToKernelsBase;
+/// Converts the functions of one module.
+class Converter {
+public:
+  Converter(ModuleOp module, int64_t tokens, const TargetDescription &target);
 
-  void runOnOperation() override;
+  LogicalResult convertFunction(func::FuncOp function);
 
 private:
-  LogicalResult convertFunction(func::FuncOp function);
   LogicalResult convertOp(Operation *op);
   void convertCall(func::CallOp call);
-  void convertConstant(arith::ConstantOp constant);
+  LogicalResult convertConstant(arith::ConstantOp constant);
+  void convertAccumulation(AccumulateGradientOp update);
   /// The argument of the entry that is bound to `name`, added if needed.
   Value boundArgument(BindingKind kind, FlatSymbolRefAttr name, Type type);
   void copy(Operation *op, Value from, Value to);
 
+  KernelLowering lowering;
   LoweringTable table;
-  std::unique_ptr<KernelLowering> lowering;
   /// The function being made, and the memory of its results.
   func::FuncOp current;
   SmallVector<Value> returnBuffers;
   llvm::MapVector<std::pair<int, Attribute>, Value> bound;
+};
+
+struct ConvertMoEToKernels
+    : moe::impl::ConvertMoEToKernelsBase<ConvertMoEToKernels> {
+  using ConvertMoEToKernelsBase::ConvertMoEToKernelsBase;
+
+  void runOnOperation() override;
 };
 
 /// B*S of the module's entry, from the first [B,S] input.
@@ -68,121 +79,125 @@ FailureOr<int64_t> tokensOf(ModuleOp module) {
 
 } // namespace
 
-void ConvertMoEToKernels::copy(Operation *op, Value from, Value to) {
+void Converter::copy(Operation *op, Value from, Value to) {
   auto type = cast<MemRefType>(from.getType());
   int64_t count = type.getNumElements();
   constexpr int64_t perTile = 65536;
-  lowering->launch(
-      op,
-      {.label = "copy",
-       .tiles = llvm::divideCeil(count, perTile),
-       .arguments = {from, to},
-       .compute = Float32Type::get(type.getContext())},
-      [&](KernelBuilder &k) {
-        Value source = k.buffer(0, {count}), target = k.buffer(1, {count});
-        k.rowsOfTile(count, perTile, [&](Value i) {
-          Value element = memref::LoadOp::create(k, source, i);
-          memref::StoreOp::create(k, element, target, i);
-        });
-      });
+  lowering.launch(op,
+                  {.label = "copy",
+                   .tiles = llvm::divideCeilSigned(count, perTile),
+                   .arguments = {from, to},
+                   .compute = Float32Type::get(type.getContext())},
+                  [&](KernelBuilder &k) {
+                    Value source = k.buffer(0, {count}),
+                          target = k.buffer(1, {count});
+                    k.rowsOfTile(count, perTile, [&](Value i) {
+                      Value element = memref::LoadOp::create(k, source, i);
+                      memref::StoreOp::create(k, element, target, i);
+                    });
+                  });
 }
 
-Value ConvertMoEToKernels::boundArgument(BindingKind kind,
-                                         FlatSymbolRefAttr name, Type type) {
+Value Converter::boundArgument(BindingKind kind, FlatSymbolRefAttr name,
+                               Type type) {
+  MLIRContext *context = type.getContext();
   Value &argument = bound[{static_cast<int>(kind), name}];
   if (!argument) {
     unsigned index = current.getNumArguments();
-    auto binding = BindingAttr::get(&getContext(), kind, name.getAttr());
+    auto binding = BindingAttr::get(context, kind, name.getAttr());
     (void)current.insertArgument(
-        index, lowering->bufferType(type),
-        DictionaryAttr::get(&getContext(),
-                            NamedAttribute(StringAttr::get(&getContext(),
-                                                           "moe.binding"),
-                                           binding)),
+        index, lowering.bufferType(type),
+        DictionaryAttr::get(
+            context,
+            NamedAttribute(StringAttr::get(context, "moe.binding"), binding)),
         current.getLoc());
     argument = current.getArgument(index);
   }
   return argument;
 }
 
-void ConvertMoEToKernels::convertCall(func::CallOp call) {
+void Converter::convertCall(func::CallOp call) {
   SmallVector<Value> operands;
   for (Value operand : call.getOperands())
-    operands.push_back(lowering->buffer(operand));
+    operands.push_back(lowering.buffer(operand));
   for (Value result : call.getResults())
-    operands.push_back(lowering->result(result));
-  func::CallOp::create(lowering->builder(), call.getLoc(), call.getCallee(),
+    operands.push_back(lowering.result(result));
+  func::CallOp::create(lowering.builder(), call.getLoc(), call.getCallee(),
                        TypeRange(), operands);
 }
 
-void ConvertMoEToKernels::convertConstant(arith::ConstantOp constant) {
+LogicalResult Converter::convertConstant(arith::ConstantOp constant) {
   auto value = dyn_cast<DenseFPElementsAttr>(constant.getValue());
-  if (!value || !value.isSplat()) {
-    constant.emitOpError() << "expected a splat of floats";
-    return signalPassFailure();
-  }
-  Value buffer = lowering->result(constant);
+  if (!value || !value.isSplat())
+    return constant.emitOpError() << "expected a splat of floats";
+  Value buffer = lowering.result(constant);
   int64_t count = value.getNumElements();
   Type element = value.getElementType();
-  lowering->launch(
-      constant, {.label = "", .tiles = 1, .arguments = {buffer},
-                 .compute = element},
+  lowering.launch(
+      constant,
+      {.label = "", .tiles = 1, .arguments = {buffer}, .compute = element},
       [&](KernelBuilder &k) {
         Value target = k.buffer(0, {count});
         Value fill = k.scalar(value.getSplatValue<APFloat>().convertToDouble());
         k.loop(k.idx(0), k.idx(count), 1,
                [&](Value i) { k.storeScalar(fill, target, i); });
       });
+  return success();
 }
 
-LogicalResult ConvertMoEToKernels::convertOp(Operation *op) {
-  OpBuilder &builder = lowering->builder();
+void Converter::convertAccumulation(AccumulateGradientOp update) {
+  Value gradient = boundArgument(BindingKind::Gradient, update.getNameAttr(),
+                                 update.getValue().getType());
+  Value value = lowering.buffer(update.getValue());
+  int64_t rows = rowsOf(update.getValue()), width = widthOf(update.getValue());
+  int64_t perTile = rowsPerTile(rows, width);
+  lowering.launch(
+      update,
+      {.label = "",
+       .tiles = llvm::divideCeilSigned(rows, perTile),
+       .arguments = {gradient, value},
+       .compute = elementOf(update.getValue()),
+       // One kernel for every parameter of this shape.
+       .attributes = lowering.builder().getDictionaryAttr({})},
+      [&](KernelBuilder &k) {
+        Value sum = k.buffer(0, {rows, width});
+        Value term = k.buffer(1, {rows, width});
+        k.rowsOfTile(rows, perTile, [&](Value row) {
+          k.columns(width, [&](KernelBuilder::Lane lane) {
+            k.store(k.addf(k.load(sum, row, lane), k.load(term, row, lane)),
+                    sum, row, lane);
+          });
+        });
+      });
+}
+
+LogicalResult Converter::convertOp(Operation *op) {
+  OpBuilder &builder = lowering.builder();
   if (auto call = dyn_cast<func::CallOp>(op)) {
     convertCall(call);
   } else if (auto get = dyn_cast<GetParameterOp>(op)) {
-    lowering->bind(get, boundArgument(BindingKind::Parameter,
-                                      get.getNameAttr(), get.getType()));
+    lowering.bind(get, boundArgument(BindingKind::Parameter, get.getNameAttr(),
+                                     get.getType()));
   } else if (auto update = dyn_cast<AccumulateGradientOp>(op)) {
-    Value gradient =
-        boundArgument(BindingKind::Gradient, update.getNameAttr(),
-                      update.getValue().getType());
-    Value value = lowering->buffer(update.getValue());
-    int64_t rows = rowsOf(update.getValue()), width = widthOf(update.getValue());
-    int64_t perTile = rowsPerTile(rows, width);
-    lowering->launch(
-        op, {.label = "", .tiles = llvm::divideCeil(rows, perTile),
-             .arguments = {gradient, value},
-             .compute = elementOf(update.getValue()),
-             // One kernel for every parameter of this shape.
-             .attributes = builder.getDictionaryAttr({})},
-        [&](KernelBuilder &k) {
-          Value sum = k.buffer(0, {rows, width});
-          Value term = k.buffer(1, {rows, width});
-          k.rowsOfTile(rows, perTile, [&](Value row) {
-            k.columns(width, [&](KernelBuilder::Lane lane) {
-              k.store(k.addf(k.load(sum, row, lane), k.load(term, row, lane)),
-                      sum, row, lane);
-            });
-          });
-        });
+    convertAccumulation(update);
   } else if (auto constant = dyn_cast<arith::ConstantOp>(op)) {
-    convertConstant(constant);
+    return convertConstant(constant);
   } else if (auto yield = dyn_cast<func::ReturnOp>(op)) {
     for (auto [value, out] :
          llvm::zip_equal(yield.getOperands(), returnBuffers))
-      if (lowering->buffer(value) != out)
-        copy(op, lowering->buffer(value), out);
+      if (lowering.buffer(value) != out)
+        copy(op, lowering.buffer(value), out);
     func::ReturnOp::create(builder, op->getLoc());
   } else if (const LoweringTable::Function *lower = table.find(op)) {
-    return (*lower)(op, *lowering);
+    return (*lower)(op, lowering);
   } else {
     return op->emitOpError() << "expected an op of the fused level";
   }
   return success();
 }
 
-LogicalResult ConvertMoEToKernels::convertFunction(func::FuncOp function) {
-  OpBuilder &builder = lowering->builder();
+LogicalResult Converter::convertFunction(func::FuncOp function) {
+  OpBuilder &builder = lowering.builder();
   if (!function.getBody().hasOneBlock())
     return function.emitOpError() << "expected a body of one block";
 
@@ -190,16 +205,15 @@ LogicalResult ConvertMoEToKernels::convertFunction(func::FuncOp function) {
   SmallVector<Type> types;
   SmallVector<DictionaryAttr> attributes;
   for (auto [i, type] : llvm::enumerate(function.getArgumentTypes())) {
-    types.push_back(lowering->bufferType(type));
+    types.push_back(lowering.bufferType(type));
     attributes.push_back(function.getArgAttrDict(i));
   }
   for (auto [i, type] : llvm::enumerate(function.getResultTypes())) {
-    types.push_back(lowering->bufferType(type));
+    types.push_back(lowering.bufferType(type));
     attributes.push_back(function.getResultAttrDict(i));
   }
   builder.setInsertionPoint(function);
-  current = func::FuncOp::create(builder, function.getLoc(),
-                                 function.getName(),
+  current = func::FuncOp::create(builder, function.getLoc(), function.getName(),
                                  builder.getFunctionType(types, {}));
   current.setVisibility(function.getVisibility());
   for (auto [i, attribute] : llvm::enumerate(attributes))
@@ -211,7 +225,7 @@ LogicalResult ConvertMoEToKernels::convertFunction(func::FuncOp function) {
   bound.clear();
   Block &old = function.getBody().front();
   for (auto [from, to] : llvm::zip(old.getArguments(), body->getArguments()))
-    lowering->bind(from, to);
+    lowering.bind(from, to);
   returnBuffers.assign(body->args_begin() + old.getNumArguments(),
                        body->args_end());
   // A result that an op of this function makes is made in place; one that is
@@ -222,7 +236,7 @@ LogicalResult ConvertMoEToKernels::convertFunction(func::FuncOp function) {
     if (value.getDefiningOp() &&
         !isa<GetParameterOp, CacheUpdateOp>(value.getDefiningOp()) &&
         placed.insert(value).second)
-      lowering->bind(value, out);
+      lowering.bind(value, out);
 
   for (Operation &op : old)
     if (failed(convertOp(&op)))
@@ -231,23 +245,26 @@ LogicalResult ConvertMoEToKernels::convertFunction(func::FuncOp function) {
   return success();
 }
 
-void ConvertMoEToKernels::runOnOperation() {
-  ModuleOp module = getOperation();
-  FailureOr<int64_t> tokens = tokensOf(module);
-  if (failed(tokens))
-    return signalPassFailure();
-  TargetDescription target{.vectorBytes = vectorBytes};
-  lowering = std::make_unique<KernelLowering>(module, *tokens, target);
-  table = LoweringTable();
+Converter::Converter(ModuleOp module, int64_t tokens,
+                     const TargetDescription &target)
+    : lowering(module, tokens, target) {
   addMatmulLowerings(table);
   addRoutedMatmulLowerings(table);
   addAttentionLowerings(table);
   addRowLowerings(table);
   addRoutingLowerings(table);
   addLossLowerings(table);
+}
 
-  for (auto function :
-       llvm::make_early_inc_range(module.getOps<func::FuncOp>()))
-    if (!function->hasAttr("moe.kernel") && failed(convertFunction(function)))
+void ConvertMoEToKernels::runOnOperation() {
+  ModuleOp module = getOperation();
+  FailureOr<int64_t> tokens = tokensOf(module);
+  if (failed(tokens))
+    return signalPassFailure();
+  Converter converter(module, *tokens,
+                      TargetDescription{.vectorBytes = vectorBytes});
+  SmallVector<func::FuncOp> functions(module.getOps<func::FuncOp>());
+  for (func::FuncOp function : functions)
+    if (failed(converter.convertFunction(function)))
       return signalPassFailure();
 }

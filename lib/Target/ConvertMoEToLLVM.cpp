@@ -9,6 +9,7 @@
 #include "moe/Target/Passes.h"
 
 #include "mlir/Conversion/LLVMCommon/MemRefBuilder.h"
+#include "mlir/Conversion/LLVMCommon/TypeConverter.h"
 #include "mlir/Dialect/Arith/IR/Arith.h"
 #include "mlir/Dialect/LLVMIR/LLVMDialect.h"
 #include "mlir/Dialect/MemRef/IR/MemRef.h"
@@ -23,7 +24,7 @@ using namespace mlir::moe;
 
 namespace {
 
-struct ConvertMoEToLLVM : impl::ConvertMoEToLLVMBase<ConvertMoEToLLVM> {
+struct ConvertMoEToLLVM : moe::impl::ConvertMoEToLLVMBase<ConvertMoEToLLVM> {
   using ConvertMoEToLLVMBase::ConvertMoEToLLVMBase;
 
   void runOnOperation() override;
@@ -46,8 +47,8 @@ constexpr StringLiteral parallelFor = "moeParallelFor";
 Value addressOf(OpBuilder &builder, Location loc, Value buffer) {
   Value index =
       memref::ExtractAlignedPointerAsIndexOp::create(builder, loc, buffer);
-  Value integer = arith::IndexCastOp::create(builder, loc,
-                                             builder.getI64Type(), index);
+  Value integer =
+      arith::IndexCastOp::create(builder, loc, builder.getI64Type(), index);
   return LLVM::IntToPtrOp::create(
       builder, loc, LLVM::LLVMPointerType::get(builder.getContext()), integer);
 }
@@ -76,10 +77,8 @@ void ConvertMoEToLLVM::addContext(func::FuncOp function) {
   (void)function.insertArgument(0, pointer, {}, function.getLoc());
   Value context = function.getArgument(0);
   function.walk([&](func::CallOp call) {
-    call.getOperandsMutable().assign(
-        llvm::to_vector(llvm::concat<Value>(
-            SmallVector<Value>{context},
-            SmallVector<Value>(call.getOperands()))));
+    call.getOperandsMutable().assign(llvm::to_vector(llvm::concat<Value>(
+        SmallVector<Value>{context}, SmallVector<Value>(call.getOperands()))));
   });
 }
 
@@ -113,15 +112,15 @@ void ConvertMoEToLLVM::lowerDispatch(OpBuilder &builder, DispatchOp dispatch,
   for (Value argument : dispatch.getArguments()) {
     if (isa<MemRefType>(argument.getType()))
       arguments.push_back(addressOf(builder, loc, argument));
-    else if (auto cast =
-                 argument.getDefiningOp<UnrealizedConversionCastOp>())
+    else if (auto cast = argument.getDefiningOp<UnrealizedConversionCastOp>())
       arguments.push_back(cast.getOperand(0));
     else
       arguments.push_back(
           LLVM::IntToPtrOp::create(builder, loc, pointer, argument));
   }
   Value array = pointerArray(builder, loc, arguments);
-  auto kernelType = builder.getFunctionType({builder.getI64Type(), pointer}, {});
+  auto kernelType =
+      builder.getFunctionType({builder.getI64Type(), pointer}, {});
   Value kernel = func::ConstantOp::create(builder, loc, kernelType,
                                           dispatch.getKernelAttr());
   Value address =
@@ -140,8 +139,8 @@ void ConvertMoEToLLVM::lowerBody(func::FuncOp function) {
   function.walk([&](PointerTableOp table) {
     builder.setInsertionPoint(table);
     Value array = lowerTable(builder, table);
-    auto cast = UnrealizedConversionCastOp::create(
-        builder, table.getLoc(), table.getType(), array);
+    auto cast = UnrealizedConversionCastOp::create(builder, table.getLoc(),
+                                                   table.getType(), array);
     table.replaceAllUsesWith(cast);
     table.erase();
   });

@@ -22,16 +22,17 @@ using namespace mlir;
 using namespace mlir::moe;
 
 namespace {
-struct ExpandMath : impl::ExpandMathBase<ExpandMath> {
+struct ExpandMath : moe::impl::ExpandMathBase<ExpandMath> {
   using ExpandMathBase::ExpandMathBase;
 
   void runOnOperation() override {
     RewritePatternSet patterns(&getContext());
-    static const llvm::StringSet<> expanded = {"math.exp", "math.log",
-                                               "math.tanh", "math.erf"};
+    static const StringLiteral expanded[] = {"math.exp", "math.log",
+                                             "math.tanh", "math.erf"};
     populateMathPolynomialApproximationPatterns(
         patterns,
-        [](StringRef name) { return expanded.contains(name); });
+        [](StringRef name) { return llvm::is_contained(expanded, name); },
+        /*enableAvx2=*/false);
     if (failed(applyPatternsGreedily(getOperation(), std::move(patterns))))
       signalPassFailure();
   }

@@ -62,8 +62,7 @@ Value KernelBuilder::buffer(unsigned i, ArrayRef<int64_t> shape) {
 }
 
 Value KernelBuilder::integer(unsigned i) {
-  Value value =
-      LLVM::PtrToIntOp::create(*this, getI64Type(), pointer(i));
+  Value value = LLVM::PtrToIntOp::create(*this, getI64Type(), pointer(i));
   return arith::IndexCastOp::create(*this, getIndexType(), value);
 }
 
@@ -311,11 +310,10 @@ Value KernelBuilder::maximum(Value vector) {
 }
 Value KernelBuilder::inverseRms(Value x, Value row, int64_t width,
                                 double epsilon) {
-  Value squares =
-      columns(width, splat(0.0), [&](Lane lane, ValueRange acc) {
-        Value v = load(x, row, lane);
-        return SmallVector<Value>{fma(v, v, acc[0])};
-      })[0];
+  Value squares = columns(width, splat(0.0), [&](Lane lane, ValueRange acc) {
+    Value v = load(x, row, lane);
+    return SmallVector<Value>{fma(v, v, acc[0])};
+  })[0];
   Value mean = divf(sum(squares), scalar(width));
   Value root = math::SqrtOp::create(*this, addf(mean, scalar(epsilon)));
   return divf(scalar(1.0), root);
@@ -336,10 +334,11 @@ Value KernelBuilder::scratch(ArrayRef<int64_t> shape, Type elementType) {
 // The register tile
 //===----------------------------------------------------------------------===//
 
-SmallVector<Value> KernelBuilder::registerTile(
-    int64_t rows, int64_t vectors, Value lo, Value hi,
-    function_ref<Value(Value, int64_t)> a,
-    function_ref<Value(Value, int64_t)> b, ValueRange init) {
+SmallVector<Value>
+KernelBuilder::registerTile(int64_t rows, int64_t vectors, Value lo, Value hi,
+                            function_ref<Value(Value, int64_t)> a,
+                            function_ref<Value(Value, int64_t)> b,
+                            ValueRange init) {
   SmallVector<Value> start(init);
   if (start.empty())
     start.assign(rows * vectors, splat(0.0));

@@ -14,8 +14,7 @@ using namespace mlir;
 using namespace mlir::moe;
 
 int64_t mlir::moe::rowsOf(Value tensor) {
-  ArrayRef<int64_t> shape =
-      cast<RankedTensorType>(tensor.getType()).getShape();
+  ArrayRef<int64_t> shape = cast<RankedTensorType>(tensor.getType()).getShape();
   return ShapedType::getNumElements(shape.drop_back());
 }
 

@@ -38,7 +38,7 @@ struct Lifetime {
   int64_t offset = -1;
 };
 
-struct PlanArena : impl::PlanArenaBase<PlanArena> {
+struct PlanArena : moe::impl::PlanArenaBase<PlanArena> {
   using PlanArenaBase::PlanArenaBase;
 
   void runOnOperation() override;
@@ -51,12 +51,13 @@ private:
 
 int64_t sizeInBytes(MemRefType type) {
   int64_t bits = type.getElementTypeBitWidth() * type.getNumElements();
-  return llvm::alignTo(std::max<int64_t>(llvm::divideCeil(bits, 8), 1),
+  return llvm::alignTo(std::max<int64_t>(llvm::divideCeilSigned(bits, 8), 1),
                        alignment);
 }
 
 /// The last instruction that reads `value`, through tables and views too.
-int64_t lastUse(Value value, const llvm::DenseMap<Operation *, int64_t> &order) {
+int64_t lastUse(Value value,
+                const llvm::DenseMap<Operation *, int64_t> &order) {
   int64_t last = 0;
   for (Operation *user : value.getUsers()) {
     last = std::max(last, order.lookup(user));
@@ -71,8 +72,8 @@ int64_t assignOffsets(MutableArrayRef<Lifetime> lifetimes) {
   SmallVector<Lifetime *> order;
   for (Lifetime &lifetime : lifetimes)
     order.push_back(&lifetime);
-  llvm::stable_sort(order, [](const Lifetime *a, const Lifetime *b) {
-    return a->size > b->size;
+  llvm::sort(order, [](const Lifetime *a, const Lifetime *b) {
+    return std::pair(-a->size, a) < std::pair(-b->size, b);
   });
   int64_t total = 0;
   SmallVector<Lifetime *> placed;
@@ -154,8 +155,8 @@ void PlanArena::plan(func::FuncOp function, SymbolTable &symbols) {
     Location loc = lifetime.alloc.getLoc();
     Value offset =
         arith::ConstantIndexOp::create(builder, loc, lifetime.offset);
-    Value view = memref::ViewOp::create(
-        builder, loc, lifetime.alloc.getType(), arena, offset, ValueRange());
+    Value view = memref::ViewOp::create(builder, loc, lifetime.alloc.getType(),
+                                        arena, offset, ValueRange());
     lifetime.alloc.replaceAllUsesWith(view);
     lifetime.alloc.erase();
   }

@@ -43,8 +43,8 @@ class CompiledProgram {
 public:
   ~CompiledProgram();
 
-  /// Compiles `module`, which is at the fused level (and is consumed: it ends in
-  /// the LLVM dialect). Errors are emitted as diagnostics of the module.
+  /// Compiles `module`, which is at the fused level (and is consumed: it ends
+  /// in the LLVM dialect). Errors are emitted as diagnostics of the module.
   static FailureOr<std::unique_ptr<CompiledProgram>>
   compile(ModuleOp module, const CompilerOptions &options = {});
 

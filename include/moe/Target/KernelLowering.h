@@ -109,10 +109,10 @@ public:
 
   template <typename OpT>
   void add(LogicalResult (*lower)(OpT, KernelLowering &)) {
-    functions[OpT::getOperationName()] =
-        [lower](Operation *op, KernelLowering &lowering) {
-          return lower(cast<OpT>(op), lowering);
-        };
+    functions[OpT::getOperationName()] = [lower](Operation *op,
+                                                 KernelLowering &lowering) {
+      return lower(cast<OpT>(op), lowering);
+    };
   }
   /// The lowering of `op`, or null.
   const Function *find(Operation *op) const;

@@ -28,15 +28,17 @@ MatmulTiling::MatmulTiling(int64_t rows, int64_t columns, int64_t lanes,
     : vectors(vectors) {
   tileRows = std::min(target.tileRows(), rows);
   // Four register tiles share a panel of columns while it is in the cache.
-  blockRows = std::min(4 * tileRows, llvm::divideCeil(rows, tileRows) * tileRows);
+  blockRows =
+      std::min(4 * tileRows, llvm::divideCeilSigned(rows, tileRows) * tileRows);
   groupWidth = vectors * lanes;
-  groups = llvm::divideCeil(columns, groupWidth);
+  groups = llvm::divideCeilSigned(columns, groupWidth);
   // Enough tiles for any number of threads, few enough to reuse packed rows.
   constexpr int64_t wantedTiles = 16;
   int64_t blocks = rowBlocks(rows);
-  splits = std::clamp<int64_t>(llvm::divideCeil(wantedTiles, blocks), 1, groups);
-  groupsPerSplit = llvm::divideCeil(groups, splits);
-  splits = llvm::divideCeil(groups, groupsPerSplit);
+  splits = std::clamp<int64_t>(llvm::divideCeilSigned(wantedTiles, blocks), 1,
+                               groups);
+  groupsPerSplit = llvm::divideCeilSigned(groups, splits);
+  splits = llvm::divideCeilSigned(groups, groupsPerSplit);
 }
 
 RowBlock mlir::moe::denseRowBlock(KernelBuilder &k, Value index, int64_t rows,
@@ -57,22 +59,20 @@ RowBlock mlir::moe::routedRowBlock(KernelBuilder &k, Value index, Value routes,
         Value position = k.add(e, k.idx(2 * rows));
         Value begin = k.loadIndex(routes, position);
         Value end = k.loadIndex(routes, k.add(position, k.idx(1)));
-        Value blocks =
-            k.div(k.add(k.sub(end, begin), k.idx(blockRows - 1)),
-                  k.idx(blockRows));
+        Value blocks = k.div(k.add(k.sub(end, begin), k.idx(blockRows - 1)),
+                             k.idx(blockRows));
         Value blocksAfter = k.add(blocksBefore, blocks);
-        Value inside = arith::CmpIOp::create(
-            k, arith::CmpIPredicate::sge, index, blocksBefore);
+        Value inside = arith::CmpIOp::create(k, arith::CmpIPredicate::sge,
+                                             index, blocksBefore);
         inside = arith::AndIOp::create(k, inside, k.less(index, blocksAfter));
-        Value first = k.add(
-            begin, k.mul(k.sub(index, blocksBefore), k.idx(blockRows)));
+        Value first =
+            k.add(begin, k.mul(k.sub(index, blocksBefore), k.idx(blockRows)));
         Value count = k.min(k.sub(end, first), k.idx(blockRows));
         auto select = [&](Value a, Value b) -> Value {
           return arith::SelectOp::create(k, inside, a, b);
         };
         return SmallVector<Value>{blocksAfter, select(first, state[1]),
-                                  select(count, state[2]),
-                                  select(e, state[3])};
+                                  select(count, state[2]), select(e, state[3])};
       });
   return {found[1], found[2], found[3]};
 }
@@ -108,8 +108,8 @@ static TileColumns tileColumns(KernelBuilder &k, const MatmulTiling &tiling,
     KernelBuilder::Lane lane{k.add(first, k.idx(j * k.lanes())), Value()};
     if (width % tiling.groupWidth != 0) {
       // A panel beyond the last column has nothing left.
-      Value left = arith::MaxSIOp::create(
-          k, k.sub(k.idx(width), lane.column), k.idx(0));
+      Value left =
+          arith::MaxSIOp::create(k, k.sub(k.idx(width), lane.column), k.idx(0));
       auto maskType = VectorType::get({k.lanes()}, k.getI1Type());
       lane.mask = vector::CreateMaskOp::create(k, maskType, ValueRange{left});
     }
@@ -153,7 +153,7 @@ void mlir::moe::storeSums(KernelBuilder &k, ValueRange sums, Value to,
 SmallVector<int64_t> mlir::moe::panelShape(int64_t n, int64_t k,
                                            int64_t lanes) {
   // An even number, since a register tile reads two panels.
-  int64_t panels = llvm::alignTo(llvm::divideCeil(n, lanes), 2);
+  int64_t panels = llvm::alignTo(llvm::divideCeilSigned(n, lanes), 2);
   return {panels, k, lanes};
 }
 
@@ -173,8 +173,8 @@ Value mlir::moe::packTransposed(KernelLowering &lowering, Operation *op,
        .attributes = lowering.builder().getDictionaryAttr({})},
       [&](KernelBuilder &k) {
         Value from = k.buffer(0), to = k.buffer(1);
-        Value zero = arith::ConstantOp::create(
-            k, k.getZeroAttr(type.getElementType()));
+        Value zero =
+            arith::ConstantOp::create(k, k.getZeroAttr(type.getElementType()));
         k.loop(k.idx(0), k.idx(lanes), 1, [&](Value lane) {
           Value row = k.add(k.mul(k.tile(), k.idx(lanes)), lane);
           auto branch = scf::IfOp::create(k, k.less(row, k.idx(n)),
@@ -225,8 +225,8 @@ static LogicalResult lowerProduct(Operation *op, Value input, Value weight,
         Value y = k.buffer(2, {rows, n});
         Value b = bias ? k.buffer(3, {n}) : Value();
         Value splits = k.idx(tiling.splits);
-        RowBlock block = denseRowBlock(k, k.div(k.tile(), splits), rows,
-                                       tiling.blockRows);
+        RowBlock block =
+            denseRowBlock(k, k.div(k.tile(), splits), rows, tiling.blockRows);
         Value packed = packRows(k, x, block, tiling.blockRows, inner,
                                 [&](Value i) { return k.add(block.first, i); });
         forEachRegisterTile(
@@ -285,8 +285,8 @@ static LogicalResult lowerInputGrad(LinearInputGradOp op,
         Value dy = k.buffer(0, {rows, inner}), w = k.buffer(1);
         Value dx = k.buffer(2, {rows, columns});
         Value splits = k.idx(tiling.splits);
-        RowBlock block = denseRowBlock(k, k.div(k.tile(), splits), rows,
-                                       tiling.blockRows);
+        RowBlock block =
+            denseRowBlock(k, k.div(k.tile(), splits), rows, tiling.blockRows);
         Value packed = packRows(k, dy, block, tiling.blockRows, inner,
                                 [&](Value i) { return k.add(block.first, i); });
         forEachRegisterTile(
@@ -297,7 +297,9 @@ static LogicalResult lowerInputGrad(LinearInputGradOp op,
                   [&](Value kk, int64_t i) {
                     return k.loadScalar(packed, {k.add(row, k.idx(i)), kk});
                   },
-                  [&](Value kk, int64_t j) { return k.load(w, kk, tile.lanes[j]); });
+                  [&](Value kk, int64_t j) {
+                    return k.load(w, kk, tile.lanes[j]);
+                  });
             },
             [&](Value row, const TileColumns &tile, ValueRange sums) {
               storeSums(k, sums, dx, k.add(block.first, row), tile);
@@ -318,7 +320,8 @@ static LogicalResult lowerWeightGrad(LinearWeightGradOp op,
       op,
       {.label = "",
        .tiles = tiling.rowBlocks(n) * tiling.splits,
-       .arguments = {lowering.buffer(op.getDy()), lowering.buffer(op.getInput()),
+       .arguments = {lowering.buffer(op.getDy()),
+                     lowering.buffer(op.getInput()),
                      lowering.result(op.getDweight())},
        .compute = compute},
       [&](KernelBuilder &k) {
@@ -340,7 +343,9 @@ static LogicalResult lowerWeightGrad(LinearWeightGradOp op,
                   [&](Value t, int64_t i) {
                     return k.loadScalar(dy, {t, sources[i]});
                   },
-                  [&](Value t, int64_t j) { return k.load(x, t, tile.lanes[j]); });
+                  [&](Value t, int64_t j) {
+                    return k.load(x, t, tile.lanes[j]);
+                  });
             },
             [&](Value row, const TileColumns &tile, ValueRange sums) {
               storeSums(k, sums, dw, k.add(block.first, row), tile);

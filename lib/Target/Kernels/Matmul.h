@@ -27,16 +27,16 @@ struct MatmulTiling {
   MatmulTiling(int64_t rows, int64_t columns, int64_t lanes,
                const TargetDescription &target, int64_t vectors = 2);
 
-  int64_t blockRows;    ///< rows copied to scratch memory at a time
-  int64_t tileRows;     ///< rows of a register tile
-  int64_t vectors;      ///< vectors of columns of a register tile
-  int64_t groupWidth;   ///< columns of a register tile
-  int64_t groups;       ///< register tiles across all columns
-  int64_t splits;       ///< tiles that share the columns of a block of rows
+  int64_t blockRows;  ///< rows copied to scratch memory at a time
+  int64_t tileRows;   ///< rows of a register tile
+  int64_t vectors;    ///< vectors of columns of a register tile
+  int64_t groupWidth; ///< columns of a register tile
+  int64_t groups;     ///< register tiles across all columns
+  int64_t splits;     ///< tiles that share the columns of a block of rows
   int64_t groupsPerSplit;
 
   int64_t rowBlocks(int64_t rows) const {
-    return llvm::divideCeil(rows, blockRows);
+    return llvm::divideCeilSigned(rows, blockRows);
   }
 };
 

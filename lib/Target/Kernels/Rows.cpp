@@ -17,11 +17,11 @@ static LogicalResult lowerAdd(AddOp op, KernelLowering &lowering) {
   int64_t count = type.getNumElements();
   // The shape does not matter, only the number of elements.
   constexpr int64_t width = 4096;
-  int64_t rows = llvm::divideCeil(count, width);
+  int64_t rows = llvm::divideCeilSigned(count, width);
   lowering.launch(
       op,
       {.label = "",
-       .tiles = llvm::divideCeil(rows, 4),
+       .tiles = llvm::divideCeilSigned(rows, 4),
        .arguments = {lowering.buffer(op.getLhs()), lowering.buffer(op.getRhs()),
                      lowering.result(op.getResult())},
        .compute = computeTypeOf(op.getResult())},
@@ -39,12 +39,13 @@ static LogicalResult lowerAdd(AddOp op, KernelLowering &lowering) {
           });
         });
         if (int64_t rest = count % width)
-          k.ifThen(k.less(k.idx(llvm::divideCeil(rows, 4) - 2), k.tile()), [&] {
-            Value first = k.idx(count - rest);
-            k.columns(rest, [&](Lane lane) {
-              addLane({k.add(first, lane.column), lane.mask});
-            });
-          });
+          k.ifThen(k.less(k.idx(llvm::divideCeilSigned(rows, 4) - 2), k.tile()),
+                   [&] {
+                     Value first = k.idx(count - rest);
+                     k.columns(rest, [&](Lane lane) {
+                       addLane({k.add(first, lane.column), lane.mask});
+                     });
+                   });
       });
   return success();
 }
@@ -57,30 +58,30 @@ static LogicalResult lowerRmsNorm(RmsNormOp op, KernelLowering &lowering) {
   Type element = elementOf(op.getInput());
   double epsilon = op.getEpsilon().convertToDouble();
   double offset = op.getOffset().convertToDouble();
-  lowering.launch(
-      op,
-      {.label = "",
-       .tiles = llvm::divideCeil(rows, perTile),
-       .arguments = {lowering.buffer(op.getInput()),
-                     lowering.buffer(op.getWeight()),
-                     lowering.result(op.getResult())},
-       .compute = computeTypeOf(op.getInput())},
-      [&](KernelBuilder &k) {
-        Value x = k.buffer(0, {rows, width}), w = k.buffer(1);
-        Value y = k.buffer(2, {rows, width});
-        k.rowsOfTile(rows, perTile, [&](Value row) {
-          Value scale = k.inverseRms(x, row, width, epsilon);
-          k.columns(width, [&](Lane lane) {
-            Value normed = k.mulf(k.load(x, row, lane), k.broadcast(scale));
-            Value weight = k.load(w, {}, lane);
-            if (offset == 0)
-              normed = k.roundTo(normed, element);
-            else
-              weight = k.addf(weight, k.splat(offset));
-            k.store(k.mulf(normed, weight), y, row, lane);
-          });
-        });
-      });
+  lowering.launch(op,
+                  {.label = "",
+                   .tiles = llvm::divideCeilSigned(rows, perTile),
+                   .arguments = {lowering.buffer(op.getInput()),
+                                 lowering.buffer(op.getWeight()),
+                                 lowering.result(op.getResult())},
+                   .compute = computeTypeOf(op.getInput())},
+                  [&](KernelBuilder &k) {
+                    Value x = k.buffer(0, {rows, width}), w = k.buffer(1);
+                    Value y = k.buffer(2, {rows, width});
+                    k.rowsOfTile(rows, perTile, [&](Value row) {
+                      Value scale = k.inverseRms(x, row, width, epsilon);
+                      k.columns(width, [&](Lane lane) {
+                        Value normed =
+                            k.mulf(k.load(x, row, lane), k.broadcast(scale));
+                        Value weight = k.load(w, {}, lane);
+                        if (offset == 0)
+                          normed = k.roundTo(normed, element);
+                        else
+                          weight = k.addf(weight, k.splat(offset));
+                        k.store(k.mulf(normed, weight), y, row, lane);
+                      });
+                    });
+                  });
   return success();
 }
 
