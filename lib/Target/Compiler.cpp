@@ -8,7 +8,10 @@
 #include "moe/Target/Compiler.h"
 
 #include "moe/Dialect/MoE.h"
+#include "moe/Runtime/ThreadPool.h"
 
+#include "mlir/Dialect/Arith/IR/Arith.h"
+#include "mlir/Dialect/Func/IR/FuncOps.h"
 #include "mlir/Dialect/LLVMIR/LLVMDialect.h"
 #include "mlir/ExecutionEngine/ExecutionEngine.h"
 #include "mlir/ExecutionEngine/OptUtils.h"
@@ -25,7 +28,7 @@ CompiledProgram::CompiledProgram() = default;
 CompiledProgram::~CompiledProgram() = default;
 
 void mlir::moe::registerCompilerDialects(DialectRegistry &registry) {
-  registry.insert<MoEDialect>();
+  registry.insert<MoEDialect, arith::ArithDialect, func::FuncDialect>();
   registerBuiltinDialectTranslation(registry);
   registerLLVMDialectTranslation(registry);
 }
@@ -126,10 +129,10 @@ CompiledProgram::compile(ModuleOp module, const CompilerOptions &options) {
     return report(engine.takeError());
   (*engine)->registerSymbols([](llvm::orc::MangleAndInterner interner) {
     llvm::orc::SymbolMap symbols;
-#define MOE_SYMBOL(name)                                                       \
-  symbols[interner(#name)] = {llvm::orc::ExecutorAddr::fromPtr(&name),         \
-                              llvm::JITSymbolFlags::Exported};
-#include "moe/Runtime/Symbols.def"
+    for (const polymoe::AbiSymbol &symbol : polymoe::abiSymbols())
+      symbols[interner(symbol.name)] = {
+          llvm::orc::ExecutorAddr::fromPtr(symbol.address),
+          llvm::JITSymbolFlags::Exported};
     return symbols;
   });
 

@@ -1,0 +1,170 @@
+//===-- KernelTest.cpp - runs IR through the compiler and back ------------===//
+//
+// Part of PolyMoE, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "KernelTest.h"
+
+#include "moe/Runtime/ThreadPool.h"
+#include "moe/Target/Compiler.h"
+
+#include "mlir/IR/MLIRContext.h"
+#include "mlir/Parser/Parser.h"
+
+#include <bit>
+#include <cmath>
+#include <cstring>
+#include <gtest/gtest.h>
+#include <random>
+
+using namespace polymoe;
+using namespace polymoe::test;
+
+Tensor polymoe::test::randomTensor(std::vector<int64_t> shape, uint64_t seed) {
+  Tensor tensor{shape, {}};
+  int64_t count = 1;
+  for (int64_t extent : shape)
+    count *= extent;
+  std::mt19937_64 engine(seed);
+  for (int64_t i = 0; i < count; ++i)
+    tensor.values.push_back(
+        // Exactly representable in f32, so that all sides start equal.
+        static_cast<float>(static_cast<double>(engine() >> 11) * 0x1p-52 - 1));
+  return tensor;
+}
+
+Tensor polymoe::test::randomIntegers(std::vector<int64_t> shape, int64_t low,
+                                     int64_t high, uint64_t seed) {
+  Tensor tensor = randomTensor(shape, seed);
+  for (double &value : tensor.values)
+    value = std::floor(low + (value + 1) / 2 * (high - low));
+  return tensor;
+}
+
+static uint16_t toBf16(float value) {
+  uint32_t bits = std::bit_cast<uint32_t>(value);
+  return (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+}
+
+static float fromBf16(uint16_t value) {
+  return std::bit_cast<float>(static_cast<uint32_t>(value) << 16);
+}
+
+Tensor polymoe::test::roundToBf16(const Tensor &tensor) {
+  Tensor rounded = tensor;
+  for (double &value : rounded.values)
+    value = fromBf16(toBf16(static_cast<float>(value)));
+  return rounded;
+}
+
+/// Bytes of a binding, aligned for vectors.
+struct Storage {
+  explicit Storage(int64_t bytes) : memory((bytes + 127) / 64), size(bytes) {}
+  void *data() { return memory.data(); }
+
+  struct alignas(64) Line {
+    char bytes[64];
+  };
+  std::vector<Line> memory;
+  int64_t size;
+};
+
+static void write(const Tensor &tensor, DType type, void *to) {
+  for (int64_t i = 0; i < tensor.size(); ++i) {
+    double value = tensor[i];
+    if (type == DType::F64)
+      static_cast<double *>(to)[i] = value;
+    else if (type == DType::F32)
+      static_cast<float *>(to)[i] = static_cast<float>(value);
+    else if (type == DType::BF16)
+      static_cast<uint16_t *>(to)[i] = toBf16(static_cast<float>(value));
+    else
+      static_cast<int32_t *>(to)[i] = static_cast<int32_t>(value);
+  }
+}
+
+static void read(const void *from, DType type, Tensor &tensor) {
+  for (int64_t i = 0; i < tensor.size(); ++i) {
+    if (type == DType::F64)
+      tensor[i] = static_cast<const double *>(from)[i];
+    else if (type == DType::F32)
+      tensor[i] = static_cast<const float *>(from)[i];
+    else if (type == DType::BF16)
+      tensor[i] = fromBf16(static_cast<const uint16_t *>(from)[i]);
+    else
+      tensor[i] = static_cast<const int32_t *>(from)[i];
+  }
+}
+
+Tensors polymoe::test::runProgram(const std::string &ir, const Tensors &inputs,
+                                  int threads, int64_t vectorBytes) {
+  mlir::DialectRegistry registry;
+  mlir::moe::registerCompilerDialects(registry);
+  mlir::MLIRContext context(registry);
+  auto module = mlir::parseSourceString<mlir::ModuleOp>(ir, &context);
+  if (!module)
+    throw std::runtime_error("the test's IR does not parse");
+  mlir::moe::CompilerOptions options;
+  options.vectorBytes = vectorBytes;
+  auto compiled = mlir::moe::CompiledProgram::compile(*module, options);
+  if (failed(compiled))
+    throw std::runtime_error("the test's IR does not compile");
+  const EntryPoint &entry = (*compiled)->program().entries.at(0);
+
+  std::vector<Storage> storage;
+  std::vector<void *> pointers;
+  storage.reserve(entry.bindings.size());
+  for (const Binding &binding : entry.bindings) {
+    int64_t count = 1;
+    for (int64_t extent : binding.shape)
+      count *= extent;
+    Storage &memory = storage.emplace_back(count * sizeOf(binding.dtype));
+    // What is not written must show.
+    std::memset(memory.data(), 0xff, memory.size);
+    if (auto it = inputs.find(binding.name); it != inputs.end()) {
+      EXPECT_EQ(it->second.size(), count) << binding.name;
+      write(it->second, binding.dtype, memory.data());
+    }
+    pointers.push_back(memory.data());
+  }
+  ThreadPool pool(threads);
+  MoeContext contextOfRun{&pool};
+  runOnLargeStack([&] { entry.function(&contextOfRun, pointers.data()); });
+
+  Tensors outputs;
+  for (auto [i, binding] : llvm::enumerate(entry.bindings)) {
+    if (binding.kind != Binding::Kind::Output &&
+        binding.kind != Binding::Kind::Gradient &&
+        binding.kind != Binding::Kind::State)
+      continue;
+    Tensor &tensor = outputs[binding.name];
+    tensor.shape = binding.shape;
+    int64_t count = 1;
+    for (int64_t extent : binding.shape)
+      count *= extent;
+    tensor.values.resize(count);
+    read(storage[i].data(), binding.dtype, tensor);
+  }
+  return outputs;
+}
+
+void polymoe::test::expectClose(const Tensor &actual, const Tensor &expected,
+                                double tolerance, const std::string &what) {
+  ASSERT_EQ(actual.size(), expected.size()) << what;
+  double scale = 1e-30, worst = 0;
+  int64_t where = 0;
+  for (double value : expected.values)
+    scale = std::max(scale, std::abs(value));
+  for (int64_t i = 0; i < actual.size(); ++i) {
+    double error = std::abs(actual[i] - expected[i]);
+    if (!(error <= worst)) {
+      worst = std::isnan(error) ? INFINITY : error;
+      where = i;
+    }
+  }
+  EXPECT_LE(worst / scale, tolerance)
+      << what << ": element " << where << " is " << actual[where]
+      << ", expected " << expected[where];
+}

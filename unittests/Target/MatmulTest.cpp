@@ -1,0 +1,148 @@
+//===-- MatmulTest.cpp - dense products against plain loops ---------------===//
+//
+// Part of PolyMoE, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "KernelTest.h"
+
+#include <gtest/gtest.h>
+
+using namespace polymoe::test;
+
+namespace {
+
+std::string replaceAll(std::string text, const std::string &from,
+                       const std::string &to) {
+  for (size_t at = 0; (at = text.find(from, at)) != std::string::npos;
+       at += to.size())
+    text.replace(at, from.size(), to);
+  return text;
+}
+
+/// y[m, n] = sum_k a(m, k) b(k, n), strides given for both.
+Tensor product(int64_t m, int64_t n, int64_t inner, const Tensor &a,
+               int64_t aRow, int64_t aInner, const Tensor &b, int64_t bInner,
+               int64_t bColumn) {
+  Tensor y{{m, n}, std::vector<double>(m * n)};
+  for (int64_t i = 0; i < m; ++i)
+    for (int64_t j = 0; j < n; ++j)
+      for (int64_t k = 0; k < inner; ++k)
+        y[i * n + j] += a[i * aRow + k * aInner] * b[k * bInner + j * bColumn];
+  return y;
+}
+
+struct Shape {
+  int64_t rows, length, inner, outer;
+};
+
+class Linear : public ::testing::TestWithParam<Shape> {};
+
+const char *linearStep = R"(
+func.func @step(
+    %x: tensor<RxSxKxT> {moe.binding = #moe.binding<input, "x">},
+    %w: tensor<NxKxT> {moe.binding = #moe.binding<parameter, "w">},
+    %b: tensor<NxT> {moe.binding = #moe.binding<parameter, "b">},
+    %dy: tensor<RxSxNxT> {moe.binding = #moe.binding<input, "dy">})
+    -> (tensor<RxSxNxT> {moe.binding = #moe.binding<output, "y">},
+        tensor<RxSxKxT> {moe.binding = #moe.binding<output, "dx">},
+        tensor<NxKxf32> {moe.binding = #moe.binding<output, "dw">}) {
+  %y = moe.linear %x, %w, %b : (tensor<RxSxKxT>, tensor<NxKxT>, tensor<NxT>) -> tensor<RxSxNxT>
+  %dx = moe.linear_input_grad %dy, %w : (tensor<RxSxNxT>, tensor<NxKxT>) -> tensor<RxSxKxT>
+  %dw = moe.linear_weight_grad %dy, %x : (tensor<RxSxNxT>, tensor<RxSxKxT>) -> tensor<NxKxf32>
+  return %y, %dx, %dw : tensor<RxSxNxT>, tensor<RxSxKxT>, tensor<NxKxf32>
+})";
+
+std::string instantiate(const Shape &s, const std::string &type) {
+  std::string ir = linearStep;
+  ir =
+      replaceAll(ir, "RxSx",
+                 std::to_string(s.rows) + "x" + std::to_string(s.length) + "x");
+  ir =
+      replaceAll(ir, "NxKx",
+                 std::to_string(s.outer) + "x" + std::to_string(s.inner) + "x");
+  ir = replaceAll(ir, "Nx", std::to_string(s.outer) + "x");
+  ir = replaceAll(ir, "Kx", std::to_string(s.inner) + "x");
+  return replaceAll(ir, "xT>", "x" + type + ">");
+}
+
+Tensors inputsFor(const Shape &s) {
+  return {{"x", randomTensor({s.rows, s.length, s.inner}, 1)},
+          {"w", randomTensor({s.outer, s.inner}, 2)},
+          {"b", randomTensor({s.outer}, 3)},
+          {"dy", randomTensor({s.rows, s.length, s.outer}, 4)}};
+}
+
+TEST_P(Linear, EqualsPlainLoops) {
+  Shape s = GetParam();
+  int64_t tokens = s.rows * s.length;
+  Tensors in = inputsFor(s);
+  for (int64_t vectorBytes : {0, 32}) {
+    Tensors out = runProgram(instantiate(s, "f32"), in, 1, vectorBytes);
+    Tensor y = product(tokens, s.outer, s.inner, in["x"], s.inner, 1, in["w"],
+                       1, s.inner);
+    for (int64_t i = 0; i < y.size(); ++i)
+      y[i] += in["b"][i % s.outer];
+    expectClose(out["y"], y, 1e-6, "y");
+    expectClose(out["dx"],
+                product(tokens, s.inner, s.outer, in["dy"], s.outer, 1, in["w"],
+                        s.inner, 1),
+                1e-6, "dx");
+    expectClose(out["dw"],
+                product(s.outer, s.inner, tokens, in["dy"], 1, s.outer, in["x"],
+                        s.inner, 1),
+                1e-6, "dw");
+  }
+}
+
+TEST_P(Linear, Bf16SumsInF32) {
+  Shape s = GetParam();
+  Tensors in = inputsFor(s);
+  for (auto &[name, tensor] : in)
+    tensor = roundToBf16(tensor);
+  Tensors out = runProgram(instantiate(s, "bf16"), in);
+  Tensor y = product(s.rows * s.length, s.outer, s.inner, in["x"], s.inner, 1,
+                     in["w"], 1, s.inner);
+  for (int64_t i = 0; i < y.size(); ++i)
+    y[i] += in["b"][i % s.outer];
+  // One rounding of the result: half a unit in the eighth bit.
+  expectClose(out["y"], y, 0x1p-8, "y");
+}
+
+TEST_P(Linear, SameBitsForAnyNumberOfThreads) {
+  Shape s = GetParam();
+  Tensors in = inputsFor(s);
+  Tensors one = runProgram(instantiate(s, "f32"), in, 1);
+  Tensors four = runProgram(instantiate(s, "f32"), in, 4);
+  for (auto &[name, tensor] : one)
+    EXPECT_EQ(tensor.values, four[name].values) << name;
+}
+
+TEST(LinearRow, DependsNeitherOnOtherRowsNorOnTheTile) {
+  Shape many{2, 37, 50, 70}, one{1, 1, 50, 70};
+  Tensors in = inputsFor(many);
+  Tensors all = runProgram(instantiate(many, "f32"), in);
+  for (int64_t row : {0, 13, 73}) {
+    Tensors single = in;
+    single["x"] = {{1, 1, 50},
+                   {in["x"].values.begin() + row * 50,
+                    in["x"].values.begin() + (row + 1) * 50}};
+    single["dy"] = {{1, 1, 70},
+                    {in["dy"].values.begin() + row * 70,
+                     in["dy"].values.begin() + (row + 1) * 70}};
+    Tensors out = runProgram(instantiate(one, "f32"), single);
+    for (int64_t j = 0; j < 70; ++j)
+      EXPECT_EQ(out["y"][j], all["y"][row * 70 + j]);
+    for (int64_t j = 0; j < 50; ++j)
+      EXPECT_EQ(out["dx"][j], all["dx"][row * 50 + j]);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Shapes, Linear,
+                         ::testing::Values(Shape{1, 1, 1, 1},
+                                           Shape{1, 5, 16, 32},
+                                           Shape{2, 37, 50, 70},
+                                           Shape{3, 50, 129, 48}));
+
+} // namespace
