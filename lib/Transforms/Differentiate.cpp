@@ -5,6 +5,8 @@
 //
 //===----------------------------------------------------------------------===//
 
+#include "FunctionPairs.h"
+
 #include "moe/Transforms/Passes.h"
 
 #include "mlir/Dialect/Arith/IR/Arith.h"
@@ -363,16 +365,13 @@ LogicalResult Differentiator::buildPair(Pair &pair, func::FuncOp original,
   }
   func::ReturnOp::create(builder, original.getLoc(), results);
 
-  // The first pattern has the plain name.
-  unsigned number = numPatterns[original]++;
-  std::string suffix = number == 0 ? "" : "_" + std::to_string(number);
-  auto insert = [&](func::FuncOp function, StringRef kind) {
-    function.setName((original.getName() + kind + suffix).str());
+  std::string name = forwardName(original.getName(), numPatterns[original]++);
+  forward.setName(name);
+  backward.setName(backwardName(name));
+  for (func::FuncOp function : {forward, backward}) {
     function.setPrivate();
     symbols.insert(function, Block::iterator(original));
-  };
-  insert(forward, ".forward");
-  insert(backward, ".backward");
+  }
   pair.forward = forward;
   pair.backward = backward;
   connect(pair);

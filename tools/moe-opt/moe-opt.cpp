@@ -25,6 +25,7 @@ int main(int argc, char **argv) {
   mlir::moe::registerFuseLoss();
   mlir::moe::registerFuseRoutedMatmuls();
   mlir::moe::registerInsertCache();
+  mlir::moe::registerPlanActivations();
   mlir::moe::registerSpecializeShapes();
   mlir::moe::registerUpcycle();
   mlir::moe::registerVerifyLevel();
