@@ -1,0 +1,76 @@
+//===-- Checkpoint.h - the safetensors files of a folder --------*- C++ -*-===//
+//
+// Part of PolyMoE, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef MOE_IMPORT_CHECKPOINT_H
+#define MOE_IMPORT_CHECKPOINT_H
+
+#include "moe/Import/Layout.h"
+#include "moe/Runtime/Safetensors.h"
+
+#include <map>
+#include <set>
+
+namespace polymoe {
+
+/// The tensors of model.safetensors, or of the shards that
+/// model.safetensors.index.json names. Only headers are read.
+class Checkpoint {
+public:
+  /// Opens and checks every file; throws Error.
+  explicit Checkpoint(const std::filesystem::path &folder);
+
+  struct Entry {
+    std::shared_ptr<const SafetensorsFile> file;
+    const TensorInfo *tensor;
+  };
+
+  /// The tensor called `key`, or null. A checkpoint saved from the bare
+  /// decoder has keys without their first component ("model.",
+  /// "transformer."), and these are found too.
+  const Entry *find(const std::string &key) const;
+
+  const std::map<std::string, Entry> &entries() const { return tensors; }
+  const std::filesystem::path &folder() const { return root; }
+  /// The file to name in an error about a key that is missing.
+  const std::filesystem::path &mainFile() const { return main; }
+
+private:
+  void openSingle();
+  void openSharded();
+
+  std::filesystem::path root, main;
+  std::map<std::string, Entry> tensors;
+  /// "model." or "transformer." if the keys lack it.
+  std::string missingPrefix;
+};
+
+/// Where each parameter of a layout was found.
+struct FoundTensor {
+  const ParameterLayout *parameter;
+  const TensorPlace *place;
+  const Checkpoint::Entry *entry;
+};
+
+struct FoundTensors {
+  std::vector<FoundTensor> parameters;
+  /// Keys that the model has no use for.
+  std::vector<std::string> ignored;
+};
+
+/// Finds every parameter of `layout`, which outlives the result. A missing or
+/// unexpected key and a wrong shape throw.
+FoundTensors findTensors(const ModelConfig &config,
+                         const std::vector<ParameterLayout> &layout,
+                         const Checkpoint &checkpoint);
+
+/// The type that a model computes in: the configuration's, or that of the
+/// tensors. Throws for a tensor that cannot be read as this type.
+DType chooseType(const ModelConfig &config, const FoundTensors &tensors);
+
+} // namespace polymoe
+
+#endif // MOE_IMPORT_CHECKPOINT_H

@@ -1,0 +1,35 @@
+//===-- Import.h - from a Hugging Face folder to a module -------*- C++ -*-===//
+//
+// Part of PolyMoE, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef MOE_IMPORT_IMPORT_H
+#define MOE_IMPORT_IMPORT_H
+
+#include "mlir/IR/BuiltinOps.h"
+#include "mlir/IR/OwningOpRef.h"
+
+#include <filesystem>
+#include <string>
+#include <vector>
+
+namespace polymoe {
+
+struct ImportedModel {
+  mlir::OwningOpRef<mlir::ModuleOp> module;
+  /// Keys of the checkpoint that the model has no use for.
+  std::vector<std::string> ignored;
+};
+
+/// Makes the model-level module of the checkpoint in `folder`: config.json and
+/// safetensors, of which only the headers are read. Paths in the module are
+/// relative to `moduleFolder`, where it will be written. Throws Error.
+ImportedModel importHuggingFace(const std::filesystem::path &folder,
+                                const std::filesystem::path &moduleFolder,
+                                mlir::MLIRContext &context);
+
+} // namespace polymoe
+
+#endif // MOE_IMPORT_IMPORT_H

@@ -1,0 +1,76 @@
+//===-- Layout.h - which tensors a model has, under which keys --*- C++ -*-===//
+//
+// Part of PolyMoE, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+//
+// One list of parameters serves import, which looks for their values in a
+// checkpoint, and export, which writes one.
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef MOE_IMPORT_LAYOUT_H
+#define MOE_IMPORT_LAYOUT_H
+
+#include "moe/Import/Config.h"
+
+namespace polymoe {
+
+/// How a checkpoint may hold a parameter.
+enum class KeyForm {
+  Own,     ///< the family's own keys, experts as mlp.experts.<k>.*
+  Mixtral, ///< block_sparse_moe.experts.<k>.w1, w2, w3
+  Packed,  ///< mlp.experts.gate_up_proj, down_proj: all experts in one tensor
+};
+
+/// A tensor of a checkpoint that holds a parameter, or has it among its rows.
+struct TensorPlace {
+  KeyForm form = KeyForm::Own;
+  std::string key;
+  std::vector<int64_t> shape;
+  std::optional<RowSelection> rows;
+};
+
+struct ParameterLayout {
+  enum class Part {
+    Embedding,
+    EmbeddingNorm,
+    InputNorm,
+    Query,
+    Key,
+    Value,
+    QueryNorm,
+    KeyNorm,
+    Output,
+    FfnNorm,
+    Router,
+    Ffn,
+    FinalNorm,
+    Head
+  };
+
+  /// The name in the module: the parameter's own key, with expert 0 under the
+  /// key of the dense FFN, as moe-upcycle leaves it.
+  std::string name;
+  std::vector<int64_t> shape;
+  Part part;
+  /// -1 outside the layers.
+  int64_t layer = -1;
+  /// 0 outside of experts.
+  int64_t expert = 0;
+  /// Where it may be found, the family's own keys first.
+  std::vector<TensorPlace> places;
+};
+
+/// Every parameter, in the order in which the model uses them; those of one
+/// layer in the order of the layer function's arguments.
+std::vector<ParameterLayout> layoutOf(const ModelConfig &config);
+
+/// True for the tensors that a checkpoint may hold although the model has no
+/// use for them: tables that are computed from the configuration.
+bool mayBeIgnored(const std::string &key);
+
+} // namespace polymoe
+
+#endif // MOE_IMPORT_LAYOUT_H

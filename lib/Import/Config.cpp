@@ -1,0 +1,508 @@
+//===-- Config.cpp - what config.json says of a model
+//
+// Part of PolyMoE, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "moe/Import/Config.h"
+
+#include "JsonReader.h"
+#include "moe/Runtime/Error.h"
+
+#include <algorithm>
+#include <fstream>
+
+using namespace polymoe;
+using Json = nlohmann::ordered_json;
+
+namespace {
+
+struct FamilyName {
+  Family family;
+  const char *name;
+};
+
+constexpr FamilyName familyNames[] = {
+    {Family::Llama, "llama"}, {Family::Mistral, "mistral"},
+    {Family::Qwen2, "qwen2"}, {Family::Qwen3, "qwen3"},
+    {Family::Gemma, "gemma"}, {Family::Bloom, "bloom"},
+};
+
+struct TypeName {
+  DType type;
+  const char *name;
+};
+
+constexpr TypeName typeNames[] = {
+    {DType::F64, "float64"},
+    {DType::F32, "float32"},
+    {DType::BF16, "bfloat16"},
+    {DType::F16, "float16"},
+};
+
+/// Keys that do not change what the model computes in inference: names,
+/// special tokens, training and generation settings, outputs to return.
+const std::set<std::string> &harmlessKeys() {
+  static const std::set<std::string> keys = {
+      // Names and versions.
+      "_name_or_path", "architectures", "auto_map", "model_type",
+      "name_or_path", "tokenizer_class", "transformers_version",
+      "unsloth_fixed", "unsloth_version",
+      // Tokens and lengths.
+      "bos_token_id", "decoder_start_token_id", "eos_token_id",
+      "max_position_embeddings", "n_positions", "pad_token_id", "prefix",
+      "seq_length", "sep_token_id", "unk_token_id",
+      // Training.
+      "attention_dropout", "bias_dropout_fusion", "finetuning_task",
+      "hidden_dropout", "id2label", "initializer_range", "label2id",
+      "problem_type", "router_aux_loss_coef", "router_jitter_noise",
+      "task_specific_params",
+      // How it is computed and what else is returned.
+      "_attn_implementation", "_attn_implementation_autoset",
+      "attention_softmax_in_fp32", "chunk_size_feed_forward", "is_decoder",
+      "masked_softmax_fusion", "offset_alibi", "output_attentions",
+      "output_hidden_states", "output_router_logits", "pretraining_tp",
+      "return_dict", "skip_bias_add", "skip_bias_add_qkv", "slow_but_exact",
+      "torchscript", "use_bfloat16", "use_cache",
+      // Generation.
+      "bad_words_ids", "begin_suppress_tokens", "diversity_penalty",
+      "do_sample", "early_stopping", "encoder_no_repeat_ngram_size",
+      "exponential_decay_length_penalty", "forced_bos_token_id",
+      "forced_eos_token_id", "length_penalty", "max_length", "min_length",
+      "no_repeat_ngram_size", "num_beam_groups", "num_beams",
+      "num_return_sequences", "output_scores", "remove_invalid_values",
+      "repetition_penalty", "return_dict_in_generate", "suppress_tokens",
+      "temperature", "top_k", "top_p", "typical_p"};
+  return keys;
+}
+
+/// Keys of architectures that are not these families' own, with the value
+/// that means "not used".
+void rejectUnsupported(JsonReader &reader) {
+  for (const char *key :
+       {"attn_logit_softcapping", "final_logit_softcapping", "logits_soft_cap",
+        "query_pre_attn_scalar", "quantization_config", "compression_config",
+        "cross_attention_hidden_size", "n_inner", "embedding_multiplier",
+        "logits_scaling", "residual_multiplier", "attention_multiplier",
+        "shared_expert_intermediate_size"})
+    reader.only(key, nullptr);
+  for (const char *key :
+       {"is_encoder_decoder", "add_cross_attention", "tie_encoder_decoder",
+        "use_bidirectional_attention", "rope_interleaved"})
+    reader.only(key, false);
+  reader.only("partial_rotary_factor", 1.0);
+  reader.only("pruned_heads", Json::object());
+}
+
+class ConfigParser {
+public:
+  ConfigParser(const Json &json, const std::string &file)
+      : reader(json, file) {}
+
+  ModelConfig parse() {
+    parseModelType();
+    parseDType();
+    rejectUnsupported(reader);
+    if (config.family == Family::Bloom)
+      parseBloom();
+    else
+      parseDecoder();
+    parseMixture();
+    reader.finish(harmlessKeys());
+    return std::move(config);
+  }
+
+private:
+  void parseModelType() {
+    std::string type = reader.string("model_type");
+    std::string name = type;
+    if (name == "mixtral") {
+      config.mixture = MixtureForm::Mixtral;
+      name = "mistral";
+    } else if (name.starts_with("polymoe_")) {
+      config.mixture = MixtureForm::Own;
+      name = name.substr(8);
+    }
+    auto family = familyNamed(name);
+    if (!family)
+      reader.fail("model_type",
+                  "one of llama, mistral, mixtral, qwen2, qwen3, gemma, bloom, "
+                  "or polymoe_ and one of them",
+                  type);
+    config.family = *family;
+  }
+
+  void parseDType() {
+    auto older = parseDType("torch_dtype"), newer = parseDType("dtype");
+    if (older && newer && *older != *newer)
+      reader.fail("dtype",
+                  std::string("the value of 'torch_dtype', ") +
+                      configNameOf(*older),
+                  std::string(configNameOf(*newer)));
+    config.dtype = newer ? newer : older;
+  }
+
+  std::optional<DType> parseDType(const std::string &key) {
+    auto name = reader.findString(key);
+    if (!name)
+      return std::nullopt;
+    for (const TypeName &type : typeNames)
+      if (*name == type.name)
+        return type.type;
+    reader.fail(key, "float32, bfloat16, float16 or float64", *name);
+  }
+
+  void parseBloom() {
+    config.vocabulary = reader.integer("vocab_size");
+    config.width = reader.integer("hidden_size", "n_embed");
+    config.layers = parseLayers(reader.integer("n_layer", "num_hidden_layers"));
+    config.heads = reader.integer("n_head", "num_attention_heads");
+    config.kvHeads = config.heads;
+    config.headDim = widthOfHead("n_head");
+    config.hidden = 4 * config.width;
+    config.epsilon = reader.positiveNumber("layer_norm_epsilon");
+    config.activation = FfnActivation::GeluTanh;
+    config.tied = reader.findBool("tie_word_embeddings").value_or(true);
+    config.queryKeyValueBias = config.outputBias = true;
+    config.windows.assign(config.layers, std::nullopt);
+    reader.only("apply_residual_connection_post_layernorm", false);
+  }
+
+  void parseDecoder() {
+    config.vocabulary = reader.integer("vocab_size");
+    config.width = reader.integer("hidden_size");
+    config.hidden = reader.integer("intermediate_size");
+    config.layers = parseLayers(reader.integer("num_hidden_layers"));
+    config.heads = reader.integer("num_attention_heads");
+    parseHeads();
+    config.epsilon = reader.positiveNumber("rms_norm_eps");
+    parseActivation();
+    config.tied = reader.findBool("tie_word_embeddings")
+                      .value_or(config.family == Family::Gemma);
+    parseBiases();
+    parseRope();
+    parseWindows();
+  }
+
+  int64_t parseLayers(int64_t layers) {
+    constexpr int64_t most = 10000;
+    if (layers > most)
+      reader.fail("num_hidden_layers",
+                  "at most " + std::to_string(most) + " layers",
+                  std::to_string(layers));
+    return layers;
+  }
+
+  int64_t widthOfHead(const std::string &key) {
+    if (config.width % config.heads != 0)
+      reader.fail(key,
+                  "a divisor of the width, " + std::to_string(config.width) +
+                      ", since there is no 'head_dim'",
+                  std::to_string(config.heads));
+    return config.width / config.heads;
+  }
+
+  void parseHeads() {
+    // Llama's first configurations have no such key; for the other families
+    // transformers would assume a number that has nothing to do with the
+    // model.
+    if (auto heads = reader.findInteger("num_key_value_heads"))
+      config.kvHeads = *heads;
+    else if (config.family == Family::Llama ||
+             reader.contains("num_key_value_heads"))
+      config.kvHeads = config.heads;
+    else
+      reader.fail("num_key_value_heads", "a number or null", "none");
+    if (config.heads % config.kvHeads != 0)
+      reader.fail("num_key_value_heads",
+                  "a divisor of 'num_attention_heads', " +
+                      std::to_string(config.heads),
+                  std::to_string(config.kvHeads));
+
+    if (auto dim = reader.findInteger("head_dim"))
+      config.headDim = *dim;
+    else if (config.family == Family::Qwen3 || config.family == Family::Gemma)
+      reader.fail("head_dim", "the width of a head", "none");
+    else
+      config.headDim = widthOfHead("num_attention_heads");
+    if (config.headDim % 2 != 0)
+      reader.fail("head_dim",
+                  "an even width of a head, since its halves are rotated",
+                  std::to_string(config.headDim));
+  }
+
+  void parseActivation() {
+    auto name = reader.findString("hidden_act");
+    std::string key = "hidden_act";
+    if (config.family == Family::Gemma) {
+      // `hidden_activation` came after it and wins; "gelu" in the released
+      // files means the tanh approximation.
+      if (auto newer = reader.findString("hidden_activation")) {
+        key = "hidden_activation";
+        name = newer;
+      }
+      if (name == "gelu")
+        name = "gelu_pytorch_tanh";
+    }
+    if (name == "silu")
+      config.activation = FfnActivation::Silu;
+    else if (name == "gelu")
+      config.activation = FfnActivation::Gelu;
+    else if (name == "gelu_pytorch_tanh")
+      config.activation = FfnActivation::GeluTanh;
+    else
+      reader.fail(key, "silu, gelu or gelu_pytorch_tanh",
+                  name.value_or("none"));
+  }
+
+  void parseBiases() {
+    bool bias = false;
+    switch (config.family) {
+    case Family::Llama:
+    case Family::Qwen3:
+    case Family::Gemma:
+      bias = reader.findBool("attention_bias").value_or(false);
+      config.queryKeyValueBias = config.outputBias = bias;
+      break;
+    case Family::Qwen2:
+      config.queryKeyValueBias = true;
+      reader.only("qkv_bias", true);
+      break;
+    default:
+      reader.only("attention_bias", false);
+    }
+    config.queryKeyNorm = config.family == Family::Qwen3;
+    // The gated FFN of the dialect has no biases; no released model has them.
+    reader.only("mlp_bias", false);
+  }
+
+  void parseRope() {
+    auto theta = reader.findNumber("rope_theta");
+    const Json *newer = reader.find("rope_parameters");
+    const Json *older = reader.find("rope_scaling");
+    for (auto [key, value] : {std::pair{"rope_parameters", newer},
+                              std::pair{"rope_scaling", older}})
+      if (value && !value->is_object())
+        reader.fail(key, "an object", *value);
+    RopeConfig rope;
+    if (newer)
+      rope = parseRope("rope_parameters", *newer, theta);
+    if (older) {
+      RopeConfig other = parseRope("rope_scaling", *older, theta);
+      if (newer && !(other.type == rope.type && other.factor == rope.factor &&
+                     other.theta == rope.theta))
+        reader.fail("rope_scaling", "the same as 'rope_parameters'", *older);
+      rope = other;
+    }
+    if (!newer && !older)
+      rope.theta = checkTheta("rope_theta", theta, std::nullopt);
+    config.rope = rope;
+  }
+
+  double checkTheta(const std::string &key, std::optional<double> outer,
+                    std::optional<double> inner) {
+    if (outer && inner && *outer != *inner)
+      reader.fail("rope_theta", "that of '" + key + "', " + number(*inner),
+                  number(*outer));
+    // Llama's first configurations have no such key.
+    if (!outer && !inner && config.family == Family::Llama)
+      return 10000.0;
+    double theta = inner ? *inner : outer.value_or(0);
+    if (theta <= 1)
+      reader.fail("rope_theta", "a number above 1",
+                  inner || outer ? number(theta) : "none");
+    return theta;
+  }
+
+  static std::string number(double value) { return Json(value).dump(); }
+
+  RopeConfig parseRope(const std::string &key, const Json &object,
+                       std::optional<double> outerTheta) {
+    JsonReader rope(object, reader.where() + ": key '" + key + "'");
+    RopeConfig result;
+    auto type = rope.findString("rope_type"), legacy = rope.findString("type");
+    if (type && legacy && *type != *legacy)
+      rope.fail("rope_type", "that of 'type', " + *legacy, *type);
+    if (!type)
+      type = legacy;
+    auto theta = rope.findNumber("rope_theta");
+    result.theta = checkTheta(key, outerTheta, theta);
+    rope.only("partial_rotary_factor", 1.0);
+    if (!type || *type == "default") {
+      result.type = RopeConfig::Type::Default;
+    } else if (*type == "linear") {
+      result.type = RopeConfig::Type::Linear;
+      result.factor = rope.positiveNumber("factor");
+    } else if (*type == "llama3") {
+      result.type = RopeConfig::Type::Llama3;
+      result.factor = rope.positiveNumber("factor");
+      result.lowFrequencyFactor = rope.positiveNumber("low_freq_factor");
+      result.highFrequencyFactor = rope.positiveNumber("high_freq_factor");
+      if (result.highFrequencyFactor <= result.lowFrequencyFactor)
+        rope.fail("high_freq_factor", "more than 'low_freq_factor'",
+                  object.at("high_freq_factor"));
+      result.originalPositions =
+          rope.integer("original_max_position_embeddings");
+    } else {
+      rope.fail("rope_type", "default, linear or llama3", *type);
+    }
+    rope.finish({});
+    return result;
+  }
+
+  void parseWindows() {
+    auto window = reader.findInteger("sliding_window");
+    std::vector<bool> sliding(config.layers, false);
+    switch (config.family) {
+    case Family::Mistral:
+      // Absent, transformers would assume 4096 for mistral.
+      if (config.mixture != MixtureForm::Mixtral &&
+          !reader.contains("sliding_window"))
+        reader.fail("sliding_window", "a number or null", "none");
+      sliding.assign(config.layers, window.has_value());
+      break;
+    case Family::Qwen2:
+    case Family::Qwen3:
+      sliding = parseLayerTypes(window);
+      break;
+    default:
+      reader.only("sliding_window", nullptr);
+    }
+    config.windows.resize(config.layers);
+    for (int64_t i = 0; i < config.layers; ++i)
+      if (sliding[i])
+        config.windows[i] = window;
+  }
+
+  std::vector<bool> parseLayerTypes(std::optional<int64_t> window) {
+    bool used = reader.findBool("use_sliding_window").value_or(false);
+    // Zero says that every layer slides.
+    const Json *first = reader.find("max_window_layers");
+    if (first && (!first->is_number_integer() || *first < 0))
+      reader.fail("max_window_layers", "a whole number", *first);
+    if (used && !window)
+      reader.fail("sliding_window",
+                  "a number, since 'use_sliding_window' is true", "none");
+
+    std::vector<bool> sliding(config.layers, false);
+    const Json *types = reader.find("layer_types");
+    if (!types) {
+      if (used && !first)
+        reader.fail("max_window_layers",
+                    "a number, since 'use_sliding_window' is true", "none");
+      for (int64_t i = 0; used && i < config.layers; ++i)
+        sliding[i] = *first <= i;
+      return sliding;
+    }
+    if (!types->is_array() ||
+        static_cast<int64_t>(types->size()) != config.layers)
+      reader.fail("layer_types",
+                  "one type for each of " + std::to_string(config.layers) +
+                      " layers",
+                  *types);
+    for (int64_t i = 0; i < config.layers; ++i) {
+      const Json &type = (*types)[i];
+      if (type != "full_attention" && type != "sliding_attention")
+        reader.fail("layer_types", "full_attention or sliding_attention", type);
+      sliding[i] = type == "sliding_attention";
+      if (sliding[i] && !used)
+        reader.fail("layer_types",
+                    "full_attention, since 'use_sliding_window' is false",
+                    type);
+    }
+    return sliding;
+  }
+
+  void parseMixture() {
+    config.experts.assign(config.layers, 1);
+    if (config.mixture == MixtureForm::None)
+      return;
+    if (config.mixture == MixtureForm::Mixtral) {
+      int64_t experts =
+          checkExperts("num_local_experts",
+                       reader.integer("num_local_experts", "num_experts"));
+      config.experts.assign(config.layers, experts);
+      config.topK = reader.integer("num_experts_per_tok");
+      // Mixtral gives the one expert a weight of 1, ours its probability.
+      if (config.topK < 2 || config.topK > experts)
+        reader.fail("num_experts_per_tok",
+                    "a number from 2 to " + std::to_string(experts),
+                    std::to_string(config.topK));
+      return;
+    }
+    config.topK = reader.integer("polymoe_top_k");
+    const Json *counts = reader.find("polymoe_experts");
+    if (!counts || !counts->is_array() ||
+        static_cast<int64_t>(counts->size()) != config.layers)
+      reader.fail("polymoe_experts",
+                  "one number for each of " + std::to_string(config.layers) +
+                      " layers",
+                  counts ? *counts : Json("none"));
+    for (int64_t i = 0; i < config.layers; ++i) {
+      const Json &count = (*counts)[i];
+      if (!count.is_number_integer() || count < 0)
+        reader.fail("polymoe_experts", "whole numbers", *counts);
+      // 0 and 1 both say that the layer is dense.
+      config.experts[i] = checkExperts(
+          "polymoe_experts", std::max<int64_t>(1, count.get<int64_t>()));
+    }
+  }
+
+  int64_t checkExperts(const std::string &key, int64_t experts) {
+    constexpr int64_t most = 65536;
+    if (experts > most)
+      reader.fail(key, "at most " + std::to_string(most) + " experts",
+                  std::to_string(experts));
+    return experts;
+  }
+
+  JsonReader reader;
+  ModelConfig config;
+};
+
+} // namespace
+
+const char *polymoe::nameOf(Family family) {
+  for (const FamilyName &entry : familyNames)
+    if (entry.family == family)
+      return entry.name;
+  return "";
+}
+
+std::optional<Family> polymoe::familyNamed(const std::string &name) {
+  for (const FamilyName &entry : familyNames)
+    if (name == entry.name)
+      return entry.family;
+  return std::nullopt;
+}
+
+const char *polymoe::configNameOf(DType type) {
+  for (const TypeName &entry : typeNames)
+    if (entry.type == type)
+      return entry.name;
+  return "";
+}
+
+ModelConfig polymoe::parseConfig(const Json &json, const std::string &file) {
+  return ConfigParser(json, file).parse();
+}
+
+ModelConfig polymoe::readConfig(const std::filesystem::path &file) {
+  return parseConfig(readJsonObject(file), file.string());
+}
+
+Json polymoe::readJsonObject(const std::filesystem::path &file) {
+  std::ifstream stream(file, std::ios::binary);
+  if (!stream)
+    throw Error(file.string() + ": expected a readable file");
+  Json json;
+  try {
+    json = Json::parse(stream);
+  } catch (const Json::exception &error) {
+    throw Error(file.string() + ": expected JSON, but got " + error.what());
+  }
+  if (!json.is_object())
+    throw Error(file.string() + ": expected a JSON object");
+  return json;
+}

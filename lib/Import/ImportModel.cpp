@@ -1,0 +1,362 @@
+//===-- ImportModel.cpp - from a Hugging Face folder to a module
+//
+// Part of PolyMoE, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "moe/Dialect/MoE.h"
+#include "moe/Import/Checkpoint.h"
+#include "moe/Import/Import.h"
+#include "moe/Import/Module.h"
+#include "moe/Runtime/Error.h"
+
+#include "mlir/IR/Builders.h"
+#include "llvm/ADT/StringExtras.h"
+
+#include <cmath>
+#include <map>
+
+using namespace mlir;
+using namespace polymoe;
+namespace fs = std::filesystem;
+namespace moe = mlir::moe;
+
+using Part = ParameterLayout::Part;
+
+namespace {
+
+moe::ActivationKind activationOf(FfnActivation activation) {
+  switch (activation) {
+  case FfnActivation::Silu:
+    return moe::ActivationKind::Silu;
+  case FfnActivation::Gelu:
+    return moe::ActivationKind::Gelu;
+  case FfnActivation::GeluTanh:
+    return moe::ActivationKind::GeluTanh;
+  }
+  llvm_unreachable("an activation");
+}
+
+moe::Role roleOf(const ParameterLayout &parameter) {
+  if (parameter.part == Part::Router)
+    return moe::Role::Router;
+  // Expert 0 is the original FFN.
+  return parameter.expert > 0 ? moe::Role::Expert : moe::Role::Backbone;
+}
+
+/// Builds the module of a model. All values of one function that stand for a
+/// parameter are reached by the part of the layer that they belong to.
+class ModelBuilder {
+public:
+  ModelBuilder(const ModelConfig &config, DType type,
+               const FoundTensors &tensors, MLIRContext &context)
+      : config(config), tensors(tensors), builder(&context),
+        loc(builder.getUnknownLoc()), element(elementTypeOf(type, context)),
+        precise(moe::preciseType(element)),
+        ids(RankedTensorType::get({dynamic, dynamic}, builder.getI32Type())) {}
+
+  OwningOpRef<ModuleOp> build(const fs::path &moduleFolder) {
+    OwningOpRef<ModuleOp> module = ModuleOp::create(loc);
+    builder.setInsertionPointToEnd(module->getBody());
+    for (const FoundTensor &tensor : tensors.parameters)
+      declare(tensor, moduleFolder);
+    buildForward();
+    return module;
+  }
+
+private:
+  static constexpr int64_t dynamic = ShapedType::kDynamic;
+
+  /// Parameters by part, in the order of the layout.
+  using Weights = std::map<Part, SmallVector<Value>>;
+
+  /// What of a layer decides its function.
+  using LayerKind = std::pair<std::optional<int64_t>, int64_t>;
+
+  LayerKind kindOf(int64_t layer) const {
+    return {config.windows[layer], config.experts[layer]};
+  }
+
+  RankedTensorType typeOf(const ParameterLayout &parameter) {
+    return RankedTensorType::get(parameter.shape, element);
+  }
+
+  RankedTensorType activation(int64_t width) {
+    return RankedTensorType::get({dynamic, dynamic, width}, element);
+  }
+
+  RankedTensorType preciseTensor(int64_t width) {
+    return RankedTensorType::get({dynamic, dynamic, width}, precise);
+  }
+
+  void declare(const FoundTensor &found, const fs::path &moduleFolder) {
+    DenseI64ArrayAttr rows;
+    if (auto selection = found.place->rows)
+      rows = builder.getDenseI64ArrayAttr(
+          {selection->offset, selection->block, selection->stride});
+    auto origin = moe::CheckpointAttr::get(
+        builder.getContext(),
+        builder.getStringAttr(
+            relativePath(found.entry->file->path(), moduleFolder)),
+        builder.getStringAttr(found.entry->tensor->name), rows);
+    moe::ParameterOp::create(builder, loc, /*trainable=*/false,
+                             roleOf(*found.parameter), found.parameter->name,
+                             typeOf(*found.parameter), origin);
+  }
+
+  //===--------------------------------------------------------------------===//
+  // @forward
+  //===--------------------------------------------------------------------===//
+
+  void buildForward() {
+    RankedTensorType logits = activation(config.vocabulary);
+    auto forward = func::FuncOp::create(
+        builder, loc, "forward",
+        builder.getFunctionType({ids, ids, ids, ids}, {logits}));
+    StringRef inputs[] = {"tokens", "positions", "slots", "segments"};
+    for (auto [i, name] : llvm::enumerate(inputs))
+      forward.setArgAttr(i, "moe.binding",
+                         binding(moe::BindingKind::Input, name));
+    forward.setResultAttr(0, "moe.binding",
+                          binding(moe::BindingKind::Output, "logits"));
+
+    OpBuilder::InsertionGuard guard(builder);
+    builder.setInsertionPointToEnd(forward.addEntryBlock());
+    Value tokens = forward.getArgument(0), positions = forward.getArgument(1);
+    Value slots = forward.getArgument(2), segments = forward.getArgument(3);
+
+    Weights weights = getParameters(/*layer=*/-1);
+    Value table = weights[Part::Embedding].front();
+    Value hidden = moe::EmbeddingOp::create(
+        builder, loc, activation(config.width), tokens, table,
+        builder.getF64FloatAttr(embeddingScale()));
+    if (!weights[Part::EmbeddingNorm].empty())
+      hidden = norm(hidden, weights[Part::EmbeddingNorm]);
+
+    SmallVector<Value> common;
+    if (config.rope) {
+      std::vector<float> frequencies =
+          ropeFrequencies(*config.rope, config.headDim);
+      Type tableType = preciseTensor(config.headDim / 2);
+      auto rotary = moe::RotaryTableOp::create(
+          builder, loc, tableType, tableType, positions,
+          builder.getDenseF32ArrayAttr(frequencies),
+          builder.getF64FloatAttr(1.0));
+      llvm::append_range(common, rotary.getResults());
+    }
+    common.append({slots, segments});
+
+    for (int64_t layer = 0; layer < config.layers; ++layer) {
+      SmallVector<Value> arguments = {hidden};
+      arguments.append(common);
+      for (const ParameterLayout *parameter : parametersOf(layer))
+        arguments.push_back(getParameter(*parameter));
+      hidden = func::CallOp::create(builder, loc,
+                                    layerFunction(layer, forward, arguments),
+                                    arguments)
+                   .getResult(0);
+    }
+
+    hidden = norm(hidden, weights[Part::FinalNorm]);
+    Value head = config.tied ? table : weights[Part::Head].front();
+    Value result = moe::LinearOp::create(builder, loc, logits, hidden, head,
+                                         /*bias=*/Value());
+    func::ReturnOp::create(builder, loc, result);
+  }
+
+  moe::BindingAttr binding(moe::BindingKind kind, StringRef name) {
+    return moe::BindingAttr::get(builder.getContext(), kind,
+                                 builder.getStringAttr(name));
+  }
+
+  /// Gemma's factor is computed in f64 and rounded to f32 before anything
+  /// else.
+  double embeddingScale() const {
+    return config.family == Family::Gemma
+               ? static_cast<float>(
+                     std::sqrt(static_cast<double>(config.width)))
+               : 1.0;
+  }
+
+  /// -1 stands for those outside the layers.
+  SmallVector<const ParameterLayout *> parametersOf(int64_t layer) const {
+    SmallVector<const ParameterLayout *> result;
+    for (const FoundTensor &found : tensors.parameters)
+      if (found.parameter->layer == layer)
+        result.push_back(found.parameter);
+    return result;
+  }
+
+  Value getParameter(const ParameterLayout &parameter) {
+    return moe::GetParameterOp::create(builder, loc, typeOf(parameter),
+                                       parameter.name);
+  }
+
+  Weights getParameters(int64_t layer) {
+    Weights weights;
+    for (const ParameterLayout *parameter : parametersOf(layer))
+      weights[parameter->part].push_back(getParameter(*parameter));
+    return weights;
+  }
+
+  //===--------------------------------------------------------------------===//
+  // A layer
+  //===--------------------------------------------------------------------===//
+
+  /// The function of this kind of layer, made at its first use.
+  func::FuncOp layerFunction(int64_t layer, func::FuncOp forward,
+                             ValueRange arguments) {
+    func::FuncOp &function = functions[kindOf(layer)];
+    if (function)
+      return function;
+    std::string name = "decoder_layer";
+    if (functions.size() > 1)
+      name += "_" + std::to_string(functions.size() - 1);
+
+    OpBuilder::InsertionGuard guard(builder);
+    // After the layer functions that are there already, before @forward.
+    builder.setInsertionPoint(forward);
+    function = func::FuncOp::create(
+        builder, loc, name,
+        builder.getFunctionType(TypeRange(arguments),
+                                {activation(config.width)}));
+    function.setPrivate();
+    builder.setInsertionPointToEnd(function.addEntryBlock());
+    buildLayer(layer, function.getArguments());
+    return function;
+  }
+
+  void buildLayer(int64_t layer, ValueRange arguments) {
+    Value hidden = arguments.front(), cos, sin;
+    arguments = arguments.drop_front();
+    if (config.rope) {
+      cos = arguments[0];
+      sin = arguments[1];
+      arguments = arguments.drop_front(2);
+    }
+    Value slots = arguments[0], segments = arguments[1];
+    Weights weights;
+    for (auto [parameter, value] :
+         llvm::zip_equal(parametersOf(layer), arguments.drop_front(2)))
+      weights[parameter->part].push_back(value);
+
+    Value input = norm(hidden, weights[Part::InputNorm]);
+    Value query = linear(input, weights[Part::Query]);
+    Value key = linear(input, weights[Part::Key]);
+    Value value = linear(input, weights[Part::Value]);
+    if (config.queryKeyNorm) {
+      query = norm(query, weights[Part::QueryNorm]);
+      key = norm(key, weights[Part::KeyNorm]);
+    }
+    if (config.rope) {
+      query =
+          moe::RotaryOp::create(builder, loc, query.getType(), query, cos, sin);
+      key = moe::RotaryOp::create(builder, loc, key.getType(), key, cos, sin);
+    }
+    IntegerAttr window;
+    if (config.windows[layer])
+      window = builder.getI64IntegerAttr(*config.windows[layer]);
+    double scale = 1.0 / std::sqrt(static_cast<double>(config.headDim));
+    Value attended =
+        moe::AttentionOp::create(
+            builder, loc, query.getType(), /*lse=*/Type(), query, key, value,
+            slots, segments, builder.getI64IntegerAttr(config.heads),
+            builder.getI64IntegerAttr(config.kvHeads),
+            builder.getF64FloatAttr(scale), window,
+            config.rope ? UnitAttr() : builder.getUnitAttr())
+            .getResult();
+    hidden = moe::AddOp::create(builder, loc, hidden,
+                                linear(attended, weights[Part::Output]));
+    Value ffnInput = norm(hidden, weights[Part::FfnNorm]);
+    hidden = moe::AddOp::create(builder, loc, hidden,
+                                feedForward(layer, ffnInput, weights));
+    func::ReturnOp::create(builder, loc, hidden);
+  }
+
+  Value feedForward(int64_t layer, Value input, Weights &weights) {
+    moe::FfnForm form = config.family == Family::Bloom ? moe::FfnForm::Plain
+                                                       : moe::FfnForm::Gated;
+    moe::ActivationKind activation = activationOf(config.activation);
+    ArrayRef<Value> ffn = weights[Part::Ffn];
+    int64_t experts = config.experts[layer];
+    if (experts == 1)
+      return moe::FfnOp::create(builder, loc, input.getType(),
+                                /*preactivation=*/Type(), input, ffn, form,
+                                activation)
+          .getResult();
+
+    int64_t topK = std::min(config.topK, experts);
+    Value logits = moe::RouterOp::create(builder, loc, preciseTensor(experts),
+                                         input, weights[Part::Router].front());
+    auto routes = moe::RoutesType::get(builder.getContext(), experts, topK);
+    auto route = moe::RouteOp::create(
+        builder, loc, routes, preciseTensor(topK), logits,
+        /*renormalize=*/true, /*forced_expert=*/IntegerAttr());
+    return moe::ExpertsOp::create(builder, loc, input.getType(),
+                                  /*preactivation=*/Type(), input,
+                                  route.getScores(), route.getRoutes(), ffn,
+                                  form, activation)
+        .getResult();
+  }
+
+  Value norm(Value input, ArrayRef<Value> weights) {
+    FloatAttr epsilon = builder.getF64FloatAttr(config.epsilon);
+    if (config.family == Family::Bloom)
+      return moe::LayerNormOp::create(builder, loc, input.getType(), input,
+                                      weights[0], weights[1], epsilon);
+    double offset = config.family == Family::Gemma ? 1.0 : 0.0;
+    return moe::RmsNormOp::create(builder, loc, input.getType(), input,
+                                  weights[0], epsilon,
+                                  builder.getF64FloatAttr(offset));
+  }
+
+  Value linear(Value input, ArrayRef<Value> weights) {
+    int64_t width = cast<RankedTensorType>(weights[0].getType()).getDimSize(0);
+    return moe::LinearOp::create(builder, loc, activation(width), input,
+                                 weights[0],
+                                 weights.size() > 1 ? weights[1] : Value());
+  }
+
+  const ModelConfig &config;
+  const FoundTensors &tensors;
+  OpBuilder builder;
+  Location loc;
+  Type element, precise;
+  RankedTensorType ids;
+  std::map<LayerKind, func::FuncOp> functions;
+};
+
+} // namespace
+
+ImportedModel polymoe::importHuggingFace(const fs::path &folder,
+                                         const fs::path &moduleFolder,
+                                         MLIRContext &context) {
+  if (!fs::is_directory(folder))
+    fail(folder, ": expected a folder with config.json and safetensors");
+  fs::path configFile = folder / "config.json";
+  ModelConfig config = readConfig(configFile);
+  std::vector<ParameterLayout> layout = layoutOf(config);
+  Checkpoint checkpoint(folder);
+  FoundTensors tensors = findTensors(config, layout, checkpoint);
+  DType type = chooseType(config, tensors);
+
+  registerModuleDialects(context);
+  context.loadDialect<moe::MoEDialect, func::FuncDialect>();
+  ImportedModel imported;
+  imported.module =
+      ModelBuilder(config, type, tensors, context).build(moduleFolder);
+  imported.ignored = tensors.ignored;
+
+  Builder builder(&context);
+  NamedAttrList model;
+  model.set("family", builder.getStringAttr(nameOf(config.family)));
+  model.set("config",
+            builder.getStringAttr(relativePath(configFile, moduleFolder)));
+  fs::path tokenizer = folder / "tokenizer.json";
+  if (fs::exists(tokenizer))
+    model.set("tokenizer",
+              builder.getStringAttr(relativePath(tokenizer, moduleFolder)));
+  (*imported.module)->setAttr("moe.model", model.getDictionary(&context));
+  return imported;
+}

@@ -1,0 +1,162 @@
+//===-- Rope.cpp - frequencies of the rotary embedding
+//
+// Part of PolyMoE, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+//
+// A frequency that is off by one bit turns far positions by a visible angle,
+// so the arithmetic here is that of transformers on PyTorch, in f32, operation
+// by operation. PyTorch computes powers 32 at a time with SLEEF's powf and the
+// rest with the C library's; the first is reproduced here from its published
+// algorithm (a logarithm and an exponential in pairs of floats).
+//
+//===----------------------------------------------------------------------===//
+
+#include "moe/Import/Rope.h"
+
+#include <cmath>
+#include <numbers>
+
+#pragma STDC FP_CONTRACT OFF
+
+using namespace polymoe;
+
+namespace {
+
+/// An unevaluated sum of two floats.
+struct Pair {
+  float high;
+  float low;
+};
+
+/// high + low == x + y exactly.
+Pair addExactly(float x, float y) {
+  float s = x + y;
+  float v = s - x;
+  return {s, (x - (s - v)) + (y - v)};
+}
+
+Pair addExactly(Pair x, float y) {
+  Pair s = addExactly(x.high, y);
+  return {s.high, s.low + x.low};
+}
+
+Pair addExactly(Pair x, Pair y) {
+  Pair s = addExactly(x.high, y.high);
+  return {s.high, s.low + (x.low + y.low)};
+}
+
+/// Needs |x| >= |y|.
+Pair add(Pair x, Pair y) {
+  float s = x.high + y.high;
+  return {s, x.high - s + y.high + x.low + y.low};
+}
+
+Pair add(float x, Pair y) {
+  float s = x + y.high;
+  return {s, x - s + y.high + y.low};
+}
+
+Pair multiply(Pair x, float y) {
+  float s = x.high * y;
+  return {s, std::fma(x.low, y, std::fma(x.high, y, -s))};
+}
+
+Pair multiply(Pair x, Pair y) {
+  float s = x.high * y.high;
+  return {s, std::fma(x.high, y.low,
+                      std::fma(x.low, y.high, std::fma(x.high, y.high, -s)))};
+}
+
+Pair square(Pair x) {
+  float s = x.high * x.high;
+  return {s, std::fma(x.high + x.high, x.low, std::fma(x.high, x.high, -s))};
+}
+
+Pair divide(Pair n, Pair d) {
+  float t = 1.0f / d.high;
+  float s = n.high * t;
+  float u = std::fma(t, n.high, -s);
+  float v = std::fma(-d.low, t, std::fma(-d.high, t, 1.0f));
+  return {s, std::fma(s, v, std::fma(n.low, t, u))};
+}
+
+/// The natural logarithm of a positive normal number.
+Pair logarithm(float d) {
+  int exponent = std::ilogb(d * (1.0f / 0.75f));
+  float m = std::ldexp(d, -exponent);
+  Pair x = divide(addExactly(-1.0f, m), addExactly(1.0f, m));
+  Pair x2 = square(x);
+  float t = 0.240320354700088500976562f;
+  t = std::fma(t, x2.high, 0.285112679004669189453125f);
+  t = std::fma(t, x2.high, 0.400007992982864379882812f);
+  Pair c = {0.66666662693023681640625f, 3.69183861259614332084311e-09f};
+  Pair s = multiply(Pair{0.69314718246459960938f, -1.904654323148236017e-09f},
+                    static_cast<float>(exponent));
+  s = add(s, Pair{x.high * 2.0f, x.low * 2.0f});
+  return add(s, multiply(multiply(x2, x), addExactly(multiply(x2, t), c)));
+}
+
+float exponential(Pair d) {
+  float q = std::nearbyint((d.high + d.low) * std::numbers::log2e_v<float>);
+  Pair s = addExactly(d, q * -0.693145751953125f);
+  s = addExactly(s, q * -1.428606765330187045e-06f);
+  float sum = s.high + s.low;
+  s = {sum, s.high - sum + s.low};
+  float u = 0.00136324646882712841033936f;
+  u = std::fma(u, s.high, 0.00836596917361021041870117f);
+  u = std::fma(u, s.high, 0.0416710823774337768554688f);
+  u = std::fma(u, s.high, 0.166665524244308471679688f);
+  u = std::fma(u, s.high, 0.499999850988388061523438f);
+  Pair t = add(1.0f, add(s, multiply(square(s), u)));
+  return std::ldexp(t.high + t.low, static_cast<int>(q));
+}
+
+} // namespace
+
+std::vector<float> polymoe::ropeFrequencies(const RopeConfig &config,
+                                            int64_t headDim) {
+  // Powers of whole vectors, two by two, are SLEEF's.
+  constexpr int64_t unrolled = 32;
+  const int64_t count = headDim / 2;
+  const float theta = static_cast<float>(config.theta);
+  std::vector<float> result(count);
+  for (int64_t i = 0; i < count; ++i) {
+    float exponent = static_cast<float>(2 * i) / static_cast<float>(headDim);
+    float power = i < count / unrolled * unrolled
+                      ? exponential(multiply(logarithm(theta), exponent))
+                      : std::pow(theta, exponent);
+    result[i] = 1.0f / power;
+  }
+
+  const float factor = static_cast<float>(config.factor);
+  if (config.type == RopeConfig::Type::Linear)
+    for (float &frequency : result)
+      frequency /= factor;
+  if (config.type != RopeConfig::Type::Llama3)
+    return result;
+
+  const float low = static_cast<float>(config.lowFrequencyFactor);
+  const float span = static_cast<float>(config.highFrequencyFactor -
+                                        config.lowFrequencyFactor);
+  const float longest =
+      static_cast<float>(config.originalPositions / config.lowFrequencyFactor);
+  const float shortest =
+      static_cast<float>(config.originalPositions / config.highFrequencyFactor);
+  for (float &frequency : result) {
+    // PyTorch divides a number by a tensor as reciprocal times number.
+    float wavelength =
+        (1.0f / frequency) * static_cast<float>(2.0 * std::numbers::pi);
+    float scaled = wavelength > longest ? frequency / factor : frequency;
+    if (!(wavelength < shortest) && !(wavelength > longest)) {
+      float smooth =
+          ((1.0f / wavelength) * static_cast<float>(config.originalPositions) -
+           low) /
+          span;
+      scaled = (1.0f - smooth) * scaled / factor + smooth * scaled;
+    }
+    frequency = scaled;
+  }
+  return result;
+}
