@@ -450,9 +450,10 @@ private:
   }
 
   int64_t checkExperts(const std::string &key, int64_t experts) {
-    constexpr int64_t most = 65536;
-    if (experts > most)
-      reader.fail(key, "at most " + std::to_string(most) + " experts",
+    // Of all layers together, this many still describe themselves quickly.
+    constexpr int64_t most = 100000;
+    if (experts > most / config.layers)
+      reader.fail(key, "at most " + std::to_string(most) + " experts in all",
                   std::to_string(experts));
     return experts;
   }

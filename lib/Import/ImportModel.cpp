@@ -357,6 +357,11 @@ ImportedModel polymoe::importHuggingFace(const fs::path &folder,
   if (fs::exists(tokenizer))
     model.set("tokenizer",
               builder.getStringAttr(relativePath(tokenizer, moduleFolder)));
+  if (!imported.ignored.empty()) {
+    std::vector<llvm::StringRef> keys(imported.ignored.begin(),
+                                      imported.ignored.end());
+    model.set("ignored", builder.getStrArrayAttr(keys));
+  }
   (*imported.module)->setAttr("moe.model", model.getDictionary(&context));
   return imported;
 }

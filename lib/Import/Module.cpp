@@ -224,9 +224,12 @@ ModelSource polymoe::modelSource(ModuleOp module) {
   if (!family || !config)
     fail("expected a module with an attribute moe.model = {family, config}, as "
          "moe-translate --import-hf writes it");
-  ModelSource source{family.str(), config.str(), std::nullopt};
+  ModelSource source{family.str(), config.str(), std::nullopt, {}};
   if (auto tokenizer = model.getAs<StringAttr>("tokenizer"))
     source.tokenizer = tokenizer.str();
+  if (auto ignored = model.getAs<ArrayAttr>("ignored"))
+    for (auto key : ignored.getAsRange<StringAttr>())
+      source.ignored.push_back(key.str());
   return source;
 }
 

@@ -62,6 +62,9 @@ struct ModelSource {
   std::string family;
   std::string config;
   std::optional<std::string> tokenizer;
+  /// Keys of the checkpoint that the model has no use for; what loads it may
+  /// leave them unread.
+  std::vector<std::string> ignored;
 };
 
 /// Throws Error if the module has none.
