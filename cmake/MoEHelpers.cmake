@@ -52,3 +52,29 @@ macro(moe_find_mlir)
   include_directories(SYSTEM ${LLVM_INCLUDE_DIRS} ${MLIR_INCLUDE_DIRS})
   add_definitions(${LLVM_DEFINITIONS_LIST})
 endmacro()
+
+# Finds the LibTorch that a Python installation carries: that of MOE_PYTHON
+# (variable or environment), of the repository's .venv, or of python3.
+macro(moe_find_torch)
+  if(NOT MOE_PYTHON)
+    if(DEFINED ENV{MOE_PYTHON})
+      set(MOE_PYTHON $ENV{MOE_PYTHON})
+    elseif(EXISTS ${CMAKE_SOURCE_DIR}/.venv/bin/python)
+      set(MOE_PYTHON ${CMAKE_SOURCE_DIR}/.venv/bin/python)
+    else()
+      set(MOE_PYTHON python3)
+    endif()
+  endif()
+  if(NOT Torch_DIR)
+    execute_process(
+      COMMAND ${MOE_PYTHON} -c "import torch.utils as u; print(u.cmake_prefix_path)"
+      OUTPUT_VARIABLE MOE_TORCH_PREFIX OUTPUT_STRIP_TRAILING_WHITESPACE
+      RESULT_VARIABLE MOE_TORCH_RESULT ERROR_QUIET)
+    if(NOT MOE_TORCH_RESULT EQUAL 0)
+      message(FATAL_ERROR "${MOE_PYTHON} has no torch: set MOE_PYTHON to a "
+        "Python that has it, or MOE_TORCH=OFF to build without it")
+    endif()
+    set(Torch_DIR ${MOE_TORCH_PREFIX}/Torch)
+  endif()
+  find_package(Torch REQUIRED CONFIG)
+endmacro()
