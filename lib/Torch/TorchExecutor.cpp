@@ -166,7 +166,7 @@ void TorchExecutor::Impl::addGradients() {
     at::Tensor sum = at::from_blob(trainable.gradient, spec.shape,
                                    scalarType(trainable.masterType));
     sum.add_(leaf.grad().to(sum.scalar_type()));
-    leaf.mutable_grad() = {};
+    leaf.mutable_grad() = at::Tensor();
   }
 }
 
