@@ -21,3 +21,5 @@ llvm_config.with_environment(
 config.substitutions.append(("%python", config.python_executable))
 config.substitutions.append(("%moe_source", config.moe_source_dir))
 config.substitutions.append(("%moe_build", config.moe_build_dir))
+config.substitutions.append(("%mlir_tblgen", config.mlir_tblgen))
+config.substitutions.append(("%mlir_include", config.mlir_include_dir))
