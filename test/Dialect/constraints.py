@@ -18,12 +18,12 @@ def main(include, tests):
         for mnemonic, body in definitions(path.read_text(encoding="utf-8"), OP):
             numbers = re.findall(r"- \((C\d+)\)", body)
             if numbers != [f"C{i + 1}" for i in range(len(numbers))]:
-                sys.exit(f"{path}: expected the constraints of moe.{mnemonic} "
-                         f"to be numbered from C1, but got {numbers}")
+                sys.exit(
+                    f"{path}: expected the constraints of moe.{mnemonic} to be numbered from C1, but got {numbers}"
+                )
             documented |= {f"moe.{mnemonic} ({number})" for number in numbers}
     for path in pathlib.Path(tests).glob("invalid*.mlir"):
-        tested |= set(re.findall(r"^// (moe\.\w+ \(C\d+\))$",
-                                 path.read_text(encoding="utf-8"), re.MULTILINE))
+        tested |= set(re.findall(r"^// (moe\.\w+ \(C\d+\))$", path.read_text(encoding="utf-8"), re.MULTILINE))
     for constraint in sorted(documented - tested):
         print(f"expected a negative test of {constraint}")
     for constraint in sorted(tested - documented):

@@ -20,8 +20,8 @@ def definitions(text, pattern):
     """Yields the mnemonic and the body of every definition."""
     starts = list(pattern.finditer(text))
     for start in starts:
-        end = re.search(r"^}", text[start.end():], re.MULTILINE)
-        yield start.group(1), text[start.end():start.end() + end.end()]
+        end = re.search(r"^}", text[start.end() :], re.MULTILINE)
+        yield start.group(1), text[start.end() : start.end() + end.end()]
 
 
 def split_types(text):
@@ -54,11 +54,9 @@ def symbols_of(mnemonic, statement):
     name = re.search(r"@\w+", statement)
     if mnemonic in ("get_parameter", "accumulate_gradient"):
         type_ = statement.rsplit(" : ", 1)[1]
-        yield (f"moe.parameter trainable backbone {name[0]} : {type_} "
-               "from #moe.init<zeros, seed = 0>")
+        yield (f"moe.parameter trainable backbone {name[0]} : {type_} from #moe.init<zeros, seed = 0>")
     if mnemonic == "dispatch":
-        yield (f"func.func private {name[0]}(i64, !llvm.ptr) "
-               "attributes {moe.kernel}")
+        yield (f"func.func private {name[0]}(i64, !llvm.ptr) attributes {{moe.kernel}}")
 
 
 def statements_of(example):
@@ -86,9 +84,7 @@ def main(folder):
                 if mnemonic == "parameter":
                     print(f"  {statement}")
                 else:
-                    arguments = ", ".join(
-                        f"{name}: {type_}"
-                        for name, type_ in dict(operands_of(statement)).items())
+                    arguments = ", ".join(f"{name}: {type_}" for name, type_ in dict(operands_of(statement)).items())
                     print(f"  func.func @example_{number}({arguments}) {{")
                     print(f"    {statement}")
                     print("    return\n  }")
@@ -100,8 +96,7 @@ def main(folder):
             for attribute in found:
                 number += 1
                 print(f"// CHECK: #moe.{mnemonic}<")
-                print(f"func.func private @example_{number}() "
-                      f"attributes {{example = {attribute}}}")
+                print(f"func.func private @example_{number}() attributes {{example = {attribute}}}")
 
 
 if __name__ == "__main__":
