@@ -127,6 +127,7 @@ void addAttentionLowerings(LoweringTable &table);
 void addRowLowerings(LoweringTable &table);
 void addRoutingLowerings(LoweringTable &table);
 void addLossLowerings(LoweringTable &table);
+void addLinearCrossEntropyLowering(LoweringTable &table);
 
 } // namespace mlir::moe
 
