@@ -5,10 +5,19 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "Verify.h"
+#include "moe/Dialect/MoE.h"
 
 using namespace mlir;
 using namespace mlir::moe;
+
+static LogicalResult verifyLeading(Operation *op, Value logits, Value ids) {
+  auto expected = cast<RankedTensorType>(logits.getType()).getShape().take_front(2);
+  auto actual = cast<RankedTensorType>(ids.getType()).getShape();
+  if (expected == actual)
+    return success();
+  return op->emitOpError() << "expected one entry for each of [" << expected
+                           << "] tokens, but got [" << actual << "]";
+}
 
 LogicalResult CrossEntropyOp::verify() {
   return verifyLeading(*this, getLogits(), getLabels());

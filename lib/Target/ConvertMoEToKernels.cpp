@@ -254,7 +254,6 @@ Converter::Converter(ModuleOp module, int64_t tokens,
   addRowLowerings(table);
   addRoutingLowerings(table);
   addLossLowerings(table);
-  addLinearCrossEntropyLowering(table);
 }
 
 void ConvertMoEToKernels::runOnOperation() {

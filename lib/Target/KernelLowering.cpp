@@ -74,10 +74,13 @@ Value KernelLowering::temporary(ArrayRef<int64_t> shape, Type elementType) {
                                  MemRefType::get(shape, elementType));
 }
 
-Value KernelLowering::table(ValueRange buffers) {
+Value KernelLowering::table(ValueRange values) {
+  SmallVector<Value> entries;
+  for (Value value : values)
+    entries.push_back(buffer(value));
   return PointerTableOp::create(opBuilder, opBuilder.getUnknownLoc(),
                                 TableType::get(opBuilder.getContext()),
-                                buffers);
+                                entries);
 }
 
 Value KernelLowering::constant(int64_t value) {

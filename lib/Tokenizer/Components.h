@@ -1,0 +1,82 @@
+//===-- Components.h - the stages around the model --------------*- C++ -*-===//
+//
+// Part of PolyMoE, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+//
+// One abstract class per stage of tokenizer.json and one function that makes
+// it from there. A Sequence is a stage that runs others.
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef MOE_LIB_TOKENIZER_COMPONENTS_H
+#define MOE_LIB_TOKENIZER_COMPONENTS_H
+
+#include "Config.h"
+#include "Piece.h"
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace polymoe::tokenizer {
+
+/// Changes a text, before anything is split.
+class Normalizer {
+public:
+  virtual ~Normalizer() = default;
+  virtual void apply(Piece &piece) const = 0;
+};
+
+/// Splits text into words, the largest parts that a token can be; it may
+/// change them too. Leaves tokens alone.
+class PreTokenizer {
+public:
+  virtual ~PreTokenizer() = default;
+  virtual void apply(Pieces &pieces) const = 0;
+};
+
+/// Adds special tokens around the ids of a text.
+class PostProcessor {
+public:
+  virtual ~PostProcessor() = default;
+  virtual std::vector<int32_t> apply(std::vector<int32_t> ids,
+                                     bool addSpecialTokens) const = 0;
+};
+
+/// Turns tokens into text: the tokens change, or become fewer, until they are
+/// only joined.
+class Decoder {
+public:
+  virtual ~Decoder() = default;
+  virtual void apply(std::vector<std::string> &tokens) const = 0;
+};
+
+std::unique_ptr<Normalizer> makeNormalizer(const Config &config);
+std::unique_ptr<PreTokenizer> makePreTokenizer(const Config &config);
+std::unique_ptr<PostProcessor> makePostProcessor(const Config &config);
+std::unique_ptr<Decoder> makeDecoder(const Config &config);
+
+/// The entry "pattern": {"String": ...} or {"Regex": ...}.
+Pattern makePattern(const Config &config);
+/// `text` in GPT-2's alphabet of bytes.
+std::string toLetters(std::string_view text);
+
+enum class PrependScheme { Always, First, Never };
+
+/// What pre-tokeniser and decoder of this name have in common.
+struct MetaspaceOptions {
+  std::string replacement;
+  PrependScheme prepend;
+  bool split;
+
+  static MetaspaceOptions read(const Config &config);
+};
+
+} // namespace polymoe::tokenizer
+
+#endif // MOE_LIB_TOKENIZER_COMPONENTS_H
