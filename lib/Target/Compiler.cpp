@@ -93,6 +93,10 @@ CompiledProgram::compile(ModuleOp module, const CompilerOptions &options) {
   }();
   (void)initialized;
 
+  DialectRegistry registry;
+  registerCompilerDialects(registry);
+  module.getContext()->appendDialectRegistry(registry);
+
   PassManager pm(module.getContext());
   buildCpuPipeline(pm, options);
   if (failed(pm.run(module)))
