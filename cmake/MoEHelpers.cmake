@@ -52,3 +52,34 @@ macro(moe_find_mlir)
   include_directories(SYSTEM ${LLVM_INCLUDE_DIRS} ${MLIR_INCLUDE_DIRS})
   add_definitions(${LLVM_DEFINITIONS_LIST})
 endmacro()
+
+# Finds the LibTorch of CMAKE_PREFIX_PATH, or else the one that a Python
+# installation carries: that of MOE_PYTHON (variable or environment), of the
+# repository's .venv, or of python3. Without one MOE_TORCH becomes OFF.
+macro(moe_find_torch)
+  if(NOT MOE_PYTHON)
+    if(DEFINED ENV{MOE_PYTHON})
+      set(MOE_PYTHON $ENV{MOE_PYTHON})
+    elseif(EXISTS ${CMAKE_SOURCE_DIR}/.venv/bin/python)
+      set(MOE_PYTHON ${CMAKE_SOURCE_DIR}/.venv/bin/python)
+    else()
+      set(MOE_PYTHON python3)
+    endif()
+  endif()
+  find_package(Torch QUIET CONFIG)
+  if(NOT Torch_FOUND)
+    execute_process(
+      COMMAND ${MOE_PYTHON} -c
+        "import torch.utils as u; print(u.cmake_prefix_path)"
+      OUTPUT_VARIABLE MOE_TORCH_PREFIX OUTPUT_STRIP_TRAILING_WHITESPACE
+      RESULT_VARIABLE MOE_TORCH_RESULT ERROR_QUIET)
+    if(MOE_TORCH_RESULT EQUAL 0)
+      find_package(Torch REQUIRED CONFIG PATHS ${MOE_TORCH_PREFIX}
+        NO_DEFAULT_PATH)
+    else()
+      message(WARNING "building without the LibTorch executor, since "
+        "${MOE_PYTHON} has no torch: set MOE_PYTHON to a Python that has it")
+      set(MOE_TORCH OFF)
+    endif()
+  endif()
+endmacro()

@@ -5,153 +5,109 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "moe/Dialect/MoE.h"
+#include "Verify.h"
 
 using namespace mlir;
 using namespace mlir::moe;
 
-namespace {
-
-RankedTensorType typeOf(Value value) {
-  return cast<RankedTensorType>(value.getType());
-}
-
-int64_t lastDim(Value value) { return typeOf(value).getShape().back(); }
-
-/// Checks that two dimensions agree, where both are known.
-LogicalResult agree(Operation *op, StringRef what, int64_t expected,
-                    int64_t actual) {
-  if (expected == actual || ShapedType::isDynamic(expected) ||
-      ShapedType::isDynamic(actual))
-    return success();
-  return op->emitOpError() << "expected " << what << " of " << expected
-                           << ", but got " << actual;
-}
-
-LogicalResult sameType(Operation *op, Value expected, Value actual) {
-  if (expected.getType() == actual.getType())
-    return success();
-  return op->emitOpError() << "expected a result of the input's type, "
-                           << expected.getType() << ", but got "
-                           << actual.getType();
-}
-
-LogicalResult sameElement(Operation *op, Value expected, Value actual) {
-  if (typeOf(expected).getElementType() == typeOf(actual).getElementType())
-    return success();
-  return op->emitOpError() << "expected element type "
-                           << typeOf(expected).getElementType() << ", but got "
-                           << typeOf(actual).getElementType();
-}
-
-LogicalResult positive(Operation *op, StringRef name, APFloat value) {
-  if (value.isNegative() || value.isZero() || value.isNaN())
-    return op->emitOpError() << "expected a positive " << name;
-  return success();
-}
-
-/// Checks rows and tokens of a row, the leading two dimensions.
-LogicalResult agreeLeading(Operation *op, Value expected, Value actual) {
-  for (int i : {0, 1})
-    if (failed(agree(op, i == 0 ? "a batch" : "a row length",
-                     typeOf(expected).getDimSize(i),
-                     typeOf(actual).getDimSize(i))))
-      return failure();
-  return success();
-}
-
-} // namespace
-
 LogicalResult EmbeddingOp::verify() {
-  if (failed(agreeLeading(*this, getTokens(), getResult())) ||
-      failed(sameElement(*this, getTable(), getResult())))
+  if (failed(verifyLeading(*this, getTokens(), getResult())) ||
+      failed(verifySameElement(*this, getTable(), getResult())))
     return failure();
-  return agree(*this, "a width", lastDim(getTable()), lastDim(getResult()));
+  return verifyDim(*this, "a width", lastDim(getTable()), lastDim(getResult()));
 }
 
 LogicalResult RmsNormOp::verify() {
-  if (failed(sameType(*this, getInput(), getResult())) ||
-      failed(positive(*this, "epsilon", getEpsilon())))
+  if (failed(verifySameType(*this, "a result", getInput(), getResult())) ||
+      failed(verifySameElement(*this, getInput(), getWeight())) ||
+      failed(verifyPositive(*this, "epsilon", getEpsilon())))
     return failure();
-  if (lastDim(getInput()) % lastDim(getWeight()) != 0)
-    return emitOpError() << "expected a width that is a multiple of "
-                         << lastDim(getWeight()) << ", but got "
-                         << lastDim(getInput());
-  return success();
+  return verifyMultiple(*this, lastDim(getWeight()), lastDim(getInput()));
 }
 
 LogicalResult LayerNormOp::verify() {
-  if (failed(sameType(*this, getInput(), getResult())) ||
-      failed(positive(*this, "epsilon", getEpsilon())) ||
-      failed(
-          agree(*this, "a weight", lastDim(getInput()), lastDim(getWeight()))))
+  if (failed(verifySameType(*this, "a result", getInput(), getResult())) ||
+      failed(verifySameElement(*this, getInput(), getWeight())) ||
+      failed(verifySameElement(*this, getInput(), getBias())) ||
+      failed(verifyPositive(*this, "epsilon", getEpsilon())) ||
+      failed(verifyDim(*this, "a weight", lastDim(getInput()),
+                       lastDim(getWeight()))))
     return failure();
-  return agree(*this, "a bias", lastDim(getInput()), lastDim(getBias()));
+  return verifyDim(*this, "a bias", lastDim(getInput()), lastDim(getBias()));
 }
 
 LogicalResult LinearOp::verify() {
-  if (failed(agreeLeading(*this, getInput(), getResult())) ||
-      failed(sameElement(*this, getInput(), getResult())) ||
-      failed(agree(*this, "an input width", typeOf(getWeight()).getDimSize(1),
-                   lastDim(getInput()))) ||
-      failed(agree(*this, "a result width", typeOf(getWeight()).getDimSize(0),
-                   lastDim(getResult()))))
+  if (failed(verifyLeading(*this, getInput(), getResult())) ||
+      failed(verifySameElement(*this, getInput(), getResult())) ||
+      failed(verifySameElement(*this, getInput(), getWeight())) ||
+      failed(verifyDim(*this, "an input width",
+                       typeOf(getWeight()).getDimSize(1),
+                       lastDim(getInput()))) ||
+      failed(verifyDim(*this, "a result width",
+                       typeOf(getWeight()).getDimSize(0),
+                       lastDim(getResult()))))
     return failure();
-  if (getBias())
-    return agree(*this, "a bias", lastDim(getResult()), lastDim(getBias()));
-  return success();
+  if (!getBias())
+    return success();
+  if (failed(verifySameElement(*this, getInput(), getBias())))
+    return failure();
+  return verifyDim(*this, "a bias", lastDim(getResult()), lastDim(getBias()));
 }
 
 LogicalResult RotaryTableOp::verify() {
   for (Value table : getResults())
-    if (failed(agreeLeading(*this, getPositions(), table)) ||
-        failed(agree(*this, "a table width", getFrequencies().size(),
-                     lastDim(table))))
+    if (failed(verifyLeading(*this, getPositions(), table)) ||
+        failed(verifyDim(*this, "a table width", getFrequencies().size(),
+                         lastDim(table))))
       return failure();
   return success();
 }
 
 LogicalResult RotaryOp::verify() {
-  if (failed(sameType(*this, getInput(), getResult())))
+  if (failed(verifySameType(*this, "a result", getInput(), getResult())) ||
+      failed(verifySameType(*this, "a table of sines", getCos(), getSin())) ||
+      failed(verifyLeading(*this, getInput(), getCos())))
     return failure();
-  if (lastDim(getInput()) % (2 * lastDim(getCos())) != 0)
-    return emitOpError() << "expected a width that is a multiple of "
-                         << 2 * lastDim(getCos()) << ", but got "
-                         << lastDim(getInput());
-  return agree(*this, "a table of sines", lastDim(getCos()), lastDim(getSin()));
+  return verifyMultiple(*this, 2 * lastDim(getCos()), lastDim(getInput()));
 }
 
 LogicalResult AttentionOp::verify() {
   int64_t heads = getHeads(), kvHeads = getKvHeads();
-  if (heads <= 0 || kvHeads <= 0 || heads % kvHeads != 0)
-    return emitOpError() << "expected heads to be a multiple of kv_heads, but "
-                            "got "
-                         << heads << " and " << kvHeads;
-  if (lastDim(getQuery()) % heads != 0)
-    return emitOpError() << "expected a query width that is a multiple of "
-                         << heads << " heads, but got " << lastDim(getQuery());
-  int64_t width = lastDim(getQuery()) / heads * kvHeads;
-  if (failed(sameType(*this, getQuery(), getResult())) ||
-      failed(agree(*this, "a key width", width, lastDim(getKey()))) ||
-      failed(agree(*this, "a value width", width, lastDim(getValue()))))
+  FailureOr<int64_t> width =
+      verifyHeads(*this, lastDim(getQuery()), heads, kvHeads);
+  if (failed(width))
+    return failure();
+  int64_t rows = typeOf(getQuery()).getDimSize(0);
+  int64_t length = typeOf(getQuery()).getDimSize(1);
+  int64_t slots = typeOf(getKey()).getDimSize(1);
+  if (failed(verifySameType(*this, "a result", getQuery(), getResult())) ||
+      failed(verifySameElement(*this, getQuery(), getKey())) ||
+      failed(verifyShape(*this, "keys", getKey(), {rows, slots, *width})) ||
+      failed(verifySameType(*this, "values", getKey(), getValue())) ||
+      failed(verifyShape(*this, "slots", getSlots(), {rows, length})))
     return failure();
   if (getSegments() &&
-      failed(agree(*this, "as many keys as queries, since there are segments,",
-                   typeOf(getQuery()).getDimSize(1),
-                   typeOf(getKey()).getDimSize(1))))
+      (failed(verifyShape(*this, "segments", getSegments(), {rows, length})) ||
+       failed(verifyDim(*this,
+                        "as many keys as queries, since there are segments,",
+                        length, slots))))
     return failure();
-  if (getWindow() && *getWindow() <= 0)
+  if (getWindow() && static_cast<int64_t>(*getWindow()) <= 0)
     return emitOpError() << "expected a positive window, but got "
-                         << *getWindow();
+                         << static_cast<int64_t>(*getWindow());
+  if (getLse())
+    return verifyShape(*this, "a log-sum-exp", getLse(), {rows, heads, length});
   return success();
 }
 
 LogicalResult CacheUpdateOp::verify() {
-  if (failed(sameType(*this, getCache(), getResult())) ||
-      failed(sameElement(*this, getCache(), getRows())) ||
-      failed(agree(*this, "a batch", typeOf(getCache()).getDimSize(0),
-                   typeOf(getRows()).getDimSize(0))) ||
-      failed(agree(*this, "a width", lastDim(getCache()), lastDim(getRows()))))
+  ArrayRef<int64_t> cache = typeOf(getCache()).getShape();
+  int64_t tokens = typeOf(getRows()).getDimSize(1);
+  if (failed(verifySameType(*this, "a result", getCache(), getResult())) ||
+      failed(verifySameElement(*this, getCache(), getRows())) ||
+      failed(verifyShape(*this, "rows", getRows(),
+                         {cache[0], tokens, cache[2]})) ||
+      failed(verifyShape(*this, "slots", getSlots(), {cache[0], tokens})))
     return failure();
   if (!getCache().hasOneUse())
     return emitOpError() << "expected to be the only user of the cache";
@@ -159,75 +115,65 @@ LogicalResult CacheUpdateOp::verify() {
 }
 
 LogicalResult LastTokenOp::verify() {
-  if (failed(sameElement(*this, getInput(), getResult())) ||
-      failed(agree(*this, "a batch", typeOf(getInput()).getDimSize(0),
-                   typeOf(getResult()).getDimSize(0))) ||
+  ArrayRef<int64_t> input = typeOf(getInput()).getShape();
+  if (failed(verifySameElement(*this, getInput(), getResult())) ||
       failed(
-          agree(*this, "a width", lastDim(getInput()), lastDim(getResult()))))
+          verifyShape(*this, "a result", getResult(), {input[0], 1, input[2]})))
     return failure();
-  int64_t tokens = typeOf(getResult()).getDimSize(1);
-  if (tokens != 1)
-    return emitOpError() << "expected a row length of 1, but got "
-                         << (ShapedType::isDynamic(tokens)
-                                 ? std::string("?")
-                                 : std::to_string(tokens));
-  return success();
+  // That it is one token is never left open.
+  return verifyDim(*this, "a row length", 1,
+                   typeOf(getResult()).isDynamicDim(1)
+                       ? 0
+                       : typeOf(getResult()).getDimSize(1));
 }
 
-/// Checks the weights of one FFN of this form.
-static LogicalResult verifyFfn(Operation *op, ValueRange weights, FfnForm form,
-                               int64_t width, int64_t hidden, Type element) {
+/// Checks the weights of `experts` FFNs, and what they make of `input`.
+static LogicalResult verifyFfns(Operation *op, Value input, ValueRange weights,
+                                FfnForm form, int64_t experts,
+                                Value preactivation, int64_t rows) {
+  int64_t each = weightsPerExpert(form);
+  if (failed(verifyNumWeights(op, weights, each, experts)))
+    return failure();
+  int64_t width = lastDim(input);
+  int64_t hidden = typeOf(weights.front()).getDimSize(0);
   SmallVector<SmallVector<int64_t>> shapes;
   if (form == FfnForm::Gated)
     shapes = {{hidden, width}, {hidden, width}, {width, hidden}};
   else
     shapes = {{hidden, width}, {hidden}, {width, hidden}, {width}};
-  for (auto [weight, shape] : llvm::zip_equal(weights, shapes)) {
-    auto expected = RankedTensorType::get(shape, element);
-    if (weight.getType() != expected)
-      return op->emitOpError() << "expected a weight of type " << expected
-                               << ", but got " << weight.getType();
-  }
-  return success();
-}
-
-/// Checks the weights of `experts` FFNs, and what they make of `input`.
-static LogicalResult verifyFfns(Operation *op, Value input, ValueRange weights,
-                                FfnForm form, int64_t experts) {
-  int64_t each = weightsPerExpert(form);
-  if (static_cast<int64_t>(weights.size()) != each * experts)
-    return op->emitOpError()
-           << "expected " << each * experts << " weights (" << each
-           << " for each expert), but got " << weights.size();
-  int64_t hidden = typeOf(weights.front()).getDimSize(0);
-  for (int64_t e = 0; e < experts; ++e)
-    if (failed(verifyFfn(op, weights.slice(e * each, each), form,
-                         lastDim(input), hidden,
-                         typeOf(input).getElementType())))
+  Type element = typeOf(input).getElementType();
+  for (auto [i, weight] : llvm::enumerate(weights))
+    if (failed(verifyWeight(op, weight, shapes[i % each], element)))
       return failure();
+  if (preactivation)
+    return verifyShape(op, "a pre-activation", preactivation,
+                       {rows, preactivationWidth(form, hidden)});
   return success();
 }
 
 LogicalResult FfnOp::verify() {
-  if (failed(sameType(*this, getInput(), getResult())))
+  if (failed(verifySameType(*this, "a result", getInput(), getResult())))
     return failure();
-  return verifyFfns(*this, getInput(), getWeights(), getForm(), 1);
+  return verifyFfns(*this, getInput(), getWeights(), getForm(), /*experts=*/1,
+                    getPreactivation(), numTokens(getInput()));
 }
 
 LogicalResult ExpertsOp::verify() {
-  if (failed(sameType(*this, getInput(), getResult())) ||
-      failed(agree(*this, "scores", getRoutes().getType().getTopK(),
-                   lastDim(getScores()))))
+  if (failed(verifySameType(*this, "a result", getInput(), getResult())) ||
+      failed(verifyLeading(*this, getInput(), getScores())) ||
+      failed(verifyDim(*this, "scores", getRoutes().getType().getTopK(),
+                       lastDim(getScores()))))
     return failure();
   return verifyFfns(*this, getInput(), getWeights(), getForm(),
-                    getRoutes().getType().getExperts());
+                    getRoutes().getType().getExperts(), getPreactivation(),
+                    numRows(getRoutes(), numTokens(getInput())));
 }
 
 LogicalResult RouterOp::verify() {
-  if (failed(agreeLeading(*this, getInput(), getLogits())) ||
-      failed(agree(*this, "an input width", typeOf(getWeight()).getDimSize(1),
-                   lastDim(getInput()))))
+  if (failed(verifyLeading(*this, getInput(), getLogits())) ||
+      failed(verifyDim(*this, "an input width",
+                       typeOf(getWeight()).getDimSize(1), lastDim(getInput()))))
     return failure();
-  return agree(*this, "a result width", typeOf(getWeight()).getDimSize(0),
-               lastDim(getLogits()));
+  return verifyDim(*this, "a result width", typeOf(getWeight()).getDimSize(0),
+                   lastDim(getLogits()));
 }

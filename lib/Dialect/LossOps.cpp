@@ -5,19 +5,10 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "moe/Dialect/MoE.h"
+#include "Verify.h"
 
 using namespace mlir;
 using namespace mlir::moe;
-
-static LogicalResult verifyLeading(Operation *op, Value logits, Value ids) {
-  auto expected = cast<RankedTensorType>(logits.getType()).getShape().take_front(2);
-  auto actual = cast<RankedTensorType>(ids.getType()).getShape();
-  if (expected == actual)
-    return success();
-  return op->emitOpError() << "expected one entry for each of [" << expected
-                           << "] tokens, but got [" << actual << "]";
-}
 
 LogicalResult CrossEntropyOp::verify() {
   return verifyLeading(*this, getLogits(), getLabels());

@@ -14,20 +14,25 @@ LogicalResult ParameterOp::verify() {
   auto type = cast<RankedTensorType>(getType());
   if (!type.hasStaticShape())
     return emitOpError() << "expected a static shape, but got " << type;
-  if (auto copy = dyn_cast<CopyAttr>(getOrigin())) {
-    auto source = SymbolTable::lookupNearestSymbolFrom<ParameterOp>(
-        getOperation(), copy.getSource());
-    if (!source)
-      return emitOpError() << "expected the origin to name a parameter, but "
-                              "there is no "
-                           << copy.getSource();
-    if (source.getType() != getType()) {
-      InFlightDiagnostic diag = emitOpError()
-                                << "expected the type of its origin, "
-                                << source.getType() << ", but got " << type;
-      diag.attachNote(source.getLoc()) << "the origin is here";
-      return diag;
-    }
+  return success();
+}
+
+LogicalResult ParameterOp::verifySymbolUses(SymbolTableCollection &tables) {
+  auto copy = dyn_cast<CopyAttr>(getOrigin());
+  if (!copy)
+    return success();
+  auto source =
+      tables.lookupNearestSymbolFrom<ParameterOp>(*this, copy.getSource());
+  if (!source)
+    return emitOpError() << "expected the origin to name a parameter, but "
+                            "there is no "
+                         << copy.getSource();
+  if (source.getType() != getType()) {
+    InFlightDiagnostic diag = emitOpError()
+                              << "expected the type of its origin, "
+                              << source.getType() << ", but got " << getType();
+    diag.attachNote(source.getLoc()) << "the origin is here";
+    return diag;
   }
   return success();
 }
@@ -40,8 +45,8 @@ static FailureOr<ParameterOp> lookupParameter(Operation *op,
                                               bool sameElement) {
   auto parameter = tables.lookupNearestSymbolFrom<ParameterOp>(op, name);
   if (!parameter)
-    return op->emitOpError() << "expected a moe.parameter, but there is no "
-                             << name;
+    return op->emitOpError()
+           << "expected a moe.parameter, but there is no " << name;
   auto expected = cast<RankedTensorType>(parameter.getType());
   auto actual = cast<RankedTensorType>(type);
   if (expected.getShape() != actual.getShape() ||
@@ -55,8 +60,7 @@ static FailureOr<ParameterOp> lookupParameter(Operation *op,
   return parameter;
 }
 
-LogicalResult
-GetParameterOp::verifySymbolUses(SymbolTableCollection &tables) {
+LogicalResult GetParameterOp::verifySymbolUses(SymbolTableCollection &tables) {
   return lookupParameter(*this, tables, getNameAttr(), getType(),
                          /*sameElement=*/true);
 }

@@ -5,7 +5,7 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "moe/Dialect/MoE.h"
+#include "Verify.h"
 
 using namespace mlir;
 using namespace mlir::moe;
@@ -15,6 +15,8 @@ LogicalResult RouteOp::verify() {
   int64_t topK = getRoutes().getType().getTopK();
   int64_t width = cast<RankedTensorType>(getLogits().getType()).getDimSize(2);
   int64_t scores = cast<RankedTensorType>(getScores().getType()).getDimSize(2);
+  if (failed(verifyLeading(*this, getLogits(), getScores())))
+    return failure();
   if (width != experts)
     return emitOpError() << "expected logits for " << experts
                          << " experts, but got " << width;
@@ -33,22 +35,5 @@ LogicalResult RouteOp::verify() {
                               "forced, but got "
                            << topK;
   }
-  return success();
-}
-
-LogicalResult ExpertsGradOp::verify() {
-  if (getWanted().size() != getWeights().size())
-    return emitOpError() << "expected a wanted flag for each of "
-                         << getWeights().size() << " weights, but got "
-                         << getWanted().size();
-  if (static_cast<size_t>(llvm::count(getWanted(), true)) !=
-      getDweights().size())
-    return emitOpError() << "expected a gradient for each wanted weight, but "
-                            "got "
-                         << getDweights().size();
-  if (!getScores() != !getRoutes())
-    return emitOpError() << "expected scores and routes together";
-  if (getDscores() && !getScores())
-    return emitOpError() << "expected scores, since their gradient is wanted";
   return success();
 }

@@ -12,12 +12,30 @@
 using namespace mlir;
 using namespace mlir::moe;
 
+LogicalResult PointerTableOp::verify() {
+  for (Value buffer : getBuffers())
+    if (!cast<MemRefType>(buffer.getType()).hasStaticShape())
+      return emitOpError() << "expected buffers of static shape, but got "
+                           << buffer.getType();
+  return success();
+}
+
 LogicalResult DispatchOp::verifySymbolUses(SymbolTableCollection &tables) {
-  auto kernel =
-      tables.lookupNearestSymbolFrom<FunctionOpInterface>(*this, getKernelAttr());
+  auto kernel = tables.lookupNearestSymbolFrom<FunctionOpInterface>(
+      *this, getKernelAttr());
   if (!kernel || !kernel->hasAttr("moe.kernel"))
     return emitOpError() << "expected a kernel, but there is none called "
                          << getKernelAttr();
+  ArrayRef<Type> inputs = kernel.getArgumentTypes();
+  if (inputs.size() != 2 || !inputs[0].isInteger(64) ||
+      !isa<LLVM::LLVMPointerType>(inputs[1])) {
+    InFlightDiagnostic diag =
+        emitOpError() << "expected a kernel that takes a tile and a pointer, "
+                         "(i64, !llvm.ptr), but got ("
+                      << inputs << ")";
+    diag.attachNote(kernel.getLoc()) << "the kernel is here";
+    return diag;
+  }
   for (Value argument : getArguments()) {
     auto memref = dyn_cast<MemRefType>(argument.getType());
     if (memref && memref.hasStaticShape())

@@ -254,6 +254,7 @@ Converter::Converter(ModuleOp module, int64_t tokens,
   addRowLowerings(table);
   addRoutingLowerings(table);
   addLossLowerings(table);
+  addLinearCrossEntropyLowering(table);
 }
 
 void ConvertMoEToKernels::runOnOperation() {

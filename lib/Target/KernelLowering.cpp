@@ -74,13 +74,10 @@ Value KernelLowering::temporary(ArrayRef<int64_t> shape, Type elementType) {
                                  MemRefType::get(shape, elementType));
 }
 
-Value KernelLowering::table(ValueRange values) {
-  SmallVector<Value> entries;
-  for (Value value : values)
-    entries.push_back(buffer(value));
+Value KernelLowering::table(ValueRange buffers) {
   return PointerTableOp::create(opBuilder, opBuilder.getUnknownLoc(),
                                 TableType::get(opBuilder.getContext()),
-                                entries);
+                                buffers);
 }
 
 Value KernelLowering::constant(int64_t value) {

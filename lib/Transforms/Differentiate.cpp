@@ -177,8 +177,9 @@ Differentiator::activeResults(func::CallOp call,
   FailureOr<func::FuncOp> callee = lookupCallee(call);
   if (failed(callee))
     return failure();
+  // Not llvm::to_vector, which makes {true, true} of any range of bool.
   auto [entry, isNew] = activities.try_emplace(
-      Activity(*callee, llvm::to_vector(activeArguments)), std::nullopt);
+      Activity(*callee, SmallVector<bool>(activeArguments)), std::nullopt);
   if (!isNew) {
     if (!entry->second)
       return call.emitOpError() << "expected no recursion, but @"

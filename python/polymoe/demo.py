@@ -230,23 +230,33 @@ class Demo:
 
     # Training.
 
-    def _train(self, model, out, stage, mix, steps, lr):
+    def _mix(self, shares):
+        """Weights for documents that make each language's share of the tokens."""
+        tokens = dict.fromkeys(self.rounds, 0)
+        for shard in read_json(self.out / "corpus" / "corpus.json")["shards"]:
+            if shard["split"] == "train":
+                tokens[shard["language"]] += shard["tokens"]
+        fewest = min(tokens[language] for language in shares)
+        # At most one for a share of one: no document comes twice in an epoch.
+        return {language: round(shares.get(language, 0) * fewest / tokens[language], 6) for language in self.rounds}
+
+    def _train(self, model, out, stage, shares, steps, lr):
         recipe = self.recipe
         training = Training(
             stage=stage,
-            mix=mix,
+            mix=self._mix(shares),
             steps=steps,
             lr=lr,
             batch=recipe.batch,
-            sequence=recipe.sequence,
+            length=recipe.sequence,
             warmup=max(1, steps // 30),
             save_every=max(1, steps // 5),
         )
         self.tools.train(self.out / model, training, self.out / "corpus", self.out / out, recipe.seed)
 
     def _base(self):
-        mix = dict.fromkeys(self.old, 1.0) | dict.fromkeys(self.new, self.recipe.new_share)
-        self._train("random.mlir", "base", "dense", mix, self.recipe.base_steps, self.recipe.base_lr)
+        shares = dict.fromkeys(self.old, 1.0) | dict.fromkeys(self.new, self.recipe.new_share)
+        self._train("random.mlir", "base", "dense", shares, self.recipe.base_steps, self.recipe.base_lr)
 
     def _base_hf(self):
         # From here on the base is what a user has: a checkpoint on disk.
@@ -258,23 +268,23 @@ class Demo:
         self.tools.upcycle(self.out / "base.mlir", self.out / "moe.mlir", recipe.experts, recipe.top_k, recipe.seed)
 
     def _continued(self):
-        mix = dict.fromkeys(self.new, 1.0)
-        self._train("base.mlir", "continued", "dense", mix, self.recipe.stage1_steps, self.recipe.continued_lr)
+        shares = dict.fromkeys(self.new, 1.0)
+        self._train("base.mlir", "continued", "dense", shares, self.recipe.stage1_steps, self.recipe.continued_lr)
 
     def _stage1(self):
         # The same mix, steps and seed as continued pre-training: the same tokens.
-        mix = dict.fromkeys(self.new, 1.0)
-        self._train("moe.mlir", "moe", "1", mix, self.recipe.stage1_steps, self.recipe.stage1_lr)
+        shares = dict.fromkeys(self.new, 1.0)
+        self._train("moe.mlir", "moe", "1", shares, self.recipe.stage1_steps, self.recipe.stage1_lr)
 
     def _stage2(self):
-        # Two documents of each new language for one of each old one, as in the paper.
-        mix = dict.fromkeys(self.old, 1.0) | dict.fromkeys(self.new, 2.0)
-        self._train("moe", "moe", "2", mix, self.recipe.stage2_steps, self.recipe.stage2_lr)
+        # Twice as much of each new language as of each old one, as in the paper.
+        shares = dict.fromkeys(self.old, 1.0) | dict.fromkeys(self.new, 2.0)
+        self._train("moe", "moe", "2", shares, self.recipe.stage2_steps, self.recipe.stage2_lr)
 
     # Results.
 
     def _evaluate(self, model, column):
-        self.tools.evaluate(self.out / model, self.out / "corpus", "test", self._result(column))
+        self.tools.evaluate(self.out / model, self.out / "corpus", "test", self.recipe.sequence, self._result(column))
 
     def _evaluate_all(self):
         for model, column in (("base", "base"), ("continued", "continued"), ("moe", "stage 2")):

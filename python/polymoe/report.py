@@ -16,15 +16,14 @@ _COLOURS = {"base": "#7a7f85", "continued": "#d98c3f", "stage 1": "#8fb8de", "st
 def read_bits_per_byte(path, languages):
     """{language: bits per byte} of what `moe-run eval --json` wrote."""
     measured = read_json(path).get("languages")
-    if not isinstance(measured, dict):
-        raise UserError(f"{path}: expected a key 'languages'")
-    result = {}
+    if not isinstance(measured, list):
+        raise UserError(f"{path}: expected a list as 'languages'")
+    figures = {entry.get("language"): entry.get("bits_per_byte") for entry in measured}
     for language in languages:
-        value = measured.get(language, {}).get("bits_per_byte")
+        value = figures.get(language)
         if not isinstance(value, int | float) or not math.isfinite(value):
-            raise UserError(f"{path}: expected a number languages.{language}.bits_per_byte, but got {value!r}")
-        result[language] = float(value)
-    return result
+            raise UserError(f"{path}: expected a number as 'bits_per_byte' of '{language}', but got {value!r}")
+    return {language: float(figures[language]) for language in languages}
 
 
 def table(results, rounds):

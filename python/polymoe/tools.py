@@ -19,11 +19,11 @@ class Training:
     """One phase of training, as `moe-run train` takes it."""
 
     stage: str  # dense, 1 or 2
-    mix: dict  # language -> weight of its share of the tokens
+    mix: dict  # every language -> how often each of its documents comes in an epoch
     steps: int
     lr: float
     batch: int  # rows a step
-    sequence: int  # tokens a row
+    length: int  # tokens a row
     warmup: int = 0
     save_every: int = 100
 
@@ -60,12 +60,15 @@ class Tools:
             "moe-run", "train", model, *where, "--resume", f"--stage={training.stage}", "--data", data,
             f"--mix={','.join(f'{code}={weight:g}' for code, weight in training.mix.items())}",
             f"--steps={training.steps}", f"--lr={training.lr:g}", "--schedule=cosine", f"--warmup={training.warmup}",
-            f"--batch={training.batch}", f"--sequence={training.sequence}", f"--save-every={training.save_every}",
+            f"--batch={training.batch}", f"--length={training.length}", f"--save-every={training.save_every}",
             f"--seed={seed}", *self._machine(),
         )  # fmt: skip
 
-    def evaluate(self, model, data, split, out):
-        self._run("moe-run", "eval", model, "--data", data, f"--split={split}", "--json", out, *self._machine())
+    def evaluate(self, model, data, split, length, out):
+        self._run(
+            "moe-run", "eval", model, "--data", data, f"--split={split}", f"--length={length}", "--json", out,
+            *self._machine(),
+        )  # fmt: skip
 
     def generate(self, model, prompt, max_tokens):
         """The greedy continuation as text."""

@@ -42,7 +42,7 @@ if "eval" in arguments:
     column = after("--json").stem
     change = {"base": (0, 0), "continued": (-0.2, 0.2), "stage1": (-0.15, 0.1), "stage2": (-0.14, 0.01)}[column]
     figures = {"en": 2.0 + change[1], "el": 1.0 + change[0]}
-    languages = {code: {"bits_per_byte": value} for code, value in figures.items()}
+    languages = [{"language": code, "bits_per_byte": value} for code, value in figures.items()]
     after("--json").write_text(json.dumps({"languages": languages}))
 elif "train" in arguments:
     run = after("--out") if "--out" in arguments else pathlib.Path(arguments[1])
@@ -133,6 +133,11 @@ def stand_ins(tmp_path, documents, monkeypatch):
     return [str(option) for option in options], calls
 
 
+def train_tokens(corpus):
+    shards = json.loads((corpus / "corpus.json").read_text())["shards"]
+    return {shard["language"]: shard["tokens"] for shard in shards if shard["split"] == "train"}
+
+
 def test_the_demo_in_order(stand_ins, tmp_path, capsys):
     options, calls = stand_ins
     assert cli.main(options) == 0
@@ -141,10 +146,16 @@ def test_the_demo_in_order(stand_ins, tmp_path, capsys):
     assert [verb.split()[0] for verb in verbs[:3]] == ["moe-translate", "moe-run", "moe-translate"]
     training = [line for line in made if " train " in line]
     assert [line.split("--stage=")[1].split()[0] for line in training] == ["dense", "dense", "1", "2"]
-    assert "--mix=en=1,el=0.1" in training[0]
+    # By share of the tokens, of which the languages have different numbers.
+    mixes = [dict(item.split("=") for item in line.split("--mix=")[1].split()[0].split(",")) for line in training]
+    tokens = train_tokens(tmp_path / "out" / "corpus")
+    drawn = [{language: float(mix[language]) * tokens[language] for language in tokens} for mix in mixes]
+    assert drawn[0]["el"] == pytest.approx(0.1 * drawn[0]["en"], rel=1e-3)
+    assert drawn[1] == {"en": 0, "el": tokens["el"]} == drawn[2]
+    assert drawn[3]["el"] == pytest.approx(2 * drawn[3]["en"], rel=1e-3)
     # Continued pre-training and stage 1 read the same tokens.
-    assert all("--mix=el=1 --steps=10" in line and "--seed=0" in line for line in training[1:3])
-    assert "--mix=en=1,el=2 --steps=5" in training[3] and "--out" not in training[3]
+    assert all("--mix=en=0,el=1 --steps=10" in line and "--seed=0" in line for line in training[1:3])
+    assert "--steps=5" in training[3] and "--out" not in training[3]
     assert "--moe-upcycle=experts=3 top-k=2 seed=0" in next(line for line in made if line.startswith("moe-opt"))
 
     printed = capsys.readouterr().out

@@ -136,9 +136,9 @@ def test_greedy_generation_equals_transformers(case, options, imported, tool):
     assert got == reference.generate(reference.load(folder), prompt, 64)
 
 
-def upcycle(tool, module, experts=4):
+def upcycle(tool, module, experts="experts=4"):
     moe = module.with_name(f"moe-{module.name}")
-    tool("moe-opt", module, f"--moe-upcycle=experts={experts} top-k=2 seed=0", "--moe-freeze-backbone", "-o", moe)
+    tool("moe-opt", module, f"--moe-upcycle={experts} top-k=2 seed=0", "--moe-freeze-backbone", "-o", moe)
     return moe
 
 
@@ -151,17 +151,27 @@ def test_mixture_equals_dense_at_init(case, imported, score, tool):
     assert_close(moe_logprobs, logprobs, 1e-5)
 
 
+@every_case
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+def test_forced_expert_0_is_the_dense_model_bit_for_bit(case, dtype, imported, score, tool, tmp_path):
+    _, module = imported(case, dtype)
+    forced = tmp_path / "forced.mlir"
+    tool("moe-opt", upcycle(tool, module), "--moe-force-expert=expert=0", "-o", forced)
+    for dense, mixture in zip(score(module), score(forced), strict=True):
+        assert torch.equal(dense, mixture)
+
+
 @pytest.fixture
 def trained(imported, tool, tokens, tmp_path):
     """trained(case) -> (checkpoint, run folder) after one step of stage 1, so
-    that no two experts are alike."""
+    that experts are not alike."""
 
-    def make(case, steps=1):
+    def make(case, experts="experts=4"):
         folder, module = imported(case)
         run = tmp_path / "run"
         tool(
-            "moe-run", "train", upcycle(tool, module), "--stage=1", "--tokens", tokens, "--out", run,
-            f"--steps={steps}", "--batch=2", "--lr=1e-2", "--warmup=0", "--schedule=constant", "--seed=0",
+            "moe-run", "train", upcycle(tool, module, experts), "--stage=1", "--tokens", tokens, "--out", run,
+            "--steps=1", "--batch=2", "--lr=1e-2", "--warmup=0", "--schedule=constant", "--seed=0",
         )  # fmt: skip
         return folder, run
 
@@ -173,6 +183,17 @@ def test_export_gives_the_same_logits_in_transformers(case, trained, score, tool
     _, run = trained(case)
     _, logits = score(run)
     tool("moe-translate", "--export-hf", run, "-o", tmp_path / "hf")
+    assert_close(logits, expected_logits(tmp_path / "hf", tokens), 2e-5)
+
+
+@every_family
+def test_export_of_unequal_layers_gives_the_same_logits(case, trained, score, tool, tokens, tmp_path):
+    """No architecture of transformers has a dense layer between mixtures."""
+    _, run = trained(case, "counts=3,1,4")
+    _, logits = score(run)
+    tool("moe-translate", "--export-hf", run, "-o", tmp_path / "hf")
+    config = json.loads((tmp_path / "hf" / "config.json").read_text())
+    assert config["model_type"] == f"polymoe_{case.family}" and config["polymoe_experts"] == [3, 1, 4]
     assert_close(logits, expected_logits(tmp_path / "hf", tokens), 2e-5)
 
 

@@ -298,3 +298,36 @@ func.func @step(%x: tensor<1x4x8xf32>, %labels: tensor<1x4xi32>, %tw: tensor<f32
   %loss = moe.cross_entropy %y, %labels, %tw : (tensor<1x4x8xf32>, tensor<1x4xi32>, tensor<f32>) -> tensor<f32>
   return %loss : tensor<f32>
 }
+
+// -----
+
+// Two calls of one function, of which each has another active result.
+
+moe.parameter trainable backbone @a : tensor<8x8xf32> from #moe.init<normal, seed = 0>
+moe.parameter trainable backbone @b : tensor<8x8xf32> from #moe.init<normal, seed = 0>
+moe.parameter backbone @frozen : tensor<8x8xf32> from #moe.init<normal, seed = 0>
+
+func.func private @two(%x: tensor<1x4x8xf32>, %p: tensor<8x8xf32>, %q: tensor<8x8xf32>) -> (tensor<1x4x8xf32>, tensor<1x4x8xf32>) {
+  %y = moe.linear %x, %p : (tensor<1x4x8xf32>, tensor<8x8xf32>) -> tensor<1x4x8xf32>
+  %z = moe.linear %x, %q : (tensor<1x4x8xf32>, tensor<8x8xf32>) -> tensor<1x4x8xf32>
+  return %y, %z : tensor<1x4x8xf32>, tensor<1x4x8xf32>
+}
+
+// CHECK-LABEL: func.func @step(
+// CHECK:         %[[D:.*]] = moe.cross_entropy_grad
+// CHECK:         %[[B:.*]] = call @two.backward(%arg0, %[[D]])
+// CHECK:         moe.accumulate_gradient @b, %[[B]] :
+// CHECK:         %[[A:.*]] = call @two.backward_1(%arg0, %[[D]])
+// CHECK:         moe.accumulate_gradient @a, %[[A]] {bucket = 1 : i64}
+func.func @step(%x: tensor<1x4x8xf32>, %labels: tensor<1x4xi32>, %tw: tensor<f32>) -> tensor<f32> {
+  %a = moe.get_parameter @a : tensor<8x8xf32>
+  %b = moe.get_parameter @b : tensor<8x8xf32>
+  %frozen = moe.get_parameter @frozen : tensor<8x8xf32>
+  %y, %u = call @two(%x, %a, %frozen) : (tensor<1x4x8xf32>, tensor<8x8xf32>, tensor<8x8xf32>) -> (tensor<1x4x8xf32>, tensor<1x4x8xf32>)
+  %v, %z = call @two(%x, %frozen, %b) : (tensor<1x4x8xf32>, tensor<8x8xf32>, tensor<8x8xf32>) -> (tensor<1x4x8xf32>, tensor<1x4x8xf32>)
+  %yu = moe.add %y, %u : (tensor<1x4x8xf32>, tensor<1x4x8xf32>) -> tensor<1x4x8xf32>
+  %vz = moe.add %v, %z : (tensor<1x4x8xf32>, tensor<1x4x8xf32>) -> tensor<1x4x8xf32>
+  %h = moe.add %yu, %vz : (tensor<1x4x8xf32>, tensor<1x4x8xf32>) -> tensor<1x4x8xf32>
+  %loss = moe.cross_entropy %h, %labels, %tw : (tensor<1x4x8xf32>, tensor<1x4xi32>, tensor<f32>) -> tensor<f32>
+  return %loss : tensor<f32>
+}

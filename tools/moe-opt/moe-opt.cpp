@@ -6,7 +6,10 @@
 //===----------------------------------------------------------------------===//
 
 #include "moe/Dialect/MoE.h"
+#include "moe/Target/Compiler.h"
+#include "moe/Target/Passes.h"
 #include "moe/Transforms/Passes.h"
+#include "moe/Transforms/Pipelines.h"
 
 #include "mlir/InitAllDialects.h"
 #include "mlir/InitAllPasses.h"
@@ -17,18 +20,10 @@ int main(int argc, char **argv) {
   mlir::registerAllDialects(registry);
   registry.insert<mlir::moe::MoEDialect>();
   mlir::registerAllPasses();
-  mlir::moe::registerAddObjective();
-  mlir::moe::registerAddScoring();
-  mlir::moe::registerDifferentiate();
-  mlir::moe::registerForceExpert();
-  mlir::moe::registerFreezeBackbone();
-  mlir::moe::registerFuseLoss();
-  mlir::moe::registerFuseRoutedMatmuls();
-  mlir::moe::registerInsertCache();
-  mlir::moe::registerPlanActivations();
-  mlir::moe::registerSpecializeShapes();
-  mlir::moe::registerUpcycle();
-  mlir::moe::registerVerifyLevel();
+  mlir::moe::registerMoEPasses();
+  mlir::moe::registerPipelines();
+  mlir::moe::registerMoETargetPasses();
+  mlir::moe::registerTargetPipelines();
 
   return mlir::asMainReturnCode(
       mlir::MlirOptMain(argc, argv, "PolyMoE optimizer driver\n", registry));

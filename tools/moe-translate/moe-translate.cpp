@@ -5,9 +5,9 @@
 //
 //===----------------------------------------------------------------------===//
 
+#include "moe/Import/Export.h"
 #include "moe/Import/Import.h"
 #include "moe/Import/Module.h"
-#include "moe/Runtime/Error.h"
 
 #include "mlir/IR/MLIRContext.h"
 
@@ -31,16 +31,39 @@ static void importHf(const fs::path &folder, const fs::path &output) {
 int main(int argc, char **argv) {
   CLI::App app("Reads models into the moe dialect and writes them out.",
                "moe-translate");
-  std::string importFolder, output;
-  auto *import = app.add_option(
-      "--import-hf", importFolder,
-      "folder with config.json and safetensors to make a module of; the "
-      "weights stay there");
-  app.add_option("-o", output, "what to write")->required();
-  import->required();
+  std::string importFrom, exportFrom, output;
+  ExportOptions options;
+  CLI::Option *import = app.add_option(
+      "--import-hf", importFrom,
+      "Hugging Face folder (config.json and safetensors) to make a module of; "
+      "the weights stay there");
+  CLI::Option *exportHf =
+      app.add_option("--export-hf", exportFrom,
+                     "run folder or module to write as a Hugging Face folder")
+          ->excludes(import);
+  app.add_option("-o", output, "the module or the folder to write")->required();
+  app.add_option("--max-shard-size", options.maxShardBytes,
+                 "export: cut weights into files of at most this size "
+                 "(default: 5GB)")
+      ->transform(CLI::AsSizeValue(/*kb_is_1000=*/true))
+      ->check(CLI::PositiveNumber)
+      ->needs(exportHf);
+  app.add_flag("--force", options.replace,
+               "export: replace the folder if it is there")
+      ->needs(exportHf);
+  app.callback([&] {
+    if (import->empty() && exportHf->empty())
+      throw CLI::RequiredError("--import-hf or --export-hf");
+  });
   CLI11_PARSE(app, argc, argv);
+
   try {
-    importHf(importFolder, output);
+    if (!import->empty()) {
+      importHf(importFrom, output);
+    } else {
+      mlir::MLIRContext context;
+      exportHuggingFace(exportFrom, output, context, options);
+    }
   } catch (const std::exception &error) {
     std::cerr << "moe-translate: " << error.what() << "\n";
     return 1;

@@ -57,7 +57,8 @@ def MoE_RmsNormOp : MoE_BackboneOp<"rms_norm", [MoE_CheapToRecompute]> {
 
     Constraints:
     - (C1) result and `input` have one type.
-    - (C2) the last dimension of `input` is a multiple of the weight's length.
+    - (C2) `weight` has the element type of `input`, whose last dimension is a
+      multiple of its length.
     - (C3) `epsilon` is positive.
 
     Example:
@@ -79,7 +80,8 @@ def MoE_LayerNormOp : MoE_BackboneOp<"layer_norm", [MoE_CheapToRecompute]> {
 
     Constraints:
     - (C1) result and `input` have one type.
-    - (C2) `weight` and `bias` have the length of the last dimension.
+    - (C2) `weight` and `bias` have the length of the last dimension and the
+      element type of `input`.
     - (C3) `epsilon` is positive.
 
     Example:
@@ -101,7 +103,8 @@ def MoE_LinearOp : MoE_BackboneOp<"linear"> {
     tiles.
 
     Constraints:
-    - (C1) `input` [B,S,k], `weight` [n,k], `bias` [n], result [B,S,n].
+    - (C1) `input` [B,S,k], `weight` [n,k], `bias` [n], result [B,S,n], all of
+      one element type.
 
     Example:
     ```mlir
@@ -117,6 +120,9 @@ def MoE_AddOp : MoE_BackboneOp<"add", [Commutative, SameOperandsAndResultType]> 
   let summary = "adds two tensors, the residual connection";
   let description = [{
     `y = lhs + rhs`. Also joins the gradients of a value with several users.
+
+    Constraints:
+    - (C1) the operands and the result have one type.
 
     Example:
     ```mlir
@@ -162,7 +168,8 @@ def MoE_RotaryOp : MoE_BackboneOp<"rotary", [MoE_CheapToRecompute]> {
 
     Constraints:
     - (C1) result and `input` have one type.
-    - (C2) the last dimension is a multiple of twice the table's.
+    - (C2) the tables have one type, [B,S,w], and the last dimension of `input`
+      is a multiple of 2w.
 
     Example:
     ```mlir
@@ -191,11 +198,12 @@ def MoE_AttentionOp : MoE_BackboneOp<"attention", [], ["saveForBackward"]> {
     exponentials.
 
     Constraints:
-    - (C1) `query` [B,S,heads*d], `key` and `value` [B,C,kv_heads*d], result of
-      the query's type.
+    - (C1) `query` [B,S,heads*d], `key` and `value` [B,C,kv_heads*d], `slots`
+      and `segments` [B,S], result of the query's type.
     - (C2) `heads` is a multiple of `kv_heads`.
     - (C3) with `segments`, C = S.
     - (C4) `window`, where present, is positive.
+    - (C5) `lse`, where present, is [B,heads,S].
 
     Example:
     ```mlir
@@ -218,7 +226,8 @@ def MoE_CacheUpdateOp : MoE_Op<"cache_update", [Pure]> {
     takes the memory of `cache`.
 
     Constraints:
-    - (C1) `cache` [B,C,w] and `rows` [B,S,w] agree in B, w and type.
+    - (C1) `cache` [B,C,w] and `rows` [B,S,w] agree in B, w and element type,
+      `slots` is [B,S], and the result has the type of `cache`.
     - (C2) the op is the only user of `cache`.
 
     Example:
@@ -271,6 +280,7 @@ def MoE_FfnOp : MoE_BackboneOp<"ffn", [], ["saveForBackward"]> {
     Constraints:
     - (C1) result and `input` have one type.
     - (C2) the weights are those of `form`, with one D and one F.
+    - (C3) `preactivation`, where present, is [T,2F] if `gated`, else [T,F].
 
     Example:
     ```mlir

@@ -19,6 +19,7 @@ class MoE_FusedOp<string mnemonic, list<Trait> traits = []>
   let assemblyFormat = [{
     operands attr-dict `:` functional-type(operands, results)
   }];
+  let hasVerifier = 1;
 }
 
 def MoE_RoutedUpOp : MoE_FusedOp<"routed_up", [AttrSizedOperandSegments]> {
@@ -29,6 +30,17 @@ def MoE_RoutedUpOp : MoE_FusedOp<"routed_up", [AttrSizedOperandSegments]> {
     `hidden[r] = act(z[r])`. Rows of `x` are gathered by index while packed, the
     activation is the epilogue. `weights`: gate, up of each expert; or up, bias
     of each.
+
+    Constraints:
+    - (C1) `gated`: two weights [F,D] for each expert; `plain`: [F,D] and [F].
+      There are as many experts as `routes` says, one without it.
+    - (C2) `hidden` is [R,F] and `preactivation`, where wanted, [R,2F] or [R,F].
+
+    Example:
+    ```mlir
+    %h, %z = moe.routed_up %x, %r, %g0, %u0, %g1, %u1 {form = #moe.ffn<gated>, activation = #moe.activation<silu>, operandSegmentSizes = array<i32: 1, 1, 4>}
+      : (tensor<2x8x64xf32>, !moe.routes<2, 2>, tensor<96x64xf32>, tensor<96x64xf32>, tensor<96x64xf32>, tensor<96x64xf32>) -> (tensor<32x96xf32>, tensor<32x192xf32>)
+    ```
   }];
   let arguments = (ins MoE_Activation:$input, Optional<MoE_RoutesType>:$routes,
                        Variadic<MoE_FloatTensor>:$weights,
@@ -41,6 +53,17 @@ def MoE_RoutedDownOp : MoE_FusedOp<"routed_down", [AttrSizedOperandSegments]> {
   let description = [{
     `y[r] = down_e hidden[r] (+ c_e)`. `weights`: down of each expert; or down,
     bias of each. The result is rows, or [B,S,D] without routes.
+
+    Constraints:
+    - (C1) `gated`: one weight [D,F] for each expert; `plain`: [D,F] and [D].
+      There are as many experts as `routes` says, one without it.
+    - (C2) `hidden` is [R,F] and the result [R,D], or [B,S,D] without `routes`.
+
+    Example:
+    ```mlir
+    %rows = moe.routed_down %h, %r, %d0, %d1 {form = #moe.ffn<gated>, operandSegmentSizes = array<i32: 1, 1, 2>}
+      : (tensor<32x96xf32>, !moe.routes<2, 2>, tensor<64x96xf32>, tensor<64x96xf32>) -> tensor<32x64xf32>
+    ```
   }];
   let arguments = (ins MoE_Rows:$hidden, Optional<MoE_RoutesType>:$routes,
                        Variadic<MoE_FloatTensor>:$weights,
@@ -53,6 +76,15 @@ def MoE_CombineOp : MoE_FusedOp<"combine"> {
   let description = [{
     `y[t] = sum_k scores[t,k] * rows[inverse(t,k)]`, over `k` in order, in f32
     (f64), rounded once; without `scores` the plain sum.
+
+    Constraints:
+    - (C1) `rows` is [B*S*K, D] with the K of `routes`, the result [B,S,D] of
+      the same element type, `scores` [B,S,K].
+
+    Example:
+    ```mlir
+    %y = moe.combine %rows, %r, %s : (tensor<32x64xf32>, !moe.routes<2, 2>, tensor<2x8x2xf32>) -> tensor<2x8x64xf32>
+    ```
   }];
   let arguments = (ins MoE_Rows:$rows, MoE_RoutesType:$routes,
                        Optional<MoE_Precise>:$scores);
@@ -69,6 +101,18 @@ def MoE_RoutedDownGradOp : MoE_FusedOp<"routed_down_grad",
     is `act(z1) * z2`. Without routes the score is 1 and there are no `dscores`.
     `scaled` is only there where a weight gradient reads it. `weights`: down of
     each expert; or down, bias of each.
+
+    Constraints:
+    - (C1) `scores` and `routes` come together, `dscores` only with them.
+    - (C2) the weights are those of `moe.routed_down`, with the D of `dy`.
+    - (C3) `preactivation` and `dz` have one type, [R,2F] if `gated`, else
+      [R,F], and `scaled`, where wanted, is [R,F].
+
+    Example:
+    ```mlir
+    %dz, %scaled, %ds = moe.routed_down_grad %dy, %s, %r, %z, %d0, %d1 {form = #moe.ffn<gated>, activation = #moe.activation<silu>, operandSegmentSizes = array<i32: 1, 1, 1, 1, 2>, resultSegmentSizes = array<i32: 1, 1, 1>}
+      : (tensor<2x8x64xf32>, tensor<2x8x2xf32>, !moe.routes<2, 2>, tensor<32x192xf32>, tensor<64x96xf32>, tensor<64x96xf32>) -> (tensor<32x192xf32>, tensor<32x96xf32>, tensor<2x8x2xf32>)
+    ```
   }];
   let arguments = (ins MoE_Activation:$dy, Optional<MoE_Precise>:$scores,
                        Optional<MoE_RoutesType>:$routes,
@@ -85,6 +129,18 @@ def MoE_RoutedInputGradOp : MoE_FusedOp<"routed_input_grad",
   let description = [{
     `dx[r] = gate_e^T dz1[r] + up_e^T dz2[r]`, or `up_e^T dz[r]`, one chain over
     the hidden width. `weights`: gate, up of each expert; or up of each.
+
+    Constraints:
+    - (C1) `gated`: two weights [F,D] for each expert; `plain`: one. There are
+      as many experts as `routes` says, one without it.
+    - (C2) `dz` is [R,2F] if `gated`, else [R,F], and the result [R,D], or
+      [B,S,D] without `routes`.
+
+    Example:
+    ```mlir
+    %dx = moe.routed_input_grad %dz, %r, %g0, %u0, %g1, %u1 {form = #moe.ffn<gated>, operandSegmentSizes = array<i32: 1, 1, 4>}
+      : (tensor<32x192xf32>, !moe.routes<2, 2>, tensor<96x64xf32>, tensor<96x64xf32>, tensor<96x64xf32>, tensor<96x64xf32>) -> tensor<32x64xf32>
+    ```
   }];
   let arguments = (ins MoE_Rows:$dz, Optional<MoE_RoutesType>:$routes,
                        Variadic<MoE_FloatTensor>:$weights,
@@ -99,6 +155,17 @@ def MoE_RoutedWeightGradOp : MoE_FusedOp<"routed_weight_grad"> {
     lhs[r, offset + m] * rhs[r, n]`, in row order. An operand [B,S,width] is in
     token order and read through the index; one [R,width] is in row order. An
     expert without rows gets zeros; experts not named cost nothing.
+
+    Constraints:
+    - (C1) there is one `dweights` for each of `experts`, which are experts of
+      `routes`, or 0 without it.
+    - (C2) `lhs` and `rhs` are [B,S,width] or [R,width]; `dweights` are [m,n]
+      with `offset + m` at most the width of `lhs` and n that of `rhs`.
+
+    Example:
+    ```mlir
+    %dg1 = moe.routed_weight_grad %dz, %x, %r {experts = array<i64: 1>, offset = 0 : i64} : (tensor<32x192xf32>, tensor<2x8x64xf32>, !moe.routes<2, 2>) -> tensor<96x64xf32>
+    ```
   }];
   let arguments = (ins MoE_FloatTensor:$lhs, MoE_FloatTensor:$rhs,
                        Optional<MoE_RoutesType>:$routes,
@@ -114,6 +181,16 @@ def MoE_RoutedBiasGradOp : MoE_FusedOp<"routed_bias_grad",
     For every `e` in `experts`: `db_e[n] = sum over rows r of e of score[r] *
     dy[r, n]` in row order, without `scores` the plain sum. An operand
     [B,S,width] is read through the index.
+
+    Constraints:
+    - (C1) there is one `dbiases` for each of `experts`, which are experts of
+      `routes`, or 0 without it.
+    - (C2) `dy` is [B,S,n] or [R,n], `dbiases` [n].
+
+    Example:
+    ```mlir
+    %dc1 = moe.routed_bias_grad %dy, %r, %s {experts = array<i64: 1>, operandSegmentSizes = array<i32: 1, 1, 1>} : (tensor<2x8x64xf32>, !moe.routes<2, 2>, tensor<2x8x2xf32>) -> tensor<64xf32>
+    ```
   }];
   let arguments = (ins MoE_FloatTensor:$dy, Optional<MoE_RoutesType>:$routes,
                        Optional<MoE_Precise>:$scores,
@@ -128,6 +205,17 @@ def MoE_LinearCrossEntropyOp : MoE_FusedOp<"linear_cross_entropy",
     `logits = input weight^T`, the loss of `moe.cross_entropy`, and the
     gradients under `dloss = 1`: `dx` and, where wanted, `dweight`. At most
     `chunk` rows of logits exist at a time.
+
+    Constraints:
+    - (C1) `input` [B,S,D], `weight` and `dweight` [V,D], `labels` [B,S]; `dx`
+      has the type of `input`.
+    - (C2) `chunk` is positive.
+
+    Example:
+    ```mlir
+    %loss, %dx = moe.linear_cross_entropy %h, %w, %labels, %weight {chunk = 256 : i64, resultSegmentSizes = array<i32: 1, 1, 0>}
+      : (tensor<2x8x64xf32>, tensor<512x64xf32>, tensor<2x8xi32>, tensor<f32>) -> (tensor<f32>, tensor<2x8x64xf32>)
+    ```
   }];
   let arguments = (ins MoE_Activation:$input, MoE_Matrix:$weight,
                        MoE_Ids:$labels, MoE_Scalar:$loss_weight,

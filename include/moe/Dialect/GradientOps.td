@@ -18,6 +18,7 @@ class MoE_GradientOp<string mnemonic, list<Trait> traits = []>
   let assemblyFormat = [{
     operands attr-dict `:` functional-type(operands, results)
   }];
+  let hasVerifier = 1;
 }
 
 def MoE_EmbeddingGradOp : MoE_GradientOp<"embedding_grad"> {
@@ -25,6 +26,14 @@ def MoE_EmbeddingGradOp : MoE_GradientOp<"embedding_grad"> {
   let description = [{
     `dtable[v,:] = scale * sum over (b,s) with tokens[b,s] = v of dy[b,s,:]`,
     in token order.
+
+    Constraints:
+    - (C1) `tokens` [B,S], `dy` [B,S,D], `dtable` [V,D].
+
+    Example:
+    ```mlir
+    %dt = moe.embedding_grad %tokens, %dy {scale = 1.0} : (tensor<2x8xi32>, tensor<2x8x64xf32>) -> tensor<512x64xf32>
+    ```
   }];
   let arguments = (ins MoE_Ids:$tokens, MoE_Activation:$dy,
                        DefaultValuedAttr<F64Attr, "1.0">:$scale);
@@ -36,6 +45,17 @@ def MoE_RmsNormGradOp : MoE_GradientOp<"rms_norm_grad"> {
   let description = [{
     With `r = 1 / sqrt(mean(x^2) + epsilon)` and `g = dy * (offset + weight)`:
     `dx = r * (g - x * r^2 * mean(g * x))` for every group.
+
+    Constraints:
+    - (C1) `dy`, `input` and `dx` have one type.
+    - (C2) the last dimension of `input` is a multiple of the length of
+      `weight`.
+    - (C3) `epsilon` is positive.
+
+    Example:
+    ```mlir
+    %dx = moe.rms_norm_grad %dy, %x, %w {epsilon = 1.0e-5} : (tensor<2x8x64xf32>, tensor<2x8x64xf32>, tensor<64xf32>) -> tensor<2x8x64xf32>
+    ```
   }];
   let arguments = (ins MoE_Activation:$dy, MoE_Activation:$input,
                        MoE_Vector:$weight, F64Attr:$epsilon,
@@ -47,6 +67,17 @@ def MoE_RmsNormWeightGradOp : MoE_GradientOp<"rms_norm_weight_grad"> {
   let summary = "gradient of moe.rms_norm with respect to its weight";
   let description = [{
     `dweight = sum over groups of dy * x * r`.
+
+    Constraints:
+    - (C1) `dy` and `input` have one type.
+    - (C2) the last dimension of `input` is a multiple of the length of
+      `dweight`.
+    - (C3) `epsilon` is positive.
+
+    Example:
+    ```mlir
+    %dw = moe.rms_norm_weight_grad %dy, %x {epsilon = 1.0e-5} : (tensor<2x8x64xf32>, tensor<2x8x64xf32>) -> tensor<64xf32>
+    ```
   }];
   let arguments = (ins MoE_Activation:$dy, MoE_Activation:$input,
                        F64Attr:$epsilon);
@@ -58,6 +89,16 @@ def MoE_LayerNormGradOp : MoE_GradientOp<"layer_norm_grad"> {
   let description = [{
     With `n` the normalised row, `r = 1 / sqrt(var + epsilon)`, `g = dy *
     weight`: `dx = r * (g - mean(g) - n * mean(g * n))`.
+
+    Constraints:
+    - (C1) `dy`, `input` and `dx` have one type.
+    - (C2) `weight` has the length of the last dimension.
+    - (C3) `epsilon` is positive.
+
+    Example:
+    ```mlir
+    %dx = moe.layer_norm_grad %dy, %x, %w {epsilon = 1.0e-5} : (tensor<2x8x64xf32>, tensor<2x8x64xf32>, tensor<64xf32>) -> tensor<2x8x64xf32>
+    ```
   }];
   let arguments = (ins MoE_Activation:$dy, MoE_Activation:$input,
                        MoE_Vector:$weight, F64Attr:$epsilon);
@@ -69,6 +110,16 @@ def MoE_LayerNormWeightGradOp : MoE_GradientOp<"layer_norm_weight_grad"> {
   let description = [{
     `dweight = sum over rows of dy * n`, `n` the normalised row. The gradient
     of the bias is `moe.column_sum`.
+
+    Constraints:
+    - (C1) `dy` and `input` have one type.
+    - (C2) `dweight` has the length of the last dimension.
+    - (C3) `epsilon` is positive.
+
+    Example:
+    ```mlir
+    %dw = moe.layer_norm_weight_grad %dy, %x {epsilon = 1.0e-5} : (tensor<2x8x64xf32>, tensor<2x8x64xf32>) -> tensor<64xf32>
+    ```
   }];
   let arguments = (ins MoE_Activation:$dy, MoE_Activation:$input,
                        F64Attr:$epsilon);
@@ -79,6 +130,14 @@ def MoE_LinearInputGradOp : MoE_GradientOp<"linear_input_grad"> {
   let summary = "gradient of moe.linear or moe.router with respect to the input";
   let description = [{
     `dx[t,k] = sum_n dy[t,n] w[n,k]`, over `n` in ascending order.
+
+    Constraints:
+    - (C1) `dy` [B,S,n], `weight` [n,k], `dx` [B,S,k].
+
+    Example:
+    ```mlir
+    %dx = moe.linear_input_grad %dy, %w : (tensor<2x8x96xf32>, tensor<96x64xf32>) -> tensor<2x8x64xf32>
+    ```
   }];
   let arguments = (ins MoE_Activation:$dy, MoE_Matrix:$weight);
   let results = (outs MoE_Activation:$dx);
@@ -88,6 +147,14 @@ def MoE_LinearWeightGradOp : MoE_GradientOp<"linear_weight_grad"> {
   let summary = "gradient of moe.linear or moe.router with respect to the weight";
   let description = [{
     `dw[n,k] = sum_t dy[t,n] x[t,k]`, over tokens in ascending order.
+
+    Constraints:
+    - (C1) `dy` [B,S,n], `input` [B,S,k], `dweight` [n,k].
+
+    Example:
+    ```mlir
+    %dw = moe.linear_weight_grad %dy, %x : (tensor<2x8x96xf32>, tensor<2x8x64xf32>) -> tensor<96x64xf32>
+    ```
   }];
   let arguments = (ins MoE_Activation:$dy, MoE_Activation:$input);
   let results = (outs MoE_Matrix:$dweight);
@@ -97,6 +164,14 @@ def MoE_ColumnSumOp : MoE_GradientOp<"column_sum"> {
   let summary = "sums the rows of a tensor, the gradient of a bias";
   let description = [{
     `y[n] = sum_t dy[t,n]`, in a fixed order.
+
+    Constraints:
+    - (C1) `dy` [B,S,n], result [n].
+
+    Example:
+    ```mlir
+    %db = moe.column_sum %dy : (tensor<2x8x96xf32>) -> tensor<96xf32>
+    ```
   }];
   let arguments = (ins MoE_Activation:$dy);
   let results = (outs MoE_Vector:$result);
@@ -109,6 +184,18 @@ def MoE_AttentionGradOp : MoE_GradientOp<"attention_grad"> {
     dout_i` per head: `dv_j = sum_i p_ij dout_i`, `ds_ij = p_ij (dout_i . v_j -
     delta_i)`, `dq_i = scale sum_j ds_ij k_j`, `dk_j = scale sum_i ds_ij q_i`,
     sums over the query heads of a group in order of heads. C = S.
+
+    Constraints:
+    - (C1) `dout`, `query`, `out` and `dquery` have one type, [B,S,heads*d];
+      `key`, `value`, `dkey` and `dvalue` have one type, [B,S,kv_heads*d].
+    - (C2) `heads` is a multiple of `kv_heads`.
+    - (C3) `lse` is [B,heads,S].
+
+    Example:
+    ```mlir
+    %dq, %dk, %dv = moe.attention_grad %do, %q, %k, %v, %o, %lse, %slots, %segments {heads = 4 : i64, kv_heads = 2 : i64, scale = 0.25}
+      : (tensor<2x8x64xf32>, tensor<2x8x64xf32>, tensor<2x8x32xf32>, tensor<2x8x32xf32>, tensor<2x8x64xf32>, tensor<2x4x8xf32>, tensor<2x8xi32>, tensor<2x8xi32>) -> (tensor<2x8x64xf32>, tensor<2x8x32xf32>, tensor<2x8x32xf32>)
+    ```
   }];
   let arguments = (ins MoE_Activation:$dout, MoE_Activation:$query,
                        MoE_Activation:$key, MoE_Activation:$value,
@@ -131,8 +218,17 @@ def MoE_ExpertsGradOp : MoE_GradientOp<"experts_grad",
     the routes, nothing else of the forward.
 
     Constraints:
-    - (C1) one `wanted` for each weight, one `dweights` for each wanted.
+    - (C1) there is one `wanted` for each weight, and one `dweights` for each
+      wanted.
     - (C2) `scores` and `routes` come together, `dscores` only with them.
+    - (C3) `dy`, `input` and `dx` have one type.
+
+    Example:
+    ```mlir
+    %dx, %ds, %dg1, %du1, %dd1 = moe.experts_grad %dy, %x, %s, %r, %z, %g0, %u0, %d0, %g1, %u1, %d1 {form = #moe.ffn<gated>, activation = #moe.activation<silu>, wanted = array<i1: false, false, false, true, true, true>, operandSegmentSizes = array<i32: 1, 1, 1, 1, 1, 6>, resultSegmentSizes = array<i32: 1, 1, 3>}
+      : (tensor<2x8x64xf32>, tensor<2x8x64xf32>, tensor<2x8x2xf32>, !moe.routes<2, 2>, tensor<32x192xf32>, tensor<96x64xf32>, tensor<96x64xf32>, tensor<64x96xf32>, tensor<96x64xf32>, tensor<96x64xf32>, tensor<64x96xf32>)
+      -> (tensor<2x8x64xf32>, tensor<2x8x2xf32>, tensor<96x64xf32>, tensor<96x64xf32>, tensor<64x96xf32>)
+    ```
   }];
   let arguments = (ins MoE_Activation:$dy, MoE_Activation:$input,
                        Optional<MoE_Precise>:$scores,
@@ -144,7 +240,6 @@ def MoE_ExpertsGradOp : MoE_GradientOp<"experts_grad",
   let results = (outs Optional<MoE_Activation>:$dx,
                       Optional<MoE_Precise>:$dscores,
                       Variadic<MoE_FloatTensor>:$dweights);
-  let hasVerifier = 1;
 }
 
 def MoE_RouteGradOp : MoE_GradientOp<"route_grad"> {
@@ -154,6 +249,15 @@ def MoE_RouteGradOp : MoE_GradientOp<"route_grad"> {
     renormalised, `dp_k = (ds_k - sum_j ds_j q_j / Z) / Z`, otherwise `dp_k =
     ds_k`; zero for experts not selected; then `dlogits = p * (dp - sum(dp *
     p))`.
+
+    Constraints:
+    - (C1) `dscores` is [B,S,K] and `logits` and `dlogits` have one type,
+      [B,S,E], with the E and K of `routes`.
+
+    Example:
+    ```mlir
+    %dl = moe.route_grad %ds, %l, %r {renormalize} : (tensor<2x8x2xf32>, tensor<2x8x6xf32>, !moe.routes<6, 2>) -> tensor<2x8x6xf32>
+    ```
   }];
   let arguments = (ins MoE_Precise:$dscores, MoE_Precise:$logits,
                        MoE_RoutesType:$routes, UnitAttr:$renormalize);
@@ -165,6 +269,14 @@ def MoE_CrossEntropyGradOp : MoE_GradientOp<"cross_entropy_grad"> {
   let description = [{
     `dlogits = dloss * weight * (softmax(logits) - onehot(label))`, 0 where the
     label is negative.
+
+    Constraints:
+    - (C1) `logits` and `dlogits` have one type, [B,S,V], and `labels` is [B,S].
+
+    Example:
+    ```mlir
+    %dl = moe.cross_entropy_grad %dloss, %l, %labels, %weight : (tensor<f32>, tensor<2x8x512xf32>, tensor<2x8xi32>, tensor<f32>) -> tensor<2x8x512xf32>
+    ```
   }];
   let arguments = (ins MoE_Scalar:$dloss, MoE_Activation:$logits,
                        MoE_Ids:$labels, MoE_Scalar:$weight);
@@ -176,6 +288,14 @@ def MoE_BalanceLossGradOp : MoE_GradientOp<"balance_loss_grad"> {
   let description = [{
     `dp_e = dloss * weight * f_e / T` (times K in the reference form), then
     through the softmax.
+
+    Constraints:
+    - (C1) `logits` and `dlogits` have one type, [B,S,E] with the E of `routes`.
+
+    Example:
+    ```mlir
+    %dl = moe.balance_loss_grad %dloss, %l, %r, %weight {form = #moe.form<paper>} : (tensor<f32>, tensor<2x8x6xf32>, !moe.routes<6, 2>, tensor<f32>) -> tensor<2x8x6xf32>
+    ```
   }];
   let arguments = (ins MoE_Scalar:$dloss, MoE_Precise:$logits,
                        MoE_RoutesType:$routes, MoE_Scalar:$weight,
@@ -190,6 +310,14 @@ def MoE_LanguagePriorLossGradOp
     For old tokens, `paper`: `dlogits = dloss * weight * (p - onehot(0))`;
     `reference`: `dp = dloss * weight * (softmax(p) - onehot(0))`, then through
     the softmax. 0 for others.
+
+    Constraints:
+    - (C1) `logits` and `dlogits` have one type, [B,S,E], and `old` is [B,S].
+
+    Example:
+    ```mlir
+    %dl = moe.language_prior_loss_grad %dloss, %l, %old, %weight {form = #moe.form<paper>} : (tensor<f32>, tensor<2x8x6xf32>, tensor<2x8xi32>, tensor<f32>) -> tensor<2x8x6xf32>
+    ```
   }];
   let arguments = (ins MoE_Scalar:$dloss, MoE_Precise:$logits, MoE_Ids:$old,
                        MoE_Scalar:$weight, MoE_LossFormAttr:$form);

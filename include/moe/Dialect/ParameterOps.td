@@ -15,7 +15,8 @@ include "mlir/Interfaces/InferTypeOpInterface.td"
 include "mlir/IR/SymbolInterfaces.td"
 include "mlir/Interfaces/SideEffectInterfaces.td"
 
-def MoE_ParameterOp : MoE_Op<"parameter", [Symbol]> {
+def MoE_ParameterOp : MoE_Op<"parameter",
+    [Symbol, DeclareOpInterfaceMethods<SymbolUserOpInterface>]> {
   let summary = "declares a parameter: its type, role and origin";
   let description = [{
     A symbol for a tensor that lives outside the IR. `origin` says where its

@@ -76,6 +76,7 @@ def MoE_ExpertsOp : MoE_BackboneOp<"experts", [], ["saveForBackward"]> {
     - (C2) there are weights for as many experts as `routes` says, those of
       `form`, with one D and one F.
     - (C3) `scores` is [B,S,K] with the K of `routes`.
+    - (C4) `preactivation`, where present, is [R,2F] if `gated`, else [R,F].
 
     Example:
     ```mlir

@@ -13,6 +13,12 @@ include "moe/Dialect/RoutingOps.td"
 def MoE_PointerTableOp : MoE_Op<"pointer_table", [Pure]> {
   let summary = "a table of the addresses of buffers";
   let description = [{
+    The table holds the address of each buffer, in order, for as long as the
+    launch that reads it runs.
+
+    Constraints:
+    - (C1) `buffers` have static shapes.
+
     Example:
     ```mlir
     %t = moe.pointer_table %w0, %w1 : memref<96x64xf32>, memref<96x64xf32>
@@ -21,6 +27,7 @@ def MoE_PointerTableOp : MoE_Op<"pointer_table", [Pure]> {
   let arguments = (ins Variadic<AnyMemRef>:$buffers);
   let results = (outs MoE_TableType:$table);
   let assemblyFormat = "$buffers attr-dict `:` type($buffers)";
+  let hasVerifier = 1;
 }
 
 def MoE_DispatchOp : MoE_Op<"dispatch",

@@ -46,8 +46,8 @@ public:
   Value temporary(ArrayRef<int64_t> shape, Type elementType);
   /// Makes `value` live in `buffer`.
   void bind(Value value, Value buffer) { buffers.map(value, buffer); }
-  /// A table of the buffers of `values`.
-  Value table(ValueRange values);
+  /// A table of buffers.
+  Value table(ValueRange buffers);
   /// An i64 argument.
   Value constant(int64_t value);
   /// The buffer type of a tensor or routes.
@@ -127,6 +127,7 @@ void addAttentionLowerings(LoweringTable &table);
 void addRowLowerings(LoweringTable &table);
 void addRoutingLowerings(LoweringTable &table);
 void addLossLowerings(LoweringTable &table);
+void addLinearCrossEntropyLowering(LoweringTable &table);
 
 } // namespace mlir::moe
 

@@ -25,7 +25,7 @@ int64_t mlir::moe::lanesOf(const TargetDescription &target, Type compute) {
 
 MatmulTiling::MatmulTiling(int64_t rows, int64_t columns, int64_t lanes,
                            const TargetDescription &target, int64_t vectors)
-    : vectors(vectors) {
+    : columns(columns), vectors(vectors) {
   tileRows = std::min(target.tileRows(), rows);
   // Four register tiles share a panel of columns while it is in the cache.
   blockRows =
@@ -99,49 +99,101 @@ Value mlir::moe::packRows(KernelBuilder &k, Value from, const RowBlock &block,
   return scratch;
 }
 
-/// The lanes of register tile `group` across `width` columns.
+/// The lanes of register tile `group`.
 static TileColumns tileColumns(KernelBuilder &k, const MatmulTiling &tiling,
-                               Value group, int64_t width) {
-  TileColumns columns{group, {}};
+                               Value group) {
+  TileColumns tile{group, {}};
   Value first = k.mul(group, k.idx(tiling.groupWidth));
   for (int64_t j = 0; j < tiling.vectors; ++j) {
     KernelBuilder::Lane lane{k.add(first, k.idx(j * k.lanes())), Value()};
-    if (width % tiling.groupWidth != 0) {
+    if (tiling.columns % tiling.groupWidth != 0) {
       // A panel beyond the last column has nothing left.
-      Value left =
-          arith::MaxSIOp::create(k, k.sub(k.idx(width), lane.column), k.idx(0));
+      Value left = arith::MaxSIOp::create(
+          k, k.sub(k.idx(tiling.columns), lane.column), k.idx(0));
       auto maskType = VectorType::get({k.lanes()}, k.getI1Type());
       lane.mask = vector::CreateMaskOp::create(k, maskType, ValueRange{left});
     }
-    columns.lanes.push_back(lane);
+    tile.lanes.push_back(lane);
   }
-  return columns;
+  return tile;
 }
 
 void mlir::moe::forEachRegisterTile(
-    KernelBuilder &k, const MatmulTiling &tiling, int64_t width,
-    const RowBlock &block, Value split,
+    KernelBuilder &k, const MatmulTiling &tiling, const RowBlock &block,
+    Value split,
     function_ref<SmallVector<Value>(Value, const TileColumns &)> sums,
     function_ref<void(Value, const TileColumns &, ValueRange)> epilogue) {
   Value firstGroup = k.mul(split, k.idx(tiling.groupsPerSplit));
   Value lastGroup = k.min(k.add(firstGroup, k.idx(tiling.groupsPerSplit)),
                           k.idx(tiling.groups));
   k.loop(firstGroup, lastGroup, 1, [&](Value group) {
-    TileColumns columns = tileColumns(k, tiling, group, width);
+    TileColumns tile = tileColumns(k, tiling, group);
     k.loop(k.idx(0), block.count, tiling.tileRows, [&](Value tileRow) {
-      SmallVector<Value> acc = sums(tileRow, columns);
+      SmallVector<Value> acc = sums(tileRow, tile);
       for (int64_t i = 0; i < tiling.tileRows; ++i) {
         Value row = k.add(tileRow, k.idx(i));
         ValueRange rowSums =
-            ValueRange(acc).slice(i * tiling.vectors, tiling.vectors);
+            ValueRange(acc).slice(i * accumulators, accumulators);
         if (i == 0)
-          epilogue(row, columns, rowSums);
+          epilogue(row, tile, rowSums);
         else
           k.ifThen(k.less(row, block.count),
-                   [&] { epilogue(row, columns, rowSums); });
+                   [&] { epilogue(row, tile, rowSums); });
       }
     });
   });
+}
+
+SmallVector<Value> mlir::moe::timesRows(KernelBuilder &k,
+                                        const MatmulTiling &tiling,
+                                        Value packed, Value row, int64_t inner,
+                                        Value weight, const TileColumns &tile,
+                                        int64_t offset, ValueRange init) {
+  return k.registerTile(
+      tiling.tileRows, accumulators, k.idx(0), k.idx(inner),
+      [&](Value kk, int64_t i) {
+        Value column = offset ? k.add(kk, k.idx(offset)) : kk;
+        return k.loadScalar(packed, {k.add(row, k.idx(i)), column});
+      },
+      [&](Value kk, int64_t j) { return k.load(weight, kk, tile.lanes[j]); },
+      init);
+}
+
+SmallVector<Value> mlir::moe::timesPanels(KernelBuilder &k,
+                                          const MatmulTiling &tiling,
+                                          Value packed, Value row,
+                                          int64_t inner,
+                                          function_ref<Panel(int64_t)> panel) {
+  SmallVector<Panel> panels;
+  for (int64_t j = 0; j < accumulators; ++j)
+    panels.push_back(panel(j));
+  return k.registerTile(
+      tiling.tileRows, accumulators, k.idx(0), k.idx(inner),
+      [&](Value kk, int64_t i) {
+        return k.loadScalar(packed, {k.add(row, k.idx(i)), kk});
+      },
+      [&](Value kk, int64_t j) {
+        auto [buffer, index] = panels[j];
+        return k.load(buffer, {index, kk}, {k.idx(0), Value()});
+      });
+}
+
+SmallVector<Value> mlir::moe::sumOuterProducts(
+    KernelBuilder &k, const MatmulTiling &tiling, Value lo, Value hi, Value lhs,
+    Value row, int64_t offset, int64_t limit, Value rhs,
+    const TileColumns &tile, function_ref<Value(Value)> lhsRow,
+    function_ref<Value(Value)> rhsRow, ValueRange init) {
+  SmallVector<Value> columns;
+  for (int64_t i = 0; i < tiling.tileRows; ++i)
+    columns.push_back(
+        k.add(k.min(k.add(row, k.idx(i)), k.idx(limit - 1)), k.idx(offset)));
+  return k.registerTile(
+      tiling.tileRows, accumulators, lo, hi,
+      [&](Value r, int64_t i) {
+        return k.loadScalar(lhs, {lhsRow(r), columns[i]});
+      },
+      [&](Value r, int64_t j) { return k.load(rhs, rhsRow(r), tile.lanes[j]); },
+      init);
 }
 
 void mlir::moe::storeSums(KernelBuilder &k, ValueRange sums, Value to,
@@ -201,156 +253,159 @@ Value mlir::moe::packTransposed(KernelLowering &lowering, Operation *op,
 // Dense products
 //===----------------------------------------------------------------------===//
 
-/// `result[t, n] = sum_k input[t, k] weight[n, k] (+ bias[n])`.
-static LogicalResult lowerProduct(Operation *op, Value input, Value weight,
-                                  Value bias, Value result,
-                                  KernelLowering &lowering) {
-  int64_t rows = rowsOf(input), inner = widthOf(input), n = widthOf(result);
-  Type compute = computeTypeOf(weight);
+void mlir::moe::launchProduct(KernelLowering &lowering, Operation *op,
+                              const DenseProduct &p, Value bias) {
+  Type compute =
+      preciseType(cast<MemRefType>(p.weight.getType()).getElementType());
   int64_t lanes = lanesOf(lowering.target(), compute);
-  MatmulTiling tiling(rows, n, lanes, lowering.target());
-  Value panels = packTransposed(lowering, op, lowering.buffer(weight), compute);
-  SmallVector<Value> arguments = {lowering.buffer(input), panels,
-                                  lowering.result(result)};
+  MatmulTiling tiling(p.rows, p.columns, lanes, lowering.target());
+  SmallVector<Value> arguments = {p.input, p.weight, p.result,
+                                  lowering.constant(p.firstInput),
+                                  lowering.constant(p.firstResult)};
   if (bias)
-    arguments.push_back(lowering.buffer(bias));
+    arguments.push_back(bias);
   lowering.launch(
       op,
-      {.label = "matmul",
-       .tiles = tiling.rowBlocks(rows) * tiling.splits,
+      {.label = p.transposed ? "matmul" : "matmul_t",
+       .tiles = tiling.rowBlocks(p.rows) * tiling.splits,
        .arguments = arguments,
-       .compute = compute},
+       .compute = compute,
+       .key = {p.rows, p.inner, p.columns},
+       .attributes = lowering.builder().getDictionaryAttr({})},
       [&](KernelBuilder &k) {
-        Value x = k.buffer(0, {rows, inner}), w = k.buffer(1);
-        Value y = k.buffer(2, {rows, n});
-        Value b = bias ? k.buffer(3, {n}) : Value();
+        auto rowsIn = [&](unsigned i, int64_t width) {
+          auto type = cast<MemRefType>(k.argType(i));
+          return k.buffer(i, {type.getNumElements() / width, width});
+        };
+        Value x = rowsIn(0, p.inner), y = rowsIn(2, p.columns);
+        Value w = k.buffer(1);
+        Value firstInput = k.integer(3), firstResult = k.integer(4);
+        Value b = bias ? k.buffer(5, {p.columns}) : Value();
         Value splits = k.idx(tiling.splits);
         RowBlock block =
-            denseRowBlock(k, k.div(k.tile(), splits), rows, tiling.blockRows);
-        Value packed = packRows(k, x, block, tiling.blockRows, inner,
-                                [&](Value i) { return k.add(block.first, i); });
+            denseRowBlock(k, k.div(k.tile(), splits), p.rows, tiling.blockRows);
+        Value source = k.add(firstInput, block.first);
+        Value target = k.add(firstResult, block.first);
+        Value packed = packRows(k, x, block, tiling.blockRows, p.inner,
+                                [&](Value i) { return k.add(source, i); });
         forEachRegisterTile(
-            k, tiling, n, block, k.rem(k.tile(), splits),
+            k, tiling, block, k.rem(k.tile(), splits),
             [&](Value row, const TileColumns &tile) {
-              Value panel = k.mul(tile.group, k.idx(tiling.vectors));
-              return k.registerTile(
-                  tiling.tileRows, tiling.vectors, k.idx(0), k.idx(inner),
-                  [&](Value kk, int64_t i) {
-                    return k.loadScalar(packed, {k.add(row, k.idx(i)), kk});
-                  },
-                  [&](Value kk, int64_t j) {
-                    return k.load(w, {k.add(panel, k.idx(j)), kk},
-                                  {k.idx(0), Value()});
-                  });
+              if (!p.transposed)
+                return timesRows(k, tiling, packed, row, p.inner, w, tile);
+              Value panel = k.mul(tile.group, k.idx(accumulators));
+              return timesPanels(
+                  k, tiling, packed, row, p.inner,
+                  [&](int64_t j) { return Panel{w, k.add(panel, k.idx(j))}; });
             },
             [&](Value row, const TileColumns &tile, ValueRange sums) {
               SmallVector<Value> values(sums);
               if (b)
                 for (auto [value, lane] : llvm::zip_equal(values, tile.lanes))
                   value = k.addf(value, k.load(b, ValueRange(), lane));
-              storeSums(k, values, y, k.add(block.first, row), tile);
+              storeSums(k, values, y, k.add(target, row), tile);
             });
       });
-  return success();
+}
+
+void mlir::moe::launchOuterProducts(KernelLowering &lowering, Operation *op,
+                                    const OuterProducts &p) {
+  Type compute = cast<MemRefType>(p.result.getType()).getElementType();
+  MatmulTiling tiling(p.lhsWidth, p.rhsWidth,
+                      lanesOf(lowering.target(), compute), lowering.target());
+  lowering.launch(
+      op,
+      {.label = p.accumulate ? "outer_next" : "outer",
+       .tiles = tiling.rowBlocks(p.lhsWidth) * tiling.splits,
+       .arguments = {p.lhs, p.rhs, p.result, lowering.constant(p.firstRhs)},
+       .compute = compute,
+       .key = {p.rows},
+       .attributes = lowering.builder().getDictionaryAttr({})},
+      [&](KernelBuilder &k) {
+        auto rowsIn = [&](unsigned i, int64_t width) {
+          auto type = cast<MemRefType>(k.argType(i));
+          return k.buffer(i, {type.getNumElements() / width, width});
+        };
+        Value lhs = rowsIn(0, p.lhsWidth), rhs = rowsIn(1, p.rhsWidth);
+        Value result = k.buffer(2);
+        Value firstRhs = k.integer(3);
+        Value splits = k.idx(tiling.splits);
+        RowBlock block = denseRowBlock(k, k.div(k.tile(), splits), p.lhsWidth,
+                                       tiling.blockRows);
+        forEachRegisterTile(
+            k, tiling, block, k.rem(k.tile(), splits),
+            [&](Value row, const TileColumns &tile) {
+              Value first = k.add(block.first, row);
+              SmallVector<Value> init;
+              if (p.accumulate)
+                for (int64_t i = 0; i < tiling.tileRows; ++i) {
+                  Value previous =
+                      k.min(k.add(first, k.idx(i)), k.idx(p.lhsWidth - 1));
+                  for (const KernelBuilder::Lane &lane : tile.lanes)
+                    init.push_back(k.load(result, previous, lane));
+                }
+              return sumOuterProducts(
+                  k, tiling, k.idx(0), k.idx(p.rows), lhs, first, 0, p.lhsWidth,
+                  rhs, tile, [](Value r) { return r; },
+                  [&](Value r) { return k.add(firstRhs, r); }, init);
+            },
+            [&](Value row, const TileColumns &tile, ValueRange sums) {
+              storeSums(k, sums, result, k.add(block.first, row), tile);
+            });
+      });
+}
+
+/// `result[t, n] = sum_k input[t, k] weight[n, k] (+ bias[n])`.
+static void lowerProjection(Operation *op, Value input, Value weight,
+                            Value bias, Value result,
+                            KernelLowering &lowering) {
+  Value panels = packTransposed(lowering, op, lowering.buffer(weight),
+                                computeTypeOf(weight));
+  launchProduct(lowering, op,
+                {.input = lowering.buffer(input),
+                 .weight = panels,
+                 .result = lowering.result(result),
+                 .rows = rowsOf(input),
+                 .inner = widthOf(input),
+                 .columns = widthOf(result),
+                 .transposed = true},
+                bias ? lowering.buffer(bias) : Value());
 }
 
 static LogicalResult lowerLinear(LinearOp op, KernelLowering &lowering) {
-  return lowerProduct(op, op.getInput(), op.getWeight(), op.getBias(),
-                      op.getResult(), lowering);
-}
-
-static LogicalResult lowerRouter(RouterOp op, KernelLowering &lowering) {
-  return lowerProduct(op, op.getInput(), op.getWeight(), Value(),
-                      op.getLogits(), lowering);
-}
-
-/// `dx[t, c] = sum_n dy[t, n] weight[n, c]`: the weight's rows are read as they
-/// lie.
-static LogicalResult lowerInputGrad(LinearInputGradOp op,
-                                    KernelLowering &lowering) {
-  int64_t rows = rowsOf(op.getDy()), inner = widthOf(op.getDy());
-  int64_t columns = widthOf(op.getDx());
-  Type compute = computeTypeOf(op.getWeight());
-  MatmulTiling tiling(rows, columns, lanesOf(lowering.target(), compute),
-                      lowering.target());
-  lowering.launch(
-      op,
-      {.label = "",
-       .tiles = tiling.rowBlocks(rows) * tiling.splits,
-       .arguments = {lowering.buffer(op.getDy()),
-                     lowering.buffer(op.getWeight()),
-                     lowering.result(op.getDx())},
-       .compute = compute},
-      [&](KernelBuilder &k) {
-        Value dy = k.buffer(0, {rows, inner}), w = k.buffer(1);
-        Value dx = k.buffer(2, {rows, columns});
-        Value splits = k.idx(tiling.splits);
-        RowBlock block =
-            denseRowBlock(k, k.div(k.tile(), splits), rows, tiling.blockRows);
-        Value packed = packRows(k, dy, block, tiling.blockRows, inner,
-                                [&](Value i) { return k.add(block.first, i); });
-        forEachRegisterTile(
-            k, tiling, columns, block, k.rem(k.tile(), splits),
-            [&](Value row, const TileColumns &tile) {
-              return k.registerTile(
-                  tiling.tileRows, tiling.vectors, k.idx(0), k.idx(inner),
-                  [&](Value kk, int64_t i) {
-                    return k.loadScalar(packed, {k.add(row, k.idx(i)), kk});
-                  },
-                  [&](Value kk, int64_t j) {
-                    return k.load(w, kk, tile.lanes[j]);
-                  });
-            },
-            [&](Value row, const TileColumns &tile, ValueRange sums) {
-              storeSums(k, sums, dx, k.add(block.first, row), tile);
-            });
-      });
+  lowerProjection(op, op.getInput(), op.getWeight(), op.getBias(),
+                  op.getResult(), lowering);
   return success();
 }
 
-/// `dw[n, c] = sum_t dy[t, n] x[t, c]`.
+static LogicalResult lowerRouter(RouterOp op, KernelLowering &lowering) {
+  lowerProjection(op, op.getInput(), op.getWeight(), Value(), op.getLogits(),
+                  lowering);
+  return success();
+}
+
+static LogicalResult lowerInputGrad(LinearInputGradOp op,
+                                    KernelLowering &lowering) {
+  launchProduct(lowering, op,
+                {.input = lowering.buffer(op.getDy()),
+                 .weight = lowering.buffer(op.getWeight()),
+                 .result = lowering.result(op.getDx()),
+                 .rows = rowsOf(op.getDy()),
+                 .inner = widthOf(op.getDy()),
+                 .columns = widthOf(op.getDx()),
+                 .transposed = false});
+  return success();
+}
+
 static LogicalResult lowerWeightGrad(LinearWeightGradOp op,
                                      KernelLowering &lowering) {
-  int64_t tokens = rowsOf(op.getDy());
-  int64_t n = widthOf(op.getDy()), columns = widthOf(op.getInput());
-  Type compute = elementOf(op.getDweight());
-  MatmulTiling tiling(n, columns, lanesOf(lowering.target(), compute),
-                      lowering.target());
-  lowering.launch(
-      op,
-      {.label = "",
-       .tiles = tiling.rowBlocks(n) * tiling.splits,
-       .arguments = {lowering.buffer(op.getDy()),
-                     lowering.buffer(op.getInput()),
-                     lowering.result(op.getDweight())},
-       .compute = compute},
-      [&](KernelBuilder &k) {
-        Value dy = k.buffer(0, {tokens, n}), x = k.buffer(1, {tokens, columns});
-        Value dw = k.buffer(2);
-        Value splits = k.idx(tiling.splits);
-        RowBlock block =
-            denseRowBlock(k, k.div(k.tile(), splits), n, tiling.blockRows);
-        Value lastRow = k.idx(n - 1);
-        forEachRegisterTile(
-            k, tiling, columns, block, k.rem(k.tile(), splits),
-            [&](Value row, const TileColumns &tile) {
-              SmallVector<Value> sources;
-              for (int64_t i = 0; i < tiling.tileRows; ++i)
-                sources.push_back(
-                    k.min(k.add(k.add(block.first, row), k.idx(i)), lastRow));
-              return k.registerTile(
-                  tiling.tileRows, tiling.vectors, k.idx(0), k.idx(tokens),
-                  [&](Value t, int64_t i) {
-                    return k.loadScalar(dy, {t, sources[i]});
-                  },
-                  [&](Value t, int64_t j) {
-                    return k.load(x, t, tile.lanes[j]);
-                  });
-            },
-            [&](Value row, const TileColumns &tile, ValueRange sums) {
-              storeSums(k, sums, dw, k.add(block.first, row), tile);
-            });
-      });
+  launchOuterProducts(lowering, op,
+                      {.lhs = lowering.buffer(op.getDy()),
+                       .rhs = lowering.buffer(op.getInput()),
+                       .result = lowering.result(op.getDweight()),
+                       .rows = rowsOf(op.getDy()),
+                       .lhsWidth = widthOf(op.getDy()),
+                       .rhsWidth = widthOf(op.getInput())});
   return success();
 }
 

@@ -21,12 +21,18 @@
 
 namespace mlir::moe {
 
+/// Accumulator vectors of a row of the register tile.
+constexpr int64_t accumulators = 2;
+
 /// How a product of `rows` x `columns` is cut into tiles. Depends on shapes
 /// and on the target only.
 struct MatmulTiling {
+  /// `vectors` vectors of columns for each register tile: 2, or 1 where each
+  /// column has two sums (gate and up).
   MatmulTiling(int64_t rows, int64_t columns, int64_t lanes,
-               const TargetDescription &target, int64_t vectors = 2);
+               const TargetDescription &target, int64_t vectors = accumulators);
 
+  int64_t columns;
   int64_t blockRows;  ///< rows copied to scratch memory at a time
   int64_t tileRows;   ///< rows of a register tile
   int64_t vectors;    ///< vectors of columns of a register tile
@@ -37,6 +43,11 @@ struct MatmulTiling {
 
   int64_t rowBlocks(int64_t rows) const {
     return llvm::divideCeilSigned(rows, blockRows);
+  }
+  /// Gives all columns of a block of rows to one tile.
+  void doNotSplit() {
+    splits = 1;
+    groupsPerSplit = groups;
   }
 };
 
@@ -73,10 +84,10 @@ struct TileColumns {
 
 /// For every register tile of the tile's columns and rows: `sums` gives the
 /// accumulators of the tile that begins at row `row` of the block; `epilogue`
-/// gets them row by row, for rows that exist. There are `width` columns.
+/// gets them row by row, for rows that exist.
 void forEachRegisterTile(
-    KernelBuilder &k, const MatmulTiling &tiling, int64_t width,
-    const RowBlock &block, Value split,
+    KernelBuilder &k, const MatmulTiling &tiling, const RowBlock &block,
+    Value split,
     function_ref<SmallVector<Value>(Value row, const TileColumns &)> sums,
     function_ref<void(Value row, const TileColumns &, ValueRange sums)>
         epilogue);
@@ -84,6 +95,30 @@ void forEachRegisterTile(
 /// The epilogue that stores row `row` of the block to the same row of `to`.
 void storeSums(KernelBuilder &k, ValueRange sums, Value to, Value row,
                const TileColumns &columns);
+
+/// Sums of packed rows (from `row` on, `inner` columns from `offset` on) times
+/// the rows of `weight` [inner, columns] as they lie, continuing from `init`.
+SmallVector<Value> timesRows(KernelBuilder &k, const MatmulTiling &tiling,
+                             Value packed, Value row, int64_t inner,
+                             Value weight, const TileColumns &tile,
+                             int64_t offset = 0, ValueRange init = {});
+
+/// A panel of a packed weight: buffer [panels, inner, lanes] and index.
+using Panel = std::pair<Value, Value>;
+/// Sums of packed rows times panels; `panel(j)` feeds accumulator vector `j`.
+SmallVector<Value> timesPanels(KernelBuilder &k, const MatmulTiling &tiling,
+                               Value packed, Value row, int64_t inner,
+                               function_ref<Panel(int64_t)> panel);
+
+/// Sums over rows `r` in [lo, hi) of column `row + i` of `lhs` (from column
+/// `offset` on, columns beyond the last of `limit` repeat it) times the tile's
+/// columns of `rhs`; `lhsRow(r)`, `rhsRow(r)` say which rows those are.
+SmallVector<Value>
+sumOuterProducts(KernelBuilder &k, const MatmulTiling &tiling, Value lo,
+                 Value hi, Value lhs, Value row, int64_t offset, int64_t limit,
+                 Value rhs, const TileColumns &tile,
+                 function_ref<Value(Value)> lhsRow,
+                 function_ref<Value(Value)> rhsRow, ValueRange init = {});
 
 /// Packs `weight` [n, k] into panels [ceil(n / lanes), k, lanes], zero beyond
 /// n, so that a register tile reads the columns of `x weight^T` as vectors.
@@ -94,6 +129,32 @@ SmallVector<int64_t> panelShape(int64_t n, int64_t k, int64_t lanes);
 
 /// Lanes of a vector of `compute`.
 int64_t lanesOf(const TargetDescription &target, Type compute);
+
+//===----------------------------------------------------------------------===//
+// Dense products, for any op
+//===----------------------------------------------------------------------===//
+
+/// `result[firstResult + t, n] = sum_k input[firstInput + t, k] w(k, n)` for
+/// `rows` rows. `weight` is the panels of packTransposed, or, not `transposed`,
+/// a matrix [inner, columns].
+struct DenseProduct {
+  Value input, weight, result;
+  int64_t rows, inner, columns;
+  bool transposed;
+  int64_t firstInput = 0, firstResult = 0;
+};
+void launchProduct(KernelLowering &lowering, Operation *op,
+                   const DenseProduct &product, Value bias = {});
+
+/// `result[m, n] (+)= sum_t lhs[t, m] rhs[firstRhs + t, n]` over `rows` rows.
+struct OuterProducts {
+  Value lhs, rhs, result;
+  int64_t rows, lhsWidth, rhsWidth;
+  int64_t firstRhs = 0;
+  bool accumulate = false;
+};
+void launchOuterProducts(KernelLowering &lowering, Operation *op,
+                         const OuterProducts &products);
 
 } // namespace mlir::moe
 

@@ -1,91 +1,421 @@
-//===-- Rows.cpp - work on rows: norms, embedding, rotary, sums -----------===//
+//===-- Rows.cpp - work on rows: embedding, rotary, caches, sums ----------===//
 //
 // Part of PolyMoE, under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
 //===----------------------------------------------------------------------===//
 
-#include "moe/Target/KernelLowering.h"
+#include "Rows.h"
+
+#include "mlir/Dialect/Arith/IR/Arith.h"
+#include "mlir/Dialect/Math/IR/Math.h"
+#include "mlir/Dialect/Vector/IR/VectorOps.h"
 
 using namespace mlir;
 using namespace mlir::moe;
 
 using Lane = KernelBuilder::Lane;
 
-static LogicalResult lowerAdd(AddOp op, KernelLowering &lowering) {
-  auto type = cast<RankedTensorType>(op.getType());
-  int64_t count = type.getNumElements();
-  // The shape does not matter, only the number of elements.
-  constexpr int64_t width = 4096;
-  int64_t rows = llvm::divideCeilSigned(count, width);
-  lowering.launch(
-      op,
-      {.label = "",
-       .tiles = llvm::divideCeilSigned(rows, 4),
-       .arguments = {lowering.buffer(op.getLhs()), lowering.buffer(op.getRhs()),
-                     lowering.result(op.getResult())},
-       .compute = computeTypeOf(op.getResult())},
-      [&](KernelBuilder &k) {
-        Value a = k.buffer(0, {count}), b = k.buffer(1, {count});
-        Value y = k.buffer(2, {count});
-        auto addLane = [&](Lane lane) {
-          k.store(k.addf(k.load(a, {}, lane), k.load(b, {}, lane)), y, {},
-                  lane);
-        };
-        k.rowsOfTile(count / width, 4, [&](Value row) {
-          Value first = k.mul(row, k.idx(width));
-          k.columns(width, [&](Lane lane) {
-            addLane({k.add(first, lane.column), Value()});
-          });
-        });
-        if (int64_t rest = count % width)
-          k.ifThen(k.less(k.idx(llvm::divideCeilSigned(rows, 4) - 2), k.tile()),
-                   [&] {
-                     Value first = k.idx(count - rest);
-                     k.columns(rest, [&](Lane lane) {
-                       addLane({k.add(first, lane.column), lane.mask});
-                     });
-                   });
-      });
-  return success();
+//===----------------------------------------------------------------------===//
+// Shared with other families
+//===----------------------------------------------------------------------===//
+
+Value mlir::moe::maskedTo(KernelBuilder &k, Value value, Lane lane,
+                          double fill) {
+  if (!lane.mask)
+    return value;
+  return arith::SelectOp::create(k, lane.mask, value, k.splat(fill));
 }
 
-static LogicalResult lowerRmsNorm(RmsNormOp op, KernelLowering &lowering) {
-  // A group is a row of its own: QK-norm is a norm of narrower rows.
-  int64_t width = widthOf(op.getWeight());
-  int64_t rows = rowsOf(op.getInput()) * widthOf(op.getInput()) / width;
+Value mlir::moe::sumColumns(KernelBuilder &k, int64_t width,
+                            function_ref<Value(Lane)> term) {
+  return k.sum(k.columns(width, k.splat(0.0), [&](Lane lane, ValueRange acc) {
+    return SmallVector<Value>{k.addf(acc[0], maskedTo(k, term(lane), lane, 0))};
+  })[0]);
+}
+
+Value mlir::moe::exponential(KernelBuilder &k, Value value) {
+  return math::ExpOp::create(k, value);
+}
+
+Value mlir::moe::logarithm(KernelBuilder &k, Value value) {
+  return math::LogOp::create(k, value);
+}
+
+SoftmaxSums::SoftmaxSums(KernelBuilder &k, Value x, Value row, int64_t width) {
+  constexpr double lowest = -std::numeric_limits<double>::infinity();
+  maximum = k.maximum(
+      k.columns(width, k.splat(lowest), [&](Lane lane, ValueRange acc) {
+        Value v = maskedTo(k, k.load(x, row, lane), lane, lowest);
+        return SmallVector<Value>{k.maxf(acc[0], v)};
+      })[0]);
+  Value shift = k.broadcast(maximum);
+  sum = sumColumns(k, width, [&](Lane lane) {
+    return exponential(k, k.subf(k.load(x, row, lane), shift));
+  });
+}
+
+Value SoftmaxSums::probability(KernelBuilder &k, Value x) const {
+  bool isVector = isa<VectorType>(x.getType());
+  Value shift = isVector ? k.broadcast(maximum) : maximum;
+  Value total = isVector ? k.broadcast(sum) : sum;
+  return k.divf(exponential(k, k.subf(x, shift)), total);
+}
+
+Value SoftmaxSums::minusLogProbability(KernelBuilder &k, Value value) const {
+  return k.subf(logarithm(k, sum), k.subf(value, maximum));
+}
+
+/// `result[c] = sum over parts p, in order, of partials[p, c]`.
+static void sumPartials(KernelLowering &lowering, Operation *op, Value partials,
+                        Value result) {
+  auto type = cast<MemRefType>(partials.getType());
+  int64_t parts = type.getDimSize(0), width = type.getDimSize(1);
+  constexpr int64_t columnsPerTile = 256;
+  lowering.launch(
+      op,
+      {.label = "total",
+       .tiles = llvm::divideCeilSigned(width, columnsPerTile),
+       .arguments = {partials, result},
+       .compute = type.getElementType(),
+       // One kernel for every sum of this shape.
+       .attributes = lowering.builder().getDictionaryAttr({})},
+      [&](KernelBuilder &k) {
+        Value from = k.buffer(0), to = k.buffer(1, {width});
+        Value first = k.mul(k.tile(), k.idx(columnsPerTile));
+        Value last = k.min(k.add(first, k.idx(columnsPerTile)), k.idx(width));
+        k.loop(first, last, k.lanes(), [&](Value column) {
+          Lane lane{column, Value()};
+          if (width % k.lanes() != 0) {
+            auto maskType = VectorType::get({k.lanes()}, k.getI1Type());
+            lane.mask = vector::CreateMaskOp::create(
+                k, maskType, ValueRange{k.sub(k.idx(width), column)});
+          }
+          Value sum = k.loop(k.idx(0), k.idx(parts), 1, k.splat(0.0),
+                             [&](Value part, ValueRange acc) {
+                               return SmallVector<Value>{
+                                   k.addf(acc[0], k.load(from, part, lane))};
+                             })[0];
+          k.store(sum, to, {}, lane);
+        });
+      });
+}
+
+void mlir::moe::sumOverRows(KernelLowering &lowering, Operation *op,
+                            ArrayRef<Value> inputs, int64_t rows, Value result,
+                            function_ref<RowTerm(KernelBuilder &)> term) {
+  auto type = cast<RankedTensorType>(result.getType());
+  int64_t width = type.getNumElements();
   int64_t perTile = rowsPerTile(rows, width);
-  Type element = elementOf(op.getInput());
-  double epsilon = op.getEpsilon().convertToDouble();
-  double offset = op.getOffset().convertToDouble();
+  int64_t tiles = llvm::divideCeilSigned(rows, perTile);
+  Value partials = lowering.temporary({tiles, width}, type.getElementType());
+  SmallVector<Value> arguments(inputs);
+  arguments.push_back(partials);
+  lowering.launch(op,
+                  {.label = "partial",
+                   .tiles = tiles,
+                   .arguments = arguments,
+                   .compute = type.getElementType()},
+                  [&](KernelBuilder &k) {
+                    Value to = k.buffer(inputs.size());
+                    RowTerm rowTerm = term(k);
+                    k.columns(width, [&](Lane lane) {
+                      k.store(k.splat(0.0), to, k.tile(), lane);
+                    });
+                    k.rowsOfTile(rows, perTile, [&](Value row) {
+                      LaneTerm laneTerm = rowTerm(row);
+                      k.columns(width, [&](Lane lane) {
+                        Value sum = k.load(to, k.tile(), lane);
+                        k.store(k.addf(sum, laneTerm(lane)), to, k.tile(),
+                                lane);
+                      });
+                    });
+                  });
+  sumPartials(lowering, op, partials, lowering.result(result));
+}
+
+//===----------------------------------------------------------------------===//
+// Embedding
+//===----------------------------------------------------------------------===//
+
+static LogicalResult lowerEmbedding(EmbeddingOp op, KernelLowering &lowering) {
+  int64_t rows = rowsOf(op.getResult()), width = widthOf(op.getResult());
+  int64_t perTile = rowsPerTile(rows, width);
+  double scale = op.getScale().convertToDouble();
+  Type element = elementOf(op.getTable());
   lowering.launch(op,
                   {.label = "",
                    .tiles = llvm::divideCeilSigned(rows, perTile),
-                   .arguments = {lowering.buffer(op.getInput()),
-                                 lowering.buffer(op.getWeight()),
+                   .arguments = {lowering.buffer(op.getTokens()),
+                                 lowering.buffer(op.getTable()),
                                  lowering.result(op.getResult())},
-                   .compute = computeTypeOf(op.getInput())},
+                   .compute = computeTypeOf(op.getTable())},
                   [&](KernelBuilder &k) {
-                    Value x = k.buffer(0, {rows, width}), w = k.buffer(1);
+                    Value tokens = k.buffer(0, {rows}), table = k.buffer(1);
                     Value y = k.buffer(2, {rows, width});
+                    Value factor = k.roundTo(k.splat(scale), element);
                     k.rowsOfTile(rows, perTile, [&](Value row) {
-                      Value scale = k.inverseRms(x, row, width, epsilon);
+                      Value token = k.loadIndex(tokens, row);
                       k.columns(width, [&](Lane lane) {
-                        Value normed =
-                            k.mulf(k.load(x, row, lane), k.broadcast(scale));
-                        Value weight = k.load(w, {}, lane);
-                        if (offset == 0)
-                          normed = k.roundTo(normed, element);
-                        else
-                          weight = k.addf(weight, k.splat(offset));
-                        k.store(k.mulf(normed, weight), y, row, lane);
+                        Value v = k.load(table, token, lane);
+                        k.store(scale == 1 ? v : k.mulf(v, factor), y, row,
+                                lane);
                       });
                     });
                   });
   return success();
 }
 
+static LogicalResult lowerEmbeddingGrad(EmbeddingGradOp op,
+                                        KernelLowering &lowering) {
+  int64_t rows = rowsOf(op.getDy()), width = widthOf(op.getDy());
+  int64_t vocabulary = rowsOf(op.getDtable());
+  double scale = op.getScale().convertToDouble();
+  Type element = elementOf(op.getDy());
+  // Every tile owns a range of the vocabulary and looks through all tokens for
+  // it, which costs little beside zeroing the range.
+  constexpr int64_t wantedTiles = 64;
+  int64_t perTile = llvm::divideCeilSigned(vocabulary, wantedTiles);
+  lowering.launch(op,
+                  {.label = "",
+                   .tiles = llvm::divideCeilSigned(vocabulary, perTile),
+                   .arguments = {lowering.buffer(op.getTokens()),
+                                 lowering.buffer(op.getDy()),
+                                 lowering.result(op.getDtable())},
+                   .compute = elementOf(op.getDtable())},
+                  [&](KernelBuilder &k) {
+                    Value tokens = k.buffer(0, {rows}),
+                          dy = k.buffer(1, {rows, width});
+                    Value dtable = k.buffer(2);
+                    Value factor = k.roundTo(k.splat(scale), element);
+                    k.rowsOfTile(vocabulary, perTile, [&](Value token) {
+                      k.columns(width, [&](Lane lane) {
+                        k.store(k.splat(0.0), dtable, token, lane);
+                      });
+                    });
+                    Value first = k.mul(k.tile(), k.idx(perTile));
+                    Value last = k.add(first, k.idx(perTile));
+                    k.loop(k.idx(0), k.idx(rows), 1, [&](Value row) {
+                      Value token = k.loadIndex(tokens, row);
+                      Value isMine = arith::AndIOp::create(
+                          k, k.less(token, last),
+                          arith::CmpIOp::create(k, arith::CmpIPredicate::sge,
+                                                token, first));
+                      k.ifThen(isMine, [&] {
+                        k.columns(width, [&](Lane lane) {
+                          Value sum = k.load(dtable, token, lane);
+                          Value term = k.load(dy, row, lane);
+                          sum = scale == 1 ? k.addf(sum, term)
+                                           : k.fma(term, factor, sum);
+                          k.store(sum, dtable, token, lane);
+                        });
+                      });
+                    });
+                  });
+  return success();
+}
+
+//===----------------------------------------------------------------------===//
+// Rotary embedding
+//===----------------------------------------------------------------------===//
+
+static LogicalResult lowerRotaryTable(RotaryTableOp op,
+                                      KernelLowering &lowering) {
+  ArrayRef<float> frequencies = op.getFrequencies();
+  int64_t rows = rowsOf(op.getCos()), width = frequencies.size();
+  // Two calls of libm an element.
+  int64_t perTile = rowsPerTile(rows, 16 * width);
+  double scale = op.getScale().convertToDouble();
+  Type f32 = Float32Type::get(op.getContext());
+  Type f64 = Float64Type::get(op.getContext());
+  lowering.launch(
+      op,
+      {.label = "",
+       .tiles = llvm::divideCeilSigned(rows, perTile),
+       .arguments = {lowering.buffer(op.getPositions()),
+                     lowering.result(op.getCos()),
+                     lowering.result(op.getSin())},
+       .compute = f64},
+      [&](KernelBuilder &k) {
+        Value positions = k.buffer(0, {rows});
+        Value cosines = k.buffer(1, {rows, width});
+        Value sines = k.buffer(2, {rows, width});
+        // In a loop over scratch memory: the number of frequencies does not
+        // show in the size of the code.
+        Value table = k.scratch({width}, f32);
+        for (auto [i, frequency] : llvm::enumerate(frequencies))
+          k.storeScalar(k.scalar(frequency), table, k.idx(i));
+        k.rowsOfTile(rows, perTile, [&](Value row) {
+          // The angle is a f32 product, as in transformers, and its cosine is
+          // exact.
+          Value position =
+              k.roundTo(k.toFloat(k.loadIndex(positions, row)), f32);
+          k.loop(k.idx(0), k.idx(width), 1, [&](Value i) {
+            Value angle =
+                k.roundTo(k.mulf(position, k.loadScalar(table, i)), f32);
+            Value cosine = math::CosOp::create(k, angle);
+            Value sine = math::SinOp::create(k, angle);
+            k.storeScalar(k.mulf(cosine, k.scalar(scale)), cosines, {row, i});
+            k.storeScalar(k.mulf(sine, k.scalar(scale)), sines, {row, i});
+          });
+        });
+      });
+  return success();
+}
+
+static LogicalResult lowerRotary(RotaryOp op, KernelLowering &lowering) {
+  int64_t rows = rowsOf(op.getInput()), width = widthOf(op.getInput());
+  int64_t half = widthOf(op.getCos());
+  int64_t perTile = rowsPerTile(rows, width);
+  Type element = elementOf(op.getInput());
+  bool inverse = op.getInverse();
+  lowering.launch(
+      op,
+      {.label = "",
+       .tiles = llvm::divideCeilSigned(rows, perTile),
+       .arguments = {lowering.buffer(op.getInput()),
+                     lowering.buffer(op.getCos()), lowering.buffer(op.getSin()),
+                     lowering.result(op.getResult())},
+       .compute = computeTypeOf(op.getInput())},
+      [&](KernelBuilder &k) {
+        Value x = k.buffer(0, {rows, width}), y = k.buffer(3, {rows, width});
+        Value cosines = k.buffer(1, {rows, half});
+        Value sines = k.buffer(2, {rows, half});
+        k.rowsOfTile(rows, perTile, [&](Value row) {
+          k.loop(k.idx(0), k.idx(width), 2 * half, [&](Value head) {
+            k.columns(half, [&](Lane lane) {
+              Lane first{k.add(head, lane.column), lane.mask};
+              Lane second{k.add(first.column, k.idx(half)), lane.mask};
+              Value c = k.roundTo(k.load(cosines, row, lane), element);
+              Value s = k.roundTo(k.load(sines, row, lane), element);
+              if (inverse)
+                s = arith::NegFOp::create(k, s);
+              Value x1 = k.load(x, row, first), x2 = k.load(x, row, second);
+              k.store(k.subf(k.mulf(x1, c), k.mulf(x2, s)), y, row, first);
+              k.store(k.addf(k.mulf(x2, c), k.mulf(x1, s)), y, row, second);
+            });
+          });
+        });
+      });
+  return success();
+}
+
+//===----------------------------------------------------------------------===//
+// Caches
+//===----------------------------------------------------------------------===//
+
+static LogicalResult lowerCacheUpdate(CacheUpdateOp op,
+                                      KernelLowering &lowering) {
+  auto cacheType = cast<RankedTensorType>(op.getCache().getType());
+  int64_t batch = cacheType.getDimSize(0), capacity = cacheType.getDimSize(1);
+  int64_t rows = rowsOf(op.getRows()), width = widthOf(op.getRows());
+  int64_t perTile = rowsPerTile(rows, width);
+  lowering.bind(op.getResult(), lowering.buffer(op.getCache()));
+  lowering.launch(op,
+                  {.label = "",
+                   .tiles = llvm::divideCeilSigned(rows, perTile),
+                   .arguments = {lowering.buffer(op.getCache()),
+                                 lowering.buffer(op.getRows()),
+                                 lowering.buffer(op.getSlots())},
+                   .compute = computeTypeOf(op.getRows())},
+                  [&](KernelBuilder &k) {
+                    Value cache = k.buffer(0, {batch * capacity, width});
+                    Value from = k.buffer(1, {rows, width}),
+                          slots = k.buffer(2, {rows});
+                    k.rowsOfTile(rows, perTile, [&](Value row) {
+                      Value sequence = k.div(row, k.idx(rows / batch));
+                      Value to = k.add(k.mul(sequence, k.idx(capacity)),
+                                       k.loadIndex(slots, row));
+                      k.columns(width, [&](Lane lane) {
+                        k.store(k.load(from, row, lane), cache, to, lane);
+                      });
+                    });
+                  });
+  return success();
+}
+
+static LogicalResult lowerLastToken(LastTokenOp op, KernelLowering &lowering) {
+  auto type = cast<RankedTensorType>(op.getInput().getType());
+  int64_t batch = type.getDimSize(0), length = type.getDimSize(1);
+  int64_t width = type.getDimSize(2);
+  lowering.launch(op,
+                  {.label = "",
+                   .tiles = batch,
+                   .arguments = {lowering.buffer(op.getInput()),
+                                 lowering.result(op.getResult())},
+                   .compute = computeTypeOf(op.getInput())},
+                  [&](KernelBuilder &k) {
+                    Value x = k.buffer(0, {batch * length, width});
+                    Value y = k.buffer(1, {batch, width});
+                    Value last = k.add(k.mul(k.tile(), k.idx(length)),
+                                       k.idx(length - 1));
+                    k.columns(width, [&](Lane lane) {
+                      k.store(k.load(x, last, lane), y, k.tile(), lane);
+                    });
+                  });
+  return success();
+}
+
+//===----------------------------------------------------------------------===//
+// Sums
+//===----------------------------------------------------------------------===//
+
+static LogicalResult lowerAdd(AddOp op, KernelLowering &lowering) {
+  auto type = cast<RankedTensorType>(op.getType());
+  int64_t count = type.getNumElements();
+  // The shape does not matter, only the number of elements.
+  constexpr int64_t width = 4096, perTile = 4;
+  int64_t tiles = llvm::divideCeilSigned(count, width * perTile);
+  lowering.launch(
+      op,
+      {.label = "",
+       .tiles = tiles,
+       .arguments = {lowering.buffer(op.getLhs()), lowering.buffer(op.getRhs()),
+                     lowering.result(op.getResult())},
+       .compute = computeTypeOf(op.getResult())},
+      [&](KernelBuilder &k) {
+        Value a = k.buffer(0, {count}), b = k.buffer(1, {count});
+        Value y = k.buffer(2, {count});
+        auto addFrom = [&](Value first, int64_t elements) {
+          k.columns(elements, [&](Lane lane) {
+            Lane shifted{k.add(first, lane.column), lane.mask};
+            k.store(k.addf(k.load(a, {}, shifted), k.load(b, {}, shifted)), y,
+                    {}, shifted);
+          });
+        };
+        k.rowsOfTile(count / width, perTile, [&](Value row) {
+          addFrom(k.mul(row, k.idx(width)), width);
+        });
+        // What is left after the last whole row belongs to the last tile.
+        if (int64_t rest = count % width)
+          k.ifThen(k.less(k.idx(tiles - 2), k.tile()),
+                   [&] { addFrom(k.idx(count - rest), rest); });
+      });
+  return success();
+}
+
+static LogicalResult lowerColumnSum(ColumnSumOp op, KernelLowering &lowering) {
+  int64_t rows = rowsOf(op.getDy()), width = widthOf(op.getDy());
+  sumOverRows(lowering, op, {lowering.buffer(op.getDy())}, rows, op.getResult(),
+              [&](KernelBuilder &k) -> RowTerm {
+                Value dy = k.buffer(0, {rows, width});
+                return [&k, dy](Value row) -> LaneTerm {
+                  return [&k, dy, row](Lane lane) {
+                    return k.load(dy, row, lane);
+                  };
+                };
+              });
+  return success();
+}
+
 void mlir::moe::addRowLowerings(LoweringTable &table) {
+  table.add<EmbeddingOp>(lowerEmbedding);
+  table.add<EmbeddingGradOp>(lowerEmbeddingGrad);
+  table.add<RotaryTableOp>(lowerRotaryTable);
+  table.add<RotaryOp>(lowerRotary);
+  table.add<CacheUpdateOp>(lowerCacheUpdate);
+  table.add<LastTokenOp>(lowerLastToken);
   table.add<AddOp>(lowerAdd);
-  table.add<RmsNormOp>(lowerRmsNorm);
+  table.add<ColumnSumOp>(lowerColumnSum);
+  addNormLowerings(table);
 }

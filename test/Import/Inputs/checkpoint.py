@@ -43,9 +43,15 @@ def config_of(family, args):
             config |= {"rope_theta": 10000.0, "rope_scaling": None}
         else:
             config |= {"rope_parameters": {"rope_theta": 10000.0, "rope_type": "default"}}
+    name = base.capitalize()
     if family.startswith("polymoe_"):
-        config |= {"polymoe_experts": args.experts, "polymoe_top_k": 2}
-    config |= {"model_type": family, "architectures": ["X"], "use_cache": True, "eos_token_id": [1, 2]}
+        name = "PolyMoE" + name
+        auto = {
+            "AutoConfig": f"configuration_polymoe.{name}Config",
+            "AutoModelForCausalLM": f"modeling_polymoe.{name}ForCausalLM",
+        }
+        config |= {"polymoe_experts": args.experts, "polymoe_top_k": 2, "auto_map": auto}
+    config |= {"model_type": family, "architectures": [name + "ForCausalLM"], "use_cache": True, "eos_token_id": [1, 2]}
     config["torch_dtype" if args.form == "v4" else "dtype"] = dtype
     return config
 

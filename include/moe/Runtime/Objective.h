@@ -1,0 +1,34 @@
+//===-- Objective.h - what training minimises -------------------*- C++ -*-===//
+//
+// Part of PolyMoE, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+//
+// The objective of a training stage as plain data. The compiler turns it into
+// ops (moe-add-objective); LibTorch's executor computes it as METHODS.md says.
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef MOE_RUNTIME_OBJECTIVE_H
+#define MOE_RUNTIME_OBJECTIVE_H
+
+namespace polymoe {
+
+/// A router loss as the paper prints it, or as the authors' released code
+/// computes it.
+enum class LossForm { Paper, Reference };
+
+/// `next_token + balance * balance_loss + languagePrior * language_prior_loss`,
+/// both router losses being means over the MoE layers. A coefficient of zero
+/// leaves its term out.
+struct Objective {
+  double balance = 0;
+  LossForm balanceForm = LossForm::Paper;
+  double languagePrior = 0;
+  LossForm languagePriorForm = LossForm::Paper;
+};
+
+} // namespace polymoe
+
+#endif // MOE_RUNTIME_OBJECTIVE_H

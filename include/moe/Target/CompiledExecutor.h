@@ -1,0 +1,86 @@
+//===-- CompiledExecutor.h - models run by compiled code --------*- C++ -*-===//
+//
+// Part of PolyMoE, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef MOE_TARGET_COMPILEDEXECUTOR_H
+#define MOE_TARGET_COMPILEDEXECUTOR_H
+
+#include "moe/Runtime/Executor.h"
+#include "moe/Runtime/Memory.h"
+#include "moe/Runtime/Objective.h"
+#include "moe/Runtime/Parameters.h"
+#include "moe/Runtime/ThreadPool.h"
+#include "moe/Target/Compiler.h"
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+
+namespace polymoe {
+
+struct CompiledExecutorOptions {
+  mlir::moe::CompilerOptions compiler;
+  /// MiB for saved activations, 0 for no limit.
+  int64_t memoryBudget = 0;
+  /// Rows of logits held at a time in training.
+  int64_t chunk = 256;
+  /// Tokens of a prompt that are fed at a time.
+  int64_t prefill = 32;
+};
+
+/// Compiles a program for each shape that it meets, when it meets it, and keeps
+/// it. All programs share one arena.
+class CompiledExecutor : public Executor {
+public:
+  /// `module` is at the model level. Module, store and pool must outlive the
+  /// executor, which reads the store's memory in place.
+  CompiledExecutor(mlir::ModuleOp module, ParameterStore &store,
+                   ThreadPool &pool, const Objective &objective,
+                   const CompiledExecutorOptions &options = {});
+  ~CompiledExecutor() override;
+
+  Losses accumulateGradients(const Batch &batch,
+                             const LossWeights &weights) override;
+  void score(const Batch &batch, std::span<float> logprobs,
+             std::span<float> logits) override;
+  void parametersChanged() override {}
+  void beginSequences(int64_t rows, int64_t capacity) override;
+  void extendSequences(std::span<const int32_t> tokens, int64_t count,
+                       std::span<float> logits) override;
+
+  /// Where launches are recorded; null (the default) for nowhere.
+  void setProfile(Profile *profile) { context.profile = profile; }
+
+private:
+  using BuildPipeline = std::function<void(mlir::OpPassManager &)>;
+  /// What a program writes, by the name of its binding.
+  using Outputs = std::map<std::string, std::pair<const Binding *, void *>>;
+  /// Fills an input; false if there is none of that name.
+  using FillInput = std::function<bool(const Binding &, void *)>;
+
+  struct Program;
+  Program &program(const std::string &key, const BuildPipeline &build);
+  Outputs run(Program &program, const FillInput &fill);
+  void *state(const Binding &binding);
+  void extendBy(const int32_t *tokens, int64_t stride, int64_t count,
+                std::span<float> logits);
+
+  mlir::ModuleOp module;
+  ParameterStore &store;
+  Objective objective;
+  CompiledExecutorOptions options;
+  MoeContext context;
+  std::map<std::string, std::unique_ptr<Program>> programs;
+  Buffer arena;
+  /// Caches of the sequences that are being generated.
+  std::map<std::string, Buffer> states;
+  int64_t sequences = 0, capacity = 0, length = 0;
+};
+
+} // namespace polymoe
+
+#endif // MOE_TARGET_COMPILEDEXECUTOR_H

@@ -1,0 +1,101 @@
+//===-- Pipelines.h - from a model to the fused level -----------*- C++ -*-===//
+//
+// Part of PolyMoE, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+//
+// The named pipelines. Each takes a module at the model level and leaves one
+// program of it at the fused level, where a target's pipeline takes over.
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef MOE_TRANSFORMS_PIPELINES_H
+#define MOE_TRANSFORMS_PIPELINES_H
+
+#include "mlir/Pass/PassManager.h"
+#include "mlir/Pass/PassOptions.h"
+
+namespace mlir::moe {
+
+/// The shapes that a program is compiled for.
+template <typename Derived> struct ShapeOptions : PassPipelineOptions<Derived> {
+  template <typename T>
+  using Option = typename PassPipelineOptions<Derived>::template Option<T>;
+
+  Option<int64_t> rows{*this, "rows", llvm::cl::desc("rows of a batch"),
+                       llvm::cl::init(1)};
+  Option<int64_t> length{*this, "length", llvm::cl::desc("tokens of a row"),
+                         llvm::cl::init(1)};
+};
+
+struct ExpandPipelineOptions : PassPipelineOptions<ExpandPipelineOptions> {
+  Option<int64_t> experts{
+      *this, "experts",
+      llvm::cl::desc("experts of every layer, the original FFN included"),
+      llvm::cl::init(6)};
+  ListOption<int64_t> counts{
+      *this, "counts",
+      llvm::cl::desc("experts of each layer, in place of experts")};
+  Option<int64_t> topK{*this, "top-k", llvm::cl::desc("experts of a token"),
+                       llvm::cl::init(2)};
+  Option<uint64_t> seed{*this, "seed",
+                        llvm::cl::desc("seed of the routers' initialisation"),
+                        llvm::cl::init(0)};
+};
+
+struct TrainPipelineOptions : ShapeOptions<TrainPipelineOptions> {
+  Option<double> balance{*this, "balance",
+                         llvm::cl::desc("coefficient of the balance loss"),
+                         llvm::cl::init(0.0)};
+  Option<std::string> balanceForm{*this, "balance-form",
+                                  llvm::cl::desc("paper or reference"),
+                                  llvm::cl::init("paper")};
+  Option<double> languagePrior{
+      *this, "language-prior",
+      llvm::cl::desc("coefficient of the language-prior loss"),
+      llvm::cl::init(0.0)};
+  Option<std::string> languagePriorForm{*this, "language-prior-form",
+                                        llvm::cl::desc("paper or reference"),
+                                        llvm::cl::init("paper")};
+  Option<int64_t> memoryBudget{
+      *this, "memory-budget",
+      llvm::cl::desc("MiB for saved activations, 0 for no limit"),
+      llvm::cl::init(0)};
+  Option<int64_t> chunk{*this, "chunk",
+                        llvm::cl::desc("rows of logits held at a time"),
+                        llvm::cl::init(256)};
+};
+
+struct ScorePipelineOptions : ShapeOptions<ScorePipelineOptions> {
+  Option<bool> logits{*this, "logits", llvm::cl::desc("return the logits too"),
+                      llvm::cl::init(false)};
+};
+
+struct GeneratePipelineOptions : ShapeOptions<GeneratePipelineOptions> {
+  Option<int64_t> capacity{*this, "capacity",
+                           llvm::cl::desc("slots of a cache"),
+                           llvm::cl::init(512)};
+};
+
+/// `--moe-expand-pipeline`: a dense model becomes the mixture that stage 1 of
+/// MoE-LPR trains.
+void buildExpandPipeline(OpPassManager &pm,
+                         const ExpandPipelineOptions &options);
+
+/// `--moe-train-pipeline`: @step, the objective with its backward.
+void buildTrainPipeline(OpPassManager &pm, const TrainPipelineOptions &options);
+
+/// `--moe-score-pipeline`: @score, the log-probability of every token.
+void buildScorePipeline(OpPassManager &pm, const ScorePipelineOptions &options);
+
+/// `--moe-generate-pipeline`: @extend, the logits after some more tokens.
+void buildGeneratePipeline(OpPassManager &pm,
+                           const GeneratePipelineOptions &options);
+
+/// Makes the four known to tools.
+void registerPipelines();
+
+} // namespace mlir::moe
+
+#endif // MOE_TRANSFORMS_PIPELINES_H

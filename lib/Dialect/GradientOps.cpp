@@ -1,0 +1,140 @@
+//===-- GradientOps.cpp - verifiers of what differentiation adds
+//
+// Part of PolyMoE, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "Verify.h"
+
+using namespace mlir;
+using namespace mlir::moe;
+
+LogicalResult EmbeddingGradOp::verify() {
+  if (failed(verifyLeading(*this, getTokens(), getDy())))
+    return failure();
+  return verifyDim(*this, "a width", lastDim(getDy()), lastDim(getDtable()));
+}
+
+LogicalResult RmsNormGradOp::verify() {
+  if (failed(verifySameType(*this, "an input", getDy(), getInput())) ||
+      failed(verifySameType(*this, "a result", getInput(), getDx())) ||
+      failed(verifyPositive(*this, "epsilon", getEpsilon())))
+    return failure();
+  return verifyMultiple(*this, lastDim(getWeight()), lastDim(getInput()));
+}
+
+LogicalResult RmsNormWeightGradOp::verify() {
+  if (failed(verifySameType(*this, "an input", getDy(), getInput())) ||
+      failed(verifyPositive(*this, "epsilon", getEpsilon())))
+    return failure();
+  return verifyMultiple(*this, lastDim(getDweight()), lastDim(getInput()));
+}
+
+LogicalResult LayerNormGradOp::verify() {
+  if (failed(verifySameType(*this, "an input", getDy(), getInput())) ||
+      failed(verifySameType(*this, "a result", getInput(), getDx())) ||
+      failed(verifyPositive(*this, "epsilon", getEpsilon())))
+    return failure();
+  return verifyDim(*this, "a weight", lastDim(getInput()),
+                   lastDim(getWeight()));
+}
+
+LogicalResult LayerNormWeightGradOp::verify() {
+  if (failed(verifySameType(*this, "an input", getDy(), getInput())) ||
+      failed(verifyPositive(*this, "epsilon", getEpsilon())))
+    return failure();
+  return verifyDim(*this, "a result", lastDim(getInput()),
+                   lastDim(getDweight()));
+}
+
+LogicalResult LinearInputGradOp::verify() {
+  if (failed(verifyLeading(*this, getDy(), getDx())))
+    return failure();
+  return verifyShape(*this, "a weight", getWeight(),
+                     {lastDim(getDy()), lastDim(getDx())});
+}
+
+LogicalResult LinearWeightGradOp::verify() {
+  if (failed(verifyLeading(*this, getDy(), getInput())))
+    return failure();
+  return verifyShape(*this, "a result", getDweight(),
+                     {lastDim(getDy()), lastDim(getInput())});
+}
+
+LogicalResult ColumnSumOp::verify() {
+  return verifyDim(*this, "a result", lastDim(getDy()), lastDim(getResult()));
+}
+
+LogicalResult AttentionGradOp::verify() {
+  int64_t heads = getHeads();
+  FailureOr<int64_t> width =
+      verifyHeads(*this, lastDim(getQuery()), heads, getKvHeads());
+  if (failed(width))
+    return failure();
+  int64_t rows = typeOf(getQuery()).getDimSize(0);
+  int64_t length = typeOf(getQuery()).getDimSize(1);
+  if (failed(verifySameType(*this, "an output", getQuery(), getOut())) ||
+      failed(verifySameType(*this, "its gradient", getQuery(), getDout())) ||
+      failed(verifySameType(*this, "a gradient of the query", getQuery(),
+                            getDquery())) ||
+      failed(verifyShape(*this, "keys", getKey(), {rows, length, *width})) ||
+      failed(verifySameType(*this, "values", getKey(), getValue())) ||
+      failed(verifySameType(*this, "a gradient of the keys", getKey(),
+                            getDkey())) ||
+      failed(verifySameType(*this, "a gradient of the values", getKey(),
+                            getDvalue())))
+    return failure();
+  return verifyShape(*this, "a log-sum-exp", getLse(), {rows, heads, length});
+}
+
+LogicalResult ExpertsGradOp::verify() {
+  if (getWanted().size() != getWeights().size())
+    return emitOpError() << "expected a wanted flag for each of "
+                         << getWeights().size() << " weights, but got "
+                         << getWanted().size();
+  if (static_cast<size_t>(llvm::count(getWanted(), true)) !=
+      getDweights().size())
+    return emitOpError() << "expected a gradient for each wanted weight, but "
+                            "got "
+                         << getDweights().size();
+  if (!getScores() != !getRoutes())
+    return emitOpError() << "expected scores and routes together";
+  if (getDscores() && !getScores())
+    return emitOpError() << "expected scores, since their gradient is wanted";
+  if (failed(verifySameType(*this, "an input", getDy(), getInput())))
+    return failure();
+  if (getDx())
+    return verifySameType(*this, "a gradient of the input", getInput(),
+                          getDx());
+  return success();
+}
+
+LogicalResult RouteGradOp::verify() {
+  RoutesType routes = getRoutes().getType();
+  if (failed(verifyLeading(*this, getLogits(), getDscores())) ||
+      failed(verifySameType(*this, "a result", getLogits(), getDlogits())) ||
+      failed(verifyDim(*this, "logits for each expert", routes.getExperts(),
+                       lastDim(getLogits()))))
+    return failure();
+  return verifyDim(*this, "scores", routes.getTopK(), lastDim(getDscores()));
+}
+
+LogicalResult CrossEntropyGradOp::verify() {
+  if (failed(verifySameType(*this, "a result", getLogits(), getDlogits())))
+    return failure();
+  return verifyLeading(*this, getLogits(), getLabels());
+}
+
+LogicalResult BalanceLossGradOp::verify() {
+  if (failed(verifySameType(*this, "a result", getLogits(), getDlogits())))
+    return failure();
+  return verifyDim(*this, "logits for each expert",
+                   getRoutes().getType().getExperts(), lastDim(getLogits()));
+}
+
+LogicalResult LanguagePriorLossGradOp::verify() {
+  if (failed(verifySameType(*this, "a result", getLogits(), getDlogits())))
+    return failure();
+  return verifyLeading(*this, getLogits(), getOld());
+}

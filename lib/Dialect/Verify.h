@@ -1,0 +1,75 @@
+//===-- Verify.h - what verifiers of several families share -----*- C++ -*-===//
+//
+// Part of PolyMoE, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+//
+// Each function emits one error at `op` and fails, or succeeds. A dimension
+// that is not known yet agrees with any other.
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef MOE_LIB_DIALECT_VERIFY_H
+#define MOE_LIB_DIALECT_VERIFY_H
+
+#include "moe/Dialect/MoE.h"
+
+namespace mlir::moe {
+
+inline RankedTensorType typeOf(Value value) {
+  return cast<RankedTensorType>(value.getType());
+}
+
+inline int64_t lastDim(Value value) { return typeOf(value).getShape().back(); }
+
+/// Checks a dimension; `what` is the quantity with its article: `a width`.
+LogicalResult verifyDim(Operation *op, StringRef what, int64_t expected,
+                        int64_t actual);
+
+/// Checks rows and tokens of a row, the leading two dimensions.
+LogicalResult verifyLeading(Operation *op, Value expected, Value actual);
+
+LogicalResult verifySameType(Operation *op, StringRef what, Value expected,
+                             Value actual);
+LogicalResult verifySameElement(Operation *op, Value expected, Value actual);
+
+/// Checks every dimension and the rank of `value`, which is called `what`.
+LogicalResult verifyShape(Operation *op, StringRef what, Value value,
+                          ArrayRef<int64_t> expected);
+
+LogicalResult verifyPositive(Operation *op, StringRef name, APFloat value);
+
+/// Checks that a width is a multiple of `factor`.
+LogicalResult verifyMultiple(Operation *op, int64_t factor, int64_t width);
+
+/// Checks that `heads` is a multiple of `kvHeads` and gives the width of keys
+/// for queries of `queryWidth`.
+FailureOr<int64_t> verifyHeads(Operation *op, int64_t queryWidth, int64_t heads,
+                               int64_t kvHeads);
+
+/// Checks that there are `each` weights for `experts` experts.
+LogicalResult verifyNumWeights(Operation *op, ValueRange weights, int64_t each,
+                               int64_t experts);
+
+/// Checks the shape of one weight and that its elements are of type `element`.
+LogicalResult verifyWeight(Operation *op, Value weight, ArrayRef<int64_t> shape,
+                           Type element);
+
+/// The width of a pre-activation: 2F for gate and up, or F.
+inline int64_t preactivationWidth(FfnForm form, int64_t hidden) {
+  return form == FfnForm::Gated ? 2 * hidden : hidden;
+}
+
+/// Tokens of a [B,S,...] value, dynamic if either is.
+int64_t numTokens(Value value);
+
+/// Rows for so many tokens: K a token under `routes`, one without (null).
+int64_t numRows(Value routes, int64_t tokens);
+
+/// How many experts there are: those of `routes`, or one without (null).
+int64_t numExperts(Value routes);
+
+} // namespace mlir::moe
+
+#endif // MOE_LIB_DIALECT_VERIFY_H

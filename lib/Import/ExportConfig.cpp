@@ -1,0 +1,166 @@
+//===-- ExportConfig.cpp - the configuration of a module
+//
+// Part of PolyMoE, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "moe/Dialect/MoE.h"
+#include "moe/Import/Export.h"
+#include "moe/Runtime/Error.h"
+
+#include <nlohmann/json.hpp>
+
+#include <algorithm>
+
+using namespace mlir;
+using namespace polymoe;
+using Json = nlohmann::ordered_json;
+
+//===----------------------------------------------------------------------===//
+// What the module says
+//===----------------------------------------------------------------------===//
+
+/// Experts of a layer: as many as its router has rows.
+static int64_t expertsOf(ModuleOp module, Family family, int64_t layer) {
+  std::string name =
+      concat(family == Family::Bloom ? "transformer.h." : "model.layers.",
+             layer, ".mlp.gate.weight");
+  auto router = module.lookupSymbol<moe::ParameterOp>(name);
+  if (!router)
+    return 1;
+  return cast<RankedTensorType>(router.getType()).getDimSize(0);
+}
+
+/// Experts of a token: one number for all layers, or fewer where a layer has
+/// fewer.
+static int64_t topKOf(ModuleOp module) {
+  int64_t topK = 0;
+  module.walk([&](moe::RouteOp route) {
+    topK = std::max(topK, route.getRoutes().getType().getTopK());
+  });
+  if (topK == 0)
+    fail("expected a model-level module with moe.route, but got none");
+  module.walk([&](moe::RouteOp route) {
+    moe::RoutesType routes = route.getRoutes().getType();
+    if (route.getForcedExpert())
+      fail("moe.route: expected routes that follow the router, but got ones "
+           "forced to expert ",
+           *route.getForcedExpert(), ", which no checkpoint can express");
+    if (routes.getTopK() != std::min(topK, routes.getExperts()))
+      fail("moe.route: expected ", std::min(topK, routes.getExperts()),
+           " experts a token, as in other layers, but got ", routes.getTopK());
+    if (routes.getTopK() > 1 && !route.getRenormalize())
+      fail("moe.route: expected scores that are renormalised, but got ones "
+           "that are not, which no checkpoint can express");
+  });
+  return topK;
+}
+
+/// Mixtral has neither biases nor windows of some layers only, one number of
+/// experts, and gives a token's only expert a weight of 1.
+static bool isMixtral(const ModelConfig &config) {
+  auto sameEverywhere = [](const auto &values) {
+    return std::all_of(values.begin(), values.end(), [&](const auto &value) {
+      return value == values.front();
+    });
+  };
+  return (config.family == Family::Llama || config.family == Family::Mistral) &&
+         !config.queryKeyValueBias && !config.outputBias &&
+         sameEverywhere(config.windows) && sameEverywhere(config.experts) &&
+         config.topK > 1;
+}
+
+static DType elementTypeOf(ModuleOp module) {
+  for (auto parameter : module.getOps<moe::ParameterOp>()) {
+    Type element = cast<RankedTensorType>(parameter.getType()).getElementType();
+    if (element.isF64())
+      return DType::F64;
+    return element.isBF16() ? DType::BF16 : DType::F32;
+  }
+  fail("expected a module with parameters, but there are none");
+}
+
+ModelConfig polymoe::exportedConfig(ModuleOp module, ModelConfig config) {
+  config.dtype = elementTypeOf(module);
+  bool mixture = false;
+  for (int64_t layer = 0; layer < config.layers; ++layer) {
+    config.experts[layer] = expertsOf(module, config.family, layer);
+    mixture |= config.experts[layer] > 1;
+  }
+  config.topK = mixture ? topKOf(module) : 0;
+  config.mixture = !mixture            ? MixtureForm::None
+                   : isMixtral(config) ? MixtureForm::Mixtral
+                                       : MixtureForm::Own;
+  return config;
+}
+
+//===----------------------------------------------------------------------===//
+// As JSON
+//===----------------------------------------------------------------------===//
+
+static std::string classNameOf(Family family) {
+  std::string name = nameOf(family);
+  name[0] = static_cast<char>(name[0] - 'a' + 'A');
+  return name;
+}
+
+/// Writes what another family would assume another default for.
+static void makeExplicit(const ModelConfig &config, Json &json) {
+  json["num_key_value_heads"] = config.kvHeads;
+  json["head_dim"] = config.headDim;
+  json["tie_word_embeddings"] = config.tied;
+  json["sliding_window"] =
+      config.windows.front() ? Json(*config.windows.front()) : Json();
+  // Where each form of the configuration has the base.
+  Json *holder = &json;
+  if (auto it = json.find("rope_parameters");
+      it != json.end() && it->is_object())
+    holder = &*it;
+  if (!json.contains("rope_theta") && !holder->contains("rope_theta"))
+    (*holder)["rope_theta"] = config.rope->theta;
+}
+
+Json polymoe::toJson(const ModelConfig &config, Json json) {
+  const std::string sourceType = json.value("model_type", "");
+  std::string name = classNameOf(config.family), type = nameOf(config.family);
+  if (config.mixture == MixtureForm::Mixtral) {
+    name = "Mixtral";
+    type = "mixtral";
+  } else if (config.mixture == MixtureForm::Own) {
+    name = "PolyMoE" + name;
+    type = "polymoe_" + type;
+  }
+  json["architectures"] = {name + "ForCausalLM"};
+  json["model_type"] = type;
+  json[json.contains("torch_dtype") ? "torch_dtype" : "dtype"] =
+      configNameOf(*config.dtype);
+  if (json.contains("torch_dtype"))
+    json.erase("dtype");
+
+  for (const char *key :
+       {"auto_map", "num_local_experts", "num_experts", "num_experts_per_tok",
+        "polymoe_experts", "polymoe_top_k"})
+    json.erase(key);
+  if (type != sourceType &&
+      (type == "mixtral" || config.family == Family::Mistral))
+    makeExplicit(config, json);
+  if (type == "mixtral") {
+    for (const char *key : {"attention_bias", "mlp_bias", "pretraining_tp"})
+      json.erase(key);
+    json["num_local_experts"] = config.experts.front();
+    json["num_experts_per_tok"] = config.topK;
+  } else {
+    for (const char *key : {"output_router_logits", "router_aux_loss_coef",
+                            "router_jitter_noise"})
+      json.erase(key);
+  }
+  if (config.mixture == MixtureForm::Own) {
+    json["auto_map"] = {
+        {"AutoConfig", "configuration_polymoe." + name + "Config"},
+        {"AutoModelForCausalLM", "modeling_polymoe." + name + "ForCausalLM"}};
+    json["polymoe_experts"] = config.experts;
+    json["polymoe_top_k"] = config.topK;
+  }
+  return json;
+}

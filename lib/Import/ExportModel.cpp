@@ -1,0 +1,345 @@
+//===-- ExportModel.cpp - from a module to a Hugging Face folder
+//
+// Part of PolyMoE, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "ModelingFiles.h"
+#include "moe/Import/Export.h"
+#include "moe/Import/Layout.h"
+#include "moe/Import/Module.h"
+#include "moe/Runtime/Error.h"
+#include "moe/Runtime/Memory.h"
+#include "moe/Runtime/Parameters.h"
+#include "moe/Runtime/RunFolder.h"
+#include "moe/Runtime/Safetensors.h"
+#include "moe/Runtime/ThreadPool.h"
+
+#include <nlohmann/json.hpp>
+
+#include <algorithm>
+#include <cstdio>
+#include <cstring>
+#include <map>
+#include <set>
+
+#include <unistd.h>
+
+using namespace polymoe;
+namespace fs = std::filesystem;
+
+namespace {
+
+//===----------------------------------------------------------------------===//
+// Which parameters there are, and where their values lie
+//===----------------------------------------------------------------------===//
+
+using Specs = std::map<std::string, ParameterSpec>;
+
+void checkParameters(const std::vector<ParameterLayout> &layout,
+                     const Specs &specs) {
+  std::set<std::string> expected;
+  for (const ParameterLayout &parameter : layout) {
+    expected.insert(parameter.name);
+    auto it = specs.find(parameter.name);
+    if (it == specs.end())
+      fail("expected a parameter '", parameter.name, "' of shape ",
+           toString(parameter.shape), ", but there is none");
+    if (it->second.shape != parameter.shape)
+      fail("parameter '", parameter.name, "': expected shape ",
+           toString(parameter.shape), ", but got ", toString(it->second.shape));
+  }
+  for (const auto &[name, spec] : specs)
+    if (!expected.count(name))
+      fail("parameter '", name,
+           "': expected no such parameter, since no checkpoint of the family "
+           "has a place for it");
+}
+
+/// Points every parameter that a run trained at the newest checkpoint that has
+/// it.
+void useCheckpoints(const fs::path &folder, Specs &specs) {
+  RunFolder run(folder, RunFolder::Access::Read, [](const std::string &text) {
+    std::fprintf(stderr, "warning: %s\n", text.c_str());
+  });
+  auto latest = run.latestCheckpoint();
+  if (!latest)
+    return;
+  std::set<std::string> found;
+  std::vector<CheckpointInfo> checkpoints = run.checkpoints();
+  std::reverse(checkpoints.begin(), checkpoints.end());
+  for (const CheckpointInfo &checkpoint : checkpoints) {
+    if (checkpoint.step > latest->step)
+      continue;
+    fs::path path = checkpoint.folder / "parameters.safetensors";
+    auto file = SafetensorsFile::open(path);
+    for (const TensorInfo &tensor : file->tensors())
+      if (auto it = specs.find(tensor.name);
+          it != specs.end() && found.insert(tensor.name).second)
+        it->second.origin = CheckpointOrigin{relativePath(path, folder),
+                                             tensor.name, std::nullopt};
+  }
+}
+
+/// The type in which the parameter is stored, so that nothing is rounded on
+/// the way. What is still to be drawn gets the type of its master.
+class StoredTypes {
+public:
+  StoredTypes(const Specs &specs, fs::path folder)
+      : specs(specs), folder(std::move(folder)) {}
+
+  DType of(const ParameterSpec &spec) {
+    const ParameterSpec *root = &spec;
+    for (size_t steps = 0; steps <= specs.size(); ++steps) {
+      auto *copy = std::get_if<CopyOrigin>(&root->origin);
+      auto it = copy ? specs.find(copy->source) : specs.end();
+      if (it == specs.end())
+        break;
+      root = &it->second;
+    }
+    auto *origin = std::get_if<CheckpointOrigin>(&root->origin);
+    if (!origin)
+      return spec.trainable && spec.dtype == DType::BF16 ? DType::F32
+                                                         : spec.dtype;
+    auto &file = files[origin->file];
+    if (!file)
+      file = SafetensorsFile::open(folder / origin->file);
+    std::optional<DType> type = file->get(origin->key).dtype;
+    // There are no parameters of f16; f32 holds its values.
+    if (type == DType::F16)
+      return DType::F32;
+    return type.value_or(spec.dtype);
+  }
+
+private:
+  const Specs &specs;
+  fs::path folder;
+  std::map<std::string, std::shared_ptr<const SafetensorsFile>> files;
+};
+
+//===----------------------------------------------------------------------===//
+// The tensors to write
+//===----------------------------------------------------------------------===//
+
+struct OutputTensor {
+  std::string key;
+  std::vector<int64_t> shape;
+  DType dtype = DType::F32;
+  /// The parameters that it is made of, and where.
+  std::vector<std::pair<std::string, std::optional<RowSelection>>> parts;
+
+  int64_t bytes() const { return *byteSizeOf(shape, sizeOf(dtype)); }
+};
+
+const TensorPlace &placeToWrite(const ParameterLayout &parameter,
+                                MixtureForm form) {
+  if (form == MixtureForm::Mixtral)
+    for (const TensorPlace &place : parameter.places)
+      if (place.form == KeyForm::Mixtral)
+        return place;
+  return parameter.places.front();
+}
+
+/// In the order of the model; gives the parts of one tensor one type.
+std::vector<OutputTensor>
+tensorsToWrite(const ModelConfig &config,
+               const std::vector<ParameterLayout> &layout, Specs &specs) {
+  std::vector<OutputTensor> tensors;
+  std::map<std::string, size_t> indexOf;
+  for (const ParameterLayout &parameter : layout) {
+    const TensorPlace &place = placeToWrite(parameter, config.mixture);
+    DType type = specs.at(parameter.name).dtype;
+    auto [it, isNew] = indexOf.try_emplace(place.key, tensors.size());
+    if (isNew)
+      tensors.push_back({place.key, place.shape, type, {}});
+    OutputTensor &tensor = tensors[it->second];
+    if (sizeOf(type) > sizeOf(tensor.dtype))
+      tensor.dtype = type;
+    tensor.parts.emplace_back(parameter.name, place.rows);
+  }
+  for (const OutputTensor &tensor : tensors)
+    for (const auto &[name, rows] : tensor.parts)
+      specs.at(name).dtype = tensor.dtype;
+  return tensors;
+}
+
+/// Puts the parts of an interleaved tensor into their rows.
+void writeInterleaved(const OutputTensor &tensor, const ParameterStore &store,
+                      const SafetensorsWriter::Sink &sink) {
+  Buffer whole(tensor.bytes(), "tensor '" + tensor.key + "'");
+  int64_t row = tensor.shape.size() > 1 ? tensor.shape.back() : 1;
+  row *= sizeOf(tensor.dtype);
+  int64_t rows = tensor.bytes() / row;
+  for (const auto &[name, selection] : tensor.parts) {
+    const auto *source = static_cast<const std::byte *>(store.value(name));
+    for (int64_t first = selection->offset; first < rows;
+         first += selection->stride) {
+      std::memcpy(whole.as<std::byte>() + first * row, source,
+                  selection->block * row);
+      source += selection->block * row;
+    }
+  }
+  sink(whole.bytes());
+}
+
+void addTensor(const OutputTensor &tensor, const ParameterStore &store,
+               SafetensorsWriter &writer) {
+  const auto &[name, rows] = tensor.parts.front();
+  if (rows) {
+    writer.add(tensor.key, tensor.dtype, tensor.shape,
+               [&](const SafetensorsWriter::Sink &sink) {
+                 writeInterleaved(tensor, store, sink);
+               });
+    return;
+  }
+  writer.add(tensor.key, tensor.dtype, tensor.shape,
+             {static_cast<const std::byte *>(store.value(name)),
+              static_cast<size_t>(tensor.bytes())});
+}
+
+/// Cuts the tensors, in their order, into files of at most `limit` bytes, or
+/// of one tensor that is larger.
+std::vector<std::vector<const OutputTensor *>>
+cutIntoShards(const std::vector<OutputTensor> &tensors, int64_t limit) {
+  std::vector<std::vector<const OutputTensor *>> shards(1);
+  int64_t size = 0;
+  for (const OutputTensor &tensor : tensors) {
+    if (!shards.back().empty() && size + tensor.bytes() > limit) {
+      shards.emplace_back();
+      size = 0;
+    }
+    size += tensor.bytes();
+    shards.back().push_back(&tensor);
+  }
+  return shards;
+}
+
+void writeTensors(const std::vector<OutputTensor> &tensors,
+                  const ParameterStore &store, const fs::path &folder,
+                  int64_t maxShardBytes) {
+  auto shards = cutIntoShards(tensors, maxShardBytes);
+  nlohmann::ordered_json weightMap = nlohmann::ordered_json::object();
+  int64_t total = 0;
+  for (size_t i = 0; i < shards.size(); ++i) {
+    char name[64];
+    std::snprintf(name, sizeof name, "model-%05zu-of-%05zu.safetensors", i + 1,
+                  shards.size());
+    std::string file = shards.size() == 1 ? "model.safetensors" : name;
+    SafetensorsWriter writer(folder / file, {{"format", "pt"}});
+    for (const OutputTensor *tensor : shards[i]) {
+      addTensor(*tensor, store, writer);
+      weightMap[tensor->key] = file;
+      total += tensor->bytes();
+    }
+    writer.finish();
+  }
+  if (shards.size() == 1)
+    return;
+  nlohmann::ordered_json index = {{"metadata", {{"total_size", total}}},
+                                  {"weight_map", weightMap}};
+  writeText(folder / "model.safetensors.index.json", index.dump(2) + "\n");
+}
+
+//===----------------------------------------------------------------------===//
+// The folder
+//===----------------------------------------------------------------------===//
+
+/// A folder that grows under a temporary name beside its own.
+class OutputFolder {
+public:
+  OutputFolder(fs::path path, bool replace) : target(std::move(path)) {
+    if (!target.has_filename())
+      target = target.parent_path();
+    bool there =
+        fs::is_directory(target) ? !fs::is_empty(target) : fs::exists(target);
+    if (there && !replace)
+      fail(target, ": expected a folder that is not there yet (--force "
+                   "replaces it)");
+    temporary = target;
+    temporary += concat(".tmp-", ::getpid());
+    std::error_code error;
+    fs::create_directories(temporary, error);
+    if (error)
+      fail(target, ": cannot be made: ", error.message());
+  }
+  OutputFolder(const OutputFolder &) = delete;
+  ~OutputFolder() {
+    // After commit(), what was replaced.
+    std::error_code ignored;
+    fs::remove_all(temporary, ignored);
+  }
+
+  const fs::path &path() const { return temporary; }
+
+  void commit() {
+    syncFolder(temporary);
+    renameDurably(temporary, target);
+  }
+
+private:
+  fs::path target, temporary;
+};
+
+void copyTokenizer(const fs::path &from, const fs::path &to) {
+  for (const char *name :
+       {"tokenizer.json", "tokenizer_config.json", "tokenizer.model",
+        "special_tokens_map.json", "added_tokens.json", "vocab.json",
+        "merges.txt", "chat_template.jinja", "generation_config.json"})
+    if (fs::is_regular_file(from / name))
+      writeText(to / name, readText(from / name));
+}
+
+} // namespace
+
+void polymoe::exportHuggingFace(const fs::path &source, const fs::path &output,
+                                mlir::MLIRContext &context,
+                                const ExportOptions &options) {
+  registerModuleDialects(context);
+  LoadedModule loaded = loadModule(source, context);
+  ModelSource model = modelSource(*loaded.module);
+  fs::path configFile = loaded.folder / model.config;
+  nlohmann::ordered_json json = readJsonObject(configFile);
+
+  ModelConfig config =
+      exportedConfig(*loaded.module, parseConfig(json, configFile.string()));
+  std::vector<ParameterLayout> layout = layoutOf(config);
+  Specs specs;
+  for (ParameterSpec &spec : extractParameterSpecs(*loaded.module))
+    specs[spec.name] = spec;
+  checkParameters(layout, specs);
+  if (fs::is_directory(source))
+    useCheckpoints(source, specs);
+
+  StoredTypes types(specs, loaded.folder);
+  std::map<std::string, DType> stored;
+  for (auto &[name, spec] : specs)
+    stored[name] = types.of(spec);
+  for (auto &[name, spec] : specs) {
+    spec.dtype = stored[name];
+    spec.trainable = false;
+  }
+  std::vector<OutputTensor> tensors = tensorsToWrite(config, layout, specs);
+
+  std::vector<ParameterSpec> list;
+  for (const ParameterLayout &parameter : layout)
+    list.push_back(specs.at(parameter.name));
+  ThreadPool pool;
+  ParameterOptions parameterOptions;
+  // A run leaves its base checkpoint, of which some keys are no longer read.
+  parameterOptions.requireAllKeys = false;
+  parameterOptions.training = false;
+  ParameterStore store(list, loaded.folder, pool, parameterOptions);
+
+  OutputFolder folder(output, options.replace);
+  writeTensors(tensors, store, folder.path(), options.maxShardBytes);
+  writeText(folder.path() / "config.json", toJson(config, json).dump(2) + "\n");
+  copyTokenizer(configFile.parent_path(), folder.path());
+  if (model.tokenizer)
+    copyTokenizer((loaded.folder / *model.tokenizer).parent_path(),
+                  folder.path());
+  if (config.mixture == MixtureForm::Own)
+    for (const ModelingFile &file : modelingFiles)
+      writeText(folder.path() / file.name, file.text);
+  folder.commit();
+}

@@ -1,0 +1,288 @@
+//===-- CompiledExecutor.cpp - models run by compiled code ----------------===//
+//
+// Part of PolyMoE, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "moe/Target/CompiledExecutor.h"
+
+#include "moe/Runtime/Error.h"
+#include "moe/Transforms/Pipelines.h"
+
+#include "mlir/IR/Diagnostics.h"
+
+#include <cstring>
+
+using namespace polymoe;
+
+namespace {
+
+int64_t elementsOf(const Binding &binding) {
+  int64_t count = 1;
+  for (int64_t extent : binding.shape)
+    count *= extent;
+  return count;
+}
+
+int64_t bytesOf(const Binding &binding) {
+  return elementsOf(binding) * sizeOf(binding.dtype);
+}
+
+std::string shapeKey(const char *name, std::initializer_list<int64_t> shape) {
+  std::string key = name;
+  for (int64_t extent : shape)
+    key += " " + std::to_string(extent);
+  return key;
+}
+
+const char *formName(LossForm form) {
+  return form == LossForm::Paper ? "paper" : "reference";
+}
+
+void fillIds(void *memory, const std::vector<int32_t> &ids) {
+  std::memcpy(memory, ids.data(), ids.size() * sizeof(int32_t));
+}
+
+/// 0, 1, 2, ... in every row, from `first` on.
+void fillSlots(void *memory, int64_t rows, int64_t length, int64_t first) {
+  auto *slots = static_cast<int32_t *>(memory);
+  for (int64_t row = 0; row < rows; ++row)
+    for (int64_t i = 0; i < length; ++i)
+      *slots++ = static_cast<int32_t>(first + i);
+}
+
+void fillScalar(void *memory, DType type, double value) {
+  convert(DType::F64, &value, type, memory, 1);
+}
+
+/// What a batch says of its tokens.
+bool fillFromBatch(const Batch &batch, const Binding &binding, void *memory) {
+  if (binding.name == "tokens")
+    fillIds(memory, batch.tokens);
+  else if (binding.name == "labels")
+    fillIds(memory, batch.labels);
+  else if (binding.name == "positions")
+    fillIds(memory, batch.positions);
+  else if (binding.name == "segments")
+    fillIds(memory, batch.segments);
+  else if (binding.name == "old")
+    fillIds(memory, batch.old);
+  else if (binding.name == "slots")
+    fillSlots(memory, batch.rows, batch.length, 0);
+  else
+    return false;
+  return true;
+}
+
+} // namespace
+
+struct CompiledExecutor::Program {
+  std::unique_ptr<mlir::moe::CompiledProgram> code;
+  std::vector<Buffer> buffers; ///< of inputs and outputs
+  std::vector<void *> arguments;
+
+  const EntryPoint &entry() const { return code->program().entries.front(); }
+};
+
+CompiledExecutor::CompiledExecutor(mlir::ModuleOp module, ParameterStore &store,
+                                   ThreadPool &pool, const Objective &objective,
+                                   const CompiledExecutorOptions &options)
+    : module(module), store(store), objective(objective), options(options) {
+  context.pool = &pool;
+}
+
+CompiledExecutor::~CompiledExecutor() = default;
+
+CompiledExecutor::Program &
+CompiledExecutor::program(const std::string &key, const BuildPipeline &build) {
+  std::unique_ptr<Program> &known = programs[key];
+  if (known)
+    return *known;
+  std::string diagnostics;
+  mlir::ScopedDiagnosticHandler handler(
+      module.getContext(), [&](mlir::Diagnostic &diagnostic) {
+        diagnostics += (diagnostics.empty() ? "" : "; ") + diagnostic.str();
+        return mlir::success();
+      });
+  mlir::OwningOpRef<mlir::ModuleOp> copy = module.clone();
+  mlir::PassManager pm(module.getContext());
+  build(pm);
+  auto made = std::make_unique<Program>();
+  if (failed(pm.run(*copy)))
+    fail("compiling ", key, ": ", diagnostics);
+  auto code = mlir::moe::CompiledProgram::compile(*copy, options.compiler);
+  if (failed(code))
+    fail("compiling ", key, ": ", diagnostics);
+  made->code = std::move(*code);
+
+  for (const Binding &binding : made->entry().bindings) {
+    void *memory = nullptr;
+    switch (binding.kind) {
+    case Binding::Kind::Input:
+    case Binding::Kind::Output:
+    case Binding::Kind::Packed:
+      memory =
+          made->buffers.emplace_back(bytesOf(binding), binding.name).data();
+      break;
+    case Binding::Kind::Parameter:
+      memory = store.value(binding.name);
+      break;
+    case Binding::Kind::Gradient:
+      memory = store.gradient(binding.name);
+      break;
+    case Binding::Kind::State:
+    case Binding::Kind::Arena:
+      break; // Known at each run.
+    }
+    made->arguments.push_back(memory);
+  }
+  known = std::move(made);
+  return *known;
+}
+
+void *CompiledExecutor::state(const Binding &binding) {
+  Buffer &buffer = states[binding.name];
+  if (buffer.size() != bytesOf(binding))
+    buffer = Buffer(bytesOf(binding), binding.name);
+  return buffer.data();
+}
+
+CompiledExecutor::Outputs CompiledExecutor::run(Program &program,
+                                                const FillInput &fill) {
+  const EntryPoint &entry = program.entry();
+  Outputs outputs;
+  for (size_t i = 0; i < entry.bindings.size(); ++i) {
+    const Binding &binding = entry.bindings[i];
+    void *&memory = program.arguments[i];
+    if (binding.kind == Binding::Kind::Input) {
+      if (!fill(binding, memory))
+        polymoe::fail("expected an input that the driver knows, but the "
+                      "program asks for '",
+                      binding.name, "'");
+    } else if (binding.kind == Binding::Kind::Output) {
+      outputs[binding.name] = {&binding, memory};
+    } else if (binding.kind == Binding::Kind::State) {
+      memory = state(binding);
+    } else if (binding.kind == Binding::Kind::Arena) {
+      if (arena.size() < bytesOf(binding))
+        arena = Buffer(bytesOf(binding), "the arena of " + entry.name);
+      memory = arena.data();
+    }
+  }
+  // Kernels keep their scratch on the stack, and this thread runs some too.
+  runOnLargeStack([&] { entry.function(&context, program.arguments.data()); });
+  return outputs;
+}
+
+Losses CompiledExecutor::accumulateGradients(const Batch &batch,
+                                             const LossWeights &weights) {
+  Program &step =
+      program(shapeKey("a training step of", {batch.rows, batch.length}),
+              [&](mlir::OpPassManager &pm) {
+                mlir::moe::TrainPipelineOptions pipeline;
+                pipeline.rows = batch.rows;
+                pipeline.length = batch.length;
+                pipeline.balance = objective.balance;
+                pipeline.balanceForm = formName(objective.balanceForm);
+                pipeline.languagePrior = objective.languagePrior;
+                pipeline.languagePriorForm =
+                    formName(objective.languagePriorForm);
+                pipeline.memoryBudget = options.memoryBudget;
+                pipeline.chunk = options.chunk;
+                mlir::moe::buildTrainPipeline(pm, pipeline);
+              });
+  Outputs outputs = run(step, [&](const Binding &binding, void *memory) {
+    if (binding.name == "token_weight")
+      fillScalar(memory, binding.dtype, weights.token);
+    else if (binding.name == "old_weight")
+      fillScalar(memory, binding.dtype, weights.oldToken);
+    else if (binding.name == "micro_batch_weight")
+      fillScalar(memory, binding.dtype, weights.microBatch);
+    else
+      return fillFromBatch(batch, binding, memory);
+    return true;
+  });
+  Losses losses;
+  for (auto &[name, output] : outputs)
+    convert(output.first->dtype, output.second, DType::F64, &losses[name], 1);
+  return losses;
+}
+
+void CompiledExecutor::score(const Batch &batch, std::span<float> logprobs,
+                             std::span<float> logits) {
+  bool withLogits = !logits.empty();
+  Program &scoring =
+      program(shapeKey(withLogits ? "scoring with logits of" : "scoring of",
+                       {batch.rows, batch.length}),
+              [&](mlir::OpPassManager &pm) {
+                mlir::moe::ScorePipelineOptions pipeline;
+                pipeline.rows = batch.rows;
+                pipeline.length = batch.length;
+                pipeline.logits = withLogits;
+                mlir::moe::buildScorePipeline(pm, pipeline);
+              });
+  Outputs outputs = run(scoring, [&](const Binding &binding, void *memory) {
+    return fillFromBatch(batch, binding, memory);
+  });
+  auto read = [&](const char *name, std::span<float> to) {
+    auto [binding, memory] = outputs.at(name);
+    convert(binding->dtype, memory, DType::F32, to.data(),
+            static_cast<int64_t>(to.size()));
+  };
+  read("logprobs", logprobs);
+  if (withLogits)
+    read("logits", logits);
+}
+
+void CompiledExecutor::beginSequences(int64_t rows, int64_t newCapacity) {
+  sequences = rows;
+  capacity = newCapacity;
+  length = 0;
+}
+
+void CompiledExecutor::extendSequences(std::span<const int32_t> tokens,
+                                       int64_t count, std::span<float> logits) {
+  if (length + count > capacity)
+    fail("expected at most ", capacity, " tokens in a sequence, but got ",
+         length + count);
+  // A prompt is fed in pieces of one size, then token by token: two programs
+  // serve every length, and the results are the same bits.
+  for (int64_t done = 0; done < count;) {
+    int64_t piece = count - done >= options.prefill ? options.prefill : 1;
+    extendBy(tokens.data() + done, count, piece, logits);
+    done += piece;
+  }
+}
+
+void CompiledExecutor::extendBy(const int32_t *tokens, int64_t stride,
+                                int64_t count, std::span<float> logits) {
+  Program &extend =
+      program(shapeKey("generation of", {sequences, count, capacity}),
+              [&](mlir::OpPassManager &pm) {
+                mlir::moe::GeneratePipelineOptions pipeline;
+                pipeline.rows = sequences;
+                pipeline.length = count;
+                pipeline.capacity = capacity;
+                mlir::moe::buildGeneratePipeline(pm, pipeline);
+              });
+  Outputs outputs = run(extend, [&](const Binding &binding, void *memory) {
+    if (binding.name == "tokens") {
+      auto *ids = static_cast<int32_t *>(memory);
+      for (int64_t row = 0; row < sequences; ++row)
+        std::memcpy(ids + row * count, tokens + row * stride,
+                    count * sizeof(int32_t));
+    } else if (binding.name == "slots" || binding.name == "positions") {
+      fillSlots(memory, sequences, count, length);
+    } else if (binding.name == "segments") {
+      std::memset(memory, 0, bytesOf(binding));
+    } else {
+      return false;
+    }
+    return true;
+  });
+  length += count;
+  auto [binding, memory] = outputs.at("logits");
+  convert(binding->dtype, memory, DType::F32, logits.data(),
+          static_cast<int64_t>(logits.size()));
+}

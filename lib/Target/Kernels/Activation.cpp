@@ -1,0 +1,75 @@
+//===-- Activation.cpp - activations and their derivatives ----------------===//
+//
+// Part of PolyMoE, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "Activation.h"
+
+#include "mlir/Dialect/Arith/IR/Arith.h"
+#include "mlir/Dialect/Math/IR/Math.h"
+
+using namespace mlir;
+using namespace mlir::moe;
+
+static Value sigmoid(KernelBuilder &k, Value x) {
+  Value exponential = math::ExpOp::create(k, arith::NegFOp::create(k, x));
+  return k.divf(k.splat(1.0), k.addf(k.splat(1.0), exponential));
+}
+
+/// The standard normal distribution function.
+static Value normalCdf(KernelBuilder &k, Value x) {
+  Value erf = math::ErfOp::create(k, k.mulf(x, k.splat(M_SQRT1_2)));
+  return k.mulf(k.splat(0.5), k.addf(k.splat(1.0), erf));
+}
+
+/// `sqrt(2/pi) (x + 0.044715 x^3)`, the argument of gelu's tanh form.
+static Value geluInner(KernelBuilder &k, Value x) {
+  Value square = k.mulf(x, x);
+  Value cubic = k.fma(k.mulf(square, x), k.splat(0.044715), x);
+  return k.mulf(cubic, k.splat(M_2_SQRTPI * M_SQRT1_2));
+}
+
+Value mlir::moe::emitActivation(KernelBuilder &k, ActivationKind kind,
+                                Value x) {
+  switch (kind) {
+  case ActivationKind::Silu:
+    return k.mulf(x, sigmoid(k, x));
+  case ActivationKind::Gelu:
+    return k.mulf(x, normalCdf(k, x));
+  case ActivationKind::GeluTanh: {
+    Value tanh = math::TanhOp::create(k, geluInner(k, x));
+    return k.mulf(k.mulf(k.splat(0.5), x), k.addf(k.splat(1.0), tanh));
+  }
+  }
+  llvm_unreachable("every activation is handled");
+}
+
+Value mlir::moe::emitActivationDerivative(KernelBuilder &k, ActivationKind kind,
+                                          Value x) {
+  Value one = k.splat(1.0);
+  switch (kind) {
+  case ActivationKind::Silu: {
+    // s + x s (1 - s)
+    Value s = sigmoid(k, x);
+    return k.mulf(s, k.fma(x, k.subf(one, s), one));
+  }
+  case ActivationKind::Gelu: {
+    // Phi(x) + x phi(x)
+    Value exponent = k.mulf(k.splat(-0.5), k.mulf(x, x));
+    Value density = k.mulf(math::ExpOp::create(k, exponent),
+                           k.splat(M_2_SQRTPI * M_SQRT1_2 * 0.5));
+    return k.fma(x, density, normalCdf(k, x));
+  }
+  case ActivationKind::GeluTanh: {
+    Value tanh = math::TanhOp::create(k, geluInner(k, x));
+    Value slope = k.mulf(k.fma(k.mulf(x, x), k.splat(3 * 0.044715), one),
+                         k.splat(M_2_SQRTPI * M_SQRT1_2));
+    Value inner = k.mulf(k.subf(one, k.mulf(tanh, tanh)), slope);
+    Value half = k.splat(0.5);
+    return k.fma(k.mulf(half, x), inner, k.mulf(half, k.addf(one, tanh)));
+  }
+  }
+  llvm_unreachable("every activation is handled");
+}

@@ -1,0 +1,23 @@
+//===-- Activation.h - activations and their derivatives --------*- C++ -*-===//
+//
+// Part of PolyMoE, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef MOE_TARGET_KERNELS_ACTIVATION_H
+#define MOE_TARGET_KERNELS_ACTIVATION_H
+
+#include "moe/Dialect/MoE.h"
+#include "moe/Target/KernelBuilder.h"
+
+namespace mlir::moe {
+
+/// `act(x)`, on a vector of the type of computation.
+Value emitActivation(KernelBuilder &k, ActivationKind kind, Value x);
+/// `act'(x)`.
+Value emitActivationDerivative(KernelBuilder &k, ActivationKind kind, Value x);
+
+} // namespace mlir::moe
+
+#endif // MOE_TARGET_KERNELS_ACTIVATION_H

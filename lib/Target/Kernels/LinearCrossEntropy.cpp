@@ -1,0 +1,160 @@
+//===-- LinearCrossEntropy.cpp - output projection and loss in chunks -----===//
+//
+// Part of PolyMoE, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+//
+// Logits of a chunk of tokens are made, turned into their own gradient in
+// place, and multiplied back before the next chunk is begun. All logits at
+// once would be the largest tensor of a training step.
+//
+//===----------------------------------------------------------------------===//
+
+#include "Matmul.h"
+
+#include "mlir/Dialect/Arith/IR/Arith.h"
+#include "mlir/Dialect/Math/IR/Math.h"
+#include "mlir/Dialect/MemRef/IR/MemRef.h"
+#include "mlir/Dialect/SCF/IR/SCF.h"
+
+#include <limits>
+
+using namespace mlir;
+using namespace mlir::moe;
+
+using Lane = KernelBuilder::Lane;
+
+/// Losses of `rows` tokens from `first` on, and the gradient of their logits in
+/// place of the logits.
+static void launchSoftmaxGrad(LinearCrossEntropyOp op, Value logits,
+                              Value losses, int64_t first, int64_t rows,
+                              KernelLowering &lowering) {
+  auto type = cast<MemRefType>(logits.getType());
+  int64_t vocabulary = type.getDimSize(1);
+  lowering.launch(
+      op,
+      {.label = "softmax",
+       .tiles = rows,
+       .arguments = {logits, lowering.buffer(op.getLabels()),
+                     lowering.buffer(op.getLossWeight()), losses,
+                     lowering.constant(first)},
+       .compute = type.getElementType(),
+       .attributes = lowering.builder().getDictionaryAttr({})},
+      [&](KernelBuilder &k) {
+        Value x = k.buffer(0);
+        Value labels = k.buffer(1, {lowering.tokens()});
+        Value weight = k.loadScalar(k.buffer(2, {1}), k.idx(0));
+        Value losses = k.buffer(3);
+        Value row = k.tile();
+        Value token = k.add(k.integer(4), row);
+        Value label = k.loadIndex(labels, token);
+        auto branch = scf::IfOp::create(k, k.less(label, k.idx(0)),
+                                        /*withElseRegion=*/true);
+        OpBuilder::InsertionGuard guard(k);
+        k.setInsertionPointToStart(branch.thenBlock());
+        k.storeScalar(k.scalar(0.0), losses, token);
+        k.columns(vocabulary,
+                  [&](Lane lane) { k.store(k.splat(0.0), x, row, lane); });
+
+        k.setInsertionPointToStart(branch.elseBlock());
+        Value lowest = k.splat(-std::numeric_limits<double>::infinity());
+        auto masked = [&](Lane lane, Value value, Value other) -> Value {
+          return lane.mask ? arith::SelectOp::create(k, lane.mask, value, other)
+                                 .getResult()
+                           : value;
+        };
+        Value largest = k.maximum(
+            k.columns(vocabulary, lowest, [&](Lane lane, ValueRange acc) {
+              Value value = masked(lane, k.load(x, row, lane), lowest);
+              return SmallVector<Value>{k.maxf(acc[0], value)};
+            })[0]);
+        Value shift = k.broadcast(largest);
+        Value target = k.loadScalar(x, {row, label});
+        Value sum = k.sum(
+            k.columns(vocabulary, k.splat(0.0), [&](Lane lane, ValueRange acc) {
+              Value e =
+                  math::ExpOp::create(k, k.subf(k.load(x, row, lane), shift));
+              k.store(e, x, row, lane);
+              return SmallVector<Value>{
+                  k.addf(acc[0], masked(lane, e, k.splat(0.0)))};
+            })[0]);
+        Value lse = k.addf(largest, math::LogOp::create(k, sum));
+        k.storeScalar(k.mulf(weight, k.subf(lse, target)), losses, token);
+        Value scale = k.divf(weight, sum);
+        k.columns(vocabulary, [&](Lane lane) {
+          k.store(k.mulf(k.load(x, row, lane), k.broadcast(scale)), x, row,
+                  lane);
+        });
+        k.storeScalar(k.subf(k.loadScalar(x, {row, label}), weight), x,
+                      {row, label});
+      });
+}
+
+static LogicalResult lowerLinearCrossEntropy(LinearCrossEntropyOp op,
+                                             KernelLowering &lowering) {
+  int64_t tokens = rowsOf(op.getInput()), inner = widthOf(op.getInput());
+  auto weightType = cast<RankedTensorType>(op.getWeight().getType());
+  int64_t vocabulary = weightType.getDimSize(0);
+  Type compute = computeTypeOf(op.getInput());
+  Value input = lowering.buffer(op.getInput());
+  Value weight = lowering.buffer(op.getWeight());
+  Value panels = packTransposed(lowering, op, weight, compute);
+  Value losses = lowering.temporary({tokens}, compute);
+
+  for (int64_t first = 0; first < tokens; first += op.getChunk()) {
+    int64_t rows = std::min<int64_t>(op.getChunk(), tokens - first);
+    Value logits = lowering.temporary({rows, vocabulary}, compute);
+    launchProduct(lowering, op,
+                  {.input = input,
+                   .weight = panels,
+                   .result = logits,
+                   .rows = rows,
+                   .inner = inner,
+                   .columns = vocabulary,
+                   .transposed = true,
+                   .firstInput = first});
+    launchSoftmaxGrad(op, logits, losses, first, rows, lowering);
+    if (op.getDx())
+      launchProduct(lowering, op,
+                    {.input = logits,
+                     .weight = weight,
+                     .result = lowering.result(op.getDx()),
+                     .rows = rows,
+                     .inner = vocabulary,
+                     .columns = inner,
+                     .transposed = false,
+                     .firstResult = first});
+    if (op.getDweight())
+      launchOuterProducts(lowering, op,
+                          {.lhs = logits,
+                           .rhs = input,
+                           .result = lowering.result(op.getDweight()),
+                           .rows = rows,
+                           .lhsWidth = vocabulary,
+                           .rhsWidth = inner,
+                           .firstRhs = first,
+                           .accumulate = first > 0});
+  }
+
+  lowering.launch(op,
+                  {.label = "sum",
+                   .tiles = 1,
+                   .arguments = {losses, lowering.result(op.getLoss())},
+                   .compute = compute,
+                   .attributes = lowering.builder().getDictionaryAttr({})},
+                  [&](KernelBuilder &k) {
+                    Value from = k.buffer(0), to = k.buffer(1, {1});
+                    Value sum = k.columns(
+                        tokens, k.splat(0.0), [&](Lane lane, ValueRange acc) {
+                          return SmallVector<Value>{
+                              k.addf(acc[0], k.load(from, ValueRange(), lane))};
+                        })[0];
+                    k.storeScalar(k.sum(sum), to, k.idx(0));
+                  });
+  return success();
+}
+
+void mlir::moe::addLinearCrossEntropyLowering(LoweringTable &table) {
+  table.add<LinearCrossEntropyOp>(lowerLinearCrossEntropy);
+}

@@ -1,0 +1,60 @@
+//===-- Rows.h - sums over columns and over rows ----------------*- C++ -*-===//
+//
+// Part of PolyMoE, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+//
+// What norms, losses and routing share. A row is reduced over its columns in
+// one order, whatever tile it falls into; a matrix is reduced over its rows in
+// two launches, one partial sum for each tile and then their sum in order.
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef MOE_TARGET_KERNELS_ROWS_H
+#define MOE_TARGET_KERNELS_ROWS_H
+
+#include "moe/Target/KernelLowering.h"
+
+namespace mlir::moe {
+
+/// `value` where the lane has a column, `fill` where it is masked off.
+Value maskedTo(KernelBuilder &k, Value value, KernelBuilder::Lane lane,
+               double fill);
+
+/// Sum over `width` columns of a vector for each lane.
+Value sumColumns(KernelBuilder &k, int64_t width,
+                 function_ref<Value(KernelBuilder::Lane)> term);
+
+Value exponential(KernelBuilder &k, Value value);
+Value logarithm(KernelBuilder &k, Value value);
+
+/// The largest element of a row and the sum of `exp(x - maximum)` over it:
+/// what a softmax and its logarithm need.
+struct SoftmaxSums {
+  Value maximum, sum;
+
+  SoftmaxSums(KernelBuilder &k, Value x, Value row, int64_t width);
+  /// `exp(x - maximum) / sum`, of a scalar or a vector.
+  Value probability(KernelBuilder &k, Value x) const;
+  /// `log sum exp(x) - value`.
+  Value minusLogProbability(KernelBuilder &k, Value value) const;
+};
+
+/// The vectors of a row that is to be summed.
+using LaneTerm = std::function<Value(KernelBuilder::Lane)>;
+/// What a row contributes; it may compute on the row first.
+using RowTerm = std::function<LaneTerm(Value row)>;
+
+/// `result[c] = sum over rows of term(row)[c]`, in the type of `result`, for
+/// kernels of `op` that read `inputs` as arguments 0, 1, ...
+void sumOverRows(KernelLowering &lowering, Operation *op,
+                 ArrayRef<Value> inputs, int64_t rows, Value result,
+                 function_ref<RowTerm(KernelBuilder &)> term);
+
+/// The part of addRowLowerings that is in Norms.cpp.
+void addNormLowerings(LoweringTable &table);
+
+} // namespace mlir::moe
+
+#endif // MOE_TARGET_KERNELS_ROWS_H

@@ -1,0 +1,106 @@
+//===-- BackboneOps.cpp - embedding, norms, matrices and FFNs -------------===//
+//
+// Part of PolyMoE, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "Interpreter.h"
+
+#include <ATen/ops/embedding.h>
+#include <ATen/ops/gelu.h>
+#include <ATen/ops/linear.h>
+#include <ATen/ops/mean.h>
+#include <ATen/ops/rsqrt.h>
+#include <ATen/ops/scalar_tensor.h>
+#include <ATen/ops/silu.h>
+
+using namespace mlir;
+using namespace mlir::moe;
+
+namespace polymoe {
+
+at::Tensor toPrecise(const at::Tensor &tensor) {
+  return tensor.scalar_type() == at::kDouble ? tensor : tensor.to(at::kFloat);
+}
+
+Results evaluate(EmbeddingOp op, Frame &frame) {
+  const at::Tensor &table = frame[op.getTable()];
+  at::Tensor rows = at::embedding(table, frame[op.getTokens()]);
+  double scale = op.getScale().convertToDouble();
+  if (scale == 1.0)
+    return {rows};
+  at::Tensor rounded =
+      at::scalar_tensor(scale, table.options().requires_grad(false));
+  return {rows * rounded};
+}
+
+Results evaluate(RmsNormOp op, Frame &frame) {
+  const at::Tensor &input = frame[op.getInput()];
+  const at::Tensor &weight = frame[op.getWeight()];
+  double offset = op.getOffset().convertToDouble();
+  at::Tensor groups = toPrecise(input).unflatten(-1, {-1, weight.size(0)});
+  at::Tensor meanSquare = groups.square().mean(-1, /*keepdim=*/true);
+  at::Tensor normalised =
+      groups * at::rsqrt(meanSquare + op.getEpsilon().convertToDouble());
+  at::Tensor result =
+      offset == 0.0
+          ? normalised.to(input.scalar_type()) * weight
+          : (normalised * (toPrecise(weight) + offset)).to(input.scalar_type());
+  return {result.flatten(-2)};
+}
+
+Results evaluate(LayerNormOp op, Frame &frame) {
+  const at::Tensor &input = frame[op.getInput()];
+  at::Tensor x = toPrecise(input);
+  at::Tensor centred = x - x.mean(-1, /*keepdim=*/true);
+  at::Tensor variance = centred.square().mean(-1, /*keepdim=*/true);
+  at::Tensor normalised =
+      centred * at::rsqrt(variance + op.getEpsilon().convertToDouble());
+  at::Tensor result = normalised * toPrecise(frame[op.getWeight()]) +
+                      toPrecise(frame[op.getBias()]);
+  return {result.to(input.scalar_type())};
+}
+
+Results evaluate(LinearOp op, Frame &frame) {
+  return {at::linear(frame[op.getInput()], frame[op.getWeight()],
+                     frame.optional(op.getBias()))};
+}
+
+Results evaluate(AddOp op, Frame &frame) {
+  return {frame[op.getLhs()] + frame[op.getRhs()]};
+}
+
+static at::Tensor activate(const at::Tensor &x, ActivationKind kind) {
+  switch (kind) {
+  case ActivationKind::Silu:
+    return at::silu(x);
+  case ActivationKind::Gelu:
+    return at::gelu(x, "none");
+  case ActivationKind::GeluTanh:
+    return at::gelu(x, "tanh");
+  }
+  llvm_unreachable("unknown activation");
+}
+
+at::Tensor feedForward(const at::Tensor &rows, ArrayRef<at::Tensor> weights,
+                       FfnForm form, ActivationKind activation) {
+  at::ScalarType type = rows.scalar_type();
+  if (form == FfnForm::Gated) {
+    at::Tensor gate = toPrecise(at::linear(rows, weights[0]));
+    at::Tensor up = toPrecise(at::linear(rows, weights[1]));
+    return at::linear((activate(gate, activation) * up).to(type), weights[2]);
+  }
+  at::Tensor up = toPrecise(at::linear(rows, weights[0], weights[1]));
+  return at::linear(activate(up, activation).to(type), weights[2], weights[3]);
+}
+
+Results evaluate(FfnOp op, Frame &frame) {
+  SmallVector<at::Tensor> weights;
+  for (Value weight : op.getWeights())
+    weights.push_back(frame[weight]);
+  return {feedForward(frame[op.getInput()], weights, op.getForm(),
+                      op.getActivation())};
+}
+
+} // namespace polymoe

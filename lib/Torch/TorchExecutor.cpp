@@ -1,0 +1,269 @@
+//===-- TorchExecutor.cpp - models run by LibTorch ------------------------===//
+//
+// Part of PolyMoE, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "moe/Torch/TorchExecutor.h"
+
+#include "Interpreter.h"
+#include "Losses.h"
+
+#include "moe/Runtime/Error.h"
+
+#include <ATen/Context.h>
+#include <ATen/Parallel.h>
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/from_blob.h>
+#include <c10/util/Exception.h>
+
+#include <algorithm>
+#include <map>
+
+namespace polymoe {
+
+static at::ScalarType scalarType(DType type) {
+  switch (type) {
+  case DType::F64:
+    return at::kDouble;
+  case DType::F32:
+    return at::kFloat;
+  case DType::BF16:
+    return at::kBFloat16;
+  default:
+    fail("expected a parameter of F64, F32 or BF16, but got ", type);
+  }
+}
+
+struct TorchExecutor::Impl {
+  Impl(mlir::ModuleOp module, ParameterStore &store, const Objective &objective)
+      : store(store), objective(objective),
+        interpreter(module,
+                    [this](llvm::StringRef name) { return parameter(name); }) {
+    forward = module.lookupSymbol<mlir::func::FuncOp>("forward");
+    if (!forward)
+      fail("expected a module of the model level, but got one without "
+           "@forward");
+    for (const ParameterSpec &spec : store.specs()) {
+      at::Tensor leaf = at::from_blob(store.value(spec.name), spec.shape,
+                                      scalarType(spec.dtype));
+      if (store.findTrainable(spec.name))
+        leaf.requires_grad_();
+      leaves.emplace(spec.name, std::move(leaf));
+    }
+  }
+
+  /// The parameter's own memory; a leaf of the graph when it trains.
+  at::Tensor parameter(llvm::StringRef name) {
+    auto it = leaves.find(name.str());
+    if (it == leaves.end())
+      fail("expected a parameter, but got @", name.str());
+    return it->second;
+  }
+
+  /// A copy of [rows, length] integers of a batch.
+  static at::Tensor ids(const std::vector<int32_t> &values, const Batch &batch,
+                        const char *what) {
+    if (static_cast<int64_t>(values.size()) != batch.rows * batch.length)
+      fail("expected ", batch.rows * batch.length, " ", what, ", but got ",
+           values.size());
+    return at::from_blob(const_cast<int32_t *>(values.data()),
+                         {batch.rows, batch.length}, at::kInt)
+        .clone();
+  }
+
+  /// The logits [rows, length, vocabulary], and what the routers decided.
+  at::Tensor run(const Batch &batch, std::vector<RoutedLayer> &routed) {
+    std::vector<int32_t> slots(batch.rows * batch.length);
+    for (size_t i = 0; i < slots.size(); ++i)
+      slots[i] = static_cast<int32_t>(i % batch.length);
+    llvm::SmallVector<at::Tensor> arguments;
+    for (unsigned i = 0; i < forward.getNumArguments(); ++i) {
+      auto binding =
+          forward.getArgAttrOfType<mlir::moe::BindingAttr>(i, "moe.binding");
+      llvm::StringRef name = binding ? binding.getName().getValue() : "";
+      if (name == "tokens")
+        arguments.push_back(ids(batch.tokens, batch, "tokens"));
+      else if (name == "positions")
+        arguments.push_back(ids(batch.positions, batch, "positions"));
+      else if (name == "segments")
+        arguments.push_back(ids(batch.segments, batch, "segments"));
+      else if (name == "slots")
+        arguments.push_back(ids(slots, batch, "slots"));
+      else
+        fail("argument ", i,
+             " of @forward: expected to be bound to tokens, "
+             "positions, slots or segments, but got '",
+             name.str(), "'");
+    }
+    std::vector<at::Tensor> results =
+        interpreter.run(forward, arguments, routed);
+    if (results.size() != 1)
+      fail("expected @forward to return logits, but got ", results.size(),
+           " results");
+    return results[0];
+  }
+
+  Losses accumulateGradients(const Batch &batch, const LossWeights &weights);
+  void addGradients();
+
+  ParameterStore &store;
+  Objective objective;
+  Interpreter interpreter;
+  mlir::func::FuncOp forward;
+  std::map<std::string, at::Tensor> leaves;
+  /// The tokens so far of every sequence being extended.
+  std::vector<std::vector<int32_t>> sequences;
+  int64_t capacity = 0;
+};
+
+Losses TorchExecutor::Impl::accumulateGradients(const Batch &batch,
+                                                const LossWeights &weights) {
+  std::vector<RoutedLayer> routed;
+  at::Tensor logits = run(batch, routed);
+  at::Tensor labels = ids(batch.labels, batch, "labels").to(at::kLong);
+  at::Tensor loss = nextTokenLoss(logits, labels) * weights.token;
+  Losses losses = {{"next_token", loss.item<double>()}};
+
+  // Router losses are means over the MoE layers.
+  auto add = [&](const char *name, double coefficient, double weight,
+                 auto lossOf) {
+    if (coefficient == 0 || routed.empty())
+      return;
+    at::Tensor sum = lossOf(routed[0]);
+    for (size_t layer = 1; layer < routed.size(); ++layer)
+      sum = sum + lossOf(routed[layer]);
+    at::Tensor mean = sum * (weight / static_cast<double>(routed.size()));
+    losses[name] = mean.item<double>();
+    loss = loss + mean * coefficient;
+  };
+  add("balance", objective.balance, weights.microBatch,
+      [&](const RoutedLayer &layer) {
+        return balanceLoss(layer, objective.balanceForm);
+      });
+  add("language_prior", objective.languagePrior, weights.oldToken,
+      [&, old = ids(batch.old, batch, "old flags")](const RoutedLayer &layer) {
+        return languagePriorLoss(layer, old, objective.languagePriorForm);
+      });
+  losses["loss"] = loss.item<double>();
+
+  if (loss.requires_grad()) {
+    loss.backward();
+    addGradients();
+  }
+  return losses;
+}
+
+void TorchExecutor::Impl::addGradients() {
+  at::NoGradGuard noGrad;
+  for (const TrainableParameter &trainable : store.trainables()) {
+    const ParameterSpec &spec = store.specs()[trainable.index];
+    at::Tensor &leaf = leaves.at(spec.name);
+    // Undefined when nothing reached the parameter: an expert without rows.
+    if (!leaf.grad().defined())
+      continue;
+    at::Tensor sum = at::from_blob(trainable.gradient, spec.shape,
+                                   scalarType(trainable.masterType));
+    sum.add_(leaf.grad().to(sum.scalar_type()));
+    leaf.mutable_grad() = at::Tensor();
+  }
+}
+
+/// Runs `body`, turning PyTorch's errors into ours.
+template <typename Body> static auto guarded(Body body) {
+  try {
+    return body();
+  } catch (const c10::Error &error) {
+    std::string text = error.what_without_backtrace();
+    fail("LibTorch: ", text.substr(0, text.find('\n')));
+  }
+}
+
+TorchExecutor::TorchExecutor(mlir::ModuleOp module, ParameterStore &store,
+                             const Objective &objective, int threads) {
+  guarded([&] {
+    if (threads > 0)
+      at::set_num_threads(threads);
+    at::globalContext().setDeterministicAlgorithms(true, /*warn_only=*/false);
+    at::globalContext().setDeterministicFillUninitializedMemory(false);
+    impl = std::make_unique<Impl>(module, store, objective);
+  });
+}
+
+TorchExecutor::~TorchExecutor() = default;
+
+Losses TorchExecutor::accumulateGradients(const Batch &batch,
+                                          const LossWeights &weights) {
+  return guarded([&] {
+    at::AutoGradMode grad(true);
+    return impl->accumulateGradients(batch, weights);
+  });
+}
+
+/// Copies a tensor to memory of as many floats.
+static void copyTo(std::span<float> memory, const at::Tensor &tensor,
+                   const char *what) {
+  if (static_cast<int64_t>(memory.size()) != tensor.numel())
+    fail("expected room for ", tensor.numel(), " ", what, ", but got ",
+         memory.size());
+  at::from_blob(memory.data(), tensor.sizes(), at::kFloat).copy_(tensor);
+}
+
+void TorchExecutor::score(const Batch &batch, std::span<float> logprobs,
+                          std::span<float> logits) {
+  guarded([&] {
+    at::NoGradGuard noGrad;
+    std::vector<RoutedLayer> routed;
+    at::Tensor result = impl->run(batch, routed);
+    at::Tensor labels = Impl::ids(batch.labels, batch, "labels").to(at::kLong);
+    copyTo(logprobs, labelLogprobs(result, labels), "log-probabilities");
+    if (!logits.empty())
+      copyTo(logits, result, "logits");
+  });
+}
+
+void TorchExecutor::beginSequences(int64_t rows, int64_t capacity) {
+  impl->sequences.assign(rows, {});
+  impl->capacity = capacity;
+}
+
+void TorchExecutor::extendSequences(std::span<const int32_t> tokens,
+                                    int64_t count, std::span<float> logits) {
+  auto &sequences = impl->sequences;
+  int64_t rows = static_cast<int64_t>(sequences.size());
+  if (rows == 0 || count < 1 ||
+      static_cast<int64_t>(tokens.size()) != rows * count)
+    fail("expected at least one token of ", rows, " sequences, but got ",
+         tokens.size());
+  int64_t length = static_cast<int64_t>(sequences[0].size()) + count;
+  if (length > impl->capacity)
+    fail("expected sequences of at most ", impl->capacity, " tokens, but got ",
+         length);
+  Batch batch;
+  batch.rows = rows;
+  batch.length = length;
+  for (int64_t row = 0; row < rows; ++row) {
+    auto further = tokens.subspan(row * count, count);
+    sequences[row].insert(sequences[row].end(), further.begin(), further.end());
+    batch.tokens.insert(batch.tokens.end(), sequences[row].begin(),
+                        sequences[row].end());
+    for (int64_t i = 0; i < length; ++i)
+      batch.positions.push_back(static_cast<int32_t>(i));
+  }
+  batch.segments.assign(rows * length, 0);
+  guarded([&] {
+    at::NoGradGuard noGrad;
+    std::vector<RoutedLayer> routed;
+    copyTo(logits, impl->run(batch, routed).select(1, length - 1), "logits");
+  });
+}
+
+} // namespace polymoe
+
+extern "C" __attribute__((visibility("default"))) polymoe::Executor *
+moeMakeTorchExecutor(mlir::Operation *module, polymoe::ParameterStore *store,
+                     const polymoe::Objective *objective, int threads) {
+  return new polymoe::TorchExecutor(mlir::cast<mlir::ModuleOp>(module), *store,
+                                    *objective, threads);
+}

@@ -1,0 +1,108 @@
+//===-- Pipelines.cpp - from a model to the fused level
+//
+// Part of PolyMoE, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "moe/Transforms/Pipelines.h"
+
+#include "moe/Transforms/Passes.h"
+
+#include "mlir/Pass/PassRegistry.h"
+#include "mlir/Transforms/Passes.h"
+
+using namespace mlir;
+using namespace mlir::moe;
+
+/// Fixes the shapes of a program and simplifies it; what is above this level
+/// never runs, so all of it is checked here.
+static void addShapes(OpPassManager &pm, int64_t rows, int64_t length) {
+  pm.addPass(createSpecializeShapes(SpecializeShapesOptions{rows, length}));
+  // Every shape is static, and every entry point is bound.
+  pm.addPass(createVerifyLevel(VerifyLevelOptions{"objective"}));
+  pm.addPass(createCanonicalizerPass());
+  pm.addPass(createCSEPass());
+}
+
+static void addFusion(OpPassManager &pm) {
+  pm.addPass(createFuseRoutedMatmuls());
+  pm.addPass(createCSEPass());
+  pm.addPass(createSymbolDCEPass());
+  // Every op is a kernel or a short series of them.
+  pm.addPass(createVerifyLevel(VerifyLevelOptions{"fused"}));
+}
+
+void mlir::moe::buildExpandPipeline(OpPassManager &pm,
+                                    const ExpandPipelineOptions &options) {
+  UpcycleOptions upcycle;
+  upcycle.experts = options.experts;
+  upcycle.counts.assign(options.counts.begin(), options.counts.end());
+  upcycle.topK = options.topK;
+  upcycle.seed = options.seed;
+  pm.addPass(createUpcycle(upcycle));
+  // Every FFN has a router, itself as expert 0, and copies of itself.
+  pm.addPass(createFreezeBackbone());
+  // New experts and routers train, nothing else does.
+  pm.addPass(createVerifyLevel(VerifyLevelOptions{"model"}));
+}
+
+void mlir::moe::buildTrainPipeline(OpPassManager &pm,
+                                   const TrainPipelineOptions &options) {
+  pm.addPass(createVerifyLevel(VerifyLevelOptions{"model"}));
+  AddObjectiveOptions objective;
+  objective.balance = options.balance;
+  objective.balanceForm = options.balanceForm;
+  objective.languagePrior = options.languagePrior;
+  objective.languagePriorForm = options.languagePriorForm;
+  pm.addPass(createAddObjective(objective));
+  // @step returns the loss.
+  addShapes(pm, options.rows, options.length);
+  pm.addPass(createDifferentiate());
+  // @step adds to the gradient of every trainable parameter.
+  pm.addPass(
+      createPlanActivations(PlanActivationsOptions{options.memoryBudget}));
+  // What is saved for the backward fits the budget, if it can.
+  pm.addPass(createVerifyLevel(VerifyLevelOptions{"step"}));
+  pm.addPass(createFuseLoss(FuseLossOptions{options.chunk}));
+  // No more than a chunk of logits exists at a time.
+  addFusion(pm);
+}
+
+void mlir::moe::buildScorePipeline(OpPassManager &pm,
+                                   const ScorePipelineOptions &options) {
+  pm.addPass(createVerifyLevel(VerifyLevelOptions{"model"}));
+  pm.addPass(createAddScoring(AddScoringOptions{options.logits}));
+  // @score returns log-probabilities.
+  addShapes(pm, options.rows, options.length);
+  addFusion(pm);
+}
+
+void mlir::moe::buildGeneratePipeline(OpPassManager &pm,
+                                      const GeneratePipelineOptions &options) {
+  pm.addPass(createVerifyLevel(VerifyLevelOptions{"model"}));
+  pm.addPass(createInsertCache(InsertCacheOptions{options.capacity}));
+  // @extend keeps keys and values over calls.
+  addShapes(pm, options.rows, options.length);
+  addFusion(pm);
+}
+
+void mlir::moe::registerPipelines() {
+  PassPipelineRegistration<ExpandPipelineOptions>(
+      "moe-expand-pipeline",
+      "a dense model to the mixture that stage 1 of MoE-LPR trains",
+      buildExpandPipeline);
+  PassPipelineRegistration<TrainPipelineOptions>(
+      "moe-train-pipeline",
+      "a model to @step at the fused level, the objective with its backward",
+      buildTrainPipeline);
+  PassPipelineRegistration<ScorePipelineOptions>(
+      "moe-score-pipeline",
+      "a model to @score at the fused level, the log-probability of every "
+      "token",
+      buildScorePipeline);
+  PassPipelineRegistration<GeneratePipelineOptions>(
+      "moe-generate-pipeline",
+      "a model to @extend at the fused level, which generation calls",
+      buildGeneratePipeline);
+}

@@ -1,0 +1,322 @@
+// A violation of every numbered constraint of the dialect's documentation, of fused ops and
+// launches.
+// RUN: moe-opt %s --split-input-file --verify-diagnostics
+
+// moe.routed_up (C1)
+func.func @f(%x: tensor<2x8x64xf32>, %r: !moe.routes<2, 2>, %w0: tensor<96x64xf32>, %w1: tensor<96x64xf32>) {
+  // expected-error@below {{expected 4 weights (2 for each expert), but got 2}}
+  %h = moe.routed_up %x, %r, %w0, %w1 {form = #moe.ffn<gated>, activation = #moe.activation<silu>, operandSegmentSizes = array<i32: 1, 1, 2>}
+    : (tensor<2x8x64xf32>, !moe.routes<2, 2>, tensor<96x64xf32>, tensor<96x64xf32>) -> tensor<32x96xf32>
+  return
+}
+
+// -----
+
+// moe.routed_up (C1)
+func.func @f(%x: tensor<2x8x64xf32>, %r: !moe.routes<2, 2>, %w0: tensor<96x64xf32>, %w1: tensor<96x64xf32>, %w2: tensor<96x64xf32>, %w3: tensor<64x96xf32>) {
+  // expected-error@below {{expected a weight of type 'tensor<96x64xf32>', but got 'tensor<64x96xf32>'}}
+  %h = moe.routed_up %x, %r, %w0, %w1, %w2, %w3 {form = #moe.ffn<gated>, activation = #moe.activation<silu>, operandSegmentSizes = array<i32: 1, 1, 4>}
+    : (tensor<2x8x64xf32>, !moe.routes<2, 2>, tensor<96x64xf32>, tensor<96x64xf32>, tensor<96x64xf32>, tensor<64x96xf32>) -> tensor<32x96xf32>
+  return
+}
+
+// -----
+
+// moe.routed_up (C2)
+func.func @f(%x: tensor<2x8x64xf32>, %r: !moe.routes<2, 2>, %w0: tensor<96x64xf32>, %w1: tensor<96x64xf32>, %w2: tensor<96x64xf32>, %w3: tensor<96x64xf32>) {
+  // expected-error@below {{expected a result of type 'tensor<32x96xf32>', but got 'tensor<16x96xf32>'}}
+  %h = moe.routed_up %x, %r, %w0, %w1, %w2, %w3 {form = #moe.ffn<gated>, activation = #moe.activation<silu>, operandSegmentSizes = array<i32: 1, 1, 4>}
+    : (tensor<2x8x64xf32>, !moe.routes<2, 2>, tensor<96x64xf32>, tensor<96x64xf32>, tensor<96x64xf32>, tensor<96x64xf32>) -> tensor<16x96xf32>
+  return
+}
+
+// -----
+
+// moe.routed_up (C2)
+func.func @f(%x: tensor<2x8x64xf32>, %r: !moe.routes<2, 2>, %w0: tensor<96x64xf32>, %w1: tensor<96x64xf32>, %w2: tensor<96x64xf32>, %w3: tensor<96x64xf32>) {
+  // expected-error@below {{expected a pre-activation of type 'tensor<32x192xf32>', but got 'tensor<32x96xf32>'}}
+  %h, %z = moe.routed_up %x, %r, %w0, %w1, %w2, %w3 {form = #moe.ffn<gated>, activation = #moe.activation<silu>, operandSegmentSizes = array<i32: 1, 1, 4>}
+    : (tensor<2x8x64xf32>, !moe.routes<2, 2>, tensor<96x64xf32>, tensor<96x64xf32>, tensor<96x64xf32>, tensor<96x64xf32>) -> (tensor<32x96xf32>, tensor<32x96xf32>)
+  return
+}
+
+// -----
+
+// moe.routed_down (C1)
+func.func @f(%h: tensor<32x96xf32>, %r: !moe.routes<2, 2>, %d0: tensor<64x96xf32>) {
+  // expected-error@below {{expected 2 weights (1 for each expert), but got 1}}
+  %y = moe.routed_down %h, %r, %d0 {form = #moe.ffn<gated>, operandSegmentSizes = array<i32: 1, 1, 1>}
+    : (tensor<32x96xf32>, !moe.routes<2, 2>, tensor<64x96xf32>) -> tensor<32x64xf32>
+  return
+}
+
+// -----
+
+// moe.routed_down (C1)
+func.func @f(%h: tensor<32x96xf32>, %r: !moe.routes<2, 2>, %d0: tensor<96x64xf32>, %d1: tensor<96x64xf32>) {
+  // expected-error@below {{expected a weight of type 'tensor<64x96xf32>', but got 'tensor<96x64xf32>'}}
+  %y = moe.routed_down %h, %r, %d0, %d1 {form = #moe.ffn<gated>, operandSegmentSizes = array<i32: 1, 1, 2>}
+    : (tensor<32x96xf32>, !moe.routes<2, 2>, tensor<96x64xf32>, tensor<96x64xf32>) -> tensor<32x64xf32>
+  return
+}
+
+// -----
+
+// moe.routed_down (C2)
+func.func @f(%h: tensor<32x96xf32>, %r: !moe.routes<2, 2>, %d0: tensor<64x96xf32>, %d1: tensor<64x96xf32>) {
+  // expected-error@below {{expected a result of type 'tensor<32x64xf32>', but got 'tensor<31x64xf32>'}}
+  %y = moe.routed_down %h, %r, %d0, %d1 {form = #moe.ffn<gated>, operandSegmentSizes = array<i32: 1, 1, 2>}
+    : (tensor<32x96xf32>, !moe.routes<2, 2>, tensor<64x96xf32>, tensor<64x96xf32>) -> tensor<31x64xf32>
+  return
+}
+
+// -----
+
+// moe.routed_down (C2)
+func.func @f(%h: tensor<32x96xf32>, %d0: tensor<64x96xf32>) {
+  // expected-error@below {{expected a result [B,S,D], since there are no routes, but got 'tensor<32x64xf32>'}}
+  %y = moe.routed_down %h, %d0 {form = #moe.ffn<gated>, operandSegmentSizes = array<i32: 1, 0, 1>}
+    : (tensor<32x96xf32>, tensor<64x96xf32>) -> tensor<32x64xf32>
+  return
+}
+
+// -----
+
+// moe.combine (C1)
+func.func @f(%rows: tensor<16x64xf32>, %r: !moe.routes<2, 2>) {
+  // expected-error@below {{expected rows of type 'tensor<32x64xf32>', but got 'tensor<16x64xf32>'}}
+  %y = moe.combine %rows, %r : (tensor<16x64xf32>, !moe.routes<2, 2>) -> tensor<2x8x64xf32>
+  return
+}
+
+// -----
+
+// moe.combine (C1)
+func.func @f(%rows: tensor<32x64xf32>, %r: !moe.routes<2, 2>, %s: tensor<2x8x1xf32>) {
+  // expected-error@below {{expected scores of 2, but got 1}}
+  %y = moe.combine %rows, %r, %s : (tensor<32x64xf32>, !moe.routes<2, 2>, tensor<2x8x1xf32>) -> tensor<2x8x64xf32>
+  return
+}
+
+// -----
+
+// moe.routed_down_grad (C1)
+func.func @f(%dy: tensor<2x8x64xf32>, %r: !moe.routes<2, 2>, %z: tensor<32x192xf32>, %d0: tensor<64x96xf32>, %d1: tensor<64x96xf32>) {
+  // expected-error@below {{expected scores and routes together}}
+  %dz, %scaled, %ds = moe.routed_down_grad %dy, %r, %z, %d0, %d1 {form = #moe.ffn<gated>, activation = #moe.activation<silu>, operandSegmentSizes = array<i32: 1, 0, 1, 1, 2>, resultSegmentSizes = array<i32: 1, 1, 1>}
+    : (tensor<2x8x64xf32>, !moe.routes<2, 2>, tensor<32x192xf32>, tensor<64x96xf32>, tensor<64x96xf32>) -> (tensor<32x192xf32>, tensor<32x96xf32>, tensor<2x8x2xf32>)
+  return
+}
+
+// -----
+
+// moe.routed_down_grad (C1)
+func.func @f(%dy: tensor<2x8x64xf32>, %z: tensor<32x192xf32>, %d0: tensor<64x96xf32>, %d1: tensor<64x96xf32>) {
+  // expected-error@below {{expected scores, since their gradient is wanted}}
+  %dz, %scaled, %ds = moe.routed_down_grad %dy, %z, %d0, %d1 {form = #moe.ffn<gated>, activation = #moe.activation<silu>, operandSegmentSizes = array<i32: 1, 0, 0, 1, 2>, resultSegmentSizes = array<i32: 1, 1, 1>}
+    : (tensor<2x8x64xf32>, tensor<32x192xf32>, tensor<64x96xf32>, tensor<64x96xf32>) -> (tensor<32x192xf32>, tensor<32x96xf32>, tensor<2x8x2xf32>)
+  return
+}
+
+// -----
+
+// moe.routed_down_grad (C2)
+func.func @f(%dy: tensor<2x8x64xf32>, %s: tensor<2x8x2xf32>, %r: !moe.routes<2, 2>, %z: tensor<32x192xf32>, %d0: tensor<96x64xf32>, %d1: tensor<96x64xf32>) {
+  // expected-error@below {{expected a weight of type 'tensor<64x96xf32>', but got 'tensor<96x64xf32>'}}
+  %dz, %scaled, %ds = moe.routed_down_grad %dy, %s, %r, %z, %d0, %d1 {form = #moe.ffn<gated>, activation = #moe.activation<silu>, operandSegmentSizes = array<i32: 1, 1, 1, 1, 2>, resultSegmentSizes = array<i32: 1, 1, 1>}
+    : (tensor<2x8x64xf32>, tensor<2x8x2xf32>, !moe.routes<2, 2>, tensor<32x192xf32>, tensor<96x64xf32>, tensor<96x64xf32>) -> (tensor<32x192xf32>, tensor<32x96xf32>, tensor<2x8x2xf32>)
+  return
+}
+
+// -----
+
+// moe.routed_down_grad (C3)
+func.func @f(%dy: tensor<2x8x64xf32>, %s: tensor<2x8x2xf32>, %r: !moe.routes<2, 2>, %z: tensor<32x192xf32>, %d0: tensor<64x96xf32>, %d1: tensor<64x96xf32>) {
+  // expected-error@below {{expected a gradient of the pre-activation of type 'tensor<32x192xf32>', but got 'tensor<32x96xf32>'}}
+  %dz, %scaled, %ds = moe.routed_down_grad %dy, %s, %r, %z, %d0, %d1 {form = #moe.ffn<gated>, activation = #moe.activation<silu>, operandSegmentSizes = array<i32: 1, 1, 1, 1, 2>, resultSegmentSizes = array<i32: 1, 1, 1>}
+    : (tensor<2x8x64xf32>, tensor<2x8x2xf32>, !moe.routes<2, 2>, tensor<32x192xf32>, tensor<64x96xf32>, tensor<64x96xf32>) -> (tensor<32x96xf32>, tensor<32x96xf32>, tensor<2x8x2xf32>)
+  return
+}
+
+// -----
+
+// moe.routed_down_grad (C3)
+func.func @f(%dy: tensor<2x8x64xf32>, %s: tensor<2x8x2xf32>, %r: !moe.routes<2, 2>, %z: tensor<32x192xf32>, %d0: tensor<64x96xf32>, %d1: tensor<64x96xf32>) {
+  // expected-error@below {{expected scaled rows of type 'tensor<32x96xf32>', but got 'tensor<32x192xf32>'}}
+  %dz, %scaled, %ds = moe.routed_down_grad %dy, %s, %r, %z, %d0, %d1 {form = #moe.ffn<gated>, activation = #moe.activation<silu>, operandSegmentSizes = array<i32: 1, 1, 1, 1, 2>, resultSegmentSizes = array<i32: 1, 1, 1>}
+    : (tensor<2x8x64xf32>, tensor<2x8x2xf32>, !moe.routes<2, 2>, tensor<32x192xf32>, tensor<64x96xf32>, tensor<64x96xf32>) -> (tensor<32x192xf32>, tensor<32x192xf32>, tensor<2x8x2xf32>)
+  return
+}
+
+// -----
+
+// moe.routed_input_grad (C1)
+func.func @f(%dz: tensor<32x192xf32>, %r: !moe.routes<2, 2>, %w0: tensor<96x64xf32>, %w1: tensor<96x64xf32>, %w2: tensor<96x64xf32>) {
+  // expected-error@below {{expected 4 weights (2 for each expert), but got 3}}
+  %dx = moe.routed_input_grad %dz, %r, %w0, %w1, %w2 {form = #moe.ffn<gated>, operandSegmentSizes = array<i32: 1, 1, 3>}
+    : (tensor<32x192xf32>, !moe.routes<2, 2>, tensor<96x64xf32>, tensor<96x64xf32>, tensor<96x64xf32>) -> tensor<32x64xf32>
+  return
+}
+
+// -----
+
+// moe.routed_input_grad (C2)
+func.func @f(%dz: tensor<32x193xf32>, %r: !moe.routes<2, 2>, %w0: tensor<96x64xf32>, %w1: tensor<96x64xf32>, %w2: tensor<96x64xf32>, %w3: tensor<96x64xf32>) {
+  // expected-error@below {{expected a pre-activation width of 192, but got 193}}
+  %dx = moe.routed_input_grad %dz, %r, %w0, %w1, %w2, %w3 {form = #moe.ffn<gated>, operandSegmentSizes = array<i32: 1, 1, 4>}
+    : (tensor<32x193xf32>, !moe.routes<2, 2>, tensor<96x64xf32>, tensor<96x64xf32>, tensor<96x64xf32>, tensor<96x64xf32>) -> tensor<32x64xf32>
+  return
+}
+
+// -----
+
+// moe.routed_input_grad (C2)
+func.func @f(%dz: tensor<32x192xf32>, %w0: tensor<96x64xf32>, %w1: tensor<96x64xf32>) {
+  // expected-error@below {{expected tokens of 32, but got 16}}
+  %dx = moe.routed_input_grad %dz, %w0, %w1 {form = #moe.ffn<gated>, operandSegmentSizes = array<i32: 1, 0, 2>}
+    : (tensor<32x192xf32>, tensor<96x64xf32>, tensor<96x64xf32>) -> tensor<2x8x64xf32>
+  return
+}
+
+// -----
+
+// moe.routed_weight_grad (C1)
+func.func @f(%dz: tensor<32x192xf32>, %x: tensor<2x8x64xf32>, %r: !moe.routes<2, 2>) {
+  // expected-error@below {{expected experts in [0, 2), but got 2}}
+  %dw = moe.routed_weight_grad %dz, %x, %r {experts = array<i64: 2>, offset = 0 : i64} : (tensor<32x192xf32>, tensor<2x8x64xf32>, !moe.routes<2, 2>) -> tensor<96x64xf32>
+  return
+}
+
+// -----
+
+// moe.routed_weight_grad (C1)
+func.func @f(%dz: tensor<32x192xf32>, %x: tensor<2x8x64xf32>, %r: !moe.routes<2, 2>) {
+  // expected-error@below {{expected a result for each of 2 experts, but got 1}}
+  %dw = moe.routed_weight_grad %dz, %x, %r {experts = array<i64: 0, 1>, offset = 0 : i64} : (tensor<32x192xf32>, tensor<2x8x64xf32>, !moe.routes<2, 2>) -> tensor<96x64xf32>
+  return
+}
+
+// -----
+
+// moe.routed_weight_grad (C2)
+func.func @f(%dz: tensor<32x192xf32>, %x: tensor<2x8x64xf32>, %r: !moe.routes<2, 2>) {
+  // expected-error@below {{expected columns within [0, 192), but got [128, 224)}}
+  %dw = moe.routed_weight_grad %dz, %x, %r {experts = array<i64: 1>, offset = 128 : i64} : (tensor<32x192xf32>, tensor<2x8x64xf32>, !moe.routes<2, 2>) -> tensor<96x64xf32>
+  return
+}
+
+// -----
+
+// moe.routed_weight_grad (C2)
+func.func @f(%dz: tensor<32x192xf32>, %x: tensor<2x8x64xf32>, %r: !moe.routes<2, 2>) {
+  // expected-error@below {{expected a result width of 64, but got 32}}
+  %dw = moe.routed_weight_grad %dz, %x, %r {experts = array<i64: 1>, offset = 0 : i64} : (tensor<32x192xf32>, tensor<2x8x64xf32>, !moe.routes<2, 2>) -> tensor<96x32xf32>
+  return
+}
+
+// -----
+
+// moe.routed_weight_grad (C2)
+func.func @f(%dz: tensor<192xf32>, %x: tensor<2x8x64xf32>, %r: !moe.routes<2, 2>) {
+  // expected-error@below {{expected tokens [B,S,width] or rows [R,width], but got 'tensor<192xf32>'}}
+  %dw = moe.routed_weight_grad %dz, %x, %r {experts = array<i64: 1>, offset = 0 : i64} : (tensor<192xf32>, tensor<2x8x64xf32>, !moe.routes<2, 2>) -> tensor<96x64xf32>
+  return
+}
+
+// -----
+
+// moe.routed_bias_grad (C1)
+func.func @f(%dy: tensor<2x8x64xf32>, %r: !moe.routes<2, 2>) {
+  // expected-error@below {{expected experts in [0, 2), but got -1}}
+  %db = moe.routed_bias_grad %dy, %r {experts = array<i64: -1>, operandSegmentSizes = array<i32: 1, 1, 0>} : (tensor<2x8x64xf32>, !moe.routes<2, 2>) -> tensor<64xf32>
+  return
+}
+
+// -----
+
+// moe.routed_bias_grad (C2)
+func.func @f(%dy: tensor<2x8x64xf32>, %r: !moe.routes<2, 2>) {
+  // expected-error@below {{expected a result of 64, but got 96}}
+  %db = moe.routed_bias_grad %dy, %r {experts = array<i64: 1>, operandSegmentSizes = array<i32: 1, 1, 0>} : (tensor<2x8x64xf32>, !moe.routes<2, 2>) -> tensor<96xf32>
+  return
+}
+
+// -----
+
+// moe.linear_cross_entropy (C1)
+func.func @f(%h: tensor<2x8x64xf32>, %w: tensor<512x32xf32>, %labels: tensor<2x8xi32>, %weight: tensor<f32>) {
+  // expected-error@below {{expected an input width of 32, but got 64}}
+  %loss, %dx = moe.linear_cross_entropy %h, %w, %labels, %weight {chunk = 256 : i64, resultSegmentSizes = array<i32: 1, 1, 0>}
+    : (tensor<2x8x64xf32>, tensor<512x32xf32>, tensor<2x8xi32>, tensor<f32>) -> (tensor<f32>, tensor<2x8x64xf32>)
+  return
+}
+
+// -----
+
+// moe.linear_cross_entropy (C1)
+func.func @f(%h: tensor<2x8x64xf32>, %w: tensor<512x64xf32>, %labels: tensor<2x8xi32>, %weight: tensor<f32>) {
+  // expected-error@below {{expected a gradient of the input of type 'tensor<2x8x64xf32>', but got 'tensor<2x8x32xf32>'}}
+  %loss, %dx = moe.linear_cross_entropy %h, %w, %labels, %weight {chunk = 256 : i64, resultSegmentSizes = array<i32: 1, 1, 0>}
+    : (tensor<2x8x64xf32>, tensor<512x64xf32>, tensor<2x8xi32>, tensor<f32>) -> (tensor<f32>, tensor<2x8x32xf32>)
+  return
+}
+
+// -----
+
+// moe.linear_cross_entropy (C1)
+func.func @f(%h: tensor<2x8x64xf32>, %w: tensor<512x64xf32>, %labels: tensor<2x9xi32>, %weight: tensor<f32>) {
+  // expected-error@below {{expected a row length of 8, but got 9}}
+  %loss, %dx = moe.linear_cross_entropy %h, %w, %labels, %weight {chunk = 256 : i64, resultSegmentSizes = array<i32: 1, 1, 0>}
+    : (tensor<2x8x64xf32>, tensor<512x64xf32>, tensor<2x9xi32>, tensor<f32>) -> (tensor<f32>, tensor<2x8x64xf32>)
+  return
+}
+
+// -----
+
+// moe.linear_cross_entropy (C2)
+func.func @f(%h: tensor<2x8x64xf32>, %w: tensor<512x64xf32>, %labels: tensor<2x8xi32>, %weight: tensor<f32>) {
+  // expected-error@below {{expected a chunk of at least 1, but got 0}}
+  %loss, %dx = moe.linear_cross_entropy %h, %w, %labels, %weight {chunk = 0 : i64, resultSegmentSizes = array<i32: 1, 1, 0>}
+    : (tensor<2x8x64xf32>, tensor<512x64xf32>, tensor<2x8xi32>, tensor<f32>) -> (tensor<f32>, tensor<2x8x64xf32>)
+  return
+}
+
+// -----
+
+// moe.pointer_table (C1)
+func.func @f(%w: memref<?x64xf32>) {
+  // expected-error@below {{expected buffers of static shape, but got 'memref<?x64xf32>'}}
+  %t = moe.pointer_table %w : memref<?x64xf32>
+  return
+}
+
+// -----
+
+// moe.dispatch (C1)
+func.func private @k(i64, !llvm.ptr)
+func.func @f(%a: memref<4x64xf32>) {
+  // expected-error@below {{expected a kernel, but there is none called @k}}
+  moe.dispatch @k [4] (%a) : memref<4x64xf32>
+  return
+}
+
+// -----
+
+// moe.dispatch (C1)
+// expected-note@below {{the kernel is here}}
+func.func private @k(i64) attributes {moe.kernel}
+func.func @f(%a: memref<4x64xf32>) {
+  // expected-error@below {{expected a kernel that takes a tile and a pointer, (i64, !llvm.ptr), but got ('i64')}}
+  moe.dispatch @k [4] (%a) : memref<4x64xf32>
+  return
+}
+
+// -----
+
+// moe.dispatch (C2)
+func.func private @k(i64, !llvm.ptr) attributes {moe.kernel}
+func.func @f(%a: memref<?x64xf32>) {
+  // expected-error@below {{expected a memref of static shape, a table or an i64, but got 'memref<?x64xf32>'}}
+  moe.dispatch @k [4] (%a) : memref<?x64xf32>
+  return
+}

@@ -1,0 +1,324 @@
+// A violation of every numbered constraint of the dialect's documentation, of gradients.
+// RUN: moe-opt %s --split-input-file --verify-diagnostics
+
+// moe.embedding_grad (C1)
+func.func @f(%t: tensor<2x8xi32>, %dy: tensor<2x8x64xf32>) {
+  // expected-error@below {{expected a width of 64, but got 65}}
+  %d = moe.embedding_grad %t, %dy : (tensor<2x8xi32>, tensor<2x8x64xf32>) -> tensor<512x65xf32>
+  return
+}
+
+// -----
+
+// moe.embedding_grad (C1)
+func.func @f(%t: tensor<2x7xi32>, %dy: tensor<2x8x64xf32>) {
+  // expected-error@below {{expected a row length of 7, but got 8}}
+  %d = moe.embedding_grad %t, %dy : (tensor<2x7xi32>, tensor<2x8x64xf32>) -> tensor<512x64xf32>
+  return
+}
+
+// -----
+
+// moe.rms_norm_grad (C1)
+func.func @f(%dy: tensor<2x8x64xf32>, %x: tensor<2x8x32xf32>, %w: tensor<32xf32>) {
+  // expected-error@below {{expected an input of type 'tensor<2x8x64xf32>', but got 'tensor<2x8x32xf32>'}}
+  %d = moe.rms_norm_grad %dy, %x, %w {epsilon = 1.0e-5} : (tensor<2x8x64xf32>, tensor<2x8x32xf32>, tensor<32xf32>) -> tensor<2x8x32xf32>
+  return
+}
+
+// -----
+
+// moe.rms_norm_grad (C1)
+func.func @f(%dy: tensor<2x8x64xf32>, %x: tensor<2x8x64xf32>, %w: tensor<64xf32>) {
+  // expected-error@below {{expected a result of type 'tensor<2x8x64xf32>', but got 'tensor<2x8x32xf32>'}}
+  %d = moe.rms_norm_grad %dy, %x, %w {epsilon = 1.0e-5} : (tensor<2x8x64xf32>, tensor<2x8x64xf32>, tensor<64xf32>) -> tensor<2x8x32xf32>
+  return
+}
+
+// -----
+
+// moe.rms_norm_grad (C2)
+func.func @f(%dy: tensor<2x8x64xf32>, %x: tensor<2x8x64xf32>, %w: tensor<48xf32>) {
+  // expected-error@below {{expected a width that is a multiple of 48, but got 64}}
+  %d = moe.rms_norm_grad %dy, %x, %w {epsilon = 1.0e-5} : (tensor<2x8x64xf32>, tensor<2x8x64xf32>, tensor<48xf32>) -> tensor<2x8x64xf32>
+  return
+}
+
+// -----
+
+// moe.rms_norm_grad (C3)
+func.func @f(%dy: tensor<2x8x64xf32>, %x: tensor<2x8x64xf32>, %w: tensor<64xf32>) {
+  // expected-error@below {{expected a positive epsilon, but got 0.000000e+00}}
+  %d = moe.rms_norm_grad %dy, %x, %w {epsilon = 0.0} : (tensor<2x8x64xf32>, tensor<2x8x64xf32>, tensor<64xf32>) -> tensor<2x8x64xf32>
+  return
+}
+
+// -----
+
+// moe.layer_norm_grad (C1)
+func.func @f(%dy: tensor<2x8x64xf32>, %x: tensor<2x8x32xf32>, %w: tensor<32xf32>) {
+  // expected-error@below {{expected an input of type 'tensor<2x8x64xf32>', but got 'tensor<2x8x32xf32>'}}
+  %d = moe.layer_norm_grad %dy, %x, %w {epsilon = 1.0e-5} : (tensor<2x8x64xf32>, tensor<2x8x32xf32>, tensor<32xf32>) -> tensor<2x8x32xf32>
+  return
+}
+
+// -----
+
+// moe.layer_norm_grad (C1)
+func.func @f(%dy: tensor<2x8x64xf32>, %x: tensor<2x8x64xf32>, %w: tensor<64xf32>) {
+  // expected-error@below {{expected a result of type 'tensor<2x8x64xf32>', but got 'tensor<2x8x32xf32>'}}
+  %d = moe.layer_norm_grad %dy, %x, %w {epsilon = 1.0e-5} : (tensor<2x8x64xf32>, tensor<2x8x64xf32>, tensor<64xf32>) -> tensor<2x8x32xf32>
+  return
+}
+
+// -----
+
+// moe.layer_norm_grad (C2)
+func.func @f(%dy: tensor<2x8x64xf32>, %x: tensor<2x8x64xf32>, %w: tensor<32xf32>) {
+  // expected-error@below {{expected a weight of 64, but got 32}}
+  %d = moe.layer_norm_grad %dy, %x, %w {epsilon = 1.0e-5} : (tensor<2x8x64xf32>, tensor<2x8x64xf32>, tensor<32xf32>) -> tensor<2x8x64xf32>
+  return
+}
+
+// -----
+
+// moe.layer_norm_grad (C3)
+func.func @f(%dy: tensor<2x8x64xf32>, %x: tensor<2x8x64xf32>, %w: tensor<64xf32>) {
+  // expected-error@below {{expected a positive epsilon, but got 0.000000e+00}}
+  %d = moe.layer_norm_grad %dy, %x, %w {epsilon = 0.0} : (tensor<2x8x64xf32>, tensor<2x8x64xf32>, tensor<64xf32>) -> tensor<2x8x64xf32>
+  return
+}
+
+// -----
+
+// moe.rms_norm_weight_grad (C1)
+func.func @f(%dy: tensor<2x8x64xf32>, %x: tensor<2x8x64xbf16>) {
+  // expected-error@below {{expected an input of type 'tensor<2x8x64xf32>', but got 'tensor<2x8x64xbf16>'}}
+  %d = moe.rms_norm_weight_grad %dy, %x {epsilon = 1.0e-5} : (tensor<2x8x64xf32>, tensor<2x8x64xbf16>) -> tensor<64xf32>
+  return
+}
+
+// -----
+
+// moe.rms_norm_weight_grad (C2)
+func.func @f(%dy: tensor<2x8x64xf32>, %x: tensor<2x8x64xf32>) {
+  // expected-error@below {{expected a width that is a multiple of 48, but got 64}}
+  %d = moe.rms_norm_weight_grad %dy, %x {epsilon = 1.0e-5} : (tensor<2x8x64xf32>, tensor<2x8x64xf32>) -> tensor<48xf32>
+  return
+}
+
+// -----
+
+// moe.rms_norm_weight_grad (C3)
+func.func @f(%dy: tensor<2x8x64xf32>, %x: tensor<2x8x64xf32>) {
+  // expected-error@below {{expected a positive epsilon, but got 0.000000e+00}}
+  %d = moe.rms_norm_weight_grad %dy, %x {epsilon = 0.0} : (tensor<2x8x64xf32>, tensor<2x8x64xf32>) -> tensor<64xf32>
+  return
+}
+
+// -----
+
+// moe.layer_norm_weight_grad (C1)
+func.func @f(%dy: tensor<2x8x64xf32>, %x: tensor<2x8x64xbf16>) {
+  // expected-error@below {{expected an input of type 'tensor<2x8x64xf32>', but got 'tensor<2x8x64xbf16>'}}
+  %d = moe.layer_norm_weight_grad %dy, %x {epsilon = 1.0e-5} : (tensor<2x8x64xf32>, tensor<2x8x64xbf16>) -> tensor<64xf32>
+  return
+}
+
+// -----
+
+// moe.layer_norm_weight_grad (C2)
+func.func @f(%dy: tensor<2x8x64xf32>, %x: tensor<2x8x64xf32>) {
+  // expected-error@below {{expected a result of 64, but got 32}}
+  %d = moe.layer_norm_weight_grad %dy, %x {epsilon = 1.0e-5} : (tensor<2x8x64xf32>, tensor<2x8x64xf32>) -> tensor<32xf32>
+  return
+}
+
+// -----
+
+// moe.layer_norm_weight_grad (C3)
+func.func @f(%dy: tensor<2x8x64xf32>, %x: tensor<2x8x64xf32>) {
+  // expected-error@below {{expected a positive epsilon, but got 0.000000e+00}}
+  %d = moe.layer_norm_weight_grad %dy, %x {epsilon = 0.0} : (tensor<2x8x64xf32>, tensor<2x8x64xf32>) -> tensor<64xf32>
+  return
+}
+
+// -----
+
+// moe.linear_input_grad (C1)
+func.func @f(%dy: tensor<2x8x96xf32>, %w: tensor<64x96xf32>) {
+  // expected-error@below {{expected a weight of type 'tensor<96x64xf32>', but got 'tensor<64x96xf32>'}}
+  %d = moe.linear_input_grad %dy, %w : (tensor<2x8x96xf32>, tensor<64x96xf32>) -> tensor<2x8x64xf32>
+  return
+}
+
+// -----
+
+// moe.linear_weight_grad (C1)
+func.func @f(%dy: tensor<2x8x96xf32>, %x: tensor<2x8x64xf32>) {
+  // expected-error@below {{expected a result of type 'tensor<96x64xf32>', but got 'tensor<64x96xf32>'}}
+  %d = moe.linear_weight_grad %dy, %x : (tensor<2x8x96xf32>, tensor<2x8x64xf32>) -> tensor<64x96xf32>
+  return
+}
+
+// -----
+
+// moe.linear_weight_grad (C1)
+func.func @f(%dy: tensor<2x7x96xf32>, %x: tensor<2x8x64xf32>) {
+  // expected-error@below {{expected a row length of 7, but got 8}}
+  %d = moe.linear_weight_grad %dy, %x : (tensor<2x7x96xf32>, tensor<2x8x64xf32>) -> tensor<96x64xf32>
+  return
+}
+
+// -----
+
+// moe.column_sum (C1)
+func.func @f(%dy: tensor<2x8x96xf32>) {
+  // expected-error@below {{expected a result of 96, but got 64}}
+  %d = moe.column_sum %dy : (tensor<2x8x96xf32>) -> tensor<64xf32>
+  return
+}
+
+// -----
+
+// moe.attention_grad (C1)
+func.func @f(%do: tensor<2x8x64xf32>, %q: tensor<2x8x64xf32>, %k: tensor<2x8x16xf32>, %v: tensor<2x8x16xf32>, %o: tensor<2x8x64xf32>, %lse: tensor<2x4x8xf32>, %slots: tensor<2x8xi32>) {
+  // expected-error@below {{expected keys of type 'tensor<2x8x32xf32>', but got 'tensor<2x8x16xf32>'}}
+  %dq, %dk, %dv = moe.attention_grad %do, %q, %k, %v, %o, %lse, %slots {heads = 4 : i64, kv_heads = 2 : i64, scale = 0.25}
+    : (tensor<2x8x64xf32>, tensor<2x8x64xf32>, tensor<2x8x16xf32>, tensor<2x8x16xf32>, tensor<2x8x64xf32>, tensor<2x4x8xf32>, tensor<2x8xi32>) -> (tensor<2x8x64xf32>, tensor<2x8x16xf32>, tensor<2x8x16xf32>)
+  return
+}
+
+// -----
+
+// moe.attention_grad (C1)
+func.func @f(%do: tensor<2x8x64xf32>, %q: tensor<2x8x64xf32>, %k: tensor<2x8x32xf32>, %v: tensor<2x8x32xf32>, %o: tensor<2x8x32xf32>, %lse: tensor<2x4x8xf32>, %slots: tensor<2x8xi32>) {
+  // expected-error@below {{expected an output of type 'tensor<2x8x64xf32>', but got 'tensor<2x8x32xf32>'}}
+  %dq, %dk, %dv = moe.attention_grad %do, %q, %k, %v, %o, %lse, %slots {heads = 4 : i64, kv_heads = 2 : i64, scale = 0.25}
+    : (tensor<2x8x64xf32>, tensor<2x8x64xf32>, tensor<2x8x32xf32>, tensor<2x8x32xf32>, tensor<2x8x32xf32>, tensor<2x4x8xf32>, tensor<2x8xi32>) -> (tensor<2x8x64xf32>, tensor<2x8x32xf32>, tensor<2x8x32xf32>)
+  return
+}
+
+// -----
+
+// moe.attention_grad (C2)
+func.func @f(%do: tensor<2x8x64xf32>, %q: tensor<2x8x64xf32>, %k: tensor<2x8x32xf32>, %v: tensor<2x8x32xf32>, %o: tensor<2x8x64xf32>, %lse: tensor<2x4x8xf32>, %slots: tensor<2x8xi32>) {
+  // expected-error@below {{expected heads to be a multiple of kv_heads, but got 4 and 3}}
+  %dq, %dk, %dv = moe.attention_grad %do, %q, %k, %v, %o, %lse, %slots {heads = 4 : i64, kv_heads = 3 : i64, scale = 0.25}
+    : (tensor<2x8x64xf32>, tensor<2x8x64xf32>, tensor<2x8x32xf32>, tensor<2x8x32xf32>, tensor<2x8x64xf32>, tensor<2x4x8xf32>, tensor<2x8xi32>) -> (tensor<2x8x64xf32>, tensor<2x8x32xf32>, tensor<2x8x32xf32>)
+  return
+}
+
+// -----
+
+// moe.attention_grad (C3)
+func.func @f(%do: tensor<2x8x64xf32>, %q: tensor<2x8x64xf32>, %k: tensor<2x8x32xf32>, %v: tensor<2x8x32xf32>, %o: tensor<2x8x64xf32>, %lse: tensor<2x8x4xf32>, %slots: tensor<2x8xi32>) {
+  // expected-error@below {{expected a log-sum-exp of type 'tensor<2x4x8xf32>', but got 'tensor<2x8x4xf32>'}}
+  %dq, %dk, %dv = moe.attention_grad %do, %q, %k, %v, %o, %lse, %slots {heads = 4 : i64, kv_heads = 2 : i64, scale = 0.25}
+    : (tensor<2x8x64xf32>, tensor<2x8x64xf32>, tensor<2x8x32xf32>, tensor<2x8x32xf32>, tensor<2x8x64xf32>, tensor<2x8x4xf32>, tensor<2x8xi32>) -> (tensor<2x8x64xf32>, tensor<2x8x32xf32>, tensor<2x8x32xf32>)
+  return
+}
+
+// -----
+
+// moe.experts_grad (C1)
+func.func @f(%dy: tensor<2x8x64xf32>, %x: tensor<2x8x64xf32>, %s: tensor<2x8x1xf32>, %r: !moe.routes<1, 1>, %z: tensor<16x192xf32>, %g: tensor<96x64xf32>, %u: tensor<96x64xf32>, %d: tensor<64x96xf32>) {
+  // expected-error@below {{expected a wanted flag for each of 3 weights, but got 2}}
+  %dx, %ds, %dd = moe.experts_grad %dy, %x, %s, %r, %z, %g, %u, %d {form = #moe.ffn<gated>, activation = #moe.activation<silu>, wanted = array<i1: false, true>, operandSegmentSizes = array<i32: 1, 1, 1, 1, 1, 3>, resultSegmentSizes = array<i32: 1, 1, 1>}
+    : (tensor<2x8x64xf32>, tensor<2x8x64xf32>, tensor<2x8x1xf32>, !moe.routes<1, 1>, tensor<16x192xf32>, tensor<96x64xf32>, tensor<96x64xf32>, tensor<64x96xf32>) -> (tensor<2x8x64xf32>, tensor<2x8x1xf32>, tensor<64x96xf32>)
+  return
+}
+
+// -----
+
+// moe.experts_grad (C1)
+func.func @f(%dy: tensor<2x8x64xf32>, %x: tensor<2x8x64xf32>, %s: tensor<2x8x1xf32>, %r: !moe.routes<1, 1>, %z: tensor<16x192xf32>, %g: tensor<96x64xf32>, %u: tensor<96x64xf32>, %d: tensor<64x96xf32>) {
+  // expected-error@below {{expected a gradient for each wanted weight, but got 1}}
+  %dx, %ds, %dd = moe.experts_grad %dy, %x, %s, %r, %z, %g, %u, %d {form = #moe.ffn<gated>, activation = #moe.activation<silu>, wanted = array<i1: false, true, true>, operandSegmentSizes = array<i32: 1, 1, 1, 1, 1, 3>, resultSegmentSizes = array<i32: 1, 1, 1>}
+    : (tensor<2x8x64xf32>, tensor<2x8x64xf32>, tensor<2x8x1xf32>, !moe.routes<1, 1>, tensor<16x192xf32>, tensor<96x64xf32>, tensor<96x64xf32>, tensor<64x96xf32>) -> (tensor<2x8x64xf32>, tensor<2x8x1xf32>, tensor<64x96xf32>)
+  return
+}
+
+// -----
+
+// moe.experts_grad (C2)
+func.func @f(%dy: tensor<2x8x64xf32>, %x: tensor<2x8x64xf32>, %s: tensor<2x8x1xf32>, %z: tensor<16x192xf32>, %g: tensor<96x64xf32>, %u: tensor<96x64xf32>, %d: tensor<64x96xf32>) {
+  // expected-error@below {{expected scores and routes together}}
+  %dx, %ds, %dd = moe.experts_grad %dy, %x, %s, %z, %g, %u, %d {form = #moe.ffn<gated>, activation = #moe.activation<silu>, wanted = array<i1: false, false, true>, operandSegmentSizes = array<i32: 1, 1, 1, 0, 1, 3>, resultSegmentSizes = array<i32: 1, 1, 1>}
+    : (tensor<2x8x64xf32>, tensor<2x8x64xf32>, tensor<2x8x1xf32>, tensor<16x192xf32>, tensor<96x64xf32>, tensor<96x64xf32>, tensor<64x96xf32>) -> (tensor<2x8x64xf32>, tensor<2x8x1xf32>, tensor<64x96xf32>)
+  return
+}
+
+// -----
+
+// moe.experts_grad (C2)
+func.func @f(%dy: tensor<2x8x64xf32>, %x: tensor<2x8x64xf32>, %z: tensor<16x192xf32>, %g: tensor<96x64xf32>, %u: tensor<96x64xf32>, %d: tensor<64x96xf32>) {
+  // expected-error@below {{expected scores, since their gradient is wanted}}
+  %dx, %ds, %dd = moe.experts_grad %dy, %x, %z, %g, %u, %d {form = #moe.ffn<gated>, activation = #moe.activation<silu>, wanted = array<i1: false, false, true>, operandSegmentSizes = array<i32: 1, 1, 0, 0, 1, 3>, resultSegmentSizes = array<i32: 1, 1, 1>}
+    : (tensor<2x8x64xf32>, tensor<2x8x64xf32>, tensor<16x192xf32>, tensor<96x64xf32>, tensor<96x64xf32>, tensor<64x96xf32>) -> (tensor<2x8x64xf32>, tensor<2x8x1xf32>, tensor<64x96xf32>)
+  return
+}
+
+// -----
+
+// moe.experts_grad (C3)
+func.func @f(%dy: tensor<2x8x32xf32>, %x: tensor<2x8x64xf32>, %s: tensor<2x8x1xf32>, %r: !moe.routes<1, 1>, %z: tensor<16x192xf32>, %g: tensor<96x64xf32>, %u: tensor<96x64xf32>, %d: tensor<64x96xf32>) {
+  // expected-error@below {{expected an input of type 'tensor<2x8x32xf32>', but got 'tensor<2x8x64xf32>'}}
+  %dx, %ds, %dd = moe.experts_grad %dy, %x, %s, %r, %z, %g, %u, %d {form = #moe.ffn<gated>, activation = #moe.activation<silu>, wanted = array<i1: false, false, true>, operandSegmentSizes = array<i32: 1, 1, 1, 1, 1, 3>, resultSegmentSizes = array<i32: 1, 1, 1>}
+    : (tensor<2x8x32xf32>, tensor<2x8x64xf32>, tensor<2x8x1xf32>, !moe.routes<1, 1>, tensor<16x192xf32>, tensor<96x64xf32>, tensor<96x64xf32>, tensor<64x96xf32>) -> (tensor<2x8x64xf32>, tensor<2x8x1xf32>, tensor<64x96xf32>)
+  return
+}
+
+// -----
+
+// moe.route_grad (C1)
+func.func @f(%ds: tensor<2x8x2xf32>, %l: tensor<2x8x5xf32>, %r: !moe.routes<6, 2>) {
+  // expected-error@below {{expected logits for each expert of 6, but got 5}}
+  %d = moe.route_grad %ds, %l, %r : (tensor<2x8x2xf32>, tensor<2x8x5xf32>, !moe.routes<6, 2>) -> tensor<2x8x5xf32>
+  return
+}
+
+// -----
+
+// moe.route_grad (C1)
+func.func @f(%ds: tensor<2x8x1xf32>, %l: tensor<2x8x6xf32>, %r: !moe.routes<6, 2>) {
+  // expected-error@below {{expected scores of 2, but got 1}}
+  %d = moe.route_grad %ds, %l, %r : (tensor<2x8x1xf32>, tensor<2x8x6xf32>, !moe.routes<6, 2>) -> tensor<2x8x6xf32>
+  return
+}
+
+// -----
+
+// moe.cross_entropy_grad (C1)
+func.func @f(%g: tensor<f32>, %l: tensor<2x8x512xf32>, %labels: tensor<2x8xi32>, %w: tensor<f32>) {
+  // expected-error@below {{expected a result of type 'tensor<2x8x512xf32>', but got 'tensor<2x8x500xf32>'}}
+  %d = moe.cross_entropy_grad %g, %l, %labels, %w : (tensor<f32>, tensor<2x8x512xf32>, tensor<2x8xi32>, tensor<f32>) -> tensor<2x8x500xf32>
+  return
+}
+
+// -----
+
+// moe.cross_entropy_grad (C1)
+func.func @f(%g: tensor<f32>, %l: tensor<2x8x512xf32>, %labels: tensor<2x7xi32>, %w: tensor<f32>) {
+  // expected-error@below {{expected a row length of 8, but got 7}}
+  %d = moe.cross_entropy_grad %g, %l, %labels, %w : (tensor<f32>, tensor<2x8x512xf32>, tensor<2x7xi32>, tensor<f32>) -> tensor<2x8x512xf32>
+  return
+}
+
+// -----
+
+// moe.balance_loss_grad (C1)
+func.func @f(%g: tensor<f32>, %l: tensor<2x8x6xf32>, %r: !moe.routes<5, 2>, %w: tensor<f32>) {
+  // expected-error@below {{expected logits for each expert of 5, but got 6}}
+  %d = moe.balance_loss_grad %g, %l, %r, %w {form = #moe.form<paper>} : (tensor<f32>, tensor<2x8x6xf32>, !moe.routes<5, 2>, tensor<f32>) -> tensor<2x8x6xf32>
+  return
+}
+
+// -----
+
+// moe.language_prior_loss_grad (C1)
+func.func @f(%g: tensor<f32>, %l: tensor<2x8x6xf32>, %old: tensor<2x7xi32>, %w: tensor<f32>) {
+  // expected-error@below {{expected a row length of 8, but got 7}}
+  %d = moe.language_prior_loss_grad %g, %l, %old, %w {form = #moe.form<paper>} : (tensor<f32>, tensor<2x8x6xf32>, tensor<2x7xi32>, tensor<f32>) -> tensor<2x8x6xf32>
+  return
+}

@@ -1,0 +1,176 @@
+// A violation of every numbered constraint of the dialect's documentation, of routing and
+// losses.
+// RUN: moe-opt %s --split-input-file --verify-diagnostics
+
+// moe.router (C1)
+func.func @f(%x: tensor<?x?x64xf32>, %w: tensor<6x32xf32>) {
+  // expected-error@below {{expected an input width of 32, but got 64}}
+  %l = moe.router %x, %w : (tensor<?x?x64xf32>, tensor<6x32xf32>) -> tensor<?x?x6xf32>
+  return
+}
+
+// -----
+
+// moe.router (C1)
+func.func @f(%x: tensor<?x?x64xf32>, %w: tensor<6x64xf32>) {
+  // expected-error@below {{expected a result width of 6, but got 5}}
+  %l = moe.router %x, %w : (tensor<?x?x64xf32>, tensor<6x64xf32>) -> tensor<?x?x5xf32>
+  return
+}
+
+// -----
+
+// moe.route (C1)
+func.func @f(%l: tensor<?x?x5xf32>) {
+  // expected-error@below {{expected logits for 6 experts, but got 5}}
+  %r, %s = moe.route %l : (tensor<?x?x5xf32>) -> (!moe.routes<6, 2>, tensor<?x?x2xf32>)
+  return
+}
+
+// -----
+
+// moe.route (C1)
+func.func @f(%l: tensor<?x?x6xf32>) {
+  // expected-error@below {{expected 2 scores, but got 3}}
+  %r, %s = moe.route %l : (tensor<?x?x6xf32>) -> (!moe.routes<6, 2>, tensor<?x?x3xf32>)
+  return
+}
+
+// -----
+
+// moe.route (C1)
+func.func @f(%l: tensor<2x8x6xf32>) {
+  // expected-error@below {{expected a batch of 2, but got 3}}
+  %r, %s = moe.route %l : (tensor<2x8x6xf32>) -> (!moe.routes<6, 2>, tensor<3x8x2xf32>)
+  return
+}
+
+// -----
+
+// moe.route (C2)
+func.func @f(%l: tensor<?x?x2xf32>) {
+  // expected-error@below {{expected between 1 and 2 experts a token, but got 3}}
+  %r, %s = moe.route %l : (tensor<?x?x2xf32>) -> (!moe.routes<2, 3>, tensor<?x?x3xf32>)
+  return
+}
+
+// -----
+
+// moe.route (C3)
+func.func @f(%l: tensor<?x?x6xf32>) {
+  // expected-error@below {{expected a forced expert below 6, but got 6}}
+  %r, %s = moe.route %l {forced_expert = 6 : i64} : (tensor<?x?x6xf32>) -> (!moe.routes<6, 1>, tensor<?x?x1xf32>)
+  return
+}
+
+// -----
+
+// moe.route (C3)
+func.func @f(%l: tensor<?x?x6xf32>) {
+  // expected-error@below {{expected one expert a token, since it is forced, but got 2}}
+  %r, %s = moe.route %l {forced_expert = 0 : i64} : (tensor<?x?x6xf32>) -> (!moe.routes<6, 2>, tensor<?x?x2xf32>)
+  return
+}
+
+// -----
+
+// moe.experts (C1)
+func.func @f(%x: tensor<2x8x64xf32>, %s: tensor<2x8x2xf32>, %r: !moe.routes<2, 2>, %g0: tensor<96x64xf32>, %u0: tensor<96x64xf32>, %d0: tensor<64x96xf32>, %g1: tensor<96x64xf32>, %u1: tensor<96x64xf32>, %d1: tensor<64x96xf32>) {
+  // expected-error@below {{expected a result of type 'tensor<2x8x64xf32>', but got 'tensor<2x8x96xf32>'}}
+  %y = moe.experts %x, %s, %r, %g0, %u0, %d0, %g1, %u1, %d1 {form = #moe.ffn<gated>, activation = #moe.activation<silu>}
+    : (tensor<2x8x64xf32>, tensor<2x8x2xf32>, !moe.routes<2, 2>, tensor<96x64xf32>, tensor<96x64xf32>, tensor<64x96xf32>, tensor<96x64xf32>, tensor<96x64xf32>, tensor<64x96xf32>) -> tensor<2x8x96xf32>
+  return
+}
+
+// -----
+
+// moe.experts (C2)
+func.func @f(%x: tensor<2x8x64xf32>, %s: tensor<2x8x2xf32>, %r: !moe.routes<2, 2>, %g0: tensor<96x64xf32>, %u0: tensor<96x64xf32>, %d0: tensor<64x96xf32>) {
+  // expected-error@below {{expected 6 weights (3 for each expert), but got 3}}
+  %y = moe.experts %x, %s, %r, %g0, %u0, %d0 {form = #moe.ffn<gated>, activation = #moe.activation<silu>}
+    : (tensor<2x8x64xf32>, tensor<2x8x2xf32>, !moe.routes<2, 2>, tensor<96x64xf32>, tensor<96x64xf32>, tensor<64x96xf32>) -> tensor<2x8x64xf32>
+  return
+}
+
+// -----
+
+// moe.experts (C3)
+func.func @f(%x: tensor<2x8x64xf32>, %s: tensor<2x8x1xf32>, %r: !moe.routes<2, 2>, %g0: tensor<96x64xf32>, %u0: tensor<96x64xf32>, %d0: tensor<64x96xf32>, %g1: tensor<96x64xf32>, %u1: tensor<96x64xf32>, %d1: tensor<64x96xf32>) {
+  // expected-error@below {{expected scores of 2, but got 1}}
+  %y = moe.experts %x, %s, %r, %g0, %u0, %d0, %g1, %u1, %d1 {form = #moe.ffn<gated>, activation = #moe.activation<silu>}
+    : (tensor<2x8x64xf32>, tensor<2x8x1xf32>, !moe.routes<2, 2>, tensor<96x64xf32>, tensor<96x64xf32>, tensor<64x96xf32>, tensor<96x64xf32>, tensor<96x64xf32>, tensor<64x96xf32>) -> tensor<2x8x64xf32>
+  return
+}
+
+// -----
+
+// moe.experts (C4)
+func.func @f(%x: tensor<2x8x64xf32>, %s: tensor<2x8x2xf32>, %r: !moe.routes<2, 2>, %g0: tensor<96x64xf32>, %u0: tensor<96x64xf32>, %d0: tensor<64x96xf32>, %g1: tensor<96x64xf32>, %u1: tensor<96x64xf32>, %d1: tensor<64x96xf32>) {
+  // expected-error@below {{expected a pre-activation of type 'tensor<32x192xf32>', but got 'tensor<16x192xf32>'}}
+  %y, %z = moe.experts %x, %s, %r, %g0, %u0, %d0, %g1, %u1, %d1 {form = #moe.ffn<gated>, activation = #moe.activation<silu>}
+    : (tensor<2x8x64xf32>, tensor<2x8x2xf32>, !moe.routes<2, 2>, tensor<96x64xf32>, tensor<96x64xf32>, tensor<64x96xf32>, tensor<96x64xf32>, tensor<96x64xf32>, tensor<64x96xf32>) -> (tensor<2x8x64xf32>, tensor<16x192xf32>)
+  return
+}
+
+// -----
+
+// moe.cross_entropy (C1)
+func.func @f(%l: tensor<2x8x512xf32>, %labels: tensor<2x7xi32>, %w: tensor<f32>) {
+  // expected-error@below {{expected a row length of 8, but got 7}}
+  %loss = moe.cross_entropy %l, %labels, %w : (tensor<2x8x512xf32>, tensor<2x7xi32>, tensor<f32>) -> tensor<f32>
+  return
+}
+
+// -----
+
+// moe.token_logprobs (C1)
+func.func @f(%l: tensor<2x8x512xf32>, %labels: tensor<3x8xi32>) {
+  // expected-error@below {{expected a batch of 2, but got 3}}
+  %p = moe.token_logprobs %l, %labels : (tensor<2x8x512xf32>, tensor<3x8xi32>) -> tensor<2x8xf32>
+  return
+}
+
+// -----
+
+// moe.token_logprobs (C1)
+func.func @f(%l: tensor<2x8x512xf32>, %labels: tensor<2x8xi32>) {
+  // expected-error@below {{expected a row length of 8, but got 7}}
+  %p = moe.token_logprobs %l, %labels : (tensor<2x8x512xf32>, tensor<2x8xi32>) -> tensor<2x7xf32>
+  return
+}
+
+// -----
+
+// moe.balance_loss (C1)
+func.func @f(%l: tensor<?x?x5xf32>, %r: !moe.routes<6, 2>, %w: tensor<f32>) {
+  // expected-error@below {{expected logits for 6 experts, but got 5}}
+  %loss = moe.balance_loss %l, %r, %w {form = #moe.form<paper>} : (tensor<?x?x5xf32>, !moe.routes<6, 2>, tensor<f32>) -> tensor<f32>
+  return
+}
+
+// -----
+
+// moe.language_prior_loss (C1)
+func.func @f(%l: tensor<2x8x6xf32>, %old: tensor<2x7xi32>, %w: tensor<f32>) {
+  // expected-error@below {{expected a row length of 8, but got 7}}
+  %loss = moe.language_prior_loss %l, %old, %w {form = #moe.form<paper>} : (tensor<2x8x6xf32>, tensor<2x7xi32>, tensor<f32>) -> tensor<f32>
+  return
+}
+
+// -----
+
+// moe.weighted_sum (C1)
+func.func @f(%a: tensor<f32>, %b: tensor<f32>) {
+  // expected-error@below {{expected 2 coefficients, but got 1}}
+  %loss = moe.weighted_sum %a, %b {coefficients = array<f64: 1.0>} : (tensor<f32>, tensor<f32>) -> tensor<f32>
+  return
+}
+
+// -----
+
+// moe.weighted_sum (C1)
+func.func @f() {
+  // expected-error@below {{expected at least one term}}
+  %loss = moe.weighted_sum {coefficients = array<f64>} : () -> tensor<f32>
+  return
+}

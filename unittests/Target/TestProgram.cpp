@@ -1,0 +1,115 @@
+//===-- TestProgram.cpp - programs of the fused level, in words -----------===//
+//
+// Part of PolyMoE, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "TestProgram.h"
+
+#include <cmath>
+#include <gtest/gtest.h>
+
+using namespace polymoe::test;
+
+static std::string replaceAll(std::string text, const std::string &from,
+                              const std::string &to) {
+  for (size_t at = 0; (at = text.find(from, at)) != std::string::npos;
+       at += to.size())
+    text.replace(at, from.size(), to);
+  return text;
+}
+
+static std::string typeOf(const Port &port) {
+  return port.type[0] == '!' ? port.type : "tensor<" + port.type + ">";
+}
+
+static std::string bindingOf(const Port &port, const std::string &kind) {
+  return " {moe.binding = #moe.binding<" + kind + ", \"" + port.name + "\">}";
+}
+
+std::string TestProgram::text(const std::string &type) const {
+  std::string arguments, values, types, resultTypes;
+  auto append = [](std::string &list, const std::string &item) {
+    list += (list.empty() ? "" : ", ") + item;
+  };
+  for (const Port &port : inputs)
+    append(arguments,
+           "%" + port.name + ": " + typeOf(port) + bindingOf(port, port.kind));
+  for (const Port &port : results) {
+    append(values, "%" + port.name);
+    append(types, typeOf(port));
+    append(resultTypes, typeOf(port) + bindingOf(port, "output"));
+  }
+  std::string text = "func.func @step(" + arguments + ") -> (" + resultTypes +
+                     ") {\n" + body + "\n  return " + values + " : " + types +
+                     "\n}\n";
+  text = replaceAll(text, "$T", type);
+  return replaceAll(text, "$P", type == "f64" ? "f64" : "f32");
+}
+
+std::vector<Mode> polymoe::test::allModes() {
+  std::vector<Mode> modes;
+  for (int64_t vectorBytes : {0, 32}) {
+    modes.push_back({"f32", vectorBytes, 1e-6});
+    // Two roundings: half a unit in the eighth bit each.
+    modes.push_back({"bf16", vectorBytes, 0x1p-7});
+    modes.push_back({"f64", vectorBytes, 1e-13});
+  }
+  return modes;
+}
+
+std::string polymoe::test::nameOf(const Mode &mode) {
+  return mode.type + (mode.vectorBytes ? "Narrow" : "Host");
+}
+
+Tensors polymoe::test::rounded(const Tensors &tensors, const Mode &mode) {
+  Tensors result = tensors;
+  if (mode.type == "bf16")
+    for (auto &[name, tensor] : result)
+      tensor = roundToBf16(tensor);
+  return result;
+}
+
+Tensors polymoe::test::run(const TestProgram &program, const Tensors &inputs,
+                           const Mode &mode, int threads) {
+  return runProgram(program.text(mode.type), inputs, threads, mode.vectorBytes);
+}
+
+void polymoe::test::expectGradient(const TestProgram &forward,
+                                   const Tensors &inputs,
+                                   const std::string &result,
+                                   const Tensor &cotangent,
+                                   const std::string &input,
+                                   const Tensor &gradient) {
+  const double step = 0x1p-20;
+  for (uint64_t seed : {101, 102}) {
+    Tensor direction = randomTensor(inputs.at(input).shape, seed);
+    ASSERT_EQ(direction.size(), gradient.size()) << input;
+    Tensors ahead = inputs, behind = inputs;
+    double expected = 0, scale = 0, actual = 0;
+    for (int64_t i = 0; i < direction.size(); ++i) {
+      ahead[input][i] += step * direction[i];
+      behind[input][i] -= step * direction[i];
+      actual += gradient[i] * direction[i];
+      scale += std::abs(gradient[i] * direction[i]);
+    }
+    Mode f64{"f64", 0, 0};
+    Tensors after = run(forward, ahead, f64),
+            before = run(forward, behind, f64);
+    for (int64_t i = 0; i < cotangent.size(); ++i)
+      expected +=
+          cotangent[i] * (after[result][i] - before[result][i]) / (2 * step);
+    EXPECT_NEAR(actual, expected, 1e-8 * (scale + 1))
+        << "d" << result << "/d" << input;
+  }
+}
+
+void polymoe::test::expectSameBitsOnThreads(const TestProgram &program,
+                                            const Tensors &inputs) {
+  Mode f32{"f32", 0, 0};
+  Tensors one = run(program, inputs, f32, 1),
+          four = run(program, inputs, f32, 4);
+  for (auto &[name, tensor] : one)
+    EXPECT_EQ(tensor.values, four[name].values) << name;
+}

@@ -1,0 +1,70 @@
+//===-- TestProgram.h - programs of the fused level, in words ---*- C++ -*-===//
+//
+// Part of PolyMoE, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+//
+// A program is stated once, for a type `T`, and checked in every type and for
+// every width of a vector; its gradients are checked against differences of
+// its f64 forward.
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef MOE_UNITTESTS_TARGET_TESTPROGRAM_H
+#define MOE_UNITTESTS_TARGET_TESTPROGRAM_H
+
+#include "KernelTest.h"
+
+namespace polymoe::test {
+
+/// An argument or a result. `type` is what stands inside `tensor<>`, or a type
+/// with a `!`.
+struct Port {
+  std::string name;
+  std::string type;
+  std::string kind = "input";
+};
+
+/// One entry point: inputs and state, a body that names them `%name`, and the
+/// values that it returns. In types and body `$T` is the type of the model,
+/// `$P` that of what is kept in f32 (f64 in a f64 model).
+struct TestProgram {
+  std::vector<Port> inputs;
+  std::string body;
+  std::vector<Port> results;
+
+  std::string text(const std::string &type) const;
+};
+
+/// A model's type, a width of vectors, and how close results must come.
+struct Mode {
+  std::string type;
+  int64_t vectorBytes;
+  double tolerance;
+};
+
+/// f32, bf16 and f64, for the host's vectors and for narrow ones.
+std::vector<Mode> allModes();
+std::string nameOf(const Mode &mode);
+
+/// Every tensor as `mode` stores it.
+Tensors rounded(const Tensors &tensors, const Mode &mode);
+
+/// Runs `program` in `mode`.
+Tensors run(const TestProgram &program, const Tensors &inputs, const Mode &mode,
+            int threads = 1);
+
+/// Expects `gradient` to be that of `sum(cotangent * result)` with respect to
+/// `input`: compares its product with random directions against central
+/// differences of the f64 program.
+void expectGradient(const TestProgram &forward, const Tensors &inputs,
+                    const std::string &result, const Tensor &cotangent,
+                    const std::string &input, const Tensor &gradient);
+
+/// Expects the same bits from one thread and from four.
+void expectSameBitsOnThreads(const TestProgram &program, const Tensors &inputs);
+
+} // namespace polymoe::test
+
+#endif // MOE_UNITTESTS_TARGET_TESTPROGRAM_H
