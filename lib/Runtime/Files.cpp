@@ -245,3 +245,14 @@ void polymoe::renameDurably(const std::filesystem::path &from,
     failWithErrno(error, to, ": cannot be put in place");
   syncFolder(to.parent_path());
 }
+
+void polymoe::removeFolder(const std::filesystem::path &folder) {
+  std::error_code ignored;
+  for (const auto &entry :
+       std::filesystem::directory_iterator(folder, ignored)) {
+    if (faultOf("remove", entry.path()))
+      return;
+    std::filesystem::remove(entry.path(), ignored);
+  }
+  std::filesystem::remove(folder, ignored);
+}

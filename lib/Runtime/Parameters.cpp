@@ -78,7 +78,7 @@ void ParameterStore::checkSpecs() {
       fail("parameter '", spec.name,
            "': expected a floating-point type for what trains, but got ",
            spec.dtype);
-    slots[i].elements = *byteSizeOf(spec.shape, 1);
+    slots[i].elements = *bytes / 8;
   }
 }
 

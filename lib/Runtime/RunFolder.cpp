@@ -205,8 +205,7 @@ fs::path RunFolder::saveCheckpoint(const ParameterStore &store,
   const fs::path target = checkpointPath(state.step);
   const fs::path making =
       root / "checkpoints" / (temporaryPrefix + folderNameOf(state.step));
-  std::error_code ignored;
-  fs::remove_all(making, ignored);
+  removeFolder(making);
   std::error_code error;
   fs::create_directories(making, error);
   if (error)
@@ -225,16 +224,16 @@ fs::path RunFolder::saveCheckpoint(const ParameterStore &store,
                            {"step", state.step},
                            {"phase", state.phase},
                            {"files", files}};
+    // The last file to be made: its commit flushes the folder with all names.
     writeText(making / manifestName, manifest.dump(2) + "\n");
-    syncFolder(making);
     renameDurably(making, target);
   } catch (...) {
-    fs::remove_all(making, ignored);
+    removeFolder(making);
     throw;
   }
   // Where a checkpoint of this step was there already, it has changed places
   // with the new one.
-  fs::remove_all(making, ignored);
+  removeFolder(making);
   return target;
 }
 
@@ -397,9 +396,8 @@ void RunFolder::pruneCheckpoints(int64_t keep) {
     const fs::path doomed =
         root / "checkpoints" /
         (temporaryPrefix + all[i].folder.filename().string());
-    std::error_code ignored;
-    fs::remove_all(doomed, ignored);
+    removeFolder(doomed);
     renameDurably(all[i].folder, doomed);
-    fs::remove_all(doomed, ignored);
+    removeFolder(doomed);
   }
 }

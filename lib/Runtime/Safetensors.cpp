@@ -38,7 +38,9 @@ std::optional<int64_t> polymoe::byteSizeOf(std::span<const int64_t> shape,
   return empty ? 0 : product;
 }
 
-int64_t TensorInfo::elements() const { return *byteSizeOf(shape, 1); }
+int64_t TensorInfo::elements() const {
+  return byteSizeOf(shape, 1).value_or(0);
+}
 
 namespace {
 struct ElementType {
@@ -235,7 +237,7 @@ static std::vector<int64_t> widen(std::span<const std::byte> bytes) {
   for (size_t i = 0; i < values.size(); ++i) {
     T value; // the file may give it any alignment
     std::memcpy(&value, bytes.data() + i * sizeof(T), sizeof(T));
-    values[i] = value;
+    values[i] = static_cast<int64_t>(value);
   }
   return values;
 }
@@ -256,12 +258,11 @@ std::vector<int64_t> SafetensorsFile::integers(const TensorInfo &tensor) const {
 void SafetensorsFile::willRead(const TensorInfo &tensor) const {
   std::span<const std::byte> bytes = data(tensor);
   const auto page = uintptr_t(::sysconf(_SC_PAGESIZE));
-  const auto begin = reinterpret_cast<uintptr_t>(bytes.data()) & ~(page - 1);
-  const auto end = reinterpret_cast<uintptr_t>(bytes.data() + bytes.size());
+  const size_t before = reinterpret_cast<uintptr_t>(bytes.data()) % page;
   // A hint: whether the system takes it does not matter.
-  if (begin < end)
-    (void)::madvise(reinterpret_cast<void *>(begin), end - begin,
-                    MADV_WILLNEED);
+  if (!bytes.empty())
+    (void)::madvise(const_cast<std::byte *>(bytes.data()) - before,
+                    bytes.size() + before, MADV_WILLNEED);
 }
 
 //===----------------------------------------------------------------------===//

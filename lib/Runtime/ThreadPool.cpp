@@ -77,20 +77,36 @@ struct ThreadPool::Impl {
   int64_t takeTiles();
   void work();
 
+  /// Counts jobs; what idle workers sleep on.
+  std::atomic<uint32_t> bell{0};
+  int spinLimit = 0;
+
   // The job. Written only while the ticket is closed.
   std::atomic<MoeTask> task{nullptr};
   std::atomic<void *const *> args{nullptr};
   std::atomic<int64_t> firstTile{0};
   std::atomic<uint64_t> jobTiles{0};
 
+  std::vector<pthread_t> workers;
+  std::atomic<bool> stopping{false};
+
+  // Written by everyone, each on a cache line of its own.
   alignas(64) std::atomic<uint64_t> ticket{closedBit};
   alignas(64) std::atomic<uint64_t> completed{0};
-  /// Counts jobs; what idle workers sleep on.
-  alignas(64) std::atomic<uint32_t> bell{0};
-  std::atomic<bool> stopping{false};
-  int spinLimit = 0;
-  std::vector<pthread_t> workers;
 };
+std::atomic<void *const *> args{nullptr};
+std::atomic<int64_t> firstTile{0};
+std::atomic<uint64_t> jobTiles{0};
+
+alignas(64) std::atomic<uint64_t> ticket{closedBit};
+alignas(64) std::atomic<uint64_t> completed{0};
+/// Counts jobs; what idle workers sleep on.
+alignas(64) std::atomic<uint32_t> bell{0};
+std::atomic<bool> stopping{false};
+int spinLimit = 0;
+std::vector<pthread_t> workers;
+}
+;
 
 ThreadPool::Impl::Impl(int threads) {
   const int processors = availableProcessors();
@@ -281,7 +297,7 @@ void moeParallelFor(MoeContext *context, MoeTask task, int64_t tiles,
 
 const std::vector<AbiSymbol> &polymoe::abiSymbols() {
   static const std::vector<AbiSymbol> symbols = {
-#define MOE_SYMBOL(function) {#function, reinterpret_cast<void *>(&function)},
+#define MOE_SYMBOL(function) {#function, reinterpret_cast<void *>(&(function))},
 #include "moe/Runtime/Symbols.def"
   };
   return symbols;

@@ -171,6 +171,7 @@ void Trainer::stepOnce() {
   const Clock::time_point start = Clock::now();
   // All batches first: the weights need the counts of the whole step.
   std::vector<Batch> batches;
+  batches.reserve(size_t(options.accumulate));
   for (int64_t i = 0; i < options.accumulate; ++i)
     batches.push_back(source.next(options.rows));
   const LossWeights weights = lossWeightsOf(batches);

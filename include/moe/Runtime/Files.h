@@ -116,8 +116,12 @@ void syncFolder(const std::filesystem::path &folder);
 void renameDurably(const std::filesystem::path &from,
                    const std::filesystem::path &to);
 
+/// Removes a folder of files, if it is there. One that cannot be removed stays:
+/// nothing depends on it.
+void removeFolder(const std::filesystem::path &folder);
+
 /// For tests: called before each system call that changes the disk, with its
-/// name ("open", "write", "fsync", "rename") and the path. A result other than
+/// name ("open", "write", "fsync", "rename", "remove") and the path. A result other than
 /// 0 is taken for the errno of that call. Null (the default) costs nothing.
 using FaultHook = int (*)(const char *call, const char *path);
 extern FaultHook faultHook;
