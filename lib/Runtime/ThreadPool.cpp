@@ -94,19 +94,6 @@ struct ThreadPool::Impl {
   alignas(64) std::atomic<uint64_t> ticket{closedBit};
   alignas(64) std::atomic<uint64_t> completed{0};
 };
-std::atomic<void *const *> args{nullptr};
-std::atomic<int64_t> firstTile{0};
-std::atomic<uint64_t> jobTiles{0};
-
-alignas(64) std::atomic<uint64_t> ticket{closedBit};
-alignas(64) std::atomic<uint64_t> completed{0};
-/// Counts jobs; what idle workers sleep on.
-alignas(64) std::atomic<uint32_t> bell{0};
-std::atomic<bool> stopping{false};
-int spinLimit = 0;
-std::vector<pthread_t> workers;
-}
-;
 
 ThreadPool::Impl::Impl(int threads) {
   const int processors = availableProcessors();
