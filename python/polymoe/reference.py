@@ -64,6 +64,8 @@ def load(path, dtype="fp32"):
         path,
         dtype={"fp32": torch.float32, "bf16": torch.bfloat16}[dtype],
         attn_implementation="eager",
+        # The default takes only widths that are multiples of 16 bytes.
+        experts_implementation="eager",
         trust_remote_code=True,
         output_loading_info=True,
     )
