@@ -202,8 +202,25 @@ def Differentiate : Pass<"moe-differentiate", "mlir::ModuleOp"> {
     of active arguments and wanted results, so the size of the module does not
     grow with the number of layers.
 
-    Needs static shapes. Every op on the way from an active value to the loss
-    must have a derivative (`DifferentiableOpInterface`).
+    Further patterns are `f.forward_1`, `f.backward_1` and so on. The values that
+    a backward reads come first among its operands, arguments of `f` before what
+    its forward saved; the gradients of the results follow.
+
+    Needs static shapes; every trainable parameter is read in `@step` and passed
+    on. Every op on the way from an active value to the loss must have a
+    derivative (`DifferentiableOpInterface`).
+
+    ```mlir
+    %h1 = call @layer(%h0, %w)
+    %loss = moe.cross_entropy %h1, %labels, %weight
+    // ==>
+    %h1, %saved = call @layer.forward(%h0, %w)
+    %loss = moe.cross_entropy %h1, %labels, %weight
+    %one = arith.constant dense<1.0> : tensor<f32>
+    %dh1 = moe.cross_entropy_grad %one, %h1, %labels, %weight
+    %dw = call @layer.backward(%h0, %w, %saved, %dh1)
+    moe.accumulate_gradient @w, %dw
+    ```
   }];
   let dependentDialects = ["::mlir::arith::ArithDialect"];
   let statistics = [
@@ -220,6 +237,15 @@ def PlanActivations : Pass<"moe-plan-activations", "mlir::ModuleOp"> {
     in the backward. If what is then still saved exceeds `memory-budget`, values
     are recomputed from the arguments of `f`, most bytes saved per operation
     first, until it fits or everything is.
+
+    Layers of one pair are planned alike, and a call inside a layer is never
+    repeated. No number changes: what is recomputed is what was computed.
+
+    ```mlir
+    %dh = call @layer.backward(%h, %n, %x, %dy)  // x = moe.rms_norm %h, %n
+    // ==>
+    %dh = call @layer.backward(%h, %n, %dy)      // which has the moe.rms_norm
+    ```
   }];
   let options = [
     Option<"memoryBudget", "memory-budget", "int64_t", "0", "MiB for saved activations, 0 for no limit">,
