@@ -62,9 +62,9 @@ class Recipe:
     # saw a script has meaningless embeddings for it, which then stay frozen.
     new_share: float = 0.1
     stage1_steps: int = 500
-    stage1_lr: float = 1e-3
-    stage2_steps: int = 120
-    stage2_lr: float = 1e-3
+    stage1_lr: float = 2e-3
+    stage2_steps: int = 150
+    stage2_lr: float = 5e-3
     continued_lr: float = 1e-3
     seed: int = 0
 

@@ -84,18 +84,14 @@ BLOOM = r" ?[^(\s|[.,!?…。，、।۔،])]+"
 
 
 def train(tokenizer, specials, **options):
-    trainer = trainers.BpeTrainer(
-        vocab_size=2000, special_tokens=specials, show_progress=False, **options
-    )
+    trainer = trainers.BpeTrainer(vocab_size=2000, special_tokens=specials, show_progress=False, **options)
     tokenizer.train_from_iterator(CORPUS, trainer)
     return tokenizer
 
 
 def byte_level(pattern=None, specials=(), **options):
     tokenizer = Tokenizer(models.BPE(**options))
-    byte_level = pre_tokenizers.ByteLevel(
-        add_prefix_space=pattern is None, use_regex=pattern is None
-    )
+    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=pattern is None, use_regex=pattern is None)
     tokenizer.pre_tokenizer = byte_level
     if pattern:
         split = pre_tokenizers.Split(Regex(pattern), "isolated")
@@ -135,9 +131,7 @@ def bloom():
 
 
 def llama2():
-    tokenizer = Tokenizer(
-        models.BPE(unk_token="<unk>", fuse_unk=True, byte_fallback=True)
-    )
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>", fuse_unk=True, byte_fallback=True))
     # Trained on words, run on whole texts, as SentencePiece does.
     tokenizer.normalizer = normalizers.Replace(" ", "▁")
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="never")
@@ -146,9 +140,7 @@ def llama2():
     file["pre_tokenizer"] = None
     file["added_tokens"] = file["added_tokens"][:3]
     tokenizer = Tokenizer.from_str(json.dumps(file))
-    tokenizer.normalizer = normalizers.Sequence(
-        [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
-    )
+    tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
     tokenizer.decoder = decoders.Sequence(
         [
             decoders.Replace("▁", " "),
@@ -166,9 +158,7 @@ def llama2():
 def mistral():
     tokenizer = llama2()
     tokenizer.normalizer = None
-    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(
-        prepend_scheme="first", split=False
-    )
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
     return tokenizer
 
 
@@ -176,32 +166,22 @@ def gemma():
     tokenizer = llama2()
     tokenizer.normalizer = normalizers.Replace(" ", "▁")
     tokenizer.pre_tokenizer = pre_tokenizers.Split(" ", "merged_with_previous")
-    tokenizer.decoder = decoders.Sequence(
-        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
-    )
-    tokenizer.add_tokens(
-        [AddedToken(text, normalized=False) for text in ("\n\n", "▁▁", "<table>")]
-    )
+    tokenizer.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
+    tokenizer.add_tokens([AddedToken(text, normalized=False) for text in ("\n\n", "▁▁", "<table>")])
     return tokenizer
 
 
 def metaspace():
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
-    tokenizer.normalizer = normalizers.Sequence(
-        [normalizers.NFKC(), normalizers.Strip()]
-    )
+    tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Strip()])
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
     tokenizer.decoder = decoders.Metaspace()
     return train(tokenizer, ["<unk>", "<s>"], limit_alphabet=200)
 
 
 def words():
-    tokenizer = Tokenizer(
-        models.BPE(unk_token="[UNK]", fuse_unk=True, end_of_word_suffix="</w>")
-    )
-    tokenizer.normalizer = normalizers.Sequence(
-        [normalizers.NFD(), normalizers.Lowercase()]
-    )
+    tokenizer = Tokenizer(models.BPE(unk_token="[UNK]", fuse_unk=True, end_of_word_suffix="</w>"))
+    tokenizer.normalizer = normalizers.Sequence([normalizers.NFD(), normalizers.Lowercase()])
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
             pre_tokenizers.Whitespace(),
@@ -236,11 +216,7 @@ def fuzz(seed, count):
     """Texts of fragments, of words and of any characters up to Unicode 14."""
     rng = random.Random(seed)
     words = " ".join(SENTENCES.values()).split()
-    characters = [
-        chr(code)
-        for code in range(0x110000)
-        if unicodedata.category(chr(code)) not in ("Cn", "Cs", "Co")
-    ]
+    characters = [chr(code) for code in range(0x110000) if unicodedata.category(chr(code)) not in ("Cn", "Cs", "Co")]
     pools = [FRAGMENTS, FRAGMENTS + words, words + [" "], characters]
     for _ in range(count):
         pool = rng.choice(pools)
@@ -286,9 +262,7 @@ def test_style(style, tmp_path):
     # Ids in an order that no text has: characters in pieces, spaces doubled.
     rng = random.Random(2)
     size = tokenizer.get_vocab_size() + 5
-    all_ids = [
-        [rng.randrange(size) for _ in range(rng.randint(0, 40))] for _ in range(300)
-    ]
+    all_ids = [[rng.randrange(size) for _ in range(rng.randint(0, 40))] for _ in range(300)]
     for skip in (False, True):
         answers = ask(path, [{"decode": ids, "skip": skip} for ids in all_ids])
         for ids, answer in zip(all_ids, answers, strict=True):
