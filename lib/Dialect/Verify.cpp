@@ -63,7 +63,7 @@ LogicalResult mlir::moe::verifyShape(Operation *op, StringRef what, Value value,
 }
 
 LogicalResult mlir::moe::verifyPositive(Operation *op, StringRef name,
-                                        APFloat value) {
+                                        const APFloat &value) {
   if (value.isNegative() || value.isZero() || value.isNaN())
     return op->emitOpError() << "expected a positive " << name << ", but got "
                              << value.convertToDouble();

@@ -38,7 +38,8 @@ LogicalResult verifySameElement(Operation *op, Value expected, Value actual);
 LogicalResult verifyShape(Operation *op, StringRef what, Value value,
                           ArrayRef<int64_t> expected);
 
-LogicalResult verifyPositive(Operation *op, StringRef name, APFloat value);
+LogicalResult verifyPositive(Operation *op, StringRef name,
+                             const APFloat &value);
 
 /// Checks that a width is a multiple of `factor`.
 LogicalResult verifyMultiple(Operation *op, int64_t factor, int64_t width);
