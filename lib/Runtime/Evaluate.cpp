@@ -33,6 +33,7 @@ std::vector<LanguageScore> polymoe::evaluate(Executor &executor,
                                              const EvaluateOptions &options,
                                              Progress *progress) {
   std::vector<int32_t> wanted;
+  wanted.reserve(corpus.languages().size() + options.languages.size());
   for (const std::string &code : options.languages)
     wanted.push_back(corpus.languageIndex(code));
   if (options.languages.empty())

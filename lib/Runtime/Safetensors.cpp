@@ -237,7 +237,7 @@ static std::vector<int64_t> widen(std::span<const std::byte> bytes) {
   for (size_t i = 0; i < values.size(); ++i) {
     T value; // the file may give it any alignment
     std::memcpy(&value, bytes.data() + i * sizeof(T), sizeof(T));
-    values[i] = static_cast<int64_t>(value);
+    values[i] = value;
   }
   return values;
 }
@@ -247,11 +247,9 @@ std::vector<int64_t> SafetensorsFile::integers(const TensorInfo &tensor) const {
     return widen<int64_t>(data(tensor));
   if (tensor.dtype == DType::I32)
     return widen<int32_t>(data(tensor));
-  if (tensor.dtype == DType::I8)
-    return widen<int8_t>(data(tensor));
   if (tensor.dtype == DType::U8)
     return widen<uint8_t>(data(tensor));
-  fail(filePath, ": key '", tensor.name, "': expected integers, but got ",
+  fail(filePath, ": key '", tensor.name, "': expected I64, I32 or U8, but got ",
        tensor.dtypeName);
 }
 

@@ -77,22 +77,20 @@ struct ThreadPool::Impl {
   int64_t takeTiles();
   void work();
 
-  /// Counts jobs; what idle workers sleep on.
-  std::atomic<uint32_t> bell{0};
-  int spinLimit = 0;
-
-  // The job. Written only while the ticket is closed.
+  // On one cache line, which whoever takes a tile needs as a whole. The job is
+  // written only while the ticket is closed.
+  alignas(64) std::atomic<uint64_t> ticket{closedBit};
   std::atomic<MoeTask> task{nullptr};
   std::atomic<void *const *> args{nullptr};
   std::atomic<int64_t> firstTile{0};
   std::atomic<uint64_t> jobTiles{0};
-
   std::vector<pthread_t> workers;
-  std::atomic<bool> stopping{false};
 
-  // Written by everyone, each on a cache line of its own.
-  alignas(64) std::atomic<uint64_t> ticket{closedBit};
   alignas(64) std::atomic<uint64_t> completed{0};
+  /// Counts jobs; what idle workers sleep on.
+  std::atomic<uint32_t> bell{0};
+  int spinLimit = 0;
+  std::atomic<bool> stopping{false};
 };
 
 ThreadPool::Impl::Impl(int threads) {

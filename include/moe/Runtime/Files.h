@@ -121,8 +121,9 @@ void renameDurably(const std::filesystem::path &from,
 void removeFolder(const std::filesystem::path &folder);
 
 /// For tests: called before each system call that changes the disk, with its
-/// name ("open", "write", "fsync", "rename", "remove") and the path. A result other than
-/// 0 is taken for the errno of that call. Null (the default) costs nothing.
+/// name ("open", "write", "fsync", "rename", "remove") and the path. A result
+/// other than 0 is taken for the errno of that call. Null (the default) costs
+/// nothing.
 using FaultHook = int (*)(const char *call, const char *path);
 extern FaultHook faultHook;
 

@@ -62,8 +62,7 @@ public:
   /// the file gives it.
   std::span<const std::byte> data(const TensorInfo &tensor) const;
 
-  /// The values of an integer tensor of any integer type that PolyMoE reads;
-  /// throws Error for another type.
+  /// The values of an I64, I32 or U8 tensor; throws Error for another type.
   std::vector<int64_t> integers(const TensorInfo &tensor) const;
 
   /// Tells the system that the tensor will be read soon, from first to last.
