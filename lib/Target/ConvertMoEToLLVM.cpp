@@ -210,4 +210,8 @@ void ConvertMoEToLLVM::runOnOperation() {
   for (func::FuncOp function : functions)
     if (!function.isPrivate())
       lowerEntry(function);
+  // The bindings name the parameters now; machine code has no symbols for them.
+  for (auto parameter :
+       llvm::make_early_inc_range(module.getOps<ParameterOp>()))
+    parameter.erase();
 }

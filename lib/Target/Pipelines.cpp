@@ -35,6 +35,17 @@ static int64_t hostVectorBytes() {
   return features.lookup("avx2") ? 32 : 16;
 }
 
+std::string mlir::moe::hostVariant() {
+  switch (hostVectorBytes()) {
+  case 64:
+    return "avx512";
+  case 32:
+    return "avx2";
+  default:
+    return "generic";
+  }
+}
+
 void mlir::moe::buildCpuPipeline(OpPassManager &pm,
                                  const CompilerOptions &options) {
   // Kernels on memrefs, launched from straight-line programs.

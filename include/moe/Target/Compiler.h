@@ -32,6 +32,10 @@ struct CompilerOptions {
 /// What a compiler needs to translate modules; for `MLIRContext`'s registry.
 void registerCompilerDialects(DialectRegistry &registry);
 
+/// The instruction set that the host's code is made for, which the last bits of
+/// results depend on: "avx512", "avx2" or "generic".
+std::string hostVariant();
+
 /// From the fused level to the LLVM dialect.
 void buildCpuPipeline(OpPassManager &pm, const CompilerOptions &options);
 
