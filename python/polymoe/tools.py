@@ -60,13 +60,13 @@ class Tools:
             "moe-run", "train", model, *where, "--resume", f"--stage={training.stage}", "--data", data,
             f"--mix={','.join(f'{code}={weight:g}' for code, weight in training.mix.items())}",
             f"--steps={training.steps}", f"--lr={training.lr:g}", "--schedule=cosine", f"--warmup={training.warmup}",
-            f"--batch={training.batch}", f"--length={training.length}", f"--save-every={training.save_every}",
+            f"--batch={training.batch}", f"--sequence={training.length}", f"--save-every={training.save_every}",
             f"--seed={seed}", *self._machine(),
         )  # fmt: skip
 
     def evaluate(self, model, data, split, length, out):
         self._run(
-            "moe-run", "eval", model, "--data", data, f"--split={split}", f"--length={length}", "--json", out,
+            "moe-run", "eval", model, "--data", data, f"--split={split}", f"--sequence={length}", "--json", out,
             *self._machine(),
         )  # fmt: skip
 
