@@ -59,6 +59,12 @@ std::vector<Mode> polymoe::test::allModes() {
   return modes;
 }
 
+std::vector<Mode> polymoe::test::preciseModes() {
+  std::vector<Mode> modes = allModes();
+  std::erase_if(modes, [](const Mode &mode) { return mode.type == "bf16"; });
+  return modes;
+}
+
 std::string polymoe::test::nameOf(const Mode &mode) {
   return mode.type + (mode.vectorBytes ? "Narrow" : "Host");
 }

@@ -46,6 +46,8 @@ struct Mode {
 
 /// f32, bf16 and f64, for the host's vectors and for narrow ones.
 std::vector<Mode> allModes();
+/// The same without bf16, for programs without `$T`: theirs is f32.
+std::vector<Mode> preciseModes();
 std::string nameOf(const Mode &mode);
 
 /// Every tensor as `mode` stores it.

@@ -1,13 +1,431 @@
-//===-- Losses.cpp - losses and their gradients ---===//
+//===-- Losses.cpp - losses and their gradients ---------------------------===//
 //
 // Part of PolyMoE, under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
 //===----------------------------------------------------------------------===//
+//
+// A loss is a term for every token, and then one sum over the tokens in a fixed
+// order. The sum is in f64: it costs nothing beside the terms.
+//
+//===----------------------------------------------------------------------===//
 
-#include "moe/Target/KernelLowering.h"
+#include "Routing.h"
+#include "Rows.h"
+
+#include "mlir/Dialect/Arith/IR/Arith.h"
+#include "mlir/Dialect/SCF/IR/SCF.h"
 
 using namespace mlir;
 using namespace mlir::moe;
 
-void mlir::moe::addLossLowerings(LoweringTable &table) {}
+using Lane = KernelBuilder::Lane;
+
+/// Scalar argument `i`.
+static Value scalarArgument(KernelBuilder &k, unsigned i) {
+  return k.loadScalar(k.buffer(i, {1}), k.idx(0));
+}
+
+static Value isNegative(KernelBuilder &k, Value index) {
+  return k.less(index, k.idx(0));
+}
+
+/// Branches on `condition`.
+static void ifElse(KernelBuilder &k, Value condition,
+                   function_ref<void()> thenBody,
+                   function_ref<void()> elseBody) {
+  auto branch = scf::IfOp::create(k, condition, /*withElseRegion=*/true);
+  OpBuilder::InsertionGuard guard(k);
+  k.setInsertionPointToStart(branch.thenBlock());
+  thenBody();
+  k.setInsertionPointToStart(branch.elseBlock());
+  elseBody();
+}
+
+/// `loss = weight * sum of terms`.
+static void sumTerms(KernelLowering &lowering, Operation *op, Value terms,
+                     Value weight, Value loss) {
+  int64_t count = cast<MemRefType>(terms.getType()).getNumElements();
+  lowering.launch(
+      op,
+      {.label = "total",
+       .tiles = 1,
+       .arguments = {terms, lowering.buffer(weight), lowering.result(loss)},
+       .compute = Float64Type::get(op->getContext()),
+       // One kernel for every loss over as many tokens.
+       .attributes = lowering.builder().getDictionaryAttr({})},
+      [&](KernelBuilder &k) {
+        Value from = k.buffer(0);
+        Value sum = sumColumns(
+            k, count, [&](Lane lane) { return k.load(from, {}, lane); });
+        k.storeScalar(k.mulf(scalarArgument(k, 1), sum), k.buffer(2, {1}),
+                      k.idx(0));
+      });
+}
+
+//===----------------------------------------------------------------------===//
+// The next token
+//===----------------------------------------------------------------------===//
+
+/// `to[t] = sign * -log p(label of t)`, 0 without a label.
+static void lowerLabelTerms(KernelLowering &lowering, Operation *op,
+                            Value logits, Value labels, Value to, double sign) {
+  int64_t rows = rowsOf(logits), width = widthOf(logits);
+  int64_t perTile = rowsPerTile(rows, width);
+  lowering.launch(
+      op,
+      {.label = "terms",
+       .tiles = llvm::divideCeilSigned(rows, perTile),
+       .arguments = {lowering.buffer(logits), lowering.buffer(labels), to},
+       .compute = computeTypeOf(logits)},
+      [&](KernelBuilder &k) {
+        Value x = k.buffer(0, {rows, width}), label = k.buffer(1, {rows});
+        Value terms = k.buffer(2, {rows});
+        k.rowsOfTile(rows, perTile, [&](Value row) {
+          Value target = k.loadIndex(label, row);
+          ifElse(
+              k, isNegative(k, target),
+              [&] { k.storeScalar(k.scalar(0.0), terms, row); },
+              [&] {
+                SoftmaxSums sums(k, x, row, width);
+                Value term =
+                    sums.minusLogProbability(k, k.loadScalar(x, {row, target}));
+                if (sign < 0)
+                  term = arith::NegFOp::create(k, term);
+                k.storeScalar(term, terms, row);
+              });
+        });
+      });
+}
+
+static LogicalResult lowerCrossEntropy(CrossEntropyOp op,
+                                       KernelLowering &lowering) {
+  Value terms = lowering.temporary({rowsOf(op.getLogits())},
+                                   computeTypeOf(op.getLogits()));
+  lowerLabelTerms(lowering, op, op.getLogits(), op.getLabels(), terms, 1);
+  sumTerms(lowering, op, terms, op.getWeight(), op.getLoss());
+  return success();
+}
+
+static LogicalResult lowerTokenLogprobs(TokenLogprobsOp op,
+                                        KernelLowering &lowering) {
+  lowerLabelTerms(lowering, op, op.getLogits(), op.getLabels(),
+                  lowering.result(op.getResult()), -1);
+  return success();
+}
+
+static LogicalResult lowerCrossEntropyGrad(CrossEntropyGradOp op,
+                                           KernelLowering &lowering) {
+  int64_t rows = rowsOf(op.getLogits()), width = widthOf(op.getLogits());
+  int64_t perTile = rowsPerTile(rows, width);
+  lowering.launch(
+      op,
+      {.label = "",
+       .tiles = llvm::divideCeilSigned(rows, perTile),
+       .arguments = {lowering.buffer(op.getLogits()),
+                     lowering.buffer(op.getLabels()),
+                     lowering.buffer(op.getDloss()),
+                     lowering.buffer(op.getWeight()),
+                     lowering.result(op.getDlogits())},
+       .compute = computeTypeOf(op.getLogits())},
+      [&](KernelBuilder &k) {
+        Value x = k.buffer(0, {rows, width}), label = k.buffer(1, {rows});
+        Value dx = k.buffer(4, {rows, width});
+        Value factor = k.mulf(scalarArgument(k, 2), scalarArgument(k, 3));
+        k.rowsOfTile(rows, perTile, [&](Value row) {
+          Value target = k.loadIndex(label, row);
+          ifElse(
+              k, isNegative(k, target),
+              [&] {
+                k.columns(width, [&](Lane lane) {
+                  k.store(k.splat(0.0), dx, row, lane);
+                });
+              },
+              [&] {
+                SoftmaxSums sums(k, x, row, width);
+                Value atTarget = k.loadScalar(x, {row, target});
+                k.columns(width, [&](Lane lane) {
+                  Value p = sums.probability(k, k.load(x, row, lane));
+                  k.store(k.mulf(k.broadcast(factor), p), dx, row, lane);
+                });
+                Value p = sums.probability(k, atTarget);
+                k.storeScalar(k.mulf(factor, k.subf(p, k.scalar(1.0))), dx,
+                              {row, target});
+              });
+        });
+      });
+  return success();
+}
+
+//===----------------------------------------------------------------------===//
+// The balance of experts
+//===----------------------------------------------------------------------===//
+
+/// `f_e - base` of moe.balance_loss, times K in the reference form. The
+/// difference is one of whole numbers, so exact.
+static Value expertShare(KernelBuilder &k, Value routes, Value e,
+                         int64_t tokens, RoutesType type, LossForm form,
+                         int64_t base) {
+  int64_t rows = tokens * type.getTopK();
+  Value place = k.add(e, k.idx(2 * rows));
+  Value count = k.sub(k.loadIndex(routes, k.add(place, k.idx(1))),
+                      k.loadIndex(routes, place));
+  Value share =
+      k.sub(k.mul(count, k.idx(type.getExperts())), k.idx(base * rows));
+  double unit = form == LossForm::Reference ? type.getTopK() : 1;
+  return k.mulf(k.toFloat(share), k.scalar(unit / rows));
+}
+
+static LogicalResult lowerBalanceLoss(BalanceLossOp op,
+                                      KernelLowering &lowering) {
+  RoutesType type = op.getRoutes().getType();
+  int64_t tokens = rowsOf(op.getLogits()), experts = type.getExperts();
+  int64_t perTile = routerRowsPerTile(tokens, experts);
+  int64_t tiles = llvm::divideCeilSigned(tokens, perTile);
+  Type compute = elementOf(op.getLogits());
+  Value partials = lowering.temporary({tiles, experts}, compute);
+  lowering.launch(
+      op,
+      {.label = "partial",
+       .tiles = tiles,
+       .arguments = {lowering.buffer(op.getLogits()), partials},
+       .compute = compute,
+       .attributes = lowering.builder().getDictionaryAttr({})},
+      [&](KernelBuilder &k) {
+        Value logits = k.buffer(0, {tokens, experts}), sums = k.buffer(1);
+        Value p = k.scratch({experts}, k.compute());
+        k.loop(k.idx(0), k.idx(experts), 1, [&](Value e) {
+          k.storeScalar(k.scalar(0.0), sums, {k.tile(), e});
+        });
+        k.rowsOfTile(tokens, perTile, [&](Value token) {
+          softmaxInto(
+              k, [&](Value e) { return k.loadScalar(logits, {token, e}); }, p,
+              experts);
+          k.loop(k.idx(0), k.idx(experts), 1, [&](Value e) {
+            Value sum = k.loadScalar(sums, {k.tile(), e});
+            k.storeScalar(k.addf(sum, k.loadScalar(p, e)), sums, {k.tile(), e});
+          });
+        });
+      });
+  lowering.launch(
+      op,
+      {.label = "total",
+       .tiles = 1,
+       .arguments = {partials, lowering.buffer(op.getRoutes()),
+                     lowering.buffer(op.getWeight()),
+                     lowering.result(op.getLoss())},
+       .compute = Float64Type::get(op.getContext()),
+       .key = {tokens, type.getTopK()}},
+      [&](KernelBuilder &k) {
+        Value sums = k.buffer(0), routes = k.buffer(1);
+        Value total = sumExperts(k, experts, [&](Value e) {
+          Value sum = k.loop(k.idx(0), k.idx(tiles), 1, k.scalar(0.0),
+                             [&](Value tile, ValueRange acc) {
+                               return SmallVector<Value>{k.addf(
+                                   acc[0], k.loadScalar(sums, {tile, e}))};
+                             })[0];
+          Value mean = k.divf(sum, k.scalar(tokens));
+          return k.mulf(
+              expertShare(k, routes, e, tokens, type, op.getForm(), 0), mean);
+        });
+        k.storeScalar(k.mulf(scalarArgument(k, 2), total), k.buffer(3, {1}),
+                      k.idx(0));
+      });
+  return success();
+}
+
+static LogicalResult lowerBalanceLossGrad(BalanceLossGradOp op,
+                                          KernelLowering &lowering) {
+  RoutesType type = op.getRoutes().getType();
+  int64_t tokens = rowsOf(op.getLogits()), experts = type.getExperts();
+  int64_t perTile = routerRowsPerTile(tokens, experts);
+  lowering.launch(
+      op,
+      {.label = "",
+       .tiles = llvm::divideCeilSigned(tokens, perTile),
+       .arguments = {lowering.buffer(op.getLogits()),
+                     lowering.buffer(op.getRoutes()),
+                     lowering.buffer(op.getDloss()),
+                     lowering.buffer(op.getWeight()),
+                     lowering.result(op.getDlogits())},
+       .compute = elementOf(op.getLogits()),
+       .key = {type.getTopK()}},
+      [&](KernelBuilder &k) {
+        Value logits = k.buffer(0, {tokens, experts}), routes = k.buffer(1);
+        Value dlogits = k.buffer(4, {tokens, experts});
+        Value factor =
+            k.divf(k.mulf(scalarArgument(k, 2), scalarArgument(k, 3)),
+                   k.scalar(tokens));
+        Value p = k.scratch({experts}, k.compute());
+        Value dp = k.scratch({experts}, k.compute());
+        k.loop(k.idx(0), k.idx(experts), 1, [&](Value e) {
+          // The softmax does not see what all have in common. Without it
+          // there is nothing to cancel where experts are balanced.
+          Value share =
+              expertShare(k, routes, e, tokens, type, op.getForm(), 1);
+          k.storeScalar(k.mulf(factor, share), dp, e);
+        });
+        k.rowsOfTile(tokens, perTile, [&](Value token) {
+          softmaxInto(
+              k, [&](Value e) { return k.loadScalar(logits, {token, e}); }, p,
+              experts);
+          softmaxGradient(k, p, dp, experts, [&](Value e, Value gradient) {
+            k.storeScalar(gradient, dlogits, {token, e});
+          });
+        });
+      });
+  return success();
+}
+
+//===----------------------------------------------------------------------===//
+// Old languages stay with expert 0
+//===----------------------------------------------------------------------===//
+
+static LogicalResult lowerLanguagePriorLoss(LanguagePriorLossOp op,
+                                            KernelLowering &lowering) {
+  int64_t tokens = rowsOf(op.getLogits()), experts = widthOf(op.getLogits());
+  int64_t perTile = routerRowsPerTile(tokens, experts);
+  Type compute = elementOf(op.getLogits());
+  Value terms = lowering.temporary({tokens}, compute);
+  bool isReference = op.getForm() == LossForm::Reference;
+  lowering.launch(
+      op,
+      {.label = "terms",
+       .tiles = llvm::divideCeilSigned(tokens, perTile),
+       .arguments = {lowering.buffer(op.getLogits()),
+                     lowering.buffer(op.getOld()), terms},
+       .compute = compute},
+      [&](KernelBuilder &k) {
+        Value logits = k.buffer(0, {tokens, experts});
+        Value old = k.buffer(1, {tokens}), to = k.buffer(2);
+        Value p = k.scratch({experts}, k.compute());
+        Value unused = k.scratch({experts}, k.compute());
+        k.rowsOfTile(tokens, perTile, [&](Value token) {
+          auto logit = [&](Value e) {
+            return k.loadScalar(logits, {token, e});
+          };
+          Value isOld = arith::CmpIOp::create(
+              k, arith::CmpIPredicate::ne, k.loadIndex(old, token), k.idx(0));
+          ifElse(
+              k, isOld,
+              [&] {
+                Value logSum = softmaxInto(k, logit, p, experts);
+                Value first = logit(k.idx(0));
+                if (isReference) {
+                  auto probability = [&](Value e) {
+                    return k.loadScalar(p, e);
+                  };
+                  logSum = softmaxInto(k, probability, unused, experts);
+                  first = probability(k.idx(0));
+                }
+                k.storeScalar(k.subf(logSum, first), to, token);
+              },
+              [&] { k.storeScalar(k.scalar(0.0), to, token); });
+        });
+      });
+  sumTerms(lowering, op, terms, op.getWeight(), op.getLoss());
+  return success();
+}
+
+static LogicalResult lowerLanguagePriorLossGrad(LanguagePriorLossGradOp op,
+                                                KernelLowering &lowering) {
+  int64_t tokens = rowsOf(op.getLogits()), experts = widthOf(op.getLogits());
+  int64_t perTile = routerRowsPerTile(tokens, experts);
+  bool isReference = op.getForm() == LossForm::Reference;
+  lowering.launch(
+      op,
+      {.label = "",
+       .tiles = llvm::divideCeilSigned(tokens, perTile),
+       .arguments = {lowering.buffer(op.getLogits()),
+                     lowering.buffer(op.getOld()),
+                     lowering.buffer(op.getDloss()),
+                     lowering.buffer(op.getWeight()),
+                     lowering.result(op.getDlogits())},
+       .compute = elementOf(op.getLogits())},
+      [&](KernelBuilder &k) {
+        Value logits = k.buffer(0, {tokens, experts});
+        Value old = k.buffer(1, {tokens});
+        Value dlogits = k.buffer(4, {tokens, experts});
+        Value factor = k.mulf(scalarArgument(k, 2), scalarArgument(k, 3));
+        Value p = k.scratch({experts}, k.compute());
+        Value dp = k.scratch({experts}, k.compute());
+        auto store = [&](Value token, Value e, Value value) {
+          k.storeScalar(k.mulf(factor, value), dlogits, {token, e});
+        };
+        // A softmax less the choice of expert 0, in place.
+        auto subtractChoice = [&](Value probabilities) {
+          Value first = k.loadScalar(probabilities, k.idx(0));
+          k.storeScalar(k.subf(first, k.scalar(1.0)), probabilities, k.idx(0));
+        };
+        k.rowsOfTile(tokens, perTile, [&](Value token) {
+          auto logit = [&](Value e) {
+            return k.loadScalar(logits, {token, e});
+          };
+          Value isOld = arith::CmpIOp::create(
+              k, arith::CmpIPredicate::ne, k.loadIndex(old, token), k.idx(0));
+          ifElse(
+              k, isOld,
+              [&] {
+                softmaxInto(k, logit, p, experts);
+                if (isReference) {
+                  softmaxInto(
+                      k, [&](Value e) { return k.loadScalar(p, e); }, dp,
+                      experts);
+                  subtractChoice(dp);
+                  softmaxGradient(k, p, dp, experts, [&](Value e, Value value) {
+                    store(token, e, value);
+                  });
+                } else {
+                  subtractChoice(p);
+                  k.loop(k.idx(0), k.idx(experts), 1,
+                         [&](Value e) { store(token, e, k.loadScalar(p, e)); });
+                }
+              },
+              [&] {
+                k.loop(k.idx(0), k.idx(experts), 1, [&](Value e) {
+                  k.storeScalar(k.scalar(0.0), dlogits, {token, e});
+                });
+              });
+        });
+      });
+  return success();
+}
+
+//===----------------------------------------------------------------------===//
+// Sums of losses
+//===----------------------------------------------------------------------===//
+
+static LogicalResult lowerWeightedSum(WeightedSumOp op,
+                                      KernelLowering &lowering) {
+  SmallVector<Value> arguments;
+  for (Value term : op.getTerms())
+    arguments.push_back(lowering.buffer(term));
+  arguments.push_back(lowering.result(op.getResult()));
+  ArrayRef<double> coefficients = op.getCoefficients();
+  lowering.launch(
+      op,
+      {.label = "",
+       .tiles = 1,
+       .arguments = arguments,
+       .compute = elementOf(op.getResult())},
+      [&](KernelBuilder &k) {
+        Value sum;
+        for (auto [i, coefficient] : llvm::enumerate(coefficients)) {
+          Value term = k.mulf(k.scalar(coefficient), scalarArgument(k, i));
+          sum = sum ? k.addf(sum, term) : term;
+        }
+        k.storeScalar(sum, k.buffer(coefficients.size(), {1}), k.idx(0));
+      });
+  return success();
+}
+
+void mlir::moe::addLossLowerings(LoweringTable &table) {
+  table.add<CrossEntropyOp>(lowerCrossEntropy);
+  table.add<TokenLogprobsOp>(lowerTokenLogprobs);
+  table.add<CrossEntropyGradOp>(lowerCrossEntropyGrad);
+  table.add<BalanceLossOp>(lowerBalanceLoss);
+  table.add<BalanceLossGradOp>(lowerBalanceLossGrad);
+  table.add<LanguagePriorLossOp>(lowerLanguagePriorLoss);
+  table.add<LanguagePriorLossGradOp>(lowerLanguagePriorLossGrad);
+  table.add<WeightedSumOp>(lowerWeightedSum);
+}

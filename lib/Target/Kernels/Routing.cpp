@@ -1,13 +1,313 @@
-//===-- Routing.cpp - routes and what is summed over them ---===//
+//===-- Routing.cpp - routes and what is summed over them -----------------===//
 //
 // Part of PolyMoE, under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
 //===----------------------------------------------------------------------===//
+//
+// There are few experts, often an odd number of them, so what a token does over
+// its experts is scalar code.
+//
+//===----------------------------------------------------------------------===//
 
-#include "moe/Target/KernelLowering.h"
+#include "Routing.h"
+#include "Rows.h"
+
+#include "mlir/Dialect/Arith/IR/Arith.h"
+#include "mlir/Dialect/MemRef/IR/MemRef.h"
 
 using namespace mlir;
 using namespace mlir::moe;
 
-void mlir::moe::addRoutingLowerings(LoweringTable &table) {}
+using Lane = KernelBuilder::Lane;
+
+//===----------------------------------------------------------------------===//
+// Shared with the losses of routers
+//===----------------------------------------------------------------------===//
+
+int64_t mlir::moe::routerRowsPerTile(int64_t rows, int64_t experts) {
+  // An exponential and a division are worth some thirty simple operations.
+  return rowsPerTile(rows, 32 * experts);
+}
+
+Value mlir::moe::sumExperts(KernelBuilder &k, int64_t experts,
+                            function_ref<Value(Value)> term) {
+  return k.loop(k.idx(0), k.idx(experts), 1, k.scalar(0.0),
+                [&](Value e, ValueRange acc) {
+                  return SmallVector<Value>{k.addf(acc[0], term(e))};
+                })[0];
+}
+
+Value mlir::moe::softmaxInto(KernelBuilder &k, function_ref<Value(Value)> x,
+                             Value probabilities, int64_t experts) {
+  Value maximum = k.loop(k.idx(1), k.idx(experts), 1, x(k.idx(0)),
+                         [&](Value e, ValueRange acc) {
+                           return SmallVector<Value>{k.maxf(acc[0], x(e))};
+                         })[0];
+  Value sum = sumExperts(k, experts, [&](Value e) {
+    Value power = exponential(k, k.subf(x(e), maximum));
+    k.storeScalar(power, probabilities, e);
+    return power;
+  });
+  k.loop(k.idx(0), k.idx(experts), 1, [&](Value e) {
+    k.storeScalar(k.divf(k.loadScalar(probabilities, e), sum), probabilities,
+                  e);
+  });
+  return k.addf(logarithm(k, sum), maximum);
+}
+
+void mlir::moe::softmaxGradient(KernelBuilder &k, Value probabilities,
+                                Value gradient, int64_t experts,
+                                function_ref<void(Value, Value)> store) {
+  Value mean = sumExperts(k, experts, [&](Value e) {
+    return k.mulf(k.loadScalar(gradient, e), k.loadScalar(probabilities, e));
+  });
+  k.loop(k.idx(0), k.idx(experts), 1, [&](Value e) {
+    Value centred = k.subf(k.loadScalar(gradient, e), mean);
+    store(e, k.mulf(k.loadScalar(probabilities, e), centred));
+  });
+}
+
+//===----------------------------------------------------------------------===//
+// Route
+//===----------------------------------------------------------------------===//
+
+/// Writes the chosen expert and the score of every (token, slot).
+static void lowerChoice(RouteOp op, Value chosen, KernelLowering &lowering) {
+  RoutesType routes = op.getRoutes().getType();
+  int64_t experts = routes.getExperts(), slots = routes.getTopK();
+  int64_t rows = rowsOf(op.getLogits());
+  int64_t perTile = routerRowsPerTile(rows, experts);
+  bool renormalize = op.getRenormalize() && slots > 1;
+  std::optional<uint64_t> forced = op.getForcedExpert();
+  lowering.launch(
+      op,
+      {.label = "choose",
+       .tiles = llvm::divideCeilSigned(rows, perTile),
+       .arguments = {lowering.buffer(op.getLogits()),
+                     lowering.result(op.getScores()), chosen},
+       .compute = elementOf(op.getLogits())},
+      [&](KernelBuilder &k) {
+        Value logits = k.buffer(0, {rows, experts});
+        Value scores = k.buffer(1, {rows, slots}), choice = k.buffer(2);
+        auto choose = [&](Value row, int64_t slot, Value expert) {
+          Value integer = arith::IndexCastOp::create(k, k.getI32Type(), expert);
+          memref::StoreOp::create(k, integer, choice,
+                                  ValueRange{row, k.idx(slot)});
+        };
+        Value p = k.scratch({experts}, k.compute());
+        k.rowsOfTile(rows, perTile, [&](Value row) {
+          if (forced) {
+            choose(row, 0, k.idx(*forced));
+            k.storeScalar(k.scalar(1.0), scores, {row, k.idx(0)});
+            return;
+          }
+          softmaxInto(
+              k, [&](Value e) { return k.loadScalar(logits, {row, e}); }, p,
+              experts);
+          SmallVector<Value> selected;
+          for (int64_t slot = 0; slot < slots; ++slot) {
+            // Only a larger one replaces: the lower index wins ties. What was
+            // selected before is -1.
+            SmallVector<Value> best = k.loop(
+                k.idx(0), k.idx(experts), 1, {k.scalar(-1.0), k.idx(0)},
+                [&](Value e, ValueRange state) {
+                  Value candidate = k.loadScalar(p, e);
+                  Value larger = arith::CmpFOp::create(
+                      k, arith::CmpFPredicate::OGT, candidate, state[0]);
+                  return SmallVector<Value>{
+                      arith::SelectOp::create(k, larger, candidate, state[0]),
+                      arith::SelectOp::create(k, larger, e, state[1])};
+                });
+            k.storeScalar(k.scalar(-1.0), p, best[1]);
+            choose(row, slot, best[1]);
+            selected.push_back(best[0]);
+          }
+          Value total = selected[0];
+          for (int64_t slot = 1; slot < slots; ++slot)
+            total = k.addf(total, selected[slot]);
+          for (int64_t slot = 0; slot < slots; ++slot)
+            k.storeScalar(renormalize ? k.divf(selected[slot], total)
+                                      : selected[slot],
+                          scores, {row, k.idx(slot)});
+        });
+      });
+}
+
+/// Groups rows by expert: a counting sort, which keeps token order inside an
+/// expert.
+static void lowerGrouping(RouteOp op, Value chosen, KernelLowering &lowering) {
+  RoutesType type = op.getRoutes().getType();
+  int64_t experts = type.getExperts();
+  int64_t rows = rowsOf(op.getLogits()) * type.getTopK();
+  lowering.launch(
+      op,
+      {.label = "group",
+       .tiles = 1,
+       .arguments = {chosen, lowering.result(op.getRoutes())},
+       .compute = elementOf(op.getLogits()),
+       .key = {experts, rows},
+       .attributes = lowering.builder().getDictionaryAttr({})},
+      [&](KernelBuilder &k) {
+        Value choice = k.buffer(0, {rows}), routes = k.buffer(1);
+        Value next = k.scratch({experts}, k.getI32Type());
+        auto write = [&](Value value, Value to, Value position) {
+          Value integer = arith::IndexCastOp::create(k, k.getI32Type(), value);
+          memref::StoreOp::create(k, integer, to, position);
+        };
+        k.loop(k.idx(0), k.idx(experts), 1,
+               [&](Value e) { write(k.idx(0), next, e); });
+        k.loop(k.idx(0), k.idx(rows), 1, [&](Value i) {
+          Value expert = k.loadIndex(choice, i);
+          write(k.add(k.loadIndex(next, expert), k.idx(1)), next, expert);
+        });
+        Value end = k.loop(k.idx(0), k.idx(experts), 1, k.idx(0),
+                           [&](Value e, ValueRange state) {
+                             Value count = k.loadIndex(next, e);
+                             write(state[0], next, e);
+                             write(state[0], routes, k.add(e, k.idx(2 * rows)));
+                             return SmallVector<Value>{k.add(state[0], count)};
+                           })[0];
+        write(end, routes, k.idx(2 * rows + experts));
+        k.loop(k.idx(0), k.idx(rows), 1, [&](Value i) {
+          Value expert = k.loadIndex(choice, i);
+          Value row = k.loadIndex(next, expert);
+          write(k.add(row, k.idx(1)), next, expert);
+          write(i, routes, row);
+          write(row, routes, k.add(i, k.idx(rows)));
+        });
+      });
+}
+
+static LogicalResult lowerRoute(RouteOp op, KernelLowering &lowering) {
+  Value chosen = lowering.temporary(
+      {rowsOf(op.getLogits()), op.getRoutes().getType().getTopK()},
+      IntegerType::get(op.getContext(), 32));
+  lowerChoice(op, chosen, lowering);
+  lowerGrouping(op, chosen, lowering);
+  return success();
+}
+
+/// The expert of row `row` of the routes: as many as end before it.
+static Value expertOfRow(KernelBuilder &k, Value routes, int64_t rows,
+                         int64_t experts, Value row) {
+  return k.loop(
+      k.idx(1), k.idx(experts), 1, k.idx(0), [&](Value e, ValueRange state) {
+        Value begin = k.loadIndex(routes, k.add(e, k.idx(2 * rows)));
+        Value isBefore = k.less(row, begin);
+        return SmallVector<Value>{
+            k.add(state[0],
+                  arith::SelectOp::create(k, isBefore, k.idx(0), k.idx(1)))};
+      })[0];
+}
+
+static LogicalResult lowerRouteGrad(RouteGradOp op, KernelLowering &lowering) {
+  RoutesType type = op.getRoutes().getType();
+  int64_t experts = type.getExperts(), slots = type.getTopK();
+  int64_t tokens = rowsOf(op.getLogits());
+  int64_t perTile = routerRowsPerTile(tokens, experts);
+  bool renormalize = op.getRenormalize() && slots > 1;
+  lowering.launch(
+      op,
+      {.label = "",
+       .tiles = llvm::divideCeilSigned(tokens, perTile),
+       .arguments = {lowering.buffer(op.getDscores()),
+                     lowering.buffer(op.getLogits()),
+                     lowering.buffer(op.getRoutes()),
+                     lowering.result(op.getDlogits())},
+       .compute = elementOf(op.getLogits())},
+      [&](KernelBuilder &k) {
+        Value dscores = k.buffer(0, {tokens, slots});
+        Value logits = k.buffer(1, {tokens, experts}), routes = k.buffer(2);
+        Value dlogits = k.buffer(3, {tokens, experts});
+        Value p = k.scratch({experts}, k.compute());
+        Value dp = k.scratch({experts}, k.compute());
+        k.rowsOfTile(tokens, perTile, [&](Value token) {
+          softmaxInto(
+              k, [&](Value e) { return k.loadScalar(logits, {token, e}); }, p,
+              experts);
+          k.loop(k.idx(0), k.idx(experts), 1,
+                 [&](Value e) { k.storeScalar(k.scalar(0.0), dp, e); });
+          SmallVector<Value> selected, ds, q;
+          for (int64_t slot = 0; slot < slots; ++slot) {
+            Value place =
+                k.add(k.mul(token, k.idx(slots)), k.idx(tokens * slots + slot));
+            selected.push_back(expertOfRow(k, routes, tokens * slots, experts,
+                                           k.loadIndex(routes, place)));
+            ds.push_back(k.loadScalar(dscores, {token, k.idx(slot)}));
+            q.push_back(k.loadScalar(p, selected.back()));
+          }
+          Value total = q[0], product = k.mulf(ds[0], q[0]);
+          for (int64_t slot = 1; slot < slots; ++slot) {
+            total = k.addf(total, q[slot]);
+            product = k.fma(ds[slot], q[slot], product);
+          }
+          Value mean = k.divf(product, total);
+          for (int64_t slot = 0; slot < slots; ++slot)
+            k.storeScalar(renormalize ? k.divf(k.subf(ds[slot], mean), total)
+                                      : ds[slot],
+                          dp, selected[slot]);
+          softmaxGradient(k, p, dp, experts, [&](Value e, Value gradient) {
+            k.storeScalar(gradient, dlogits, {token, e});
+          });
+        });
+      });
+  return success();
+}
+
+//===----------------------------------------------------------------------===//
+// Combine
+//===----------------------------------------------------------------------===//
+
+static LogicalResult lowerCombine(CombineOp op, KernelLowering &lowering) {
+  int64_t slots = op.getRoutes().getType().getTopK();
+  int64_t tokens = rowsOf(op.getResult()), width = widthOf(op.getResult());
+  int64_t rows = tokens * slots;
+  int64_t perTile = rowsPerTile(tokens, width * slots);
+  SmallVector<Value> arguments = {lowering.buffer(op.getRows()),
+                                  lowering.buffer(op.getRoutes()),
+                                  lowering.result(op.getResult())};
+  if (op.getScores())
+    arguments.push_back(lowering.buffer(op.getScores()));
+  lowering.launch(
+      op,
+      {.label = "",
+       .tiles = llvm::divideCeilSigned(tokens, perTile),
+       .arguments = arguments,
+       .compute = computeTypeOf(op.getResult()),
+       .key = {slots}},
+      [&](KernelBuilder &k) {
+        Value from = k.buffer(0), routes = k.buffer(1);
+        Value y = k.buffer(2, {tokens, width});
+        Value scores = op.getScores() ? k.buffer(3, {tokens, slots}) : Value();
+        k.rowsOfTile(tokens, perTile, [&](Value token) {
+          SmallVector<Value> sources, factors;
+          for (int64_t slot = 0; slot < slots; ++slot) {
+            Value place = k.add(k.mul(token, k.idx(slots)), k.idx(rows + slot));
+            sources.push_back(k.loadIndex(routes, place));
+            if (scores)
+              factors.push_back(
+                  k.broadcast(k.loadScalar(scores, {token, k.idx(slot)})));
+          }
+          k.columns(width, [&](Lane lane) {
+            Value sum;
+            for (int64_t slot = 0; slot < slots; ++slot) {
+              Value row = k.load(from, sources[slot], lane);
+              if (slot == 0)
+                sum = scores ? k.mulf(factors[slot], row) : row;
+              else
+                sum =
+                    scores ? k.fma(factors[slot], row, sum) : k.addf(sum, row);
+            }
+            k.store(sum, y, token, lane);
+          });
+        });
+      });
+  return success();
+}
+
+void mlir::moe::addRoutingLowerings(LoweringTable &table) {
+  table.add<RouteOp>(lowerRoute);
+  table.add<RouteGradOp>(lowerRouteGrad);
+  table.add<CombineOp>(lowerCombine);
+}

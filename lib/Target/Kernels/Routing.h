@@ -1,0 +1,34 @@
+//===-- Routing.h - scalar work over the experts of a token -----*- C++ -*-===//
+//
+// Part of PolyMoE, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef MOE_TARGET_KERNELS_ROUTING_H
+#define MOE_TARGET_KERNELS_ROUTING_H
+
+#include "moe/Target/KernelLowering.h"
+
+namespace mlir::moe {
+
+/// Tokens for each tile of work over experts.
+int64_t routerRowsPerTile(int64_t rows, int64_t experts);
+
+/// Sum of `term(e)` over the experts in order.
+Value sumExperts(KernelBuilder &k, int64_t experts,
+                 function_ref<Value(Value)> term);
+
+/// `probabilities[e] = softmax(x)[e]`; returns `log sum_e exp(x(e))`.
+Value softmaxInto(KernelBuilder &k, function_ref<Value(Value)> x,
+                  Value probabilities, int64_t experts);
+
+/// Through a softmax: stores `p_e (gradient_e - sum_j gradient_j p_j)` for
+/// every `e`.
+void softmaxGradient(KernelBuilder &k, Value probabilities, Value gradient,
+                     int64_t experts,
+                     function_ref<void(Value e, Value value)> store);
+
+} // namespace mlir::moe
+
+#endif // MOE_TARGET_KERNELS_ROUTING_H
