@@ -1,0 +1,42 @@
+//===-- Executors.cpp - what runs a model, by name ------------------------===//
+//
+// Part of PolyMoE, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "Model.h"
+
+#include "moe/Runtime/Error.h"
+#include "moe/Torch/TorchExecutor.h"
+
+#include <dlfcn.h>
+
+namespace polymoe {
+
+/// LibTorch is opened for those who ask for it only. The library stays open:
+/// code of executors comes from it.
+static std::unique_ptr<Executor> makeTorch(const MachineOptions &options,
+                                           mlir::ModuleOp module,
+                                           ParameterStore &store,
+                                           const Objective &objective) {
+  void *library = dlopen(torchLibrary, RTLD_NOW | RTLD_LOCAL);
+  if (!library)
+    fail("--executor=torch: expected a build with LibTorch, but ", dlerror());
+  auto make = reinterpret_cast<TorchEntry>(dlsym(library, torchEntry));
+  if (!make)
+    fail("--executor=torch: ", dlerror());
+  return std::unique_ptr<Executor>(
+      make(module, &store, &objective, options.threads));
+}
+
+MadeExecutor makeExecutor(const MachineOptions &options, mlir::ModuleOp module,
+                          ParameterStore &store, ThreadPool &pool,
+                          const Objective &objective) {
+  if (options.executor == "torch")
+    return {makeTorch(options, module, store, objective), "torch"};
+  fail("--executor=", options.executor,
+       ": expected an executor of this build, which is torch");
+}
+
+} // namespace polymoe

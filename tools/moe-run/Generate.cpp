@@ -1,0 +1,150 @@
+//===-- Generate.cpp - continues text -------------------------------------===//
+//
+// Part of PolyMoE, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "Commands.h"
+#include "Model.h"
+
+#include "moe/Import/Config.h"
+#include "moe/Runtime/Error.h"
+#include "moe/Runtime/Generate.h"
+#include "moe/Tokenizer/Tokenizer.h"
+
+#include <nlohmann/json.hpp>
+
+#include <charconv>
+#include <iostream>
+
+using namespace polymoe;
+
+namespace {
+struct GenerateCommandOptions {
+  MachineOptions machine;
+  GenerateOptions generation;
+  std::string prompt, promptTokens;
+  bool noCache = false;
+  bool ignoreEos = false;
+};
+} // namespace
+
+/// "5,17,3".
+static std::vector<int32_t> parseTokens(const std::string &text) {
+  std::vector<int32_t> tokens;
+  const char *at = text.data(), *end = at + text.size();
+  while (true) {
+    int32_t token;
+    auto [next, error] = std::from_chars(at, end, token);
+    if (error != std::errc() || (next != end && *next != ','))
+      fail("--prompt-tokens: expected ids with commas between them, but got '",
+           text, "'");
+    tokens.push_back(token);
+    if (next == end)
+      return tokens;
+    at = next + 1;
+  }
+}
+
+/// The id that ends a text, as the model's configuration says; -1 if it names
+/// none.
+static int32_t endOfText(Model &model) {
+  if (!model.module()->hasAttr("moe.model"))
+    return -1;
+  auto config =
+      readJsonObject(model.folder() / modelSource(model.module()).config);
+  auto eos = config.find("eos_token_id");
+  if (eos == config.end())
+    return -1;
+  if (eos->is_array() && !eos->empty())
+    return eos->front().is_number_integer() ? eos->front().get<int32_t>() : -1;
+  return eos->is_number_integer() ? eos->get<int32_t>() : -1;
+}
+
+/// Prints ids with commas between them.
+static void generateTokens(Inference &inference,
+                           const std::vector<int32_t> &prompt,
+                           const GenerateOptions &options) {
+  std::vector<int32_t> tokens = generate(*inference.executor, prompt,
+                                         inference.model.vocabulary(), options);
+  for (size_t i = 0; i < tokens.size(); ++i)
+    std::cout << (i ? "," : "") << tokens[i];
+  std::cout << "\n";
+}
+
+/// Prints text as it comes.
+static void generateText(Inference &inference, const std::string &prompt,
+                         const GenerateOptions &options) {
+  Tokenizer tokenizer =
+      Tokenizer::fromFile(inference.model.tokenizer().string());
+  TextStream stream(tokenizer, /*skipSpecial=*/true);
+  generate(*inference.executor, tokenizer.encode(prompt, true),
+           inference.model.vocabulary(), options, [&](int32_t token) {
+             if (token != options.eos)
+               std::cout << stream.push(token) << std::flush;
+             return true;
+           });
+  std::cout << stream.finish() << "\n";
+}
+
+static int runGenerate(const GenerateCommandOptions &options) {
+  GenerateOptions generation = options.generation;
+  generation.cache = !options.noCache;
+  std::vector<int32_t> tokens;
+  if (!options.promptTokens.empty())
+    tokens = parseTokens(options.promptTokens);
+  Inference inference(options.machine);
+  if (!options.promptTokens.empty()) {
+    generateTokens(inference, tokens, generation);
+    return 0;
+  }
+  if (!options.ignoreEos)
+    generation.eos = endOfText(inference.model);
+  generateText(inference, options.prompt, generation);
+  return 0;
+}
+
+void polymoe::addGenerateCommand(CLI::App &app, Command &command) {
+  auto options = std::make_shared<GenerateCommandOptions>();
+  CLI::App *generate = app.add_subcommand(
+      "generate",
+      "Continues a text and prints what follows.\n\n  moe-run generate run/ "
+      "--prompt 'Once upon a time' --temperature=0.8 --top-p=0.95 --seed=1\n  "
+      "moe-run generate run/ --prompt-tokens 5,17,3\n\nWith --prompt-tokens no "
+      "tokenizer is needed: ids go in and come out, and no id ends the text.");
+  addMachineOptions(*generate, options->machine);
+  GenerateOptions &generation = options->generation;
+  auto *prompts = generate->add_option_group("prompt");
+  prompts->add_option("--prompt", options->prompt, "text to continue");
+  prompts->add_option("--prompt-tokens", options->promptTokens,
+                      "ids to continue, with commas");
+  prompts->require_option(1);
+  generate
+      ->add_option("--max-tokens", generation.maxTokens, "new tokens at most")
+      ->check(CLI::Range(int64_t(0), int64_t(1) << 20))
+      ->capture_default_str();
+  generate
+      ->add_option("--temperature", generation.temperature,
+                   "0: always the likeliest token; 1: as the model says")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  generate
+      ->add_option("--top-p", generation.topP,
+                   "sample from the fewest likeliest tokens that together have "
+                   "this probability")
+      ->check(CLI::Range(0.0, 1.0))
+      ->capture_default_str();
+  generate
+      ->add_option("--seed", generation.seed,
+                   "the same seed draws the same text")
+      ->capture_default_str();
+  generate->add_flag("--no-cache", options->noCache,
+                     "score the whole text anew for every token: slow, and the "
+                     "same text");
+  generate->add_flag("--ignore-eos", options->ignoreEos,
+                     "go on after the end of the text");
+  generate->callback([options, &command] {
+    command = [options] { return runGenerate(*options); };
+  });
+}

@@ -1,0 +1,114 @@
+//===-- Inspect.cpp - what a model consists of and costs ------------------===//
+//
+// Part of PolyMoE, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "Commands.h"
+#include "Facts.h"
+#include "Model.h"
+
+#include "moe/Runtime/Error.h"
+
+#include <cstdio>
+#include <iostream>
+
+using namespace polymoe;
+
+namespace {
+struct InspectOptions {
+  std::string model;
+  int64_t length = 512;
+};
+} // namespace
+
+static std::string bytes(double amount) { return formatAmount(amount) + "B"; }
+
+/// Experts of every layer, runs of equal ones as "24 x 6".
+static std::string expertsText(const std::vector<LayerFacts> &layers) {
+  std::string text;
+  for (size_t i = 0; i < layers.size();) {
+    size_t end = i;
+    while (end < layers.size() && layers[end].experts == layers[i].experts &&
+           layers[end].topK == layers[i].topK &&
+           layers[end].trainableExperts == layers[i].trainableExperts)
+      ++end;
+    const LayerFacts &layer = layers[i];
+    text += text.empty() ? "" : ", ";
+    text += concat(end - i, end - i == 1 ? " layer" : " layers");
+    if (layer.experts == 1)
+      text += " dense";
+    else
+      text += concat(" of ", layer.experts, " (top ", layer.topK, ", ",
+                     layer.trainableExperts, " trainable)");
+    i = end;
+  }
+  return text.empty() ? "none" : text;
+}
+
+static void print(const char *label, const std::string &text) {
+  std::printf("%-18s%s\n", label, text.c_str());
+}
+
+static int runInspect(const InspectOptions &options) {
+  Model model(options.model);
+  ModelFacts facts = factsOf(model.module(), options.length);
+  RoleFacts total = facts.total();
+  print("model", model.file().string());
+  if (model.module()->hasAttr("moe.model"))
+    print("family", modelSource(model.module()).family);
+  print("vocabulary", std::to_string(model.vocabulary()));
+
+  std::printf("\n%-18s%8s  %14s  %14s  %10s\n", "parameters", "tensors",
+              "elements", "trainable", "memory");
+  auto line = [](const char *name, const RoleFacts &role) {
+    if (role.tensors == 0)
+      return;
+    std::printf("%-18s%8lld  %14lld  %14lld  %10s\n", name,
+                static_cast<long long>(role.tensors),
+                static_cast<long long>(role.elements),
+                static_cast<long long>(role.trainableElements),
+                bytes(double(role.bytes)).c_str());
+  };
+  for (auto [i, role] : llvm::enumerate(facts.roles))
+    line(mlir::moe::stringifyRole(static_cast<mlir::moe::Role>(i)).data(),
+         role);
+  line("all", total);
+
+  // What trains has a gradient and two moments, all F32, and a master where
+  // the model computes in a narrower type.
+  bool isNarrow = false;
+  for (const ParameterSpec &spec : extractParameterSpecs(model.module()))
+    isNarrow |= spec.dtype == DType::BF16;
+  double training =
+      double(total.trainableElements) * (3 + isNarrow) * sizeof(float);
+  std::printf("\n");
+  print("feed-forward", expertsText(facts.layers));
+  print("training memory", bytes(training) + " for gradients, moments and "
+                                             "masters, activations not "
+                                             "counted");
+  print("active per token", formatAmount(facts.activeElements) + "weights");
+  print("FLOPs per token", concat(formatAmount(facts.forwardFlops), "forward, ",
+                                  formatAmount(facts.trainingFlops()),
+                                  "training (rows of ", options.length, ")"));
+  return 0;
+}
+
+void polymoe::addInspectCommand(CLI::App &app, Command &command) {
+  auto options = std::make_shared<InspectOptions>();
+  CLI::App *inspect = app.add_subcommand(
+      "inspect", "Prints parameters, trainable or frozen, experts per layer, "
+                 "memory and FLOPs of a model.");
+  inspect->add_option("model", options->model, "module (.mlir) or run folder")
+      ->required()
+      ->check(CLI::ExistingPath);
+  inspect
+      ->add_option("--sequence", options->length,
+                   "tokens of a row, for the cost of attention")
+      ->check(CLI::Range(int64_t(1), int64_t(1) << 20))
+      ->capture_default_str();
+  inspect->callback([options, &command] {
+    command = [options] { return runInspect(*options); };
+  });
+}

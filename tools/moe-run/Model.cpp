@@ -1,0 +1,105 @@
+//===-- Model.cpp - a model, its parameters, what runs it -----------------===//
+//
+// Part of PolyMoE, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "Model.h"
+
+#include "moe/Runtime/Error.h"
+
+using namespace mlir;
+using namespace mlir::moe;
+namespace fs = std::filesystem;
+
+namespace polymoe {
+
+void addMachineOptions(CLI::App &app, MachineOptions &options) {
+  app.add_option("model", options.model, "module (.mlir) or run folder")
+      ->required()
+      ->check(CLI::ExistingPath);
+  app.add_option("--executor", options.executor,
+                 "compiled: our own code; torch: LibTorch, op by op, as a "
+                 "second opinion")
+      ->check(CLI::IsMember({"compiled", "torch"}))
+      ->capture_default_str();
+  app.add_option("--dtype", options.dtype,
+                 "type to compute in: fp32 or bf16 (default: the model's own)")
+      ->check(CLI::IsMember({"fp32", "bf16"}));
+  app.add_option("--threads", options.threads,
+                 "threads, 0 for one per processor; results do not depend on "
+                 "it")
+      ->check(CLI::Range(0, 4096))
+      ->capture_default_str();
+}
+
+Progress::Options progressOptions(double flopsPerToken) {
+  Progress::Options options;
+  options.flopsPerToken = flopsPerToken;
+  return options;
+}
+
+//===----------------------------------------------------------------------===//
+// Models
+//===----------------------------------------------------------------------===//
+
+Model::Model(const fs::path &path) : fromRunFolder(fs::is_directory(path)) {
+  registerModuleDialects(context);
+  loaded = loadModule(path, context);
+  if (!module().lookupSymbol<func::FuncOp>("forward"))
+    fail(file(), ": expected a module of the model level, but got one without "
+                 "@forward");
+}
+
+int64_t Model::vocabulary() {
+  auto forward = module().lookupSymbol<func::FuncOp>("forward");
+  auto logits = forward.getNumResults() == 1
+                    ? dyn_cast<RankedTensorType>(forward.getResultTypes()[0])
+                    : RankedTensorType();
+  if (!logits || logits.getRank() != 3 || logits.isDynamicDim(2))
+    fail(file(), ": expected @forward to return logits [rows, length, "
+                 "vocabulary]");
+  return logits.getDimSize(2);
+}
+
+fs::path Model::tokenizer() {
+  if (fromRunFolder && fs::exists(folder() / "tokenizer.json"))
+    return folder() / "tokenizer.json";
+  if (module()->hasAttr("moe.model"))
+    if (auto tokenizer = modelSource(module()).tokenizer)
+      return folder() / *tokenizer;
+  fail(file(), ": expected a model with a tokenizer, but it names none");
+}
+
+int64_t setTrainable(ModuleOp module, ArrayRef<Role> roles) {
+  int64_t count = 0;
+  for (auto parameter : module.getOps<ParameterOp>()) {
+    bool trains = llvm::is_contained(roles, parameter.getRole());
+    parameter.setTrainable(trains);
+    count += trains;
+  }
+  return count;
+}
+
+std::unique_ptr<ParameterStore>
+loadParameters(Model &model, ModuleOp module, ThreadPool &pool, bool training) {
+  ParameterOptions options;
+  options.training = training;
+  options.requireAllKeys = !model.isRunFolder();
+  if (module->hasAttr("moe.model"))
+    for (const std::string &key : modelSource(module).ignored)
+      options.ignoredKeys.push_back(key);
+  return std::make_unique<ParameterStore>(extractParameterSpecs(module),
+                                          model.folder(), pool, options);
+}
+
+Inference::Inference(const MachineOptions &options)
+    : model(options.model), pool(options.threads) {
+  setTrainable(model.module(), {});
+  module = withDType(model.module(), options.dtype);
+  store = loadParameters(model, *module, pool, /*training=*/false);
+  executor = makeExecutor(options, *module, *store, pool).executor;
+}
+
+} // namespace polymoe

@@ -1,0 +1,123 @@
+//===-- Model.h - a model, its parameters, what runs it ---------*- C++ -*-===//
+//
+// Part of PolyMoE, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef MOE_TOOLS_MOE_RUN_MODEL_H
+#define MOE_TOOLS_MOE_RUN_MODEL_H
+
+#include "moe/Dialect/MoE.h"
+#include "moe/Import/Module.h"
+#include "moe/Runtime/Executor.h"
+#include "moe/Runtime/Objective.h"
+#include "moe/Runtime/Parameters.h"
+#include "moe/Runtime/Progress.h"
+#include "moe/Runtime/ThreadPool.h"
+
+#include <CLI/CLI.hpp>
+
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace polymoe {
+
+//===----------------------------------------------------------------------===//
+// Options that several commands have
+//===----------------------------------------------------------------------===//
+
+/// Which model, and what runs it.
+struct MachineOptions {
+  std::string model;
+  std::string executor = "compiled";
+  std::string dtype; ///< empty: the model's own
+  int threads = 0;
+};
+
+void addMachineOptions(CLI::App &app, MachineOptions &options);
+
+Progress::Options progressOptions(double flopsPerToken = 0);
+
+//===----------------------------------------------------------------------===//
+// Models
+//===----------------------------------------------------------------------===//
+
+/// A module and where it came from.
+class Model {
+public:
+  /// Loads `path`, a .mlir file or a run folder. Throws Error.
+  explicit Model(const std::filesystem::path &path);
+
+  mlir::ModuleOp module() { return *loaded.module; }
+  /// Against which the module's paths resolve.
+  const std::filesystem::path &folder() const { return loaded.folder; }
+  const std::filesystem::path &file() const { return loaded.file; }
+  bool isRunFolder() const { return fromRunFolder; }
+
+  /// The number of logits of a token.
+  int64_t vocabulary();
+  /// The tokenizer.json that belongs to the model; throws Error when it has
+  /// none.
+  std::filesystem::path tokenizer();
+
+  /// Says that the module's paths resolve against another folder now.
+  void setFolder(std::filesystem::path folder) {
+    loaded.folder = std::move(folder);
+  }
+
+private:
+  mlir::MLIRContext context;
+  LoadedModule loaded;
+  bool fromRunFolder;
+};
+
+/// Makes the parameters of these roles trainable and all others frozen, as
+/// moe-freeze-backbone does. Returns how many train.
+int64_t setTrainable(mlir::ModuleOp module,
+                     llvm::ArrayRef<mlir::moe::Role> roles);
+
+/// A copy of the module that computes in `dtype` ("fp32", "bf16"; empty: as
+/// the module does). Router scores and losses stay precise.
+mlir::OwningOpRef<mlir::ModuleOp> withDType(mlir::ModuleOp module,
+                                            const std::string &dtype);
+
+/// Loads the parameters of `module`, whose files lie relative to `model`'s
+/// folder. Keys that it does not use are an error, but in a run folder, where
+/// later phases use a part of what earlier ones saved.
+std::unique_ptr<ParameterStore> loadParameters(Model &model,
+                                               mlir::ModuleOp module,
+                                               ThreadPool &pool, bool training);
+
+//===----------------------------------------------------------------------===//
+// Executors
+//===----------------------------------------------------------------------===//
+
+struct MadeExecutor {
+  std::unique_ptr<Executor> executor;
+  /// What the numbers depend on beside the inputs: the instruction set.
+  std::string variant;
+};
+
+/// The executor that `options` names for `module`, which is at the model level
+/// and outlives it. Throws Error.
+MadeExecutor makeExecutor(const MachineOptions &options, mlir::ModuleOp module,
+                          ParameterStore &store, ThreadPool &pool,
+                          const Objective &objective = {});
+
+/// All that running a model without training takes.
+class Inference {
+public:
+  explicit Inference(const MachineOptions &options);
+
+  Model model;
+  ThreadPool pool;
+  mlir::OwningOpRef<mlir::ModuleOp> module;
+  std::unique_ptr<ParameterStore> store;
+  std::unique_ptr<Executor> executor;
+};
+
+} // namespace polymoe
+
+#endif // MOE_TOOLS_MOE_RUN_MODEL_H

@@ -1,0 +1,304 @@
+//===-- Train.cpp - trains a model, phase by phase ------------------------===//
+//
+// Part of PolyMoE, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+//
+// A run folder holds phases (stage 1, stage 2, ...), each with its options in
+// run.json. model.mlir always names checkpoints that exist: it is rewritten
+// after a checkpoint is complete and before older ones go.
+//
+//===----------------------------------------------------------------------===//
+
+#include "Commands.h"
+#include "Facts.h"
+#include "TrainOptions.h"
+
+#include "moe/Runtime/Error.h"
+#include "moe/Runtime/Evaluate.h"
+#include "moe/Runtime/RunFolder.h"
+#include "moe/Runtime/Safetensors.h"
+
+#include <iostream>
+
+using namespace polymoe;
+using nlohmann::json;
+namespace fs = std::filesystem;
+
+namespace {
+
+/// One call of moe-run train.
+class Training {
+public:
+  explicit Training(TrainCommandOptions &options);
+  int run();
+
+private:
+  void choosePhase();
+  void loadModel();
+  void freeze();
+  void useTokenizer();
+  void openData();
+  void pointTo(const fs::path &checkpoint);
+  int report(const TrainResult &result);
+
+  TrainCommandOptions &options;
+  bool isModelTheRun;
+  fs::path out;
+  RunFolder folder;
+  json record; ///< run.json
+  int64_t phase = 0;
+  bool isBegun = false;    ///< the phase stands in run.json already
+  bool isFinished = false; ///< and has done all its steps
+
+  std::unique_ptr<Model> model;
+  ThreadPool pool;
+  std::unique_ptr<Corpus> corpus;
+  std::unique_ptr<BatchSource> source;
+};
+
+} // namespace
+
+static fs::path outputOf(const TrainCommandOptions &options) {
+  if (!options.out.empty())
+    return options.out;
+  if (!fs::is_directory(options.machine.model))
+    fail("--out: expected a run folder to write, since the model is not one");
+  return options.machine.model;
+}
+
+static void warn(const std::string &text) {
+  std::cerr << "moe-run: warning: " << text << "\n";
+}
+
+Training::Training(TrainCommandOptions &options)
+    : options(options), out(outputOf(options)),
+      folder(out, RunFolder::Access::Write, warn),
+      pool(options.machine.threads) {
+  std::error_code error;
+  isModelTheRun = fs::equivalent(options.machine.model, out, error);
+}
+
+/// Finds out which phase is meant: a new one, or one to resume.
+void Training::choosePhase() {
+  record = folder.readRun();
+  if (record.is_null())
+    record = {
+        {"format", "polymoe-run"}, {"version", 1}, {"phases", json::array()}};
+  if (!record.contains("phases") || !record["phases"].is_array())
+    fail(out / "run.json", ": expected a list 'phases'");
+  json &phases = record["phases"];
+  int64_t last = static_cast<int64_t>(phases.size()) - 1;
+  std::optional<CheckpointInfo> latest = folder.latestCheckpoint();
+  bool isLastFinished =
+      latest && latest->phase == last && folder.loadState(*latest).finished;
+
+  if (!isModelTheRun) {
+    // The first phase of a run. What was begun and never saved is no run yet.
+    if (latest && !options.resume)
+      fail(out, ": expected a new run, but the folder holds one; --resume goes "
+                "on with it");
+    if (!latest)
+      phases = json::array();
+    isBegun = latest.has_value();
+    isFinished = isBegun && (last > 0 || isLastFinished);
+  } else {
+    if (last < 0)
+      fail(out / "run.json", ": expected a run folder with a phase");
+    bool isSameStage = !options.isGiven("stage") ||
+                       phases[last].value("stage", "") == options.phase.stage;
+    isBegun = options.resume && isSameStage;
+    if (!isBegun && !isLastFinished)
+      fail(out, ": expected a finished phase before a new one, but stage ",
+           phases[last].value("stage", "?"),
+           " is not; --resume goes on with it");
+    isFinished = isBegun && isLastFinished;
+    phase = isBegun ? last : last + 1;
+  }
+  if (isBegun) {
+    options.settleResumed(phases[phase]);
+  } else {
+    options.settleNew();
+    phases.push_back(options.note());
+  }
+}
+
+/// Makes the model name the tensors of `checkpoint`.
+void Training::pointTo(const fs::path &checkpoint) {
+  fs::path file = checkpoint / "parameters.safetensors";
+  for (const TensorInfo &tensor : SafetensorsFile::open(file)->tensors())
+    setOrigin(model->module(), tensor.name,
+              {relativePath(file, out), tensor.name, std::nullopt});
+}
+
+void Training::loadModel() {
+  bool isInFolder = isModelTheRun || isBegun;
+  model = std::make_unique<Model>(isInFolder ? out
+                                             : fs::path(options.machine.model));
+  if (isInFolder) {
+    // A kill between checkpoint and module leaves the module behind.
+    if (auto latest = folder.latestCheckpoint())
+      pointTo(latest->folder);
+  } else {
+    rebasePaths(model->module(), model->folder(), out);
+    model->setFolder(out);
+  }
+}
+
+/// Says what trains. A frozen copy of what trains gets the origin of its
+/// source: the source's value will change, the copy's must not.
+void Training::freeze() {
+  mlir::ModuleOp module = model->module();
+  if (setTrainable(module, options.phase.roles()) == 0 &&
+      options.phase.steps > 0)
+    fail("stage ", options.phase.stage, ": expected parameters of the roles ",
+         options.phase.trainRoles, ", but ", model->file(),
+         " has none; moe-opt --moe-upcycle makes experts and routers");
+  for (auto parameter : module.getOps<mlir::moe::ParameterOp>()) {
+    if (parameter.getTrainable())
+      continue;
+    bool changes = false;
+    mlir::Attribute origin = parameter.getOrigin();
+    while (auto copy = llvm::dyn_cast<mlir::moe::CopyAttr>(origin)) {
+      auto sourceOp = module.lookupSymbol<mlir::moe::ParameterOp>(
+          copy.getSource().getValue());
+      changes |= sourceOp.getTrainable();
+      origin = sourceOp.getOrigin();
+    }
+    if (!changes)
+      continue;
+    if (!llvm::isa<mlir::moe::CheckpointAttr>(origin))
+      fail("@", parameter.getSymName().str(),
+           ": expected a frozen parameter, but it is a copy of one that "
+           "trains and lies in no checkpoint");
+    parameter.setOriginAttr(origin);
+  }
+}
+
+void Training::openData() {
+  if (options.data.empty() == options.tokens.empty())
+    fail("expected either --data or --tokens");
+  if (!options.tokens.empty()) {
+    if (!options.phase.mix.empty())
+      fail("--mix: expected --data, since the rows of --tokens are taken as "
+           "they are");
+    if (options.validateEvery)
+      fail("--validate-every: expected --data with documents to validate on");
+    source = std::make_unique<TokensFile>(options.tokens, model->vocabulary());
+    return;
+  }
+  corpus = std::make_unique<Corpus>(options.data, model->vocabulary());
+  source =
+      std::make_unique<CorpusSampler>(*corpus, options.phase.sampler(*corpus));
+}
+
+/// A run folder carries its tokenizer: the model's, or else the corpus's.
+void Training::useTokenizer() {
+  fs::path tokenizer;
+  mlir::ModuleOp module = model->module();
+  auto attribute = module->getAttrOfType<mlir::DictionaryAttr>("moe.model");
+  if (attribute && modelSource(module).tokenizer)
+    tokenizer = model->folder() / *modelSource(module).tokenizer;
+  else if (corpus && !corpus->tokenizer().empty())
+    tokenizer = corpus->folder() / corpus->tokenizer();
+  if (tokenizer.empty())
+    return;
+  if (!fs::exists(out / "tokenizer.json"))
+    writeText(out / "tokenizer.json", readText(tokenizer));
+  if (!attribute)
+    return;
+  mlir::NamedAttrList entries(attribute);
+  entries.set("tokenizer",
+              mlir::StringAttr::get(module.getContext(), "tokenizer.json"));
+  module->setAttr("moe.model", entries.getDictionary(module.getContext()));
+}
+
+int Training::report(const TrainResult &result) {
+  if (result.status == TrainResult::Status::Interrupted) {
+    std::cerr << "moe-run: interrupted after step " << result.phaseStep
+              << " of " << options.phase.steps
+              << (result.checkpoint.empty() ? ", nothing to save yet"
+                                            : ", all is saved")
+              << "; to go on: the same command with --resume\n";
+    return exitInterrupted;
+  }
+  std::cerr << "moe-run: stage " << options.phase.stage << ": "
+            << result.phaseStep << " steps done, saved in "
+            << result.checkpoint.string() << "\n";
+  return 0;
+}
+
+int Training::run() {
+  choosePhase();
+  if (isFinished) {
+    std::cerr << "moe-run: " << out.string() << ": stage "
+              << options.phase.stage << " is finished already\n";
+    return 0;
+  }
+  loadModel();
+  openData();
+  useTokenizer();
+  freeze();
+
+  mlir::OwningOpRef<mlir::ModuleOp> module =
+      withDType(model->module(), options.machine.dtype);
+  std::unique_ptr<ParameterStore> store =
+      loadParameters(*model, *module, pool, /*training=*/true);
+  MadeExecutor made = makeExecutor(options.machine, *module, *store, pool,
+                                   options.phase.objective());
+
+  TrainerOptions trainerOptions = options.phase.trainer();
+  trainerOptions.saveEvery = options.saveEvery;
+  trainerOptions.keep = options.keep;
+  trainerOptions.validateEvery = options.validateEvery;
+  trainerOptions.phase = phase;
+  trainerOptions.variant = made.variant;
+  trainerOptions.resume = options.resume;
+
+  Progress progress(
+      "stage " + options.phase.stage, "step", options.phase.steps,
+      progressOptions(
+          factsOf(model->module(), source->length()).trainingFlops()));
+  TrainerHooks hooks;
+  hooks.progress = &progress;
+  hooks.warn = warn;
+  hooks.checkpointSaved = [&](const CheckpointInfo &info) {
+    pointTo(info.folder);
+    saveModule(model->module(), folder.modelPath());
+  };
+  if (options.validateEvery > 0)
+    hooks.validate = [&] {
+      EvaluateOptions evaluation;
+      evaluation.split = "valid";
+      evaluation.length = source->length();
+      evaluation.rows = options.phase.batch;
+      evaluation.maxDocuments = options.validateDocuments;
+      return bitsPerByteByName(evaluate(*made.executor, *corpus, evaluation),
+                               "valid/");
+    };
+
+  // Only what can be trained is noted as begun.
+  saveModule(model->module(), folder.modelPath());
+  folder.writeRun(record);
+  return report(Trainer(*made.executor, *store, pool, *source, folder,
+                        trainerOptions, hooks)
+                    .run());
+}
+
+void polymoe::addTrainCommand(CLI::App &app, Command &command) {
+  auto options = std::make_shared<TrainCommandOptions>();
+  CLI::App *train = app.add_subcommand(
+      "train",
+      "Trains a model into a run folder.\n\n"
+      "  moe-run train moe.mlir --stage=1 --data corpus/ --out run/\n"
+      "  moe-run train run/ --stage=2 --steps=2000 --data corpus/\n"
+      "  moe-run train run/ --resume --data corpus/\n\n"
+      "Given the folder of a run, a new phase begins inside it. Ctrl-C saves "
+      "and stops (exit code 3); the same command with --resume goes on and "
+      "ends with the same bits.");
+  addTrainOptions(*train, *options);
+  train->callback([options, &command] {
+    command = [options] { return Training(*options).run(); };
+  });
+}

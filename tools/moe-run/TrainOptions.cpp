@@ -1,0 +1,294 @@
+//===-- TrainOptions.cpp - the options of moe-run train -------------------===//
+//
+// Part of PolyMoE, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "TrainOptions.h"
+
+#include "moe/Runtime/Error.h"
+
+#include "llvm/ADT/StringExtras.h"
+
+using namespace polymoe;
+
+// MoE-LPR, as the paper has it (METHODS.md, section 1). Its stage 2 takes 50
+// thousand documents of each old language to 100 thousand of each new one.
+static const StagePreset presets[] = {
+    {"1", "expert,router", 0.01, 0, 0, 1, 1024, 45856},
+    {"2", "router,language_gate", 0, 0.1, 0.5, 1, 512, -1},
+    {"dense", "backbone,expert,router,language_gate", 0, 0, 1, 1, 1024, -1},
+};
+
+const StagePreset &polymoe::stagePreset(const std::string &name) {
+  for (const StagePreset &preset : presets)
+    if (name == preset.name)
+      return preset;
+  fail("--stage: expected 1, 2 or dense, but got '", name, "'");
+}
+
+//===----------------------------------------------------------------------===//
+// What the options mean
+//===----------------------------------------------------------------------===//
+
+std::vector<mlir::moe::Role> PhaseOptions::roles() const {
+  std::vector<mlir::moe::Role> roles;
+  llvm::SmallVector<llvm::StringRef> names;
+  llvm::StringRef(trainRoles).split(names, ',');
+  for (llvm::StringRef name : names) {
+    auto role = mlir::moe::symbolizeRole(name.trim());
+    if (!role)
+      fail("--train-roles: expected backbone, expert, router or "
+           "language_gate, but got '",
+           name.str(), "'");
+    roles.push_back(*role);
+  }
+  return roles;
+}
+
+Objective PhaseOptions::objective() const {
+  auto form = [](const std::string &name) {
+    return name == "paper" ? LossForm::Paper : LossForm::Reference;
+  };
+  return {balance, form(balanceForm), languagePrior, form(languagePriorForm)};
+}
+
+TrainerOptions PhaseOptions::trainer() const {
+  TrainerOptions options;
+  options.steps = steps;
+  options.rows = batch;
+  options.accumulate = accumulate;
+  options.clip = clip;
+  options.adam = {beta1, beta2, epsilon, weightDecay};
+  options.schedule.kind = parseScheduleKind(schedule);
+  options.schedule.rate = rate;
+  options.schedule.warmup = warmup;
+  options.seed = seed;
+  return options;
+}
+
+SamplerOptions PhaseOptions::sampler(const Corpus &corpus) const {
+  SamplerOptions options;
+  options.length = sequence;
+  options.seed = seed;
+  options.segmentAware = segments;
+  if (!mix.empty()) {
+    options.weights = parseWeights(mix);
+  } else {
+    const StagePreset &preset = stagePreset(stage);
+    for (const Language &language : corpus.languages())
+      options.weights[language.code] =
+          language.round == 0 ? preset.oldWeight : preset.newWeight;
+  }
+  std::erase_if(options.weights,
+                [](const auto &entry) { return entry.second == 0; });
+  for (const auto &[code, weight] : options.weights)
+    options.languages.push_back(code);
+  if (options.languages.empty())
+    fail("--data: expected languages to train on, but stage ", stage,
+         " takes those of round 1 and later and ", corpus.folder(),
+         " has none");
+  return options;
+}
+
+//===----------------------------------------------------------------------===//
+// The options of a new and of a resumed phase
+//===----------------------------------------------------------------------===//
+
+bool TrainCommandOptions::isGiven(const std::string &name) const {
+  for (const Recorded &entry : recorded)
+    if (entry.name == name)
+      return entry.isGiven();
+  llvm_unreachable("unknown option");
+}
+
+void TrainCommandOptions::settleNew() {
+  if (!isGiven("stage"))
+    fail("--stage: expected 1, 2 or dense, but got none");
+  const StagePreset &preset = stagePreset(phase.stage);
+  if (!isGiven("train-roles"))
+    phase.trainRoles = preset.trainRoles;
+  if (!isGiven("balance"))
+    phase.balance = preset.balance;
+  if (!isGiven("language-prior"))
+    phase.languagePrior = preset.languagePrior;
+  if (!isGiven("sequence"))
+    phase.sequence = preset.sequence;
+  if (!isGiven("steps")) {
+    if (preset.steps < 0)
+      fail("--steps: expected a number of steps, since stage ", preset.name,
+           " has none of its own");
+    phase.steps = preset.steps;
+  }
+}
+
+void TrainCommandOptions::settleResumed(const nlohmann::json &noted) {
+  for (const Recorded &entry : recorded) {
+    if (!noted.is_object() || !noted.contains(entry.name))
+      fail("run.json: expected an option '", entry.name, "' of the phase");
+    if (!entry.isGiven())
+      entry.set(noted[entry.name]);
+    else if (entry.get() != noted[entry.name])
+      fail("--", entry.name, ": expected ", noted[entry.name].dump(),
+           ", with which the phase began, but got ", entry.get().dump());
+  }
+}
+
+nlohmann::json TrainCommandOptions::note() const {
+  nlohmann::json noted = nlohmann::json::object();
+  for (const Recorded &entry : recorded)
+    noted[entry.name] = entry.get();
+  return noted;
+}
+
+//===----------------------------------------------------------------------===//
+// The command line
+//===----------------------------------------------------------------------===//
+
+/// Notes that `option` sets `value` and belongs to the phase.
+template <typename T>
+static CLI::Option *record(TrainCommandOptions &options, CLI::Option *option,
+                           T &value) {
+  std::string name = option->get_name();
+  options.recorded.push_back({name.substr(name.find_first_not_of('-')), option,
+                              [&value] { return nlohmann::json(value); },
+                              [&value](const nlohmann::json &noted) {
+                                try {
+                                  noted.get_to(value);
+                                } catch (
+                                    const nlohmann::json::exception &error) {
+                                  fail("run.json: ", error.what());
+                                }
+                              }});
+  return option;
+}
+
+void polymoe::addTrainOptions(CLI::App &app, TrainCommandOptions &options) {
+  addMachineOptions(app, options.machine);
+  PhaseOptions &phase = options.phase;
+  const auto counts = CLI::Range(int64_t(1), int64_t(1) << 40);
+  const auto countsOrNone = CLI::Range(int64_t(0), int64_t(1) << 40);
+
+  auto folder = [&](const char *name, std::string &value, const char *help) {
+    app.add_option(name, value, help)->group("Data and output");
+  };
+  folder("--out", options.out,
+         "run folder to write (default: the model, when it is one)");
+  folder("--data", options.data, "corpus folder to draw from");
+  folder("--tokens", options.tokens,
+         "safetensors file of rows to take in the order given, in place of "
+         "--data");
+  app.add_flag("--resume", options.resume,
+               "go on from the last checkpoint; starts over where there is "
+               "none, does nothing where all is done")
+      ->group("Data and output");
+  app.add_option("--save-every", options.saveEvery,
+                 "steps between checkpoints, 0: at the end only")
+      ->check(countsOrNone)
+      ->capture_default_str()
+      ->group("Data and output");
+  app.add_option("--keep", options.keep, "checkpoints of this phase to keep")
+      ->check(counts)
+      ->capture_default_str()
+      ->group("Data and output");
+  app.add_option("--validate-every", options.validateEvery,
+                 "steps between validations on the corpus's valid split, 0: "
+                 "none")
+      ->check(countsOrNone)
+      ->capture_default_str()
+      ->group("Data and output");
+  app.add_option("--validate-documents", options.validateDocuments,
+                 "documents of each language to validate on, 0: all")
+      ->check(countsOrNone)
+      ->capture_default_str()
+      ->group("Data and output");
+
+  auto add = [&](const char *group, const char *name, auto &value,
+                 const std::string &help) {
+    return record(options, app.add_option(name, value, help), value)
+        ->group(group);
+  };
+  const auto forms = CLI::IsMember({"paper", "reference"});
+  const char *stage = "Stage";
+  add(stage, "--stage", phase.stage,
+      "1: new experts and routers on new languages; 2: routers on all "
+      "languages; dense: everything, plain loss. Sets what trains, losses, "
+      "languages and sequence")
+      ->check(CLI::IsMember({"1", "2", "dense"}));
+  add(stage, "--train-roles", phase.trainRoles,
+      "what trains: backbone, expert, router, language_gate, with commas "
+      "(stage 1: expert,router; 2: router,language_gate; dense: all)");
+  add(stage, "--balance", phase.balance,
+      "coefficient of the balance loss (stage 1: 0.01, else 0)")
+      ->check(CLI::NonNegativeNumber);
+  add(stage, "--balance-form", phase.balanceForm,
+      "as the paper prints it, or as the released code computes it, K times "
+      "that")
+      ->check(forms)
+      ->capture_default_str();
+  add(stage, "--language-prior", phase.languagePrior,
+      "coefficient of the language-prior loss (stage 2: 0.1, else 0)")
+      ->check(CLI::NonNegativeNumber);
+  add(stage, "--language-prior-form", phase.languagePriorForm,
+      "as the paper prints it, or the released code's double softmax")
+      ->check(forms)
+      ->capture_default_str();
+  add(stage, "--mix", phase.mix,
+      "how often a language's documents come in an epoch, as el=1,en=0.1; only "
+      "those named are taken (stage 1: new 1; 2: new 1, old 0.5; dense: all "
+      "1)");
+  add(stage, "--sequence", phase.sequence,
+      "tokens of a row (stage 1: 1024; 2: 512; dense: 1024)")
+      ->check(counts);
+
+  const char *optimizer = "Optimisation";
+  add(optimizer, "--steps", phase.steps,
+      "optimiser steps (stage 1: 45856); 0 writes the initial state")
+      ->check(countsOrNone);
+  add(optimizer, "--batch", phase.batch, "rows of a micro-batch")
+      ->check(counts)
+      ->capture_default_str();
+  add(optimizer, "--accumulate", phase.accumulate,
+      "micro-batches of a step, normalised as one batch")
+      ->check(counts)
+      ->capture_default_str();
+  add(optimizer, "--lr", phase.rate, "learning rate")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  add(optimizer, "--schedule", phase.schedule, "of the learning rate")
+      ->check(CLI::IsMember({"constant", "cosine", "linear"}))
+      ->capture_default_str();
+  add(optimizer, "--warmup", phase.warmup,
+      "steps of rising learning rate; below 1: a share of --steps")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  add(optimizer, "--clip", phase.clip,
+      "largest norm of all gradients, 0: no limit")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  add(optimizer, "--weight-decay", phase.weightDecay, "of AdamW")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  add(optimizer, "--beta1", phase.beta1, "of AdamW")
+      ->check(CLI::Range(0.0, 1.0))
+      ->capture_default_str();
+  add(optimizer, "--beta2", phase.beta2, "of AdamW")
+      ->check(CLI::Range(0.0, 1.0))
+      ->capture_default_str();
+  add(optimizer, "--epsilon", phase.epsilon, "of AdamW")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  add(optimizer, "--seed", phase.seed, "of the order of the data")
+      ->capture_default_str();
+
+  // What the machine options say is part of the numbers as well.
+  record(options, app.get_option("--dtype"), options.machine.dtype);
+  record(options, app.get_option("--executor"), options.machine.executor);
+  record(options,
+         app.add_flag("--segments", phase.segments,
+                      "tokens attend within their document only; otherwise "
+                      "across all that are packed into a row, as released")
+             ->group(stage),
+         phase.segments);
+}

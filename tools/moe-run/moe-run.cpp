@@ -1,0 +1,40 @@
+//===-- moe-run.cpp - trains, evaluates and runs models -------------------===//
+//
+// Part of PolyMoE, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "Commands.h"
+
+#include <iostream>
+
+using namespace polymoe;
+
+int main(int argc, char **argv) {
+  CLI::App app(
+      "Trains, evaluates and runs multilingual mixtures of experts.\n\n"
+      "  moe-run train moe.mlir --stage=1 --data corpus/ --out run/\n"
+      "  moe-run train run/ --stage=2 --data corpus/\n"
+      "  moe-run eval run/ --data corpus/\n"
+      "  moe-run generate run/ --prompt 'Hello'\n\n"
+      "A model is a .mlir file, as moe-translate and moe-opt write it, or the "
+      "folder of a run.",
+      "moe-run");
+  app.require_subcommand(1);
+  app.footer("moe-run COMMAND --help explains a command. Exit code 3: "
+             "interrupted, and all is saved.");
+  Command command;
+  addTrainCommand(app, command);
+  addEvalCommand(app, command);
+  addScoreCommand(app, command);
+  addGenerateCommand(app, command);
+  addInspectCommand(app, command);
+  CLI11_PARSE(app, argc, argv);
+  try {
+    return command();
+  } catch (const std::exception &error) {
+    std::cerr << "moe-run: error: " << error.what() << "\n";
+    return 1;
+  }
+}
