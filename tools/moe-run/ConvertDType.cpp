@@ -62,7 +62,7 @@ OwningOpRef<ModuleOp> withDType(ModuleOp original, const std::string &dtype) {
   };
   module->walk([&](Operation *op) {
     if (auto parameter = dyn_cast<ParameterOp>(op))
-      parameter.setType(convert(parameter.getType()));
+      parameter.setType(cast<RankedTensorType>(convert(parameter.getType())));
     for (Value result : op->getResults())
       convertValue(result);
     for (Region &region : op->getRegions())

@@ -9,6 +9,7 @@
 #include "Model.h"
 
 #include "moe/Runtime/Evaluate.h"
+#include "moe/Runtime/Files.h"
 
 #include <iostream>
 
@@ -55,12 +56,13 @@ static int runEval(const EvalOptions &options) {
 void polymoe::addEvalCommand(CLI::App &app, Command &command) {
   auto options = std::make_shared<EvalOptions>();
   CLI::App *eval = app.add_subcommand(
-      "eval",
-      "Prints perplexity and bits per byte of each language.\n\nEach document "
-      "is scored alone, in windows; all of its tokens but the first are "
-      "predicted once. Bits per byte compare across tokenizers, perplexity "
-      "does not.\n\n  moe-run eval run/ --data corpus/ --split=test "
-      "--json=result.json");
+      "eval", "Prints perplexity and bits per byte of each language.");
+  eval->footer(
+      "Each document is scored alone, in windows; all of its tokens but the "
+      "first are predicted once. Bits per byte compare across tokenizers, "
+      "perplexity does not.\n"
+      "\n"
+      "  moe-run eval run/ --data corpus/ --split=test --json=result.json");
   addMachineOptions(*eval, options->machine);
   EvaluateOptions &evaluation = options->evaluation;
   eval->add_option("--data", options->data, "corpus folder")->required();

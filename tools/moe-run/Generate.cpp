@@ -108,11 +108,13 @@ static int runGenerate(const GenerateCommandOptions &options) {
 void polymoe::addGenerateCommand(CLI::App &app, Command &command) {
   auto options = std::make_shared<GenerateCommandOptions>();
   CLI::App *generate = app.add_subcommand(
-      "generate",
-      "Continues a text and prints what follows.\n\n  moe-run generate run/ "
-      "--prompt 'Once upon a time' --temperature=0.8 --top-p=0.95 --seed=1\n  "
-      "moe-run generate run/ --prompt-tokens 5,17,3\n\nWith --prompt-tokens no "
-      "tokenizer is needed: ids go in and come out, and no id ends the text.");
+      "generate", "Continues a text and prints what follows.");
+  generate->footer("  moe-run generate run/ --prompt 'Once upon a time' "
+                   "--temperature=0.8 --top-p=0.95 --seed=1\n"
+                   "  moe-run generate run/ --prompt-tokens 5,17,3\n"
+                   "\n"
+                   "With --prompt-tokens no tokenizer is needed: ids go in and "
+                   "come out, and no id ends the text.");
   addMachineOptions(*generate, options->machine);
   GenerateOptions &generation = options->generation;
   auto *prompts = generate->add_option_group("prompt");

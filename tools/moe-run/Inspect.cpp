@@ -88,10 +88,12 @@ static int runInspect(const InspectOptions &options) {
   print("training memory", bytes(training) + " for gradients, moments and "
                                              "masters, activations not "
                                              "counted");
-  print("active per token", formatAmount(facts.activeElements) + "weights");
-  print("FLOPs per token", concat(formatAmount(facts.forwardFlops), "forward, ",
-                                  formatAmount(facts.trainingFlops()),
-                                  "training (rows of ", options.length, ")"));
+  print("active per token",
+        std::to_string(int64_t(facts.activeElements)) + " weights");
+  print("work per token",
+        concat(formatAmount(facts.forwardFlops), "FLOP forward, ",
+               formatAmount(facts.trainingFlops()), "training (rows of ",
+               options.length, ")"));
   return 0;
 }
 

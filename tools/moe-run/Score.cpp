@@ -35,11 +35,12 @@ static int runScore(const ScoreCommandOptions &options) {
 void polymoe::addScoreCommand(CLI::App &app, Command &command) {
   auto options = std::make_shared<ScoreCommandOptions>();
   CLI::App *score = app.add_subcommand(
-      "score",
-      "Writes the log-probability of every next token.\n\nReads `tokens` [N,S] "
-      "and writes `logprobs` [N,S-1] and, with --logits, `logits` [N,S,V], all "
-      "safetensors.\n\n  moe-run score run/ --tokens t.safetensors --out "
-      "s.safetensors");
+      "score", "Writes the log-probability of every next token.");
+  score->footer(
+      "Reads `tokens` [N,S] and writes `logprobs` [N,S-1] and, with --logits, "
+      "`logits` [N,S,V], all safetensors.\n"
+      "\n"
+      "  moe-run score run/ --tokens t.safetensors --out s.safetensors");
   addMachineOptions(*score, options->machine);
   score->add_option("--tokens", options->tokens, "safetensors file to read")
       ->required();

@@ -17,6 +17,8 @@
 
 #include "moe/Runtime/Error.h"
 #include "moe/Runtime/Evaluate.h"
+#include "moe/Runtime/Files.h"
+#include "moe/Runtime/Metrics.h"
 #include "moe/Runtime/RunFolder.h"
 #include "moe/Runtime/Safetensors.h"
 
@@ -127,7 +129,8 @@ void Training::choosePhase() {
 /// Makes the model name the tensors of `checkpoint`.
 void Training::pointTo(const fs::path &checkpoint) {
   fs::path file = checkpoint / "parameters.safetensors";
-  for (const TensorInfo &tensor : SafetensorsFile::open(file)->tensors())
+  auto tensors = SafetensorsFile::open(file);
+  for (const TensorInfo &tensor : tensors->tensors())
     setOrigin(model->module(), tensor.name,
               {relativePath(file, out), tensor.name, std::nullopt});
 }
@@ -288,15 +291,15 @@ int Training::run() {
 
 void polymoe::addTrainCommand(CLI::App &app, Command &command) {
   auto options = std::make_shared<TrainCommandOptions>();
-  CLI::App *train = app.add_subcommand(
-      "train",
-      "Trains a model into a run folder.\n\n"
-      "  moe-run train moe.mlir --stage=1 --data corpus/ --out run/\n"
-      "  moe-run train run/ --stage=2 --steps=2000 --data corpus/\n"
-      "  moe-run train run/ --resume --data corpus/\n\n"
-      "Given the folder of a run, a new phase begins inside it. Ctrl-C saves "
-      "and stops (exit code 3); the same command with --resume goes on and "
-      "ends with the same bits.");
+  CLI::App *train =
+      app.add_subcommand("train", "Trains a model into a run folder.");
+  train->footer("  moe-run train moe.mlir --stage=1 --data corpus/ --out run/\n"
+                "  moe-run train run/ --stage=2 --steps=2000 --data corpus/\n"
+                "  moe-run train run/ --resume --data corpus/\n"
+                "\n"
+                "Given the folder of a run, a new phase begins inside it. "
+                "Ctrl-C saves and stops (exit code 3); the same command with "
+                "--resume goes on and ends with the same bits.");
   addTrainOptions(*train, *options);
   train->callback([options, &command] {
     command = [options] { return Training(*options).run(); };
