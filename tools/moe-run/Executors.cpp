@@ -8,7 +8,11 @@
 #include "Model.h"
 
 #include "moe/Runtime/Error.h"
+#include "moe/Target/CompiledExecutor.h"
 #include "moe/Torch/TorchExecutor.h"
+
+#include "llvm/ADT/StringMap.h"
+#include "llvm/TargetParser/Host.h"
 
 #include <dlfcn.h>
 
@@ -30,13 +34,25 @@ static std::unique_ptr<Executor> makeTorch(const MachineOptions &options,
       make(module, &store, &objective, options.threads));
 }
 
+/// The instruction set that compiled code uses here.
+static std::string hostVariant() {
+  llvm::StringMap<bool> features = llvm::sys::getHostCPUFeatures();
+  for (const char *feature : {"avx512f", "avx2", "sse4.2"})
+    if (features.lookup(feature))
+      return feature;
+  return "generic";
+}
+
 MadeExecutor makeExecutor(const MachineOptions &options, mlir::ModuleOp module,
                           ParameterStore &store, ThreadPool &pool,
                           const Objective &objective) {
   if (options.executor == "torch")
     return {makeTorch(options, module, store, objective), "torch"};
-  fail("--executor=", options.executor,
-       ": expected an executor of this build, which is torch");
+  CompiledExecutorOptions compiled;
+  compiled.memoryBudget = options.memoryBudget;
+  return {std::make_unique<CompiledExecutor>(module, store, pool, objective,
+                                             compiled),
+          hostVariant()};
 }
 
 } // namespace polymoe

@@ -91,6 +91,8 @@ static void generateText(Inference &inference, const std::string &prompt,
 static int runGenerate(const GenerateCommandOptions &options) {
   GenerateOptions generation = options.generation;
   generation.cache = !options.noCache;
+  // Few lengths, since each is a program to compile.
+  generation.padTo = 64;
   std::vector<int32_t> tokens;
   if (!options.promptTokens.empty())
     tokens = parseTokens(options.promptTokens);

@@ -34,6 +34,8 @@ struct MachineOptions {
   std::string executor = "compiled";
   std::string dtype; ///< empty: the model's own
   int threads = 0;
+  /// MiB for activations that a step saves, 0 for no limit.
+  int64_t memoryBudget = 0;
 };
 
 void addMachineOptions(CLI::App &app, MachineOptions &options);

@@ -179,6 +179,11 @@ void polymoe::addTrainOptions(CLI::App &app, TrainCommandOptions &options) {
   folder("--tokens", options.tokens,
          "safetensors file of rows to take in the order given, in place of "
          "--data");
+  app.add_option("--memory-budget", options.machine.memoryBudget,
+                 "MiB for the activations that a step saves, 0: no limit; what "
+                 "does not fit is recomputed, the results stay the same")
+      ->check(countsOrNone)
+      ->capture_default_str();
   app.add_flag("--resume", options.resume,
                "go on from the last checkpoint; starts over where there is "
                "none, does nothing where all is done")
