@@ -11,9 +11,6 @@
 #include "moe/Target/CompiledExecutor.h"
 #include "moe/Torch/TorchExecutor.h"
 
-#include "llvm/ADT/StringMap.h"
-#include "llvm/TargetParser/Host.h"
-
 #include <dlfcn.h>
 
 namespace polymoe {
@@ -34,15 +31,6 @@ static std::unique_ptr<Executor> makeTorch(const MachineOptions &options,
       make(module, &store, &objective, options.threads));
 }
 
-/// The instruction set that compiled code uses here.
-static std::string hostVariant() {
-  llvm::StringMap<bool> features = llvm::sys::getHostCPUFeatures();
-  for (const char *feature : {"avx512f", "avx2", "sse4.2"})
-    if (features.lookup(feature))
-      return feature;
-  return "generic";
-}
-
 MadeExecutor makeExecutor(const MachineOptions &options, mlir::ModuleOp module,
                           ParameterStore &store, ThreadPool &pool,
                           const Objective &objective) {
@@ -52,7 +40,7 @@ MadeExecutor makeExecutor(const MachineOptions &options, mlir::ModuleOp module,
   compiled.memoryBudget = options.memoryBudget;
   return {std::make_unique<CompiledExecutor>(module, store, pool, objective,
                                              compiled),
-          hostVariant()};
+          mlir::moe::hostVariant()};
 }
 
 } // namespace polymoe
