@@ -59,10 +59,9 @@ void checkParameters(const std::vector<ParameterLayout> &layout,
 
 /// Points every parameter that a run trained at the newest checkpoint that has
 /// it.
-void useCheckpoints(const fs::path &folder, Specs &specs) {
-  RunFolder run(folder, RunFolder::Access::Read, [](const std::string &text) {
-    std::fprintf(stderr, "warning: %s\n", text.c_str());
-  });
+void useCheckpoints(const fs::path &folder, const RunFolder::Warn &warn,
+                    Specs &specs) {
+  RunFolder run(folder, RunFolder::Access::Read, warn);
   auto latest = run.latestCheckpoint();
   if (!latest)
     return;
@@ -309,7 +308,7 @@ void polymoe::exportHuggingFace(const fs::path &source, const fs::path &output,
     specs[spec.name] = spec;
   checkParameters(layout, specs);
   if (fs::is_directory(source))
-    useCheckpoints(source, specs);
+    useCheckpoints(source, options.warn, specs);
 
   StoredTypes types(specs, loaded.folder);
   std::map<std::string, DType> stored;

@@ -62,6 +62,9 @@ int main(int argc, char **argv) {
       importHf(importFrom, output);
     } else {
       mlir::MLIRContext context;
+      options.warn = [](const std::string &text) {
+        std::cerr << "moe-translate: warning: " << text << "\n";
+      };
       exportHuggingFace(exportFrom, output, context, options);
     }
   } catch (const std::exception &error) {

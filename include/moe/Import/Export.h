@@ -14,6 +14,8 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
+#include <string>
 
 namespace polymoe {
 
@@ -22,6 +24,8 @@ struct ExportOptions {
   int64_t maxShardBytes = 5'000'000'000;
   /// Whether a folder that is there already is replaced.
   bool replace = false;
+  /// Is told of checkpoints of a run that are damaged and passed over.
+  std::function<void(const std::string &)> warn;
 };
 
 /// Writes the model at `source`, a module or a run folder, as a folder that

@@ -1,0 +1,68 @@
+# Part of PolyMoE, under the Apache License v2.0 with LLVM Exceptions.
+# SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+"""moe-translate against transformers: frequencies, and mixtures as exported."""
+
+import json
+import re
+
+import numpy
+import pytest
+import torch
+
+from polymoe import reference
+from polymoe.new_model import FAMILIES
+
+pytestmark = pytest.mark.tools
+
+SCALINGS = [
+    {"rope_type": "default"},
+    {"rope_type": "linear", "factor": 2.5},
+    {
+        "rope_type": "llama3",
+        "factor": 32.0,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 8192,
+    },
+]
+
+
+@pytest.mark.parametrize("scaling", SCALINGS, ids=lambda scaling: scaling["rope_type"])
+@pytest.mark.parametrize("head_dim", [22, 64, 80, 128, 256])
+def test_frequencies_equal_transformers_bit_for_bit(head_dim, scaling, tool, tmp_path):
+    import transformers
+    from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
+
+    for theta in (1e4, 5e5, 1e6, 1.5e5, 12345.678):
+        config = transformers.LlamaConfig(
+            vocab_size=3, hidden_size=8, intermediate_size=5, num_hidden_layers=1, num_attention_heads=1,
+            head_dim=head_dim, rope_parameters={"rope_theta": theta, **scaling}, max_position_embeddings=131072,
+        )  # fmt: skip
+        transformers.LlamaForCausalLM(config).save_pretrained(tmp_path / "hf")
+        tool("moe-translate", "--import-hf", tmp_path / "hf", "-o", tmp_path / "model.mlir")
+        text = (tmp_path / "model.mlir").read_text()
+        numbers = re.search(r"frequencies = array<f32: ([^>]*)>", text)[1].split(", ")
+        got = numpy.array([float(number) for number in numbers], dtype=numpy.float32)
+        expected = LlamaRotaryEmbedding(config).inv_freq.numpy()
+        # PyTorch takes other code for a rest that fills no vector, by machine.
+        whole = len(expected) // 32 * 32 or len(expected)
+        assert (got[:whole].view("u4") == expected[:whole].view("u4")).all()
+        assert numpy.allclose(got, expected, rtol=2e-7, atol=0)
+
+
+@pytest.mark.parametrize("counts", ["experts=3", "counts=1,4,2"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_an_exported_mixture_of_copies_equals_the_dense_model(family, counts, checkpoint, tool, tmp_path):
+    dense = checkpoint(family)
+    tool("moe-translate", "--import-hf", dense, "-o", tmp_path / "model.mlir")
+    tool("moe-opt", tmp_path / "model.mlir", f"--moe-upcycle={counts} top-k=2", "-o", tmp_path / "moe.mlir")
+    tool("moe-translate", "--export-hf", tmp_path / "moe.mlir", "-o", tmp_path / "hf")
+    mixtral = family in ("llama", "mistral") and counts == "experts=3"
+    model_type = json.loads((tmp_path / "hf" / "config.json").read_text())["model_type"]
+    assert model_type == ("mixtral" if mixtral else f"polymoe_{family}")
+
+    tokens = torch.randint(0, 331, (2, 37), generator=torch.Generator().manual_seed(1))
+    expected, got = (
+        torch.cat(list(reference.score(reference.load(folder), tokens))) for folder in (dense, tmp_path / "hf")
+    )
+    assert (got - expected).abs().max() / expected.std() < 1e-5
