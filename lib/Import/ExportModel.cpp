@@ -321,6 +321,7 @@ void polymoe::exportHuggingFace(const fs::path &source, const fs::path &output,
   std::vector<OutputTensor> tensors = tensorsToWrite(config, layout, specs);
 
   std::vector<ParameterSpec> list;
+  list.reserve(layout.size());
   for (const ParameterLayout &parameter : layout)
     list.push_back(specs.at(parameter.name));
   ThreadPool pool;

@@ -97,8 +97,10 @@ private:
       RowSelection rows{i * dim, dim, 3 * dim};
       auto addPart = [&](const std::string &kind, Shape shape, Shape fused) {
         std::string key = prefix + "query_key_value.";
+        std::string name = key;
+        name.append(parts[i].first).append(kind);
         ParameterLayout &parameter =
-            add(key + parts[i].first + kind, std::move(shape), parts[i].second);
+            add(std::move(name), std::move(shape), parts[i].second);
         parameter.places = {
             {KeyForm::Own, key + kind.substr(1), std::move(fused), rows}};
       };

