@@ -62,9 +62,11 @@ void mlir::moe::buildCpuPipeline(OpPassManager &pm,
   pm.addPass(createExpandMath());
   // The LLVM dialect.
   pm.addPass(createSCFToControlFlowPass());
-  pm.addPass(createConvertVectorToLLVMPass());
+  // Intrinsics first: fused multiply-adds must not become calls. What goes to
+  // libm is taken out of its vectors, so vectors come last.
   pm.addPass(createConvertMathToLLVMPass());
   pm.addPass(createConvertMathToLibmPass());
+  pm.addPass(createConvertVectorToLLVMPass());
   pm.addPass(memref::createExpandStridedMetadataPass());
   pm.addPass(createFinalizeMemRefToLLVMConversionPass());
   pm.addPass(createConvertFuncToLLVMPass(
