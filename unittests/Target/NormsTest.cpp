@@ -14,16 +14,17 @@ using namespace polymoe::test;
 
 namespace {
 
-constexpr int64_t tokens = 2 * 37, width = 70;
+/// Enough rows for two tiles.
+constexpr int64_t tokens = 2 * 137, width = 70;
 
 class Norms : public ::testing::TestWithParam<Mode> {};
 
 Tensors inputs() {
-  return {{"x", randomTensor({2, 37, 70}, 1)},
+  return {{"x", randomTensor({2, 137, 70}, 1)},
           {"w", randomTensor({70}, 2)},
           {"v", randomTensor({14}, 3)},
           {"b", randomTensor({70}, 4)},
-          {"dy", randomTensor({2, 37, 70}, 5)}};
+          {"dy", randomTensor({2, 137, 70}, 5)}};
 }
 
 //===----------------------------------------------------------------------===//
@@ -32,23 +33,25 @@ Tensors inputs() {
 
 /// Of the row as Llama does it, and of groups of 14 as Gemma would.
 const TestProgram rmsForward = {
-    {{"x", "2x37x70x$T"}, {"w", "70x$T"}, {"v", "14x$T"}},
+    {{"x", "2x137x70x$T"}, {"w", "70x$T"}, {"v", "14x$T"}},
     R"(
-  %y = moe.rms_norm %x, %w {epsilon = 1.0e-2} : (tensor<2x37x70x$T>, tensor<70x$T>) -> tensor<2x37x70x$T>
-  %g = moe.rms_norm %x, %v {epsilon = 1.0e-2, offset = 1.0} : (tensor<2x37x70x$T>, tensor<14x$T>) -> tensor<2x37x70x$T>)",
-    {{"y", "2x37x70x$T"}, {"g", "2x37x70x$T"}}};
+  %y = moe.rms_norm %x, %w {epsilon = 1.0e-2} : (tensor<2x137x70x$T>, tensor<70x$T>) -> tensor<2x137x70x$T>
+  %g = moe.rms_norm %x, %v {epsilon = 1.0e-2, offset = 1.0} : (tensor<2x137x70x$T>, tensor<14x$T>) -> tensor<2x137x70x$T>)",
+    {{"y", "2x137x70x$T"}, {"g", "2x137x70x$T"}}};
 
-const TestProgram rmsBackward = {
-    {{"x", "2x37x70x$T"}, {"w", "70x$T"}, {"v", "14x$T"}, {"dy", "2x37x70x$T"}},
-    R"(
-  %dxy = moe.rms_norm_grad %dy, %x, %w {epsilon = 1.0e-2} : (tensor<2x37x70x$T>, tensor<2x37x70x$T>, tensor<70x$T>) -> tensor<2x37x70x$T>
-  %dxg = moe.rms_norm_grad %dy, %x, %v {epsilon = 1.0e-2, offset = 1.0} : (tensor<2x37x70x$T>, tensor<2x37x70x$T>, tensor<14x$T>) -> tensor<2x37x70x$T>
-  %dw = moe.rms_norm_weight_grad %dy, %x {epsilon = 1.0e-2} : (tensor<2x37x70x$T>, tensor<2x37x70x$T>) -> tensor<70x$P>
-  %dv = moe.rms_norm_weight_grad %dy, %x {epsilon = 1.0e-2} : (tensor<2x37x70x$T>, tensor<2x37x70x$T>) -> tensor<14x$P>)",
-    {{"dxy", "2x37x70x$T"},
-     {"dxg", "2x37x70x$T"},
-     {"dw", "70x$P"},
-     {"dv", "14x$P"}}};
+const TestProgram rmsBackward = {{{"x", "2x137x70x$T"},
+                                  {"w", "70x$T"},
+                                  {"v", "14x$T"},
+                                  {"dy", "2x137x70x$T"}},
+                                 R"(
+  %dxy = moe.rms_norm_grad %dy, %x, %w {epsilon = 1.0e-2} : (tensor<2x137x70x$T>, tensor<2x137x70x$T>, tensor<70x$T>) -> tensor<2x137x70x$T>
+  %dxg = moe.rms_norm_grad %dy, %x, %v {epsilon = 1.0e-2, offset = 1.0} : (tensor<2x137x70x$T>, tensor<2x137x70x$T>, tensor<14x$T>) -> tensor<2x137x70x$T>
+  %dw = moe.rms_norm_weight_grad %dy, %x {epsilon = 1.0e-2} : (tensor<2x137x70x$T>, tensor<2x137x70x$T>) -> tensor<70x$P>
+  %dv = moe.rms_norm_weight_grad %dy, %x {epsilon = 1.0e-2} : (tensor<2x137x70x$T>, tensor<2x137x70x$T>) -> tensor<14x$P>)",
+                                 {{"dxy", "2x137x70x$T"},
+                                  {"dxg", "2x137x70x$T"},
+                                  {"dw", "70x$P"},
+                                  {"dv", "14x$P"}}};
 
 struct RmsReference {
   Tensor y, dx, dweight;
@@ -131,18 +134,18 @@ TEST(RmsNormBits, SameForAnyNumberOfThreads) {
 //===----------------------------------------------------------------------===//
 
 const TestProgram layerForward = {
-    {{"x", "2x37x70x$T"}, {"w", "70x$T"}, {"b", "70x$T"}},
+    {{"x", "2x137x70x$T"}, {"w", "70x$T"}, {"b", "70x$T"}},
     R"(
-  %y = moe.layer_norm %x, %w, %b {epsilon = 1.0e-2} : (tensor<2x37x70x$T>, tensor<70x$T>, tensor<70x$T>) -> tensor<2x37x70x$T>)",
-    {{"y", "2x37x70x$T"}}};
+  %y = moe.layer_norm %x, %w, %b {epsilon = 1.0e-2} : (tensor<2x137x70x$T>, tensor<70x$T>, tensor<70x$T>) -> tensor<2x137x70x$T>)",
+    {{"y", "2x137x70x$T"}}};
 
 const TestProgram layerBackward = {
-    {{"x", "2x37x70x$T"}, {"w", "70x$T"}, {"dy", "2x37x70x$T"}},
+    {{"x", "2x137x70x$T"}, {"w", "70x$T"}, {"dy", "2x137x70x$T"}},
     R"(
-  %dx = moe.layer_norm_grad %dy, %x, %w {epsilon = 1.0e-2} : (tensor<2x37x70x$T>, tensor<2x37x70x$T>, tensor<70x$T>) -> tensor<2x37x70x$T>
-  %dw = moe.layer_norm_weight_grad %dy, %x {epsilon = 1.0e-2} : (tensor<2x37x70x$T>, tensor<2x37x70x$T>) -> tensor<70x$P>
-  %db = moe.column_sum %dy : (tensor<2x37x70x$T>) -> tensor<70x$P>)",
-    {{"dx", "2x37x70x$T"}, {"dw", "70x$P"}, {"db", "70x$P"}}};
+  %dx = moe.layer_norm_grad %dy, %x, %w {epsilon = 1.0e-2} : (tensor<2x137x70x$T>, tensor<2x137x70x$T>, tensor<70x$T>) -> tensor<2x137x70x$T>
+  %dw = moe.layer_norm_weight_grad %dy, %x {epsilon = 1.0e-2} : (tensor<2x137x70x$T>, tensor<2x137x70x$T>) -> tensor<70x$P>
+  %db = moe.column_sum %dy : (tensor<2x137x70x$T>) -> tensor<70x$P>)",
+    {{"dx", "2x137x70x$T"}, {"dw", "70x$P"}, {"db", "70x$P"}}};
 
 TEST_P(Norms, LayerNormAndItsGradients) {
   Mode mode = GetParam();

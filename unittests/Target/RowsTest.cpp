@@ -14,6 +14,7 @@ using namespace polymoe::test;
 
 namespace {
 
+/// Enough rows for two tiles, where it is 274 of 70.
 class Rows : public ::testing::TestWithParam<Mode> {};
 
 //===----------------------------------------------------------------------===//
@@ -21,19 +22,19 @@ class Rows : public ::testing::TestWithParam<Mode> {};
 //===----------------------------------------------------------------------===//
 
 const TestProgram embedding = {
-    {{"tokens", "2x37xi32"}, {"table", "101x70x$T"}, {"dy", "2x37x70x$T"}},
+    {{"tokens", "2x137xi32"}, {"table", "101x70x$T"}, {"dy", "2x137x70x$T"}},
     R"(
-  %y = moe.embedding %tokens, %table {scale = 8.366600265340756} : (tensor<2x37xi32>, tensor<101x70x$T>) -> tensor<2x37x70x$T>
-  %plain = moe.embedding %tokens, %table : (tensor<2x37xi32>, tensor<101x70x$T>) -> tensor<2x37x70x$T>
-  %dtable = moe.embedding_grad %tokens, %dy {scale = 8.366600265340756} : (tensor<2x37xi32>, tensor<2x37x70x$T>) -> tensor<101x70x$P>
-  %dplain = moe.embedding_grad %tokens, %dy : (tensor<2x37xi32>, tensor<2x37x70x$T>) -> tensor<101x70x$P>)",
-    {{"y", "2x37x70x$T"},
-     {"plain", "2x37x70x$T"},
+  %y = moe.embedding %tokens, %table {scale = 8.366600265340756} : (tensor<2x137xi32>, tensor<101x70x$T>) -> tensor<2x137x70x$T>
+  %plain = moe.embedding %tokens, %table : (tensor<2x137xi32>, tensor<101x70x$T>) -> tensor<2x137x70x$T>
+  %dtable = moe.embedding_grad %tokens, %dy {scale = 8.366600265340756} : (tensor<2x137xi32>, tensor<2x137x70x$T>) -> tensor<101x70x$P>
+  %dplain = moe.embedding_grad %tokens, %dy : (tensor<2x137xi32>, tensor<2x137x70x$T>) -> tensor<101x70x$P>)",
+    {{"y", "2x137x70x$T"},
+     {"plain", "2x137x70x$T"},
      {"dtable", "101x70x$P"},
      {"dplain", "101x70x$P"}}};
 
 Tensors embeddingInputs() {
-  Tensor tokens = randomIntegers({2, 37}, 0, 101, 1);
+  Tensor tokens = randomIntegers({2, 137}, 0, 101, 1);
   // The ends of the vocabulary, and a token with many occurrences.
   tokens[0] = 0;
   tokens[1] = 100;
@@ -41,7 +42,7 @@ Tensors embeddingInputs() {
     tokens[i] = 57;
   return {{"tokens", tokens},
           {"table", randomTensor({101, 70}, 2)},
-          {"dy", randomTensor({2, 37, 70}, 3)}};
+          {"dy", randomTensor({2, 137, 70}, 3)}};
 }
 
 TEST_P(Rows, EmbeddingAndItsGradient) {
@@ -53,7 +54,7 @@ TEST_P(Rows, EmbeddingAndItsGradient) {
     scale = roundToBf16(scale);
   Tensor y = in["dy"], plain = y;
   Tensor dtable{{101, 70}, std::vector<double>(101 * 70)}, dplain = dtable;
-  for (int64_t t = 0; t < 74; ++t)
+  for (int64_t t = 0; t < 274; ++t)
     for (int64_t d = 0; d < 70; ++d) {
       int64_t entry = in["tokens"][t] * 70 + d;
       plain[t * 70 + d] = in["table"][entry];
@@ -77,17 +78,18 @@ TEST(EmbeddingBits, SameForAnyNumberOfThreads) {
 // Rotary embedding
 //===----------------------------------------------------------------------===//
 
-const TestProgram rotaryTable = {{{"positions", "2x37xi32"}},
-                                 R"(
-  %cos, %sin = moe.rotary_table %positions {frequencies = array<f32: 1.0, 0.31622776, 0.1, 0.031622775, 0.001>, scale = 1.25} : (tensor<2x37xi32>) -> (tensor<2x37x5x$P>, tensor<2x37x5x$P>))",
-                                 {{"cos", "2x37x5x$P"}, {"sin", "2x37x5x$P"}}};
+const TestProgram rotaryTable = {
+    {{"positions", "2x137xi32"}},
+    R"(
+  %cos, %sin = moe.rotary_table %positions {frequencies = array<f32: 1.0, 0.31622776, 0.1, 0.031622775, 0.001>, scale = 1.25} : (tensor<2x137xi32>) -> (tensor<2x137x5x$P>, tensor<2x137x5x$P>))",
+    {{"cos", "2x137x5x$P"}, {"sin", "2x137x5x$P"}}};
 
 TEST_P(Rows, RotaryTableRoundsTheAngleToF32) {
   Mode mode = GetParam();
   const float frequencies[] = {1.0f, 0.31622776f, 0.1f, 0.031622775f, 0.001f};
-  Tensors in = {{"positions", randomIntegers({2, 37}, 0, 131072, 1)}};
+  Tensors in = {{"positions", randomIntegers({2, 137}, 0, 131072, 1)}};
   Tensors out = run(rotaryTable, in, mode);
-  Tensor cosines{{2, 37, 5}, {}}, sines = cosines;
+  Tensor cosines{{2, 137, 5}, {}}, sines = cosines;
   for (double position : in["positions"].values)
     for (float frequency : frequencies) {
       float angle = static_cast<float>(position) * frequency;
@@ -101,16 +103,16 @@ TEST_P(Rows, RotaryTableRoundsTheAngleToF32) {
 
 /// Seven heads of ten: the halves are narrower than any vector.
 const TestProgram rotary = {
-    {{"x", "2x37x70x$T"}, {"cos", "2x37x5x$P"}, {"sin", "2x37x5x$P"}},
+    {{"x", "2x137x70x$T"}, {"cos", "2x137x5x$P"}, {"sin", "2x137x5x$P"}},
     R"(
-  %y = moe.rotary %x, %cos, %sin : (tensor<2x37x70x$T>, tensor<2x37x5x$P>, tensor<2x37x5x$P>) -> tensor<2x37x70x$T>
-  %back = moe.rotary %x, %cos, %sin {inverse} : (tensor<2x37x70x$T>, tensor<2x37x5x$P>, tensor<2x37x5x$P>) -> tensor<2x37x70x$T>)",
-    {{"y", "2x37x70x$T"}, {"back", "2x37x70x$T"}}};
+  %y = moe.rotary %x, %cos, %sin : (tensor<2x137x70x$T>, tensor<2x137x5x$P>, tensor<2x137x5x$P>) -> tensor<2x137x70x$T>
+  %back = moe.rotary %x, %cos, %sin {inverse} : (tensor<2x137x70x$T>, tensor<2x137x5x$P>, tensor<2x137x5x$P>) -> tensor<2x137x70x$T>)",
+    {{"y", "2x137x70x$T"}, {"back", "2x137x70x$T"}}};
 
 Tensors rotaryInputs() {
-  return {{"x", randomTensor({2, 37, 70}, 1)},
-          {"cos", randomTensor({2, 37, 5}, 2)},
-          {"sin", randomTensor({2, 37, 5}, 3)}};
+  return {{"x", randomTensor({2, 137, 70}, 1)},
+          {"cos", randomTensor({2, 137, 5}, 2)},
+          {"sin", randomTensor({2, 137, 5}, 3)}};
 }
 
 TEST_P(Rows, RotaryTurnsTheHalvesOfEveryHead) {
@@ -118,7 +120,7 @@ TEST_P(Rows, RotaryTurnsTheHalvesOfEveryHead) {
   Tensors in = rounded(rotaryInputs(), mode);
   Tensors out = run(rotary, in, mode);
   Tensor y = in["x"], back = y;
-  for (int64_t t = 0; t < 74; ++t)
+  for (int64_t t = 0; t < 274; ++t)
     for (int64_t head = 0; head < 7; ++head)
       for (int64_t i = 0; i < 5; ++i) {
         int64_t first = t * 70 + head * 10 + i, second = first + 5;
