@@ -251,6 +251,7 @@ Converter::Converter(ModuleOp module, int64_t tokens,
   addMatmulLowerings(table);
   addRoutedMatmulLowerings(table);
   addAttentionLowerings(table);
+  addAttentionGradLowerings(table);
   addRowLowerings(table);
   addRoutingLowerings(table);
   addLossLowerings(table);

@@ -124,6 +124,7 @@ private:
 void addMatmulLowerings(LoweringTable &table);
 void addRoutedMatmulLowerings(LoweringTable &table);
 void addAttentionLowerings(LoweringTable &table);
+void addAttentionGradLowerings(LoweringTable &table);
 void addRowLowerings(LoweringTable &table);
 void addRoutingLowerings(LoweringTable &table);
 void addLossLowerings(LoweringTable &table);

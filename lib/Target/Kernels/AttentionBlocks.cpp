@@ -1,0 +1,248 @@
+//===-- AttentionBlocks.cpp - what attention kernels share ----------------===//
+//
+// Part of PolyMoE, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "AttentionBlocks.h"
+
+#include "mlir/Dialect/Arith/IR/Arith.h"
+#include "mlir/Dialect/MemRef/IR/MemRef.h"
+#include "mlir/Dialect/Vector/IR/VectorOps.h"
+
+#include <cmath>
+
+using namespace mlir;
+using namespace mlir::moe;
+
+/// ALiBi's slope of every head (Press et al., as BLOOM computes them).
+static SmallVector<double> alibiSlopes(int64_t heads) {
+  int64_t power = int64_t(1) << llvm::Log2_64(heads);
+  SmallVector<double> slopes;
+  for (int64_t h = 0; h < heads; ++h)
+    slopes.push_back(h < power
+                         ? std::pow(2.0, -8.0 * double(h + 1) / double(power))
+                         : std::pow(2.0, -4.0 * double(2 * (h - power) + 1) /
+                                             double(power)));
+  return slopes;
+}
+
+Value mlir::moe::packHeads(KernelLowering &lowering, Operation *op, Value rows,
+                           int64_t length, int64_t heads,
+                           const AttentionShape &shape) {
+  int64_t width = shape.width;
+  SmallVector<int64_t> panels = panelShape(length, width, shape.lanes);
+  Type element = cast<MemRefType>(rows.getType()).getElementType();
+  Value packed = lowering.temporary(
+      {shape.batch * heads, panels[0], width, shape.lanes}, element);
+  lowering.launch(
+      op,
+      {.label = "pack",
+       .tiles = shape.batch * heads,
+       .arguments = {rows, packed},
+       .compute = shape.compute,
+       .key = {length, heads, width},
+       .attributes = lowering.builder().getDictionaryAttr({})},
+      [&](KernelBuilder &k) {
+        Value from = k.buffer(0, {shape.batch, length, heads, width});
+        Value to = k.buffer(1);
+        Value b = k.div(k.tile(), k.idx(heads));
+        Value h = k.rem(k.tile(), k.idx(heads));
+        Value zero = arith::ConstantOp::create(k, k.getZeroAttr(element));
+        k.loop(k.idx(0), k.idx(panels[0]), 1, [&](Value panel) {
+          Value first = k.mul(panel, k.idx(shape.lanes));
+          Value count = arith::MaxSIOp::create(
+              k, k.min(k.sub(k.idx(length), first), k.idx(shape.lanes)),
+              k.idx(0));
+          k.loop(k.idx(0), count, 1, [&](Value lane) {
+            Value row = k.add(first, lane);
+            k.loop(k.idx(0), k.idx(width), 1, [&](Value column) {
+              Value element = memref::LoadOp::create(
+                  k, from, ValueRange{b, row, h, column});
+              memref::StoreOp::create(
+                  k, element, to, ValueRange{k.tile(), panel, column, lane});
+            });
+          });
+          k.loop(count, k.idx(shape.lanes), 1, [&](Value lane) {
+            k.loop(k.idx(0), k.idx(width), 1, [&](Value column) {
+              memref::StoreOp::create(
+                  k, zero, to, ValueRange{k.tile(), panel, column, lane});
+            });
+          });
+        });
+      });
+  return packed;
+}
+
+Scoring::Scoring(KernelBuilder &k, const AttentionShape &shape, Value head,
+                 Value slots, Value segments)
+    : k(k), shape(shape), slots(slots), segments(segments),
+      intVector(VectorType::get({shape.lanes}, k.getI32Type())) {
+  SmallVector<int32_t> numbers(shape.lanes);
+  for (auto [i, number] : llvm::enumerate(numbers))
+    number = i;
+  iota = arith::ConstantOp::create(
+      k, DenseElementsAttr::get(intVector, ArrayRef<int32_t>(numbers)));
+  if (!shape.alibi)
+    return;
+  // A chain of selects over the few heads; hoisted out of all loops.
+  SmallVector<double> slopes = alibiSlopes(shape.heads);
+  slope = k.scalar(slopes[0]);
+  for (int64_t h = 1; h < shape.heads; ++h) {
+    Value isHead =
+        arith::CmpIOp::create(k, arith::CmpIPredicate::eq, head, k.idx(h));
+    slope = arith::SelectOp::create(k, isHead, k.scalar(slopes[h]), slope);
+  }
+}
+
+Value Scoring::zero() {
+  return arith::ConstantOp::create(k, k.getZeroAttr(intVector));
+}
+
+/// An index in every lane.
+Value Scoring::spread(Value index) {
+  Value integer = arith::IndexCastOp::create(k, k.getI32Type(), index);
+  return vector::BroadcastOp::create(k, intVector, integer);
+}
+
+/// first, first + 1, ...
+Value Scoring::consecutive(Value first) {
+  return arith::AddIOp::create(k, spread(first), iota);
+}
+
+/// Ids [first, first + lanes) of row `b`, 0 beyond `length`.
+Value Scoring::loadIds(Value buffer, Value b, Value first, int64_t length) {
+  auto maskType = VectorType::get({shape.lanes}, k.getI1Type());
+  Value left = arith::MaxSIOp::create(k, k.sub(k.idx(length), first), k.idx(0));
+  Value mask = vector::CreateMaskOp::create(k, maskType, ValueRange{left});
+  return vector::MaskedLoadOp::create(k, intVector, buffer,
+                                      ValueRange{b, first}, mask, zero());
+}
+
+Scoring::Scores Scoring::score(Value dot, Value querySlots, Value keys) {
+  Value distance = arith::SubIOp::create(k, querySlots, keys);
+  Value visible =
+      arith::CmpIOp::create(k, arith::CmpIPredicate::sge, distance, zero());
+  if (shape.window) {
+    Value window = arith::ConstantOp::create(
+        k,
+        DenseElementsAttr::get(intVector, static_cast<int32_t>(shape.window)));
+    Value inside =
+        arith::CmpIOp::create(k, arith::CmpIPredicate::slt, distance, window);
+    visible = arith::AndIOp::create(k, visible, inside);
+  }
+  Value value = k.mulf(dot, k.splat(shape.scale));
+  if (slope) {
+    Value asFloat = arith::SIToFPOp::create(k, k.vectorType(), distance);
+    value = k.subf(value, k.mulf(k.broadcast(slope), asFloat));
+  }
+  return {value, visible};
+}
+
+Scoring::Scores Scoring::ofQuery(Value dot, Value b, Value query,
+                                 Value firstKey) {
+  Scores scores =
+      score(dot, spread(k.loadIndex(slots, {b, query})), consecutive(firstKey));
+  if (segments) {
+    Value same = arith::CmpIOp::create(
+        k, arith::CmpIPredicate::eq, spread(k.loadIndex(segments, {b, query})),
+        loadIds(segments, b, firstKey, shape.keys));
+    scores.visible = arith::AndIOp::create(k, scores.visible, same);
+  }
+  return scores;
+}
+
+Scoring::Scores Scoring::ofKey(Value dot, Value b, Value key,
+                               Value firstQuery) {
+  Scores scores = score(dot, consecutive(firstQuery), spread(key));
+  if (segments) {
+    Value same = arith::CmpIOp::create(
+        k, arith::CmpIPredicate::eq, spread(k.loadIndex(segments, {b, key})),
+        loadIds(segments, b, firstQuery, shape.length));
+    scores.visible = arith::AndIOp::create(k, scores.visible, same);
+  }
+  return scores;
+}
+
+Value mlir::moe::headRow(KernelBuilder &k, Value b, int64_t length, Value i,
+                         int64_t heads, Value h) {
+  Value token = k.add(k.mul(b, k.idx(length)), i);
+  return k.add(k.mul(token, k.idx(heads)), h);
+}
+
+void mlir::moe::forEachScore(
+    KernelBuilder &k, const MatmulTiling &tiling, Value packed, int64_t width,
+    Value panels, Value head, Value firstGroup, Value lastGroup, Value count,
+    function_ref<void(Value row, Value column, Value dot)> write) {
+  k.loop(firstGroup, lastGroup, 1, [&](Value group) {
+    Value panel = k.mul(group, k.idx(accumulators));
+    SmallVector<Value> sums = k.registerTile(
+        tiling.tileRows, accumulators, k.idx(0), k.idx(width),
+        [&](Value kk, int64_t i) {
+          return k.loadScalar(packed, {k.idx(i), kk});
+        },
+        [&](Value kk, int64_t j) {
+          return k.load(panels, {head, k.add(panel, k.idx(j)), kk},
+                        {k.idx(0), Value()});
+        });
+    for (int64_t i = 0; i < tiling.tileRows; ++i) {
+      k.ifThen(k.less(k.idx(i), count), [&] {
+        for (int64_t j = 0; j < accumulators; ++j) {
+          Value column = k.add(k.mul(group, k.idx(tiling.groupWidth)),
+                               k.idx(j * k.lanes()));
+          write(k.idx(i), column, sums[i * accumulators + j]);
+        }
+      });
+    }
+  });
+}
+
+void mlir::moe::forEachWeightedSum(
+    KernelBuilder &k, int64_t width, Value weights, Value lo, Value hi,
+    Value count, int64_t blockRows, Value rows,
+    function_ref<Value(Value)> rowOf,
+    function_ref<void(Value, KernelBuilder::Lane, Value)> write) {
+  MatmulTiling tiling(blockRows, width, k.lanes(), k.target());
+  tiling.doNotSplit();
+  RowBlock block{k.idx(0), count, Value()};
+  forEachRegisterTile(
+      k, tiling, block, k.idx(0),
+      [&](Value row, const TileColumns &tile) {
+        return k.registerTile(
+            tiling.tileRows, accumulators, lo, hi,
+            [&](Value j, int64_t i) {
+              return k.loadScalar(weights, {k.add(row, k.idx(i)), j});
+            },
+            [&](Value j, int64_t v) {
+              return k.load(rows, rowOf(j), tile.lanes[v]);
+            });
+      },
+      [&](Value row, const TileColumns &tile, ValueRange sums) {
+        for (auto [sum, lane] : llvm::zip_equal(sums, tile.lanes))
+          write(row, lane, sum);
+      });
+}
+
+std::pair<Value, Value> mlir::moe::keyBound(KernelBuilder &k,
+                                            const AttentionShape &shape,
+                                            Value slots, const HeadBlock &block,
+                                            int64_t groupWidth) {
+  Value last = k.loop(
+      k.idx(0), block.rows.count, 1, k.idx(0), [&](Value i, ValueRange state) {
+        Value slot = k.loadIndex(slots, {block.b, k.add(block.rows.first, i)});
+        return SmallVector<Value>{arith::MaxSIOp::create(k, slot, state[0])};
+      })[0];
+  Value keys = k.min(k.add(last, k.idx(1)), k.idx(shape.keys));
+  Value groups = k.div(k.add(keys, k.idx(groupWidth - 1)), k.idx(groupWidth));
+  return {keys, groups};
+}
+
+void mlir::moe::zeroRows(KernelBuilder &k, Value scratch, Value lo, Value hi,
+                         Value columns) {
+  k.loop(lo, hi, 1, [&](Value i) {
+    k.loop(k.idx(0), columns, k.lanes(), [&](Value column) {
+      k.store(k.splat(0.0), scratch, i, {column, Value()});
+    });
+  });
+}

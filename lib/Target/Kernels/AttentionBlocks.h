@@ -1,0 +1,137 @@
+//===-- AttentionBlocks.h - what attention kernels share --------*- C++ -*-===//
+//
+// Part of PolyMoE, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+//
+// A tile is a block of queries of one head (or, for the gradients of keys and
+// values, a block of keys). Its scores lie in scratch memory, so the softmax
+// needs no rescaling; both products run on the register tile of every other
+// matrix product. Sums over keys go by absolute key index, and what a query
+// does not see adds exactly zero: a query's result does not depend on its
+// block, which makes decoding with a cache equal to prefill.
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef MOE_TARGET_KERNELS_ATTENTIONBLOCKS_H
+#define MOE_TARGET_KERNELS_ATTENTIONBLOCKS_H
+
+#include "Matmul.h"
+
+namespace mlir::moe {
+
+/// The numbers of an attention, from moe.attention or its gradient.
+struct AttentionShape {
+  template <typename OpT>
+  AttentionShape(OpT op, const TargetDescription &target)
+      : heads(op.getHeads()), kvHeads(op.getKvHeads()),
+        scale(op.getScale().convertToDouble()),
+        window(op.getWindow().value_or(0)), alibi(op.getAlibi()) {
+    auto query = cast<RankedTensorType>(op.getQuery().getType());
+    batch = query.getDimSize(0);
+    length = query.getDimSize(1);
+    width = query.getDimSize(2) / heads;
+    keys = cast<RankedTensorType>(op.getKey().getType()).getDimSize(1);
+    compute = computeTypeOf(op.getQuery());
+    lanes = lanesOf(target, compute);
+  }
+
+  int64_t batch, length, keys, heads, kvHeads, width;
+  double scale;
+  int64_t window;
+  bool alibi;
+  Type compute;
+  int64_t lanes;
+
+  int64_t headsPerKv() const { return heads / kvHeads; }
+};
+
+/// Packs `rows` [batch, length, heads, width] into panels
+/// [batch * heads, ceil(length / lanes), width, lanes]: vectors run over rows.
+Value packHeads(KernelLowering &lowering, Operation *op, Value rows,
+                int64_t length, int64_t heads, const AttentionShape &shape);
+
+/// Scores and visibility of (query, key) pairs, a vector of them at a time.
+class Scoring {
+public:
+  /// `slots` [B, S] and `segments` [B, S], or null, of the batch; the head
+  /// number decides ALiBi's slope.
+  Scoring(KernelBuilder &k, const AttentionShape &shape, Value head,
+          Value slots, Value segments);
+
+  struct Scores {
+    Value value;
+    Value visible; ///< a mask
+  };
+  /// Query `query` of row `b` against the keys from `firstKey` on.
+  Scores ofQuery(Value dot, Value b, Value query, Value firstKey);
+  /// Key `key` against the queries from `firstQuery` on, whose slots are their
+  /// numbers: training has no cache.
+  Scores ofKey(Value dot, Value b, Value key, Value firstQuery);
+
+private:
+  Scores score(Value dot, Value slots, Value keys);
+  Value spread(Value index);
+  Value consecutive(Value first);
+  Value loadIds(Value buffer, Value b, Value first, int64_t length);
+  Value zero();
+
+  KernelBuilder &k;
+  const AttentionShape &shape;
+  Value slots, segments;
+  VectorType intVector;
+  Value iota;
+  Value slope;
+};
+
+/// One block of rows of one head: queries, or keys.
+struct HeadBlock {
+  HeadBlock(KernelBuilder &k, int64_t heads, int64_t length, int64_t blockRows)
+      : k(k), length(length) {
+    int64_t blocks = llvm::divideCeilSigned(length, blockRows);
+    Value position = k.div(k.tile(), k.idx(blocks));
+    b = k.div(position, k.idx(heads));
+    h = k.rem(position, k.idx(heads));
+    rows = denseRowBlock(k, k.rem(k.tile(), k.idx(blocks)), length, blockRows);
+  }
+  Value row(Value i) { return k.add(rows.first, i); }
+
+  KernelBuilder &k;
+  int64_t length;
+  Value b, h;
+  RowBlock rows;
+};
+
+/// Row `i` of head `h` in a buffer seen as [batch * length * heads, width].
+Value headRow(KernelBuilder &k, Value b, int64_t length, Value i, int64_t heads,
+              Value h);
+
+/// Products of a block of rows with panels, a score matrix in scratch memory:
+/// for groups of columns [firstGroup, lastGroup), `write` gets each vector.
+void forEachScore(KernelBuilder &k, const MatmulTiling &tiling, Value packed,
+                  int64_t width, Value panels, Value head, Value firstGroup,
+                  Value lastGroup, Value count,
+                  function_ref<void(Value row, Value column, Value dot)> write);
+
+/// `result(i)[c] = sum over j in [lo, hi) of weights[i, j] * rows(j)[c]` for
+/// every row of the block, `width` columns; `write` gets each vector.
+void forEachWeightedSum(
+    KernelBuilder &k, int64_t width, Value weights, Value lo, Value hi,
+    Value count, int64_t blockRows, Value rows,
+    function_ref<Value(Value)> rowOf,
+    function_ref<void(Value row, KernelBuilder::Lane, Value sum)> write);
+
+/// How many keys a block of queries may see, those up to its largest slot, and
+/// how many groups of columns hold them.
+std::pair<Value, Value> keyBound(KernelBuilder &k, const AttentionShape &shape,
+                                 Value slots, const HeadBlock &block,
+                                 int64_t groupWidth);
+
+/// Zeroes `columns` columns of rows [lo, hi) of scratch memory.
+void zeroRows(KernelBuilder &k, Value scratch, Value lo, Value hi,
+              Value columns);
+
+} // namespace mlir::moe
+
+#endif // MOE_TARGET_KERNELS_ATTENTIONBLOCKS_H

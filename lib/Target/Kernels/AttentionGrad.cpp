@@ -1,0 +1,289 @@
+//===-- AttentionGrad.cpp - the gradient of attention
+//----------------------===//
+//
+// Part of PolyMoE, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+//
+// Probabilities are recomputed from the log-sum-exp that the forward saved.
+// Gradients of queries go by blocks of queries, those of keys and values by
+// blocks of keys, so no two tiles add to one place.
+//
+//===----------------------------------------------------------------------===//
+
+#include "AttentionBlocks.h"
+
+#include "mlir/Dialect/Arith/IR/Arith.h"
+#include "mlir/Dialect/Math/IR/Math.h"
+#include "mlir/Dialect/Vector/IR/VectorOps.h"
+
+using namespace mlir;
+using namespace mlir::moe;
+
+using Lane = KernelBuilder::Lane;
+
+/// `delta[b,h,i] = out . dout` of every head.
+static Value launchDelta(AttentionGradOp op, const AttentionShape &shape,
+                         KernelLowering &lowering) {
+  int64_t rows = shape.batch * shape.length * shape.heads;
+  int64_t perTile = rowsPerTile(rows, shape.width);
+  Value delta = lowering.temporary({shape.batch, shape.heads, shape.length},
+                                   shape.compute);
+  lowering.launch(
+      op,
+      {.label = "delta",
+       .tiles = llvm::divideCeilSigned(rows, perTile),
+       .arguments = {lowering.buffer(op.getOut()),
+                     lowering.buffer(op.getDout()), delta},
+       .compute = shape.compute},
+      [&](KernelBuilder &k) {
+        Value out = k.buffer(0, {rows, shape.width});
+        Value dout = k.buffer(1, {rows, shape.width});
+        Value to = k.buffer(2);
+        k.rowsOfTile(rows, perTile, [&](Value row) {
+          Value sum = k.columns(
+              shape.width, k.splat(0.0), [&](Lane lane, ValueRange acc) {
+                return SmallVector<Value>{k.fma(
+                    k.load(out, row, lane), k.load(dout, row, lane), acc[0])};
+              })[0];
+          Value token = k.div(row, k.idx(shape.heads));
+          k.storeScalar(k.sum(sum), to,
+                        {k.div(token, k.idx(shape.length)),
+                         k.rem(row, k.idx(shape.heads)),
+                         k.rem(token, k.idx(shape.length))});
+        });
+      });
+  return delta;
+}
+
+static void launchQueryGrad(AttentionGradOp op, const AttentionShape &shape,
+                            Value keyPanels, Value valuePanels, Value delta,
+                            KernelLowering &lowering) {
+  MatmulTiling tiling(shape.length, shape.keys, shape.lanes, lowering.target());
+  int64_t blockRows = tiling.tileRows;
+  SmallVector<Value> arguments = {lowering.buffer(op.getQuery()),
+                                  lowering.buffer(op.getKey()),
+                                  lowering.buffer(op.getDout()),
+                                  keyPanels,
+                                  valuePanels,
+                                  lowering.buffer(op.getLse()),
+                                  delta,
+                                  lowering.buffer(op.getSlots()),
+                                  lowering.result(op.getDquery())};
+  if (op.getSegments())
+    arguments.push_back(lowering.buffer(op.getSegments()));
+  lowering.launch(
+      op,
+      {.label = "query",
+       .tiles = shape.batch * shape.heads *
+                llvm::divideCeilSigned(shape.length, blockRows),
+       .arguments = arguments,
+       .compute = shape.compute,
+       .key = {op.getSegments() != nullptr}},
+      [&](KernelBuilder &k) {
+        int64_t d = shape.width;
+        int64_t queryRows = shape.batch * shape.length * shape.heads;
+        Value query = k.buffer(0, {queryRows, d});
+        Value key = k.buffer(1, {shape.batch * shape.keys * shape.kvHeads, d});
+        Value dout = k.buffer(2, {queryRows, d});
+        Value keyPanels = k.buffer(3), valuePanels = k.buffer(4);
+        Value lse = k.buffer(5), delta = k.buffer(6), slots = k.buffer(7);
+        Value dquery = k.buffer(8, {queryRows, d});
+        Value segments = op.getSegments() ? k.buffer(9) : Value();
+
+        HeadBlock block(k, shape.heads, shape.length, blockRows);
+        Value kvHead = k.div(block.h, k.idx(shape.headsPerKv()));
+        Value panelHead = k.add(k.mul(block.b, k.idx(shape.kvHeads)), kvHead);
+        auto [numKeys, groups] =
+            keyBound(k, shape, slots, block, tiling.groupWidth);
+        auto source = [&](Value i) {
+          return headRow(k, block.b, shape.length, block.row(i), shape.heads,
+                         block.h);
+        };
+        Value packedQuery =
+            packRows(k, query, block.rows, blockRows, d, source);
+        Value packedDout = packRows(k, dout, block.rows, blockRows, d, source);
+        Value weights = k.scratch(
+            {blockRows, int64_t(llvm::alignTo(shape.keys, tiling.groupWidth))},
+            k.compute());
+        Value columns = k.mul(groups, k.idx(tiling.groupWidth));
+        zeroRows(k, weights, block.rows.count, k.idx(blockRows), columns);
+        Scoring scoring(k, shape, block.h, slots, segments);
+        // First the probabilities, then, in their place, the gradients of the
+        // scores.
+        forEachScore(
+            k, tiling, packedQuery, d, keyPanels, panelHead, k.idx(0), groups,
+            block.rows.count, [&](Value i, Value column, Value dot) {
+              Value row = block.row(i);
+              auto [score, visible] =
+                  scoring.ofQuery(dot, block.b, row, column);
+              Value shift =
+                  k.broadcast(k.loadScalar(lse, {block.b, block.h, row}));
+              Value p = math::ExpOp::create(k, k.subf(score, shift));
+              k.store(arith::SelectOp::create(k, visible, p, k.splat(0.0)),
+                      weights, i, {column, Value()});
+            });
+        forEachScore(k, tiling, packedDout, d, valuePanels, panelHead, k.idx(0),
+                     groups, block.rows.count,
+                     [&](Value i, Value column, Value dp) {
+                       Value p = k.load(weights, i, {column, Value()});
+                       Value shift = k.broadcast(k.loadScalar(
+                           delta, {block.b, block.h, block.row(i)}));
+                       k.store(k.mulf(p, k.subf(dp, shift)), weights, i,
+                               {column, Value()});
+                     });
+        forEachWeightedSum(
+            k, d, weights, k.idx(0), numKeys, block.rows.count, blockRows, key,
+            [&](Value j) {
+              return headRow(k, block.b, shape.keys, j, shape.kvHeads, kvHead);
+            },
+            [&](Value i, Lane lane, Value sum) {
+              k.store(k.mulf(sum, k.splat(shape.scale)), dquery, source(i),
+                      lane);
+            });
+      });
+}
+
+static void launchKeyGrad(AttentionGradOp op, const AttentionShape &shape,
+                          Value queryPanels, Value doutPanels, Value delta,
+                          KernelLowering &lowering) {
+  MatmulTiling tiling(shape.keys, shape.length, shape.lanes, lowering.target());
+  int64_t blockRows = tiling.tileRows;
+  SmallVector<Value> arguments = {lowering.buffer(op.getQuery()),
+                                  lowering.buffer(op.getKey()),
+                                  lowering.buffer(op.getValue()),
+                                  lowering.buffer(op.getDout()),
+                                  queryPanels,
+                                  doutPanels,
+                                  lowering.buffer(op.getLse()),
+                                  delta,
+                                  lowering.result(op.getDkey()),
+                                  lowering.result(op.getDvalue())};
+  if (op.getSegments())
+    arguments.push_back(lowering.buffer(op.getSegments()));
+  lowering.launch(
+      op,
+      {.label = "key",
+       .tiles = shape.batch * shape.kvHeads *
+                llvm::divideCeilSigned(shape.keys, blockRows),
+       .arguments = arguments,
+       .compute = shape.compute,
+       .key = {op.getSegments() != nullptr}},
+      [&](KernelBuilder &k) {
+        int64_t d = shape.width;
+        int64_t queryRows = shape.batch * shape.length * shape.heads;
+        int64_t keyRows = shape.batch * shape.keys * shape.kvHeads;
+        Value query = k.buffer(0, {queryRows, d});
+        Value key = k.buffer(1, {keyRows, d});
+        Value value = k.buffer(2, {keyRows, d});
+        Value dout = k.buffer(3, {queryRows, d});
+        Value queryPanels = k.buffer(4), doutPanels = k.buffer(5);
+        Value lse = k.buffer(6), delta = k.buffer(7);
+        Value dkey = k.buffer(8, {keyRows, d});
+        Value dvalue = k.buffer(9, {keyRows, d});
+        Value segments = op.getSegments() ? k.buffer(10) : Value();
+
+        HeadBlock block(k, shape.kvHeads, shape.keys, blockRows);
+        auto source = [&](Value i) {
+          return headRow(k, block.b, shape.keys, block.row(i), shape.kvHeads,
+                         block.h);
+        };
+        Value packedKey = packRows(k, key, block.rows, blockRows, d, source);
+        Value packedValue =
+            packRows(k, value, block.rows, blockRows, d, source);
+        int64_t columns = llvm::alignTo(shape.length, tiling.groupWidth);
+        Value weights = k.scratch({blockRows, columns}, k.compute());
+        Value sums = k.scratch({2, blockRows, d}, k.compute());
+        auto zero = [&](Value buffer, ValueRange indices, int64_t width) {
+          k.columns(width, [&](Lane lane) {
+            k.store(k.splat(0.0), buffer, indices, lane);
+          });
+        };
+        k.loop(k.idx(0), k.idx(blockRows), 1, [&](Value i) {
+          zero(weights, i, columns);
+          zero(sums, {k.idx(0), i}, d);
+          zero(sums, {k.idx(1), i}, d);
+        });
+        // Queries before the block see none of its keys.
+        Value firstGroup = k.div(block.rows.first, k.idx(tiling.groupWidth));
+        Value firstQuery = k.mul(firstGroup, k.idx(tiling.groupWidth));
+        auto accumulate = [&](int64_t which, Value i, Lane lane, Value term) {
+          Value before = k.load(sums, {k.idx(which), i}, lane);
+          k.store(k.addf(before, term), sums, {k.idx(which), i}, lane);
+        };
+
+        k.loop(k.idx(0), k.idx(shape.headsPerKv()), 1, [&](Value member) {
+          Value head = k.add(k.mul(block.h, k.idx(shape.headsPerKv())), member);
+          Value panelHead = k.add(k.mul(block.b, k.idx(shape.heads)), head);
+          Scoring scoring(k, shape, head, Value(), segments);
+          auto queryRow = [&](Value i) {
+            return headRow(k, block.b, shape.length, i, shape.heads, head);
+          };
+          auto perQuery = [&](Value buffer, Value column) -> Value {
+            auto mask = VectorType::get({k.lanes()}, k.getI1Type());
+            Value left = arith::MaxSIOp::create(
+                k, k.sub(k.idx(shape.length), column), k.idx(0));
+            return k.load(buffer, {block.b, head},
+                          {column, vector::CreateMaskOp::create(
+                                       k, mask, ValueRange{left})});
+          };
+          forEachScore(
+              k, tiling, packedKey, d, queryPanels, panelHead, firstGroup,
+              k.idx(tiling.groups), block.rows.count,
+              [&](Value i, Value column, Value dot) {
+                auto [score, visible] =
+                    scoring.ofKey(dot, block.b, block.row(i), column);
+                Value p = math::ExpOp::create(
+                    k, k.subf(score, perQuery(lse, column)));
+                k.store(arith::SelectOp::create(k, visible, p, k.splat(0.0)),
+                        weights, i, {column, Value()});
+              });
+          forEachWeightedSum(k, d, weights, firstQuery, k.idx(shape.length),
+                             block.rows.count, blockRows, dout, queryRow,
+                             [&](Value i, Lane lane, Value sum) {
+                               accumulate(0, i, lane, sum);
+                             });
+          forEachScore(k, tiling, packedValue, d, doutPanels, panelHead,
+                       firstGroup, k.idx(tiling.groups), block.rows.count,
+                       [&](Value i, Value column, Value dp) {
+                         Value p = k.load(weights, i, {column, Value()});
+                         k.store(k.mulf(p, k.subf(dp, perQuery(delta, column))),
+                                 weights, i, {column, Value()});
+                       });
+          forEachWeightedSum(k, d, weights, firstQuery, k.idx(shape.length),
+                             block.rows.count, blockRows, query, queryRow,
+                             [&](Value i, Lane lane, Value sum) {
+                               accumulate(1, i, lane, sum);
+                             });
+        });
+        k.loop(k.idx(0), block.rows.count, 1, [&](Value i) {
+          k.columns(d, [&](Lane lane) {
+            k.store(k.load(sums, {k.idx(0), i}, lane), dvalue, source(i), lane);
+            Value sum = k.load(sums, {k.idx(1), i}, lane);
+            k.store(k.mulf(sum, k.splat(shape.scale)), dkey, source(i), lane);
+          });
+        });
+      });
+}
+
+static LogicalResult lowerAttentionGrad(AttentionGradOp op,
+                                        KernelLowering &lowering) {
+  AttentionShape shape(op, lowering.target());
+  auto pack = [&](Value tensor, int64_t length, int64_t heads) {
+    return packHeads(lowering, op, lowering.buffer(tensor), length, heads,
+                     shape);
+  };
+  Value delta = launchDelta(op, shape, lowering);
+  Value keyPanels = pack(op.getKey(), shape.keys, shape.kvHeads);
+  Value valuePanels = pack(op.getValue(), shape.keys, shape.kvHeads);
+  launchQueryGrad(op, shape, keyPanels, valuePanels, delta, lowering);
+  Value queryPanels = pack(op.getQuery(), shape.length, shape.heads);
+  Value doutPanels = pack(op.getDout(), shape.length, shape.heads);
+  launchKeyGrad(op, shape, queryPanels, doutPanels, delta, lowering);
+  return success();
+}
+
+void mlir::moe::addAttentionGradLowerings(LoweringTable &table) {
+  table.add<AttentionGradOp>(lowerAttentionGrad);
+}
