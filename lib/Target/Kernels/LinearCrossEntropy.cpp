@@ -12,13 +12,9 @@
 //===----------------------------------------------------------------------===//
 
 #include "Matmul.h"
+#include "Rows.h"
 
-#include "mlir/Dialect/Arith/IR/Arith.h"
-#include "mlir/Dialect/Math/IR/Math.h"
-#include "mlir/Dialect/MemRef/IR/MemRef.h"
 #include "mlir/Dialect/SCF/IR/SCF.h"
-
-#include <limits>
 
 using namespace mlir;
 using namespace mlir::moe;
@@ -58,35 +54,16 @@ static void launchSoftmaxGrad(LinearCrossEntropyOp op, Value logits,
                   [&](Lane lane) { k.store(k.splat(0.0), x, row, lane); });
 
         k.setInsertionPointToStart(branch.elseBlock());
-        Value lowest = k.splat(-std::numeric_limits<double>::infinity());
-        auto masked = [&](Lane lane, Value value, Value other) -> Value {
-          return lane.mask ? arith::SelectOp::create(k, lane.mask, value, other)
-                                 .getResult()
-                           : value;
-        };
-        Value largest = k.maximum(
-            k.columns(vocabulary, lowest, [&](Lane lane, ValueRange acc) {
-              Value value = masked(lane, k.load(x, row, lane), lowest);
-              return SmallVector<Value>{k.maxf(acc[0], value)};
-            })[0]);
-        Value shift = k.broadcast(largest);
+        SoftmaxSums sums(k, x, row, vocabulary);
         Value target = k.loadScalar(x, {row, label});
-        Value sum = k.sum(
-            k.columns(vocabulary, k.splat(0.0), [&](Lane lane, ValueRange acc) {
-              Value e =
-                  math::ExpOp::create(k, k.subf(k.load(x, row, lane), shift));
-              k.store(e, x, row, lane);
-              return SmallVector<Value>{
-                  k.addf(acc[0], masked(lane, e, k.splat(0.0)))};
-            })[0]);
-        Value lse = k.addf(largest, math::LogOp::create(k, sum));
-        k.storeScalar(k.mulf(weight, k.subf(lse, target)), losses, token);
-        Value scale = k.divf(weight, sum);
+        k.storeScalar(k.mulf(weight, sums.minusLogProbability(k, target)),
+                      losses, token);
         k.columns(vocabulary, [&](Lane lane) {
-          k.store(k.mulf(k.load(x, row, lane), k.broadcast(scale)), x, row,
-                  lane);
+          Value p = sums.probability(k, k.load(x, row, lane));
+          k.store(k.mulf(k.broadcast(weight), p), x, row, lane);
         });
-        k.storeScalar(k.subf(k.loadScalar(x, {row, label}), weight), x,
+        Value p = sums.probability(k, target);
+        k.storeScalar(k.mulf(weight, k.subf(p, k.scalar(1.0))), x,
                       {row, label});
       });
 }
@@ -145,12 +122,10 @@ static LogicalResult lowerLinearCrossEntropy(LinearCrossEntropyOp op,
                    .attributes = lowering.builder().getDictionaryAttr({})},
                   [&](KernelBuilder &k) {
                     Value from = k.buffer(0), to = k.buffer(1, {1});
-                    Value sum = k.columns(
-                        tokens, k.splat(0.0), [&](Lane lane, ValueRange acc) {
-                          return SmallVector<Value>{
-                              k.addf(acc[0], k.load(from, ValueRange(), lane))};
-                        })[0];
-                    k.storeScalar(k.sum(sum), to, k.idx(0));
+                    Value sum = sumColumns(k, tokens, [&](Lane lane) {
+                      return k.load(from, ValueRange(), lane);
+                    });
+                    k.storeScalar(sum, to, k.idx(0));
                   });
   return success();
 }

@@ -1,0 +1,84 @@
+//===-- LinearCrossEntropyTest.cpp - the loss in chunks
+//--------------------===//
+//
+// Part of PolyMoE, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "TestProgram.h"
+
+#include <cmath>
+#include <gtest/gtest.h>
+
+using namespace polymoe::test;
+
+namespace {
+
+constexpr int64_t tokens = 2 * 37, width = 50, vocabulary = 101;
+
+/// 74 tokens in chunks of 20: the last one is smaller.
+const TestProgram program{
+    {{"x", "2x37x50x$T"},
+     {"w", "101x50x$T"},
+     {"labels", "2x37xi32"},
+     {"weight", "$P"}},
+    "  %loss, %dx, %dw = moe.linear_cross_entropy %x, %w, %labels, %weight "
+    "{chunk = 20 : i64, resultSegmentSizes = array<i32: 1, 1, 1>} : "
+    "(tensor<2x37x50x$T>, tensor<101x50x$T>, tensor<2x37xi32>, tensor<$P>) -> "
+    "(tensor<$P>, tensor<2x37x50x$T>, tensor<101x50x$P>)\n",
+    {{"loss", "$P"}, {"dx", "2x37x50x$T"}, {"dw", "101x50x$P"}}};
+
+Tensors inputs() {
+  Tensors in{{"x", randomTensor({2, 37, width}, 1)},
+             {"w", randomTensor({vocabulary, width}, 2)},
+             {"labels", randomIntegers({2, 37}, 0, vocabulary, 3)},
+             {"weight", {{}, {0.03125}}}};
+  in["labels"][36] = in["labels"][73] = -1;
+  return in;
+}
+
+/// The three results from the equation, in double.
+Tensors reference(const Tensors &in) {
+  const Tensor &x = in.at("x"), &w = in.at("w"), &labels = in.at("labels");
+  double weight = in.at("weight")[0];
+  Tensors out{{"loss", {{}, {0}}},
+              {"dx", {x.shape, std::vector<double>(x.size())}},
+              {"dw", {w.shape, std::vector<double>(w.size())}}};
+  for (int64_t t = 0; t < tokens; ++t) {
+    if (labels[t] < 0)
+      continue;
+    std::vector<double> logits(vocabulary);
+    double sum = 0;
+    for (int64_t v = 0; v < vocabulary; ++v) {
+      for (int64_t i = 0; i < width; ++i)
+        logits[v] += x[t * width + i] * w[v * width + i];
+      sum += std::exp(logits[v]);
+    }
+    auto label = static_cast<int64_t>(labels[t]);
+    out["loss"][0] += weight * (std::log(sum) - logits[label]);
+    for (int64_t v = 0; v < vocabulary; ++v) {
+      double d = weight * (std::exp(logits[v]) / sum - (v == label));
+      for (int64_t i = 0; i < width; ++i) {
+        out["dx"][t * width + i] += d * w[v * width + i];
+        out["dw"][v * width + i] += d * x[t * width + i];
+      }
+    }
+  }
+  return out;
+}
+
+TEST(LinearCrossEntropy, EqualsPlainLoops) {
+  for (const Mode &mode : allModes()) {
+    SCOPED_TRACE(nameOf(mode));
+    Tensors out = run(program, inputs(), mode);
+    for (auto &[name, expected] : reference(rounded(inputs(), mode)))
+      expectClose(out[name], expected, 4 * mode.tolerance, name);
+  }
+}
+
+TEST(LinearCrossEntropy, SameBitsForAnyNumberOfThreads) {
+  expectSameBitsOnThreads(program, inputs());
+}
+
+} // namespace
