@@ -250,6 +250,7 @@ Converter::Converter(ModuleOp module, int64_t tokens,
     : lowering(module, tokens, target) {
   addMatmulLowerings(table);
   addRoutedMatmulLowerings(table);
+  addRoutedMatmulGradLowerings(table);
   addAttentionLowerings(table);
   addAttentionGradLowerings(table);
   addRowLowerings(table);

@@ -123,6 +123,7 @@ private:
 
 void addMatmulLowerings(LoweringTable &table);
 void addRoutedMatmulLowerings(LoweringTable &table);
+void addRoutedMatmulGradLowerings(LoweringTable &table);
 void addAttentionLowerings(LoweringTable &table);
 void addAttentionGradLowerings(LoweringTable &table);
 void addRowLowerings(LoweringTable &table);

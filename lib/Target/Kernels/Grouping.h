@@ -1,0 +1,131 @@
+//===-- Grouping.h - rows grouped by expert ---------------------*- C++ -*-===//
+//
+// Part of PolyMoE, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+//
+// The schedule of Matmul.h over rows grouped by expert. A kernel finds its
+// block of rows from the routes at run time and reads its weights through a
+// table, so one kernel serves any number of experts, empty ones too. Without
+// routes there is one expert, and row t is token t: the FFN of a dense layer
+// runs the same kernels and gets the same bits.
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef MOE_TARGET_KERNELS_GROUPING_H
+#define MOE_TARGET_KERNELS_GROUPING_H
+
+#include "Matmul.h"
+
+namespace mlir::moe {
+
+/// Who the rows of a grouped product are.
+struct Grouping {
+  Grouping(Value routes, int64_t tokens) : tokens(tokens), rows(tokens) {
+    if (!routes)
+      return;
+    auto type = cast<RoutesType>(routes.getType());
+    experts = type.getExperts();
+    topK = type.getTopK();
+    rows = tokens * topK;
+    routed = true;
+  }
+
+  bool routed = false;
+  int64_t tokens;
+  int64_t rows;
+  int64_t experts = 1;
+  int64_t topK = 1;
+
+  /// An upper bound for the blocks of rows: every expert may have one that is
+  /// not full.
+  int64_t blocks(const MatmulTiling &tiling) const {
+    return tiling.rowBlocks(rows) + (routed ? experts : 0);
+  }
+  /// What a kernel's body depends on.
+  SmallVector<int64_t> key(std::initializer_list<int64_t> more) const {
+    SmallVector<int64_t> values{routed, rows, topK};
+    values.append(more);
+    return values;
+  }
+};
+
+/// Inside a kernel: its routes, if any, and the block of rows of this tile.
+/// Argument `argument` holds the routes, the next one the number of experts.
+struct GroupedRows {
+  GroupedRows(KernelBuilder &k, const Grouping &grouping, unsigned argument,
+              const MatmulTiling &tiling)
+      : k(k), grouping(grouping) {
+    Value index = k.div(k.tile(), k.idx(tiling.splits));
+    split = k.rem(k.tile(), k.idx(tiling.splits));
+    if (grouping.routed) {
+      routes = k.buffer(argument);
+      block = routedRowBlock(k, index, routes, grouping.rows,
+                             k.integer(argument + 1), tiling.blockRows);
+    } else {
+      block = denseRowBlock(k, index, grouping.rows, tiling.blockRows);
+      block.expert = k.idx(0);
+    }
+  }
+
+  /// Row `i` of the block.
+  Value row(Value i) { return k.add(block.first, i); }
+  /// token * K + slot of a row.
+  Value slot(Value row) {
+    return grouping.routed ? k.loadIndex(routes, row) : row;
+  }
+  /// The token of a row.
+  Value token(Value row) {
+    Value position = slot(row);
+    return grouping.topK == 1 ? position
+                              : k.div(position, k.idx(grouping.topK));
+  }
+
+  KernelBuilder &k;
+  const Grouping &grouping;
+  Value routes;
+  Value split;
+  RowBlock block;
+};
+
+inline MemRefType matrixType(int64_t rows, int64_t columns, Type element) {
+  return MemRefType::get({rows, columns}, element);
+}
+
+/// The weights of every expert, one kind after the other: `weights` has `each`
+/// of an expert, then of the next.
+inline SmallVector<SmallVector<Value>>
+byKind(KernelLowering &lowering, ValueRange weights, int64_t each) {
+  SmallVector<SmallVector<Value>> kinds(each);
+  for (auto [i, weight] : llvm::enumerate(weights))
+    kinds[i % each].push_back(lowering.buffer(weight));
+  return kinds;
+}
+
+/// A table of packed weights.
+inline Value packedTable(KernelLowering &lowering, Operation *op,
+                         ArrayRef<Value> weights, Type compute) {
+  SmallVector<Value> panels;
+  for (Value weight : weights)
+    panels.push_back(packTransposed(lowering, op, weight, compute));
+  return lowering.table(panels);
+}
+
+/// Appends routes and number of experts, which GroupedRows reads.
+inline void addGrouping(KernelLowering &lowering, const Grouping &grouping,
+                        Value routes, SmallVectorImpl<Value> &arguments) {
+  if (!grouping.routed)
+    return;
+  arguments.push_back(lowering.buffer(routes));
+  arguments.push_back(lowering.constant(grouping.experts));
+}
+
+inline MemRefType panelType(int64_t n, int64_t inner, int64_t lanes,
+                            Type element) {
+  return MemRefType::get(panelShape(n, inner, lanes), element);
+}
+
+} // namespace mlir::moe
+
+#endif // MOE_TARGET_KERNELS_GROUPING_H

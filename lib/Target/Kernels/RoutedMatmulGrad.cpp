@@ -1,0 +1,335 @@
+//===-- RoutedMatmulGrad.cpp - grouped products, backward -----------------===//
+//
+// Part of PolyMoE, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "Activation.h"
+#include "Grouping.h"
+
+using namespace mlir;
+using namespace mlir::moe;
+
+static LogicalResult lowerRoutedDownGrad(RoutedDownGradOp op,
+                                         KernelLowering &lowering) {
+  Grouping grouping(op.getRoutes(), rowsOf(op.getDy()));
+  int64_t width = widthOf(op.getDy());
+  bool gated = op.getForm() == FfnForm::Gated;
+  int64_t hidden = widthOf(op.getDz()) / (gated ? 2 : 1);
+  Type element = elementOf(op.getDy());
+  Type compute = computeTypeOf(op.getDy());
+  int64_t lanes = lanesOf(lowering.target(), compute);
+  ActivationKind activation = op.getActivation();
+  MatmulTiling tiling(grouping.tokens, hidden, lanes, lowering.target());
+  // The gradient of a score is a sum over all hidden columns of its row.
+  if (op.getDscores())
+    tiling.doNotSplit();
+
+  auto kinds = byKind(lowering, op.getWeights(), gated ? 1 : 2);
+  SmallVector<Value> arguments = {
+      lowering.buffer(op.getDy()), lowering.buffer(op.getPreactivation()),
+      lowering.table(kinds[0]), lowering.result(op.getDz())};
+  addGrouping(lowering, grouping, op.getRoutes(), arguments);
+  auto optional = [&](Value buffer) {
+    arguments.push_back(buffer);
+    return arguments.size() - 1;
+  };
+  unsigned scores = 0, scaled = 0, dscores = 0, biases = 0;
+  if (op.getScores())
+    scores = optional(lowering.buffer(op.getScores()));
+  if (op.getScaled())
+    scaled = optional(lowering.result(op.getScaled()));
+  if (op.getDscores())
+    dscores = optional(lowering.result(op.getDscores()));
+  if (!gated && op.getDscores())
+    biases = optional(lowering.table(kinds[1]));
+
+  lowering.launch(
+      op,
+      {.label = "",
+       .tiles = grouping.blocks(tiling) * tiling.splits,
+       .arguments = arguments,
+       .compute = compute,
+       .key = grouping.key({width, hidden, gated, int64_t(activation), scores,
+                            scaled, dscores}),
+       .attributes = lowering.builder().getDictionaryAttr({})},
+      [&](KernelBuilder &k) {
+        using Lane = KernelBuilder::Lane;
+        Value dy = k.buffer(0, {grouping.tokens, width});
+        int64_t zWidth = gated ? 2 * hidden : hidden;
+        Value z = k.buffer(1, {grouping.rows, zWidth});
+        Value dz = k.buffer(3, {grouping.rows, zWidth});
+        GroupedRows rows(k, grouping, 4, tiling);
+        auto flat = [&](unsigned i) { return k.buffer(i, {grouping.rows}); };
+        Value score = scores ? flat(scores) : Value();
+        Value dscore = dscores ? flat(dscores) : Value();
+        Value hiddenScaled =
+            scaled ? k.buffer(scaled, {grouping.rows, hidden}) : Value();
+        Value down = k.tableEntry(2, rows.block.expert,
+                                  matrixType(width, hidden, element));
+        Value packed =
+            packRows(k, dy, rows.block, tiling.blockRows, width,
+                     [&](Value i) { return rows.token(rows.row(i)); });
+        // One vector of partial sums of dscore for each row of the block.
+        Value partial;
+        if (dscore) {
+          partial = k.scratch({tiling.blockRows, k.lanes()}, k.compute());
+          k.loop(k.idx(0), k.idx(tiling.blockRows), 1, [&](Value i) {
+            k.store(k.splat(0.0), partial, i, {k.idx(0), Value()});
+          });
+        }
+        forEachRegisterTile(
+            k, tiling, rows.block, rows.split,
+            [&](Value row, const TileColumns &tile) {
+              return timesRows(k, tiling, packed, row, width, down, tile);
+            },
+            [&](Value row, const TileColumns &tile, ValueRange sums) {
+              Value target = rows.row(row);
+              Value s =
+                  score ? k.broadcast(k.loadScalar(score, rows.slot(target)))
+                        : k.splat(1.0);
+              for (auto [h, lane] : llvm::zip_equal(sums, tile.lanes)) {
+                Lane upLane{k.add(lane.column, k.idx(hidden)), lane.mask};
+                Value gate = k.load(z, target, lane);
+                Value act = emitActivation(k, activation, gate);
+                Value slope = emitActivationDerivative(k, activation, gate);
+                Value scaledH = k.mulf(s, h);
+                Value output = act;
+                if (gated) {
+                  Value up = k.load(z, target, upLane);
+                  output = k.mulf(act, up);
+                  k.store(k.mulf(k.mulf(scaledH, up), slope), dz, target, lane);
+                  k.store(k.mulf(scaledH, act), dz, target, upLane);
+                } else {
+                  k.store(k.mulf(scaledH, slope), dz, target, lane);
+                }
+                // What the forward multiplied by: rounded.
+                output = k.roundTo(output, element);
+                if (hiddenScaled)
+                  k.store(k.mulf(s, output), hiddenScaled, target, lane);
+                if (partial) {
+                  Lane whole{k.idx(0), Value()};
+                  Value sum = k.fma(h, output, k.load(partial, row, whole));
+                  k.store(sum, partial, row, whole);
+                }
+              }
+            });
+        if (!dscore)
+          return;
+        Value bias = biases ? k.tableEntry(biases, rows.block.expert,
+                                           MemRefType::get({width}, element))
+                            : Value();
+        k.loop(k.idx(0), rows.block.count, 1, [&](Value i) {
+          Value sum = k.load(partial, i, {k.idx(0), Value()});
+          if (bias)
+            sum = k.columns(width, sum, [&](Lane lane, ValueRange acc) {
+              return SmallVector<Value>{k.fma(k.load(packed, i, lane),
+                                              k.load(bias, ValueRange(), lane),
+                                              acc[0])};
+            })[0];
+          k.storeScalar(k.sum(sum), dscore, rows.slot(rows.row(i)));
+        });
+      });
+  return success();
+}
+
+static LogicalResult lowerRoutedInputGrad(RoutedInputGradOp op,
+                                          KernelLowering &lowering) {
+  int64_t topK = op.getRoutes() ? op.getRoutes().getType().getTopK() : 1;
+  Grouping grouping(op.getRoutes(), rowsOf(op.getDz()) / topK);
+  bool gated = op.getForm() == FfnForm::Gated;
+  int64_t hidden = widthOf(op.getDz()) / (gated ? 2 : 1);
+  int64_t width = widthOf(op.getResult());
+  Type element = elementOf(op.getDz());
+  Type compute = computeTypeOf(op.getDz());
+  MatmulTiling tiling(grouping.tokens, width,
+                      lanesOf(lowering.target(), compute), lowering.target());
+  auto kinds = byKind(lowering, op.getWeights(), gated ? 2 : 1);
+  SmallVector<Value> arguments = {lowering.buffer(op.getDz()),
+                                  lowering.result(op.getResult()),
+                                  lowering.table(kinds[0])};
+  addGrouping(lowering, grouping, op.getRoutes(), arguments);
+  unsigned up = arguments.size();
+  if (gated)
+    arguments.push_back(lowering.table(kinds[1]));
+
+  lowering.launch(
+      op,
+      {.label = "",
+       .tiles = grouping.blocks(tiling) * tiling.splits,
+       .arguments = arguments,
+       .compute = compute,
+       .key = grouping.key({width, hidden, gated}),
+       .attributes = lowering.builder().getDictionaryAttr({})},
+      [&](KernelBuilder &k) {
+        int64_t zWidth = gated ? 2 * hidden : hidden;
+        Value dz = k.buffer(0, {grouping.rows, zWidth});
+        Value dx = k.buffer(1, {grouping.rows, width});
+        GroupedRows rows(k, grouping, 3, tiling);
+        MemRefType type = matrixType(hidden, width, element);
+        Value first = k.tableEntry(2, rows.block.expert, type);
+        Value second =
+            gated ? k.tableEntry(up, rows.block.expert, type) : Value();
+        Value packed = packRows(k, dz, rows.block, tiling.blockRows, zWidth,
+                                [&](Value i) { return rows.row(i); });
+        forEachRegisterTile(
+            k, tiling, rows.block, rows.split,
+            [&](Value row, const TileColumns &tile) {
+              SmallVector<Value> sums =
+                  timesRows(k, tiling, packed, row, hidden, first, tile);
+              if (gated)
+                sums = timesRows(k, tiling, packed, row, hidden, second, tile,
+                                 hidden, sums);
+              return sums;
+            },
+            [&](Value row, const TileColumns &tile, ValueRange sums) {
+              storeSums(k, sums, dx, rows.row(row), tile);
+            });
+      });
+  return success();
+}
+
+/// Rows of an operand: its tokens, read through the routes, or as they lie.
+static bool inTokenOrder(Value operand) {
+  return cast<RankedTensorType>(operand.getType()).getRank() == 3;
+}
+
+/// The rows [lo, hi) of one expert.
+static std::pair<Value, Value> expertRows(KernelBuilder &k,
+                                          const Grouping &grouping,
+                                          Value routes, Value expert) {
+  if (!grouping.routed)
+    return {k.idx(0), k.idx(grouping.rows)};
+  Value position = k.add(expert, k.idx(2 * grouping.rows));
+  return {k.loadIndex(routes, position),
+          k.loadIndex(routes, k.add(position, k.idx(1)))};
+}
+
+/// The row of an operand that routed row `r` reads.
+static Value operandRow(KernelBuilder &k, const Grouping &grouping,
+                        Value routes, bool tokenOrder, Value r) {
+  if (!grouping.routed || !tokenOrder)
+    return r;
+  Value slot = k.loadIndex(routes, r);
+  return grouping.topK == 1 ? slot : k.div(slot, k.idx(grouping.topK));
+}
+
+static LogicalResult lowerRoutedWeightGrad(RoutedWeightGradOp op,
+                                           KernelLowering &lowering) {
+  Grouping grouping(op.getRoutes(), lowering.tokens());
+  int64_t lhsWidth = widthOf(op.getLhs()), rhsWidth = widthOf(op.getRhs());
+  bool lhsTokens = inTokenOrder(op.getLhs());
+  bool rhsTokens = inTokenOrder(op.getRhs());
+  int64_t offset = op.getOffset();
+  for (auto [expert, dweight] :
+       llvm::zip_equal(op.getExperts(), op.getDweights())) {
+    int64_t m = cast<RankedTensorType>(dweight.getType()).getDimSize(0);
+    Type compute = elementOf(dweight);
+    MatmulTiling tiling(m, rhsWidth, lanesOf(lowering.target(), compute),
+                        lowering.target());
+    SmallVector<Value> arguments = {lowering.buffer(op.getLhs()),
+                                    lowering.buffer(op.getRhs()),
+                                    lowering.result(dweight)};
+    if (grouping.routed) {
+      arguments.push_back(lowering.buffer(op.getRoutes()));
+      arguments.push_back(lowering.constant(expert));
+    }
+    lowering.launch(
+        op,
+        {.label = "",
+         .tiles = tiling.rowBlocks(m) * tiling.splits,
+         .arguments = arguments,
+         .compute = compute,
+         .key = grouping.key({offset, m, lhsTokens, rhsTokens}),
+         .attributes = lowering.builder().getDictionaryAttr({})},
+        [&](KernelBuilder &k) {
+          auto rowCount = [&](bool tokenOrder) {
+            return tokenOrder ? grouping.tokens : grouping.rows;
+          };
+          Value lhs = k.buffer(0, {rowCount(lhsTokens), lhsWidth});
+          Value rhs = k.buffer(1, {rowCount(rhsTokens), rhsWidth});
+          Value dw = k.buffer(2);
+          Value routes = grouping.routed ? k.buffer(3) : Value();
+          Value e = grouping.routed ? k.integer(4) : Value();
+          auto [lo, hi] = expertRows(k, grouping, routes, e);
+          Value splits = k.idx(tiling.splits);
+          RowBlock block =
+              denseRowBlock(k, k.div(k.tile(), splits), m, tiling.blockRows);
+          forEachRegisterTile(
+              k, tiling, block, k.rem(k.tile(), splits),
+              [&, lo = lo, hi = hi](Value row, const TileColumns &tile) {
+                return sumOuterProducts(
+                    k, tiling, lo, hi, lhs, k.add(block.first, row), offset, m,
+                    rhs, tile,
+                    [&](Value r) {
+                      return operandRow(k, grouping, routes, lhsTokens, r);
+                    },
+                    [&](Value r) {
+                      return operandRow(k, grouping, routes, rhsTokens, r);
+                    });
+              },
+              [&](Value row, const TileColumns &tile, ValueRange sums) {
+                storeSums(k, sums, dw, k.add(block.first, row), tile);
+              });
+        });
+  }
+  return success();
+}
+
+static LogicalResult lowerRoutedBiasGrad(RoutedBiasGradOp op,
+                                         KernelLowering &lowering) {
+  Grouping grouping(op.getRoutes(), lowering.tokens());
+  int64_t width = widthOf(op.getDy());
+  bool tokenOrder = inTokenOrder(op.getDy());
+  for (auto [expert, dbias] :
+       llvm::zip_equal(op.getExperts(), op.getDbiases())) {
+    SmallVector<Value> arguments = {lowering.buffer(op.getDy()),
+                                    lowering.result(dbias)};
+    if (grouping.routed) {
+      arguments.push_back(lowering.buffer(op.getRoutes()));
+      arguments.push_back(lowering.constant(expert));
+    }
+    if (op.getScores())
+      arguments.push_back(lowering.buffer(op.getScores()));
+    lowering.launch(
+        op,
+        {.label = "",
+         .tiles = 1,
+         .arguments = arguments,
+         .compute = elementOf(dbias),
+         .key = grouping.key({tokenOrder}),
+         .attributes = lowering.builder().getDictionaryAttr({})},
+        [&](KernelBuilder &k) {
+          Value dy = k.buffer(
+              0, {tokenOrder ? grouping.tokens : grouping.rows, width});
+          Value db = k.buffer(1);
+          Value routes = grouping.routed ? k.buffer(2) : Value();
+          Value e = grouping.routed ? k.integer(3) : Value();
+          Value scores =
+              op.getScores() ? k.buffer(4, {grouping.rows}) : Value();
+          auto [lo, hi] = expertRows(k, grouping, routes, e);
+          k.columns(width, [&, lo = lo, hi = hi](KernelBuilder::Lane lane) {
+            Value sum =
+                k.loop(lo, hi, 1, k.splat(0.0), [&](Value r, ValueRange acc) {
+                  Value row = operandRow(k, grouping, routes, tokenOrder, r);
+                  Value value = k.load(dy, row, lane);
+                  if (!scores)
+                    return SmallVector<Value>{k.addf(acc[0], value)};
+                  Value score =
+                      k.broadcast(k.loadScalar(scores, k.loadIndex(routes, r)));
+                  return SmallVector<Value>{k.fma(score, value, acc[0])};
+                })[0];
+            k.store(sum, db, ValueRange(), lane);
+          });
+        });
+  }
+  return success();
+}
+
+void mlir::moe::addRoutedMatmulGradLowerings(LoweringTable &table) {
+  table.add<RoutedDownGradOp>(lowerRoutedDownGrad);
+  table.add<RoutedInputGradOp>(lowerRoutedInputGrad);
+  table.add<RoutedWeightGradOp>(lowerRoutedWeightGrad);
+  table.add<RoutedBiasGradOp>(lowerRoutedBiasGrad);
+}
