@@ -18,6 +18,8 @@ using namespace mlir::moe;
 /// Rows beyond the last column of a block of scratch memory: keeps the rows of
 /// a register tile from falling into one set of the cache.
 static constexpr int64_t scratchPadding = 16;
+/// A block of 48 such rows takes 3 MiB of the stack.
+static constexpr int64_t widestPackedRow = 16384;
 
 int64_t mlir::moe::lanesOf(const TargetDescription &target, Type compute) {
   return target.vectorBytes * 8 / compute.getIntOrFloatBitWidth();
@@ -144,33 +146,39 @@ void mlir::moe::forEachRegisterTile(
   });
 }
 
+/// Row `row + i`, or `lastRow` if there is one and it comes before.
+static Value clampedRow(KernelBuilder &k, Value row, int64_t i, Value lastRow) {
+  Value number = k.add(row, k.idx(i));
+  return lastRow ? k.min(number, lastRow) : number;
+}
+
 SmallVector<Value> mlir::moe::timesRows(KernelBuilder &k,
                                         const MatmulTiling &tiling,
                                         Value packed, Value row, int64_t inner,
                                         Value weight, const TileColumns &tile,
-                                        int64_t offset, ValueRange init) {
+                                        int64_t offset, ValueRange init,
+                                        Value lastRow) {
   return k.registerTile(
       tiling.tileRows, accumulators, k.idx(0), k.idx(inner),
       [&](Value kk, int64_t i) {
         Value column = offset ? k.add(kk, k.idx(offset)) : kk;
-        return k.loadScalar(packed, {k.add(row, k.idx(i)), column});
+        return k.loadScalar(packed, {clampedRow(k, row, i, lastRow), column});
       },
       [&](Value kk, int64_t j) { return k.load(weight, kk, tile.lanes[j]); },
       init);
 }
 
-SmallVector<Value> mlir::moe::timesPanels(KernelBuilder &k,
-                                          const MatmulTiling &tiling,
-                                          Value packed, Value row,
-                                          int64_t inner,
-                                          function_ref<Panel(int64_t)> panel) {
+SmallVector<Value>
+mlir::moe::timesPanels(KernelBuilder &k, const MatmulTiling &tiling,
+                       Value packed, Value row, int64_t inner,
+                       function_ref<Panel(int64_t)> panel, Value lastRow) {
   SmallVector<Panel> panels;
   for (int64_t j = 0; j < accumulators; ++j)
     panels.push_back(panel(j));
   return k.registerTile(
       tiling.tileRows, accumulators, k.idx(0), k.idx(inner),
       [&](Value kk, int64_t i) {
-        return k.loadScalar(packed, {k.add(row, k.idx(i)), kk});
+        return k.loadScalar(packed, {clampedRow(k, row, i, lastRow), kk});
       },
       [&](Value kk, int64_t j) {
         auto [buffer, index] = panels[j];
@@ -286,17 +294,27 @@ void mlir::moe::launchProduct(KernelLowering &lowering, Operation *op,
             denseRowBlock(k, k.div(k.tile(), splits), p.rows, tiling.blockRows);
         Value source = k.add(firstInput, block.first);
         Value target = k.add(firstResult, block.first);
-        Value packed = packRows(k, x, block, tiling.blockRows, p.inner,
-                                [&](Value i) { return k.add(source, i); });
+        // Very wide rows (the gradient of logits) do not fit scratch memory and
+        // are read where they lie.
+        bool packs = p.inner <= widestPackedRow;
+        Value left = packs ? packRows(k, x, block, tiling.blockRows, p.inner,
+                                      [&](Value i) { return k.add(source, i); })
+                           : x;
+        Value lastRow = packs ? Value() : k.add(firstInput, k.idx(p.rows - 1));
+        auto leftRow = [&](Value row) {
+          return packs ? row : k.add(source, row);
+        };
         forEachRegisterTile(
             k, tiling, block, k.rem(k.tile(), splits),
             [&](Value row, const TileColumns &tile) {
               if (!p.transposed)
-                return timesRows(k, tiling, packed, row, p.inner, w, tile);
+                return timesRows(k, tiling, left, leftRow(row), p.inner, w,
+                                 tile, 0, {}, lastRow);
               Value panel = k.mul(tile.group, k.idx(accumulators));
               return timesPanels(
-                  k, tiling, packed, row, p.inner,
-                  [&](int64_t j) { return Panel{w, k.add(panel, k.idx(j))}; });
+                  k, tiling, left, leftRow(row), p.inner,
+                  [&](int64_t j) { return Panel{w, k.add(panel, k.idx(j))}; },
+                  lastRow);
             },
             [&](Value row, const TileColumns &tile, ValueRange sums) {
               SmallVector<Value> values(sums);

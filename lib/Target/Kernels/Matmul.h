@@ -98,17 +98,21 @@ void storeSums(KernelBuilder &k, ValueRange sums, Value to, Value row,
 
 /// Sums of packed rows (from `row` on, `inner` columns from `offset` on) times
 /// the rows of `weight` [inner, columns] as they lie, continuing from `init`.
+/// Where the rows are not packed and may end inside a register tile, `lastRow`
+/// stands for those beyond it.
 SmallVector<Value> timesRows(KernelBuilder &k, const MatmulTiling &tiling,
                              Value packed, Value row, int64_t inner,
                              Value weight, const TileColumns &tile,
-                             int64_t offset = 0, ValueRange init = {});
+                             int64_t offset = 0, ValueRange init = {},
+                             Value lastRow = {});
 
 /// A panel of a packed weight: buffer [panels, inner, lanes] and index.
 using Panel = std::pair<Value, Value>;
 /// Sums of packed rows times panels; `panel(j)` feeds accumulator vector `j`.
 SmallVector<Value> timesPanels(KernelBuilder &k, const MatmulTiling &tiling,
                                Value packed, Value row, int64_t inner,
-                               function_ref<Panel(int64_t)> panel);
+                               function_ref<Panel(int64_t)> panel,
+                               Value lastRow = {});
 
 /// Sums over rows `r` in [lo, hi) of column `row + i` of `lhs` (from column
 /// `offset` on, columns beyond the last of `limit` repeat it) times the tile's
