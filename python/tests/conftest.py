@@ -17,19 +17,65 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
 @pytest.fixture(scope="session")
-def tool():
-    """tool("moe-run", "score", ...) -> stdout; a failure shows stderr."""
+def program():
+    """program("moe-run") -> its path"""
     folder = Path(os.environ.get("POLYMOE_BIN", REPOSITORY / "build" / "bin"))
 
-    def run(name, *arguments, cwd=None):
-        program = folder / name
-        assert program.is_file(), f"{program}: build the tools first, or set POLYMOE_BIN"
-        command = [str(program), *map(str, arguments)]
-        result = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=600)
+    def find(name):
+        path = folder / name
+        assert path.is_file(), f"{path}: build the tools first, or set POLYMOE_BIN"
+        return str(path)
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def tool(program):
+    """tool("moe-run", "score", ...) -> stdout; a failure shows stderr."""
+
+    def run(name, *arguments):
+        command = [program(name), *map(str, arguments)]
+        result = subprocess.run(command, capture_output=True, text=True, timeout=600)
         assert result.returncode == 0, f"{' '.join(command)}\nexit code {result.returncode}\n{result.stderr}"
         return result.stdout
 
     return run
+
+
+@pytest.fixture(scope="session")
+def upcycle(tool):
+    """upcycle(model.mlir) -> mixture of experts beside it"""
+
+    def run(module, experts="experts=4"):
+        moe = module.with_name(f"moe-{experts.replace(',', '-')}-{module.name}")
+        tool("moe-opt", module, f"--moe-upcycle={experts} top-k=2 seed=0", "--moe-freeze-backbone", "-o", moe)
+        return moe
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def tokens_file(tmp_path_factory):
+    """tokens_file(rows) -> random rows of 37 ids below 331, longer than
+    mistral's window, of an old and a new language in turn."""
+    import torch
+    from safetensors.torch import save_file
+
+    @functools.cache
+    def make(rows):
+        path = tmp_path_factory.mktemp("tokens") / "tokens.safetensors"
+        generator = torch.Generator().manual_seed(7)
+        save_file(
+            {
+                "tokens": torch.randint(0, 331, (rows, 37), generator=generator, dtype=torch.int32),
+                "languages": torch.arange(rows, dtype=torch.int32) % 2,
+            },
+            path,
+            metadata={"languages": "en,el", "rounds": "0,1"},
+        )
+        return path
+
+    return make
 
 
 @pytest.fixture(scope="session")
