@@ -75,13 +75,15 @@ def main():
     parser.add_argument("--layers", type=int, nargs="+", default=[4, 24])
     parser.add_argument("--length", type=int, default=1024)
     args = parser.parse_args()
+
+    def run(name, *arguments):
+        command = [str(args.bin / name), *map(str, arguments)]
+        return subprocess.run(command, check=True, capture_output=True, text=True)
+
     for layers in args.layers:
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             write_checkpoint(folder, layers)
-            run = lambda *command: subprocess.run(  # noqa: E731
-                [str(args.bin / command[0]), *map(str, command[1:])], check=True, capture_output=True, text=True
-            )
             run("moe-translate", "--import-hf", folder, "-o", folder / "dense.mlir")
             run("moe-opt", folder / "dense.mlir", "--moe-expand-pipeline=experts=6 top-k=2", "-o", folder / "moe.mlir")
             before = os.times()

@@ -53,19 +53,24 @@ macro(moe_find_mlir)
   add_definitions(${LLVM_DEFINITIONS_LIST})
 endmacro()
 
-# Finds the LibTorch of CMAKE_PREFIX_PATH, or else the one that a Python
-# installation carries: that of MOE_PYTHON (variable or environment), of the
-# repository's .venv, or of python3. Without one MOE_TORCH becomes OFF.
-macro(moe_find_torch)
-  if(NOT MOE_PYTHON)
-    if(DEFINED ENV{MOE_PYTHON})
-      set(MOE_PYTHON $ENV{MOE_PYTHON})
-    elseif(EXISTS ${CMAKE_SOURCE_DIR}/.venv/bin/python)
-      set(MOE_PYTHON ${CMAKE_SOURCE_DIR}/.venv/bin/python)
-    else()
-      set(MOE_PYTHON python3)
-    endif()
+# Finds the Python that tests run in and whose PyTorch is built against:
+# MOE_PYTHON (variable or environment), or that of the repository's .venv, or
+# python3.
+macro(moe_find_python)
+  if(MOE_PYTHON)
+    set(Python3_EXECUTABLE ${MOE_PYTHON})
+  elseif(DEFINED ENV{MOE_PYTHON})
+    set(Python3_EXECUTABLE $ENV{MOE_PYTHON})
+  elseif(EXISTS ${CMAKE_SOURCE_DIR}/.venv/bin/python)
+    set(Python3_EXECUTABLE ${CMAKE_SOURCE_DIR}/.venv/bin/python)
   endif()
+  find_package(Python3 3.11 REQUIRED COMPONENTS Interpreter)
+  set(MOE_PYTHON ${Python3_EXECUTABLE})
+endmacro()
+
+# Finds the LibTorch of CMAKE_PREFIX_PATH, or else the one that MOE_PYTHON
+# carries. Without one MOE_TORCH becomes OFF.
+macro(moe_find_torch)
   find_package(Torch QUIET CONFIG)
   if(NOT Torch_FOUND)
     execute_process(

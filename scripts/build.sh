@@ -6,6 +6,5 @@ cd "$(dirname "$0")/.."
 preset=${1:-default}
 # The LibTorch executor compiles against the PyTorch of .venv, and ctest runs
 # its pytest.
-cmake --preset "$preset" -DMOE_PYTHON="$PWD/.venv/bin/python" \
-  -DPython3_EXECUTABLE="$PWD/.venv/bin/python"
+cmake --preset "$preset" -DMOE_PYTHON="$PWD/.venv/bin/python"
 cmake --build --preset "$preset"

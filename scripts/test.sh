@@ -9,8 +9,8 @@ cd "$(dirname "$0")/.."
 
 preset=${1:-default}
 case $preset in
-default) folder=build ;;
-*) folder=build-$preset ;;
+default) folder=build tests=() ;;
+*) folder=build-$preset tests=(--label-exclude 'python|tools') ;;
 esac
 
 scripts/setup.sh
@@ -19,4 +19,4 @@ if [[ $preset == default ]]; then
   scripts/lint.sh
 fi
 ctest --test-dir "$folder" --output-on-failure --no-tests=error \
-  --parallel "$(nproc)"
+  --parallel "$(nproc)" "${tests[@]}"

@@ -56,18 +56,18 @@ def upcycle(tool):
 
 @pytest.fixture(scope="session")
 def tokens_file(tmp_path_factory):
-    """tokens_file(rows) -> random rows of 37 ids below 331, longer than
-    mistral's window, of an old and a new language in turn."""
+    """tokens_file(rows) -> random rows of ids below 331, longer than mistral's
+    window, of an old and a new language in turn."""
     import torch
     from safetensors.torch import save_file
 
     @functools.cache
-    def make(rows):
+    def make(rows, length=37):
         path = tmp_path_factory.mktemp("tokens") / "tokens.safetensors"
         generator = torch.Generator().manual_seed(7)
         save_file(
             {
-                "tokens": torch.randint(0, 331, (rows, 37), generator=generator, dtype=torch.int32),
+                "tokens": torch.randint(0, 331, (rows, length), generator=generator, dtype=torch.int32),
                 "languages": torch.arange(rows, dtype=torch.int32) % 2,
             },
             path,

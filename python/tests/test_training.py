@@ -17,7 +17,6 @@ from polymoe.new_model import FAMILIES
 
 pytestmark = pytest.mark.tools
 
-# Small steps of few rows: a rounding error must not decide where a token goes.
 OPTIONS = ("--steps=20", "--batch=2", "--lr=1e-3", "--warmup=2")
 
 
@@ -71,7 +70,10 @@ def export(tool, run, out):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_both_stages_train_as_libtorch_does(family, mixture, tool, tokens_file, tmp_path):
-    moe, tokens = mixture(family), tokens_file(40)
+    # Where a token's second and third expert are as likely as each other, a
+    # rounding error decides, and the loss of a step tells: few tokens keep that
+    # unlikely.
+    moe, tokens = mixture(family), tokens_file(40, length=13)
     compiled, other = tmp_path / "compiled", tmp_path / "torch"
     start = tmp_path / "start"
     tool("moe-run", "train", moe, "--stage=1", "--tokens", tokens, "--out", start, "--steps=0", "--executor=torch")
@@ -169,7 +171,7 @@ def test_twenty_kills_change_nothing(resumed, uninterrupted, pace):
         seconds = -draw.uniform(0, 0.5) if kill % 4 == 3 else draw.uniform(0, 1.5 * pace)
         assert interrupt(command, run, signal.SIGKILL, seconds) == -signal.SIGKILL
         saved += [path.name for path in checkpoints(run)[-1:]]
-    assert saved == sorted(saved) and 15 <= len(set(saved)) and saved[-1] < f"step-{STEPS:08}"
+    assert saved == sorted(saved) and len(set(saved)) >= 15 and saved[-1] < f"step-{STEPS:08}"
     subprocess.run(command, check=True, capture_output=True)
     assert_same_bits(run, uninterrupted)
     assert losses(run) == losses(uninterrupted)

@@ -74,7 +74,7 @@ int main(int argc, char **argv) {
   try {
     return run(argc, argv);
   } catch (const std::exception &error) {
-    std::fprintf(stderr, "moe-translate: %s\n", error.what());
+    std::fprintf(stderr, "moe-translate: error: %s\n", error.what());
     return 1;
   }
 }

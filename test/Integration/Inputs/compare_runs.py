@@ -35,7 +35,7 @@ def norm(values):
 a, b = Path(sys.argv[1]), Path(sys.argv[2])
 lines_a, lines_b = metrics(a), metrics(b)
 assert len(lines_a) == len(lines_b) > 0
-for one, other in zip(lines_a, lines_b):
+for one, other in zip(lines_a, lines_b, strict=True):
     for key in ("loss", "next_token", "balance", "language_prior"):
         assert (key in one) == (key in other), key
         if key in one:
@@ -47,8 +47,8 @@ first, last = (dict(tensors(a / "checkpoints" / checkpoints[i])) for i in (0, -1
 changed = 0
 for name, theirs in tensors(b / "checkpoints" / checkpoints[-1]):
     ours, before = last[name], first[name]
-    update = norm(x - y for x, y in zip(ours, before))
-    error = norm(x - y for x, y in zip(ours, theirs))
+    update = norm(x - y for x, y in zip(ours, before, strict=True))
+    error = norm(x - y for x, y in zip(ours, theirs, strict=True))
     assert error <= 1e-3 * update, (name, error, update)
     changed += update > 0
 assert changed > 0
