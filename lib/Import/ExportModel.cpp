@@ -280,6 +280,32 @@ private:
   fs::path target, temporary;
 };
 
+/// Whether `path` lies in `folder`; where it is a link, the link or its target.
+bool liesIn(const fs::path &path, const fs::path &folder) {
+  fs::path outer = fs::weakly_canonical(folder);
+  for (const fs::path &inner :
+       {fs::weakly_canonical(path),
+        fs::weakly_canonical(path.parent_path()) / path.filename()}) {
+    fs::path relative = inner.lexically_relative(outer);
+    if (!relative.empty() && *relative.begin() != "..")
+      return true;
+  }
+  return false;
+}
+
+/// Refuses to replace a folder with what is to be read from it.
+void checkReplaced(const fs::path &output, const LoadedModule &loaded,
+                   const fs::path &configFile, const Specs &specs) {
+  std::set<fs::path> sources = {loaded.file, configFile};
+  for (const auto &[name, spec] : specs)
+    if (auto *origin = std::get_if<CheckpointOrigin>(&spec.origin))
+      sources.insert(loaded.folder / origin->file);
+  for (const fs::path &file : sources)
+    if (liesIn(file, output))
+      fail(output, ": expected a folder that the model does not need, but ",
+           file, " lies in it");
+}
+
 void copyTokenizer(const fs::path &from, const fs::path &to) {
   for (const char *name :
        {"tokenizer.json", "tokenizer_config.json", "tokenizer.model",
@@ -309,6 +335,8 @@ void polymoe::exportHuggingFace(const fs::path &source, const fs::path &output,
   checkParameters(layout, specs);
   if (fs::is_directory(source))
     useCheckpoints(source, options.warn, specs);
+  if (options.replace)
+    checkReplaced(output, loaded, configFile, specs);
 
   StoredTypes types(specs, loaded.folder);
   std::map<std::string, DType> stored;

@@ -148,6 +148,37 @@ TEST_F(Runs, WithADamagedCheckpointAreExportedFromTheOneBefore) {
   EXPECT_NE(warning.find("step-00000002"), std::string::npos) << warning;
 }
 
+TEST_F(Runs, DoNotReplaceWhatTheyComeFrom) {
+  trainTo(2.0f, 1, 0, isRouter);
+  size_t before = folder.count();
+  ExportOptions options;
+  options.replace = true;
+  auto refused = [&](const fs::path &output, const char *file) {
+    EXPECT_ERROR(exportHuggingFace(folder / "run", output, context, options),
+                 "expected a folder that the model does not need, but ");
+    EXPECT_ERROR(exportHuggingFace(folder / "run", output, context, options),
+                 file);
+  };
+  refused(folder / "hf/", "hf/");
+  refused(folder / "run", "run/");
+  refused(folder / "run/checkpoints", "step-00000001");
+  refused(folder / "run/..", "run");
+  fs::create_directory_symlink("hf", folder / "link");
+  refused(folder / "link", "hf/");
+  fs::remove(folder / "link");
+  // A folder of links, as downloads are stored.
+  fs::create_directories(folder / "blobs");
+  for (const char *name : {"config.json", "model.safetensors"}) {
+    fs::rename(folder / "hf" / name, folder / "blobs" / name);
+    fs::create_symlink(fs::path("../blobs") / name, folder / "hf" / name);
+  }
+  refused(folder / "hf", "hf/");
+  refused(folder / "blobs", "hf/");
+  EXPECT_EQ(folder.count(), before + 1);
+  fs::create_directories(folder / "hf2/in");
+  exportHuggingFace(folder / "run", folder / "hf2", context, options);
+}
+
 // Query and value trained, key frozen: one tensor, in the wider type.
 TEST_F(Runs, InterleaveWhatTrainsWithWhatDoesNot) {
   trainTo(2.0f, 1, 0, [](const auto &name) {
