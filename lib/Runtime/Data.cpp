@@ -135,7 +135,7 @@ TokensFile::TokensFile(const std::filesystem::path &path, int64_t vocabulary,
   tokens = narrow(values);
 
   const TensorInfo *ids = file->find("languages");
-  if (!ids && !needsLanguages) {
+  if (!needsLanguages) {
     known = {{"", 0}};
     languageIds.assign(tokens.size(), 0);
     return;

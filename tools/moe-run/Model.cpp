@@ -82,16 +82,31 @@ int64_t setTrainable(ModuleOp module, ArrayRef<Role> roles) {
   return count;
 }
 
+/// Whether some parameter comes from a checkpoint of a run.
+static bool readsCheckpoint(const std::vector<ParameterSpec> &specs,
+                            const fs::path &folder) {
+  return llvm::any_of(specs, [&](const ParameterSpec &spec) {
+    auto *origin = std::get_if<CheckpointOrigin>(&spec.origin);
+    if (!origin)
+      return false;
+    fs::path checkpoint = (folder / origin->file).parent_path();
+    return checkpoint.parent_path().filename() == "checkpoints" &&
+           fs::exists(checkpoint / "manifest.json");
+  });
+}
+
 std::unique_ptr<ParameterStore>
 loadParameters(Model &model, ModuleOp module, ThreadPool &pool, bool training) {
   ParameterOptions options;
   options.training = training;
-  options.requireAllKeys = !model.isRunFolder();
+  std::vector<ParameterSpec> specs = extractParameterSpecs(module);
+  options.requireAllKeys =
+      !model.isRunFolder() && !readsCheckpoint(specs, model.folder());
   if (module->hasAttr("moe.model"))
     for (const std::string &key : modelSource(module).ignored)
       options.ignoredKeys.push_back(key);
-  return std::make_unique<ParameterStore>(extractParameterSpecs(module),
-                                          model.folder(), pool, options);
+  return std::make_unique<ParameterStore>(std::move(specs), model.folder(),
+                                          pool, options);
 }
 
 Inference::Inference(const MachineOptions &options)

@@ -86,8 +86,8 @@ mlir::OwningOpRef<mlir::ModuleOp> withDType(mlir::ModuleOp module,
                                             const std::string &dtype);
 
 /// Loads the parameters of `module`, whose files lie relative to `model`'s
-/// folder. Keys that it does not use are an error, but in a run folder, where
-/// later phases use a part of what earlier ones saved.
+/// folder. Keys that it does not use are an error, but in a run folder and with
+/// checkpoints of a run, of which later phases use a part.
 std::unique_ptr<ParameterStore> loadParameters(Model &model,
                                                mlir::ModuleOp module,
                                                ThreadPool &pool, bool training);

@@ -75,6 +75,10 @@ TEST(TokensFile, LanguagesMayLackForScoring) {
   tokens.metadata = {};
   EXPECT_EQ(tokens.open(folder, false).rows(), 2);
   EXPECT_ERROR(tokens.open(folder), "key 'languages' is missing");
+  // Nor are those that are there read.
+  tokens.languageShape = Tokens().languageShape;
+  EXPECT_EQ(tokens.open(folder, false).rows(), 2);
+  EXPECT_ERROR(tokens.open(folder), "expected metadata 'languages'");
 }
 
 TEST(TokensFile, RefusesBadNumbers) {
