@@ -274,17 +274,23 @@ static json readManifest(const fs::path &folder) {
   return manifest;
 }
 
-std::vector<CheckpointInfo> RunFolder::checkpoints() const {
-  std::vector<CheckpointInfo> all;
+std::vector<fs::path> RunFolder::checkpointFolders() const {
+  std::vector<fs::path> all;
   std::error_code ignored;
   for (const auto &entry :
-       fs::directory_iterator(root / "checkpoints", ignored)) {
-    if (!entry.path().filename().string().starts_with(stepPrefix))
-      continue;
+       fs::directory_iterator(root / "checkpoints", ignored))
+    if (entry.path().filename().string().starts_with(stepPrefix))
+      all.push_back(entry.path());
+  return all;
+}
+
+std::vector<CheckpointInfo> RunFolder::checkpoints() const {
+  std::vector<CheckpointInfo> all;
+  for (const fs::path &folder : checkpointFolders()) {
     try {
-      const json manifest = readManifest(entry.path());
-      const fs::path path = entry.path() / manifestName;
-      all.push_back({entry.path(), number(manifest, "step", path),
+      const json manifest = readManifest(folder);
+      const fs::path path = folder / manifestName;
+      all.push_back({folder, number(manifest, "step", path),
                      number(manifest, "phase", path)});
     } catch (const Error &error) {
       if (warn)
@@ -382,13 +388,17 @@ CheckpointState RunFolder::loadCheckpoint(const CheckpointInfo &info,
   return state;
 }
 
-void RunFolder::pruneCheckpoints(int64_t keep) {
+void RunFolder::pruneCheckpoints(int64_t keep, int64_t newest) {
   const std::vector<CheckpointInfo> all = checkpoints();
+  // Those before `end` count.
+  size_t end = all.size();
+  while (end > 0 && all[end - 1].step > newest)
+    --end;
   for (size_t i = 0; i < all.size(); ++i) {
     const bool isLastOfPhase =
-        i + 1 == all.size() || all[i + 1].phase != all[i].phase;
-    const bool isRecent =
-        all[i].phase == all.back().phase && int64_t(all.size() - i) <= keep;
+        i + 1 == end || (i + 1 < end && all[i + 1].phase != all[i].phase);
+    const bool isRecent = i < end && all[i].phase == all[end - 1].phase &&
+                          int64_t(end - i) <= keep;
     if (isLastOfPhase || isRecent)
       continue;
     // Under a temporary name first: a kill amid the removal must not leave

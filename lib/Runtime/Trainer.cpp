@@ -145,12 +145,13 @@ TrainResult Trainer::run() {
   while (state.phaseStep < options.steps && !guard.requested()) {
     stepOnce();
     const bool isLast = state.phaseStep == options.steps;
+    // Saved first: a validation that fails must not cost the steps.
+    if (isLast ||
+        (options.saveEvery > 0 && state.phaseStep % options.saveEvery == 0))
+      save(/*finished=*/isLast);
     if (options.validateEvery > 0 &&
         (isLast || state.phaseStep % options.validateEvery == 0))
       validate();
-    if (options.saveEvery > 0 && !isLast &&
-        state.phaseStep % options.saveEvery == 0)
-      save(/*finished=*/false);
   }
   const bool finished = state.phaseStep >= options.steps;
   // The initial state of a later phase needs a number of its own.
@@ -252,5 +253,5 @@ void Trainer::save(bool finished) {
   savedStep = state.step;
   if (hooks.checkpointSaved)
     hooks.checkpointSaved({lastCheckpoint, state.step, state.phase});
-  folder.pruneCheckpoints(options.keep);
+  folder.pruneCheckpoints(options.keep, state.step);
 }

@@ -22,6 +22,7 @@
 #include "moe/Runtime/RunFolder.h"
 #include "moe/Runtime/Safetensors.h"
 
+#include <algorithm>
 #include <iostream>
 
 using namespace polymoe;
@@ -29,6 +30,25 @@ using nlohmann::json;
 namespace fs = std::filesystem;
 
 namespace {
+
+/// What a phase without steps draws from.
+class NoData : public BatchSource {
+public:
+  explicit NoData(int64_t length) : rowLength(length) {}
+  const std::vector<Language> &languages() const override { return none; }
+  int64_t length() const override { return rowLength; }
+  Batch next(int64_t) override { fail("expected either --data or --tokens"); }
+  void require(int64_t rows) const override {
+    if (rows > 0)
+      fail("expected either --data or --tokens");
+  }
+  std::string position() const override { return "{}"; }
+  void seek(std::string_view) override {}
+
+private:
+  std::vector<Language> none;
+  int64_t rowLength;
+};
 
 /// One call of moe-run train.
 class Training {
@@ -38,6 +58,7 @@ public:
 
 private:
   void choosePhase();
+  void dropPhasesNotSaved(json &phases) const;
   void loadModel();
   void freeze();
   void useTokenizer();
@@ -82,6 +103,19 @@ Training::Training(TrainCommandOptions &options)
   isModelTheRun = fs::equivalent(options.machine.model, out, error);
 }
 
+/// Removes the last phases, if they were noted as begun and failed before their
+/// first checkpoint. Damaged ones count: what they were is not known.
+void Training::dropPhasesNotSaved(json &phases) const {
+  std::vector<CheckpointInfo> all = folder.checkpoints();
+  if (all.size() != folder.checkpointFolders().size())
+    return;
+  int64_t saved = 0;
+  for (const CheckpointInfo &info : all)
+    saved = std::max(saved, info.phase + 1);
+  while (static_cast<int64_t>(phases.size()) > saved)
+    phases.erase(phases.size() - 1);
+}
+
 /// Finds out which phase is meant: a new one, or one to resume.
 void Training::choosePhase() {
   record = folder.readRun();
@@ -91,8 +125,13 @@ void Training::choosePhase() {
   if (!record.contains("phases") || !record["phases"].is_array())
     fail(out / "run.json", ": expected a list 'phases'");
   json &phases = record["phases"];
-  int64_t last = static_cast<int64_t>(phases.size()) - 1;
   std::optional<CheckpointInfo> latest = folder.latestCheckpoint();
+  if (!latest && !folder.checkpointFolders().empty())
+    fail(out / "checkpoints",
+         ": expected a checkpoint to go on from, but all are damaged");
+  if (latest && !options.resume)
+    dropPhasesNotSaved(phases);
+  int64_t last = static_cast<int64_t>(phases.size()) - 1;
   bool isLastFinished =
       latest && latest->phase == last && folder.loadState(*latest).finished;
 
@@ -180,6 +219,11 @@ void Training::freeze() {
 }
 
 void Training::openData() {
+  if (options.phase.steps == 0 && options.data.empty() &&
+      options.tokens.empty()) {
+    source = std::make_unique<NoData>(options.phase.sequence);
+    return;
+  }
   if (options.data.empty() == options.tokens.empty())
     fail("expected either --data or --tokens");
   if (!options.tokens.empty()) {
@@ -192,6 +236,10 @@ void Training::openData() {
     return;
   }
   corpus = std::make_unique<Corpus>(options.data, model->vocabulary());
+  if (options.validateEvery && corpus->documents("valid").empty())
+    fail("--validate-every: expected documents to validate on, but split "
+         "'valid' of ",
+         options.data, " has none");
   source =
       std::make_unique<CorpusSampler>(*corpus, options.phase.sampler(*corpus));
 }
@@ -237,12 +285,22 @@ int Training::run() {
   if (isFinished) {
     std::cerr << "moe-run: " << out.string() << ": stage "
               << options.phase.stage << " is finished already\n";
+    // A kill after the last checkpoint leaves the module behind.
+    loadModel();
+    saveModule(model->module(), folder.modelPath());
+    auto latest = folder.latestCheckpoint();
+    if (latest->phase + 1 == static_cast<int64_t>(record["phases"].size()))
+      folder.pruneCheckpoints(options.keep, latest->step);
     return 0;
   }
   loadModel();
   openData();
   useTokenizer();
   freeze();
+  // What lacks rows is not begun; Trainer counts those of a resumed phase.
+  if (!isBegun)
+    source->require(options.phase.steps * options.phase.batch *
+                    options.phase.accumulate);
 
   mlir::OwningOpRef<mlir::ModuleOp> module =
       withDType(model->module(), options.machine.dtype);

@@ -149,14 +149,34 @@ TEST_F(Checkpoints, PruningKeepsWhatLaterPhasesStandOn) {
     save(run, step, 0);
   for (int64_t step : {4, 5, 6, 7})
     save(run, step, 1);
-  run.pruneCheckpoints(2);
+  run.pruneCheckpoints(2, 7);
   std::vector<int64_t> steps;
   for (const CheckpointInfo &info : run.checkpoints())
     steps.push_back(info.step);
   EXPECT_EQ(steps, (std::vector<int64_t>{3, 6, 7}));
-  run.pruneCheckpoints(0);
+  run.pruneCheckpoints(0, 7);
   EXPECT_EQ(run.checkpoints().size(), 2u);
   EXPECT_EQ(latest(run), 7);
+}
+
+TEST_F(Checkpoints, PruningDoesNotCountWhatWasPassedOver) {
+  RunFolder run = open();
+  for (int64_t step : {1, 2, 5, 8})
+    save(run, step, 0);
+  save(run, 9, 1);
+  for (int64_t step : {5, 8, 9})
+    damage(run.checkpointPath(step) / "parameters.safetensors", 99);
+  ASSERT_EQ(latest(run), 2);
+  save(run, 4, 0);
+  run.pruneCheckpoints(2, 4);
+  EXPECT_EQ(run.checkpoints().size(), 2u);
+  EXPECT_EQ(latest(run), 4);
+  std::filesystem::remove_all(run.checkpointPath(4));
+  EXPECT_EQ(latest(run), 2);
+  // Those without a manifest count neither, and are no checkpoints.
+  std::filesystem::remove(run.checkpointPath(2) / "manifest.json");
+  EXPECT_EQ(run.checkpointFolders().size(), 1u);
+  EXPECT_TRUE(run.checkpoints().empty());
 }
 
 //===----------------------------------------------------------------------===//
@@ -190,7 +210,7 @@ TEST_F(Checkpoints, AKillAtAnyCallLosesNothingSaved) {
       callsLeft = after;
       faultHook = dieLater;
       save(run, 3);
-      run.pruneCheckpoints(1);
+      run.pruneCheckpoints(1, 3);
       ::_exit(0);
     }
     int status = 0;

@@ -269,6 +269,45 @@ TEST_F(Training, ValidatesAndCallsHooks) {
   EXPECT_EQ(validated, (std::vector<int64_t>{8, 16, 20}));
 }
 
+TEST_F(Training, SavesBeforeItValidates) {
+  TrainerHooks hooks;
+  hooks.validate = []() -> std::map<std::string, double> { fail("no text"); };
+  TrainerOptions options = defaults();
+  options.validateEvery = 6;
+  EXPECT_ERROR(train("a", options, hooks), "no text");
+  EXPECT_EQ(RunFolder(folder / "a", Access::Read).latestCheckpoint()->step, 6);
+  options.validateEvery = 100; // the last step only
+  options.resume = true;
+  EXPECT_ERROR(train("a", options, hooks), "no text");
+  TrainResult result = train("a", options, hooks);
+  EXPECT_EQ(result.status, Status::Finished);
+  EXPECT_EQ(result.checkpoint.filename(), "step-00000020");
+}
+
+TEST_F(Training, ResumesBeforeDamagedCheckpoints) {
+  TrainResult whole = train("whole", defaults());
+  TrainerOptions options = defaults();
+  options.keep = 9;
+  train("cut", options);
+  const std::filesystem::path all = folder / "cut" / "checkpoints";
+  for (const char *step :
+       {"step-00000012", "step-00000015", "step-00000018", "step-00000020"})
+    std::filesystem::resize_file(all / step / "state.json", 5);
+  options.keep = 1;
+  options.saveEvery = 5;
+  options.resume = true;
+  TrainerHooks hooks;
+  hooks.checkpointSaved = [](const CheckpointInfo &info) {
+    if (info.step == 15)
+      throw Error("stop");
+  };
+  EXPECT_ERROR(train("cut", options, hooks), "stop");
+  EXPECT_EQ(RunFolder(folder / "cut", Access::Read).latestCheckpoint()->step,
+            15);
+  EXPECT_EQ(filesOf(train("cut", options).checkpoint),
+            filesOf(whole.checkpoint));
+}
+
 TEST_F(Training, WarnsOfAnotherInstructionSet) {
   TrainerOptions options = defaults();
   options.variant = "avx512";

@@ -100,10 +100,16 @@ public:
                                  ParameterStore &store) const;
   CheckpointState loadState(const CheckpointInfo &info) const;
 
-  /// Removes checkpoints except the newest `keep` (at least one) of the newest
-  /// phase and the last one of every earlier phase, from which later phases
-  /// have what no longer trains.
-  void pruneCheckpoints(int64_t keep);
+  /// Removes checkpoints except, up to step `newest`, the newest `keep` (at
+  /// least one) of the newest phase and the last one of every earlier phase,
+  /// from which later phases have what no longer trains. Those after `newest`,
+  /// which must be a good one, were damaged and passed over: counted, they
+  /// would push out good ones.
+  void pruneCheckpoints(int64_t keep, int64_t newest);
+
+  /// The folders that are named as checkpoints are, damaged ones included, in
+  /// no order.
+  std::vector<std::filesystem::path> checkpointFolders() const;
 
   /// All checkpoints that have a manifest, oldest first, not verified.
   std::vector<CheckpointInfo> checkpoints() const;
