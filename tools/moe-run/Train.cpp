@@ -132,8 +132,8 @@ void Training::choosePhase() {
   if (latest && !options.resume)
     dropPhasesNotSaved(phases);
   int64_t last = static_cast<int64_t>(phases.size()) - 1;
-  bool isLastFinished =
-      latest && latest->phase == last && folder.loadState(*latest).finished;
+  bool isLatestFinished = latest && folder.loadState(*latest).finished;
+  bool isLastFinished = isLatestFinished && latest->phase == last;
 
   if (!isModelTheRun) {
     // The first phase of a run. What was begun and never saved is no run yet.
@@ -154,6 +154,12 @@ void Training::choosePhase() {
       fail(out, ": expected a finished phase before a new one, but stage ",
            phases[last].value("stage", "?"),
            " is not; --resume goes on with it");
+    // A damaged checkpoint may have been the end of the phase before.
+    if (isBegun && latest && latest->phase < last &&
+        !(isLatestFinished && latest->phase == last - 1))
+      fail(out, ": expected the finished phase that stage ",
+           phases[last].value("stage", "?"), " begins with, but got ",
+           latest->folder);
     isFinished = isBegun && isLastFinished;
     phase = isBegun ? last : last + 1;
   }
