@@ -63,16 +63,30 @@ struct ConvertMoEToKernels
   void runOnOperation() override;
 };
 
-/// B*S of the module's entry, from the first [B,S] input.
+/// B*S of the module's entry points, from the first [B,S] input of each.
 FailureOr<int64_t> tokensOf(ModuleOp module) {
+  std::optional<int64_t> tokens;
   for (auto function : module.getOps<func::FuncOp>()) {
     if (function.isPrivate())
       continue;
-    for (Type type : function.getArgumentTypes())
-      if (auto tensor = dyn_cast<RankedTensorType>(type))
-        if (tensor.getRank() >= 2 && tensor.hasStaticShape())
-          return tensor.getDimSize(0) * tensor.getDimSize(1);
+    const auto *input =
+        llvm::find_if(function.getArgumentTypes(), [](Type type) {
+          auto tensor = dyn_cast<RankedTensorType>(type);
+          return tensor && tensor.getRank() >= 2 && tensor.hasStaticShape();
+        });
+    if (input == function.getArgumentTypes().end())
+      continue;
+    auto tensor = cast<RankedTensorType>(*input);
+    int64_t own = tensor.getDimSize(0) * tensor.getDimSize(1);
+    if (tokens && *tokens != own)
+      return function.emitError() << "expected the " << *tokens
+                                  << " tokens of the other entry points, but "
+                                     "got "
+                                  << own;
+    tokens = own;
   }
+  if (tokens)
+    return *tokens;
   return module.emitError() << "expected an entry point with an argument of "
                                "static shape [B, S, ...]";
 }

@@ -13,6 +13,7 @@
 #include "llvm/ADT/SetVector.h"
 #include "llvm/ADT/StringSwitch.h"
 
+#include <functional>
 #include <map>
 
 namespace mlir::moe {
@@ -180,6 +181,7 @@ struct VerifyLevel : moe::impl::VerifyLevelBase<VerifyLevel> {
   LogicalResult verifyTypes(Operation *op, TypeRange types, Level wanted);
   LogicalResult verifyBindings(func::FuncOp function);
   LogicalResult verifyGradients();
+  LogicalResult verifyCalls();
 };
 
 LogicalResult VerifyLevel::verifyTypes(Operation *op, TypeRange types,
@@ -250,6 +252,32 @@ LogicalResult VerifyLevel::verifyGradients() {
   return success();
 }
 
+/// No function calls itself, through others or not: programs are straight-line.
+LogicalResult VerifyLevel::verifyCalls() {
+  SymbolTable symbols(getOperation());
+  enum class State { Unseen, Open, Done };
+  llvm::DenseMap<Operation *, State> states;
+  std::function<LogicalResult(func::FuncOp)> visit =
+      [&](func::FuncOp function) -> LogicalResult {
+    states[function] = State::Open;
+    WalkResult result = function.walk([&](func::CallOp call) -> WalkResult {
+      auto callee = symbols.lookup<func::FuncOp>(call.getCallee());
+      if (!callee || states[callee] == State::Done)
+        return WalkResult::advance();
+      if (states[callee] == State::Open)
+        return call.emitOpError() << "expected no recursion, but @"
+                                  << call.getCallee() << " calls itself";
+      return visit(callee);
+    });
+    states[function] = State::Done;
+    return failure(result.wasInterrupted());
+  };
+  for (auto function : getOperation().getOps<func::FuncOp>())
+    if (states[function] == State::Unseen && failed(visit(function)))
+      return failure();
+  return success();
+}
+
 LogicalResult VerifyLevel::verify(Level wanted) {
   WalkResult result = getOperation().walk<WalkOrder::PreOrder>(
       [&](Operation *op) -> WalkResult {
@@ -258,6 +286,11 @@ LogicalResult VerifyLevel::verify(Level wanted) {
         if (failed(verifyTypes(op, op->getOperandTypes(), wanted)) ||
             failed(verifyTypes(op, op->getResultTypes(), wanted)))
           return WalkResult::interrupt();
+        if (isa<GetParameterOp>(op) &&
+            op->getParentOfType<func::FuncOp>().isPrivate())
+          return op->emitOpError()
+                 << "expected to be in an entry point: functions that layers "
+                    "share take parameters as arguments";
         auto function = dyn_cast<func::FuncOp>(op);
         if (!function)
           return WalkResult::advance();
@@ -267,7 +300,7 @@ LogicalResult VerifyLevel::verify(Level wanted) {
           return WalkResult::interrupt();
         return WalkResult::advance();
       });
-  if (result.wasInterrupted())
+  if (result.wasInterrupted() || failed(verifyCalls()))
     return failure();
   if (wanted == Level::Step)
     return verifyGradients();

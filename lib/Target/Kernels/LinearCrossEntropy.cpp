@@ -118,7 +118,8 @@ static LogicalResult lowerLinearCrossEntropy(LinearCrossEntropyOp op,
                   {.label = "sum",
                    .tiles = 1,
                    .arguments = {losses, lowering.result(op.getLoss())},
-                   .compute = compute,
+                   // Many small terms: in f64, as every loss is summed.
+                   .compute = Float64Type::get(op.getContext()),
                    .attributes = lowering.builder().getDictionaryAttr({})},
                   [&](KernelBuilder &k) {
                     Value from = k.buffer(0), to = k.buffer(1, {1});

@@ -93,7 +93,12 @@ Value mlir::moe::packRows(KernelBuilder &k, Value from, const RowBlock &block,
       k.store(k.load(from, row, shifted), scratch, i, lane);
     });
   });
-  k.loop(block.count, k.idx(blockRows), 1, [&](Value i) {
+  // Register tiles begin at every `tileRows` rows and read no further than the
+  // last that holds a row: an empty block costs nothing.
+  int64_t tileRows = std::min(k.target().tileRows(), blockRows);
+  Value tiles = k.div(k.add(block.count, k.idx(tileRows - 1)), k.idx(tileRows));
+  Value last = k.min(k.mul(tiles, k.idx(tileRows)), k.idx(blockRows));
+  k.loop(block.count, last, 1, [&](Value i) {
     k.columns(width, [&](KernelBuilder::Lane lane) {
       k.store(k.splat(0.0), scratch, i, lane);
     });
