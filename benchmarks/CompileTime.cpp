@@ -13,13 +13,12 @@
 //===----------------------------------------------------------------------===//
 
 #include "moe/Import/Module.h"
-#include "moe/Runtime/Error.h"
 #include "moe/Target/Compiler.h"
 #include "moe/Transforms/Pipelines.h"
 
 #include <chrono>
 #include <cstdio>
-#include <cstdlib>
+#include <string>
 
 int main(int argc, char **argv) {
   if (argc < 4) {
@@ -37,9 +36,9 @@ int main(int argc, char **argv) {
     };
     mlir::PassManager pm(&context);
     mlir::moe::TrainPipelineOptions options;
-    options.rows = std::atoll(argv[2]);
-    options.length = std::atoll(argv[3]);
-    options.balance = argc > 4 ? std::atof(argv[4]) : 0;
+    options.rows = std::stoll(argv[2]);
+    options.length = std::stoll(argv[3]);
+    options.balance = argc > 4 ? std::stod(argv[4]) : 0;
     mlir::moe::buildTrainPipeline(pm, options);
     if (failed(pm.run(*loaded.module)))
       return 1;
@@ -49,7 +48,7 @@ int main(int argc, char **argv) {
     std::printf("%.2f s: %.2f to the fused level, %.2f to machine code\n",
                 seconds(), passes, seconds() - passes);
     return 0;
-  } catch (const polymoe::Error &error) {
+  } catch (const std::exception &error) {
     std::fprintf(stderr, "moe-compile-time: error: %s\n", error.what());
     return 1;
   }

@@ -61,6 +61,7 @@ static std::vector<double> alibiSlopes(int64_t heads) {
   while (2 * n <= heads)
     n *= 2;
   std::vector<double> slopes;
+  slopes.reserve(heads);
   for (int64_t h = 0; h < heads; ++h)
     slopes.push_back(h < n ? std::exp2(-8.0 * (h + 1) / n)
                            : std::exp2(-4.0 * (2 * (h - n) + 1) / n));

@@ -128,7 +128,7 @@ Losses TorchExecutor::Impl::accumulateGradients(const Batch &batch,
 
   // Router losses are means over the MoE layers.
   auto add = [&](const char *name, double coefficient, double weight,
-                 auto lossOf) {
+                 const auto &lossOf) {
     if (coefficient == 0 || routed.empty())
       return;
     at::Tensor sum = lossOf(routed[0]);

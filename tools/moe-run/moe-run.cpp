@@ -7,11 +7,11 @@
 
 #include "Commands.h"
 
-#include <iostream>
+#include <cstdio>
 
 using namespace polymoe;
 
-int main(int argc, char **argv) {
+static int run(int argc, char **argv) {
   CLI::App app(
       "Trains, evaluates and runs multilingual mixtures of experts.\n\n"
       "  moe-run train moe.mlir --stage=1 --data corpus/ --out run/\n"
@@ -31,10 +31,14 @@ int main(int argc, char **argv) {
   addGenerateCommand(app, command);
   addInspectCommand(app, command);
   CLI11_PARSE(app, argc, argv);
+  return command();
+}
+
+int main(int argc, char **argv) {
   try {
-    return command();
+    return run(argc, argv);
   } catch (const std::exception &error) {
-    std::cerr << "moe-run: error: " << error.what() << "\n";
+    std::fprintf(stderr, "moe-run: error: %s\n", error.what());
     return 1;
   }
 }

@@ -11,6 +11,7 @@
 #include "mlir/Dialect/MemRef/IR/MemRef.h"
 #include "mlir/Dialect/Vector/IR/VectorOps.h"
 
+#include <bit>
 #include <cmath>
 
 using namespace mlir;
@@ -18,7 +19,7 @@ using namespace mlir::moe;
 
 /// ALiBi's slope of every head (Press et al., as BLOOM computes them).
 static SmallVector<double> alibiSlopes(int64_t heads) {
-  int64_t power = int64_t(1) << llvm::Log2_64(heads);
+  auto power = int64_t(std::bit_floor(uint64_t(heads)));
   SmallVector<double> slopes;
   for (int64_t h = 0; h < heads; ++h)
     slopes.push_back(h < power
