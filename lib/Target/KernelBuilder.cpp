@@ -205,16 +205,38 @@ Value KernelBuilder::roundTo(Value value, Type elementType) {
   return widen(arith::TruncFOp::create(*this, target, value));
 }
 
-Value KernelBuilder::load(Value buffer, ValueRange indices, Lane lane) {
-  Type element = cast<MemRefType>(buffer.getType()).getElementType();
-  auto type = VectorType::get({lanes()}, element);
+static SmallVector<Value> positionOf(ValueRange indices,
+                                     KernelBuilder::Lane lane) {
   SmallVector<Value> position(indices);
   position.push_back(lane.column);
+  return position;
+}
+
+/// Loads `lane` of a row in the buffer's type.
+static Value loadLane(KernelBuilder &k, Value buffer, ValueRange indices,
+                      KernelBuilder::Lane lane) {
+  Type element = cast<MemRefType>(buffer.getType()).getElementType();
+  auto type = VectorType::get({k.lanes()}, element);
+  SmallVector<Value> position = positionOf(indices, lane);
   if (!lane.mask)
-    return widen(vector::LoadOp::create(*this, type, buffer, position));
-  Value zero = arith::ConstantOp::create(*this, getZeroAttr(type));
-  return widen(vector::MaskedLoadOp::create(*this, type, buffer, position,
-                                            lane.mask, zero));
+    return vector::LoadOp::create(k, type, buffer, position);
+  Value zero = arith::ConstantOp::create(k, k.getZeroAttr(type));
+  return vector::MaskedLoadOp::create(k, type, buffer, position, lane.mask,
+                                      zero);
+}
+
+/// Stores a vector of the buffer's type.
+static void storeLane(KernelBuilder &k, Value value, Value buffer,
+                      ValueRange indices, KernelBuilder::Lane lane) {
+  SmallVector<Value> position = positionOf(indices, lane);
+  if (lane.mask)
+    vector::MaskedStoreOp::create(k, buffer, position, lane.mask, value);
+  else
+    vector::StoreOp::create(k, value, buffer, position);
+}
+
+Value KernelBuilder::load(Value buffer, ValueRange indices, Lane lane) {
+  return widen(loadLane(*this, buffer, indices, lane));
 }
 
 /// Rounds (or widens, where the buffer is wider) to `element`.
@@ -233,13 +255,24 @@ static Value convertTo(OpBuilder &b, Location loc, Value value, Type element) {
 void KernelBuilder::store(Value vector, Value buffer, ValueRange indices,
                           Lane lane) {
   Type element = cast<MemRefType>(buffer.getType()).getElementType();
-  Value value = convertTo(*this, getLoc(), vector, element);
-  SmallVector<Value> position(indices);
-  position.push_back(lane.column);
-  if (lane.mask)
-    vector::MaskedStoreOp::create(*this, buffer, position, lane.mask, value);
-  else
-    vector::StoreOp::create(*this, value, buffer, position);
+  storeLane(*this, convertTo(*this, getLoc(), vector, element), buffer, indices,
+            lane);
+}
+
+Value KernelBuilder::loadBits(Value buffer, ValueRange indices, Lane lane) {
+  Type element = cast<MemRefType>(buffer.getType()).getElementType();
+  auto bits = VectorType::get({lanes()},
+                              getIntegerType(element.getIntOrFloatBitWidth()));
+  return vector::BitCastOp::create(*this, bits,
+                                   loadLane(*this, buffer, indices, lane));
+}
+
+void KernelBuilder::storeBits(Value bits, Value buffer, ValueRange indices,
+                              Lane lane) {
+  Type element = cast<MemRefType>(buffer.getType()).getElementType();
+  auto type = VectorType::get({lanes()}, element);
+  storeLane(*this, vector::BitCastOp::create(*this, type, bits), buffer,
+            indices, lane);
 }
 
 Value KernelBuilder::loadScalar(Value buffer, ValueRange indices) {

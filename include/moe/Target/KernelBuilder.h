@@ -110,6 +110,9 @@ public:
   Value load(Value buffer, ValueRange indices, Lane lane);
   /// Rounds to the buffer's type and stores.
   void store(Value vector, Value buffer, ValueRange indices, Lane lane);
+  /// The same without conversion, as integers: moves data, whatever it holds.
+  Value loadBits(Value buffer, ValueRange indices, Lane lane);
+  void storeBits(Value bits, Value buffer, ValueRange indices, Lane lane);
   Value loadScalar(Value buffer, ValueRange indices);
   void storeScalar(Value scalar, Value buffer, ValueRange indices);
   /// Rounds to `elementType` and back.

@@ -8,7 +8,6 @@
 #include "AttentionBlocks.h"
 
 #include "mlir/Dialect/Arith/IR/Arith.h"
-#include "mlir/Dialect/MemRef/IR/MemRef.h"
 #include "mlir/Dialect/Vector/IR/VectorOps.h"
 
 #include <bit>
@@ -29,6 +28,22 @@ static SmallVector<double> alibiSlopes(int64_t heads) {
   return slopes;
 }
 
+/// Packs rows `panel * lanes` and on of head `h` of row `b` of the batch.
+static void packHeadPanel(KernelBuilder &k, Value from, Value b, Value h,
+                          Value panel, int64_t length, int64_t heads,
+                          int64_t width, Value to, ValueRange position) {
+  Value first = k.mul(panel, k.idx(k.lanes()));
+  Value count =
+      arith::MaxSIOp::create(k, k.sub(k.idx(length), first), k.idx(0));
+  packPanel(
+      k, from,
+      [&](int64_t i) {
+        Value row = k.min(k.add(first, k.idx(i)), k.idx(length - 1));
+        return headRow(k, b, length, row, heads, h);
+      },
+      count, k.idx(0), k.idx(width), width, to, position);
+}
+
 Value mlir::moe::packHeads(KernelLowering &lowering, Operation *op, Value rows,
                            int64_t length, int64_t heads,
                            const AttentionShape &shape) {
@@ -37,42 +52,24 @@ Value mlir::moe::packHeads(KernelLowering &lowering, Operation *op, Value rows,
   Type element = cast<MemRefType>(rows.getType()).getElementType();
   Value packed = lowering.temporary(
       {shape.batch * heads, panels[0], width, shape.lanes}, element);
-  lowering.launch(
-      op,
-      {.label = "pack",
-       .tiles = shape.batch * heads,
-       .arguments = {rows, packed},
-       .compute = shape.compute,
-       .key = {length, heads, width},
-       .attributes = lowering.builder().getDictionaryAttr({})},
-      [&](KernelBuilder &k) {
-        Value from = k.buffer(0, {shape.batch, length, heads, width});
-        Value to = k.buffer(1);
-        Value b = k.div(k.tile(), k.idx(heads));
-        Value h = k.rem(k.tile(), k.idx(heads));
-        Value zero = arith::ConstantOp::create(k, k.getZeroAttr(element));
-        k.loop(k.idx(0), k.idx(panels[0]), 1, [&](Value panel) {
-          Value first = k.mul(panel, k.idx(shape.lanes));
-          Value count = arith::MaxSIOp::create(
-              k, k.min(k.sub(k.idx(length), first), k.idx(shape.lanes)),
-              k.idx(0));
-          k.loop(k.idx(0), count, 1, [&](Value lane) {
-            Value row = k.add(first, lane);
-            k.loop(k.idx(0), k.idx(width), 1, [&](Value column) {
-              Value element = memref::LoadOp::create(
-                  k, from, ValueRange{b, row, h, column});
-              memref::StoreOp::create(
-                  k, element, to, ValueRange{k.tile(), panel, column, lane});
-            });
-          });
-          k.loop(count, k.idx(shape.lanes), 1, [&](Value lane) {
-            k.loop(k.idx(0), k.idx(width), 1, [&](Value column) {
-              memref::StoreOp::create(
-                  k, zero, to, ValueRange{k.tile(), panel, column, lane});
-            });
-          });
-        });
-      });
+  lowering.launch(op,
+                  {.label = "pack",
+                   .tiles = shape.batch * heads * panels[0],
+                   .arguments = {rows, packed},
+                   .compute = shape.compute,
+                   .key = {length, heads, width},
+                   .attributes = lowering.builder().getDictionaryAttr({})},
+                  [&](KernelBuilder &k) {
+                    Value from =
+                        k.buffer(0, {shape.batch * length * heads, width});
+                    Value to = k.buffer(1);
+                    Value head = k.div(k.tile(), k.idx(panels[0]));
+                    Value panel = k.rem(k.tile(), k.idx(panels[0]));
+                    Value b = k.div(head, k.idx(heads)),
+                          h = k.rem(head, k.idx(heads));
+                    packHeadPanel(k, from, b, h, panel, length, heads, width,
+                                  to, {head, panel});
+                  });
   return packed;
 }
 
@@ -184,8 +181,7 @@ void mlir::moe::forEachScore(
           return k.loadScalar(packed, {k.idx(i), kk});
         },
         [&](Value kk, int64_t j) {
-          return k.load(panels, {head, k.add(panel, k.idx(j)), kk},
-                        {k.idx(0), Value()});
+          return loadPanel(k, panels, {head, k.add(panel, k.idx(j))}, kk);
         });
     for (int64_t i = 0; i < tiling.tileRows; ++i) {
       k.ifThen(k.less(k.idx(i), count), [&] {

@@ -89,10 +89,6 @@ struct GroupedRows {
   RowBlock block;
 };
 
-inline MemRefType matrixType(int64_t rows, int64_t columns, Type element) {
-  return MemRefType::get({rows, columns}, element);
-}
-
 /// The weights of every expert, one kind after the other: `weights` has `each`
 /// of an expert, then of the next.
 inline SmallVector<SmallVector<Value>>
@@ -103,12 +99,13 @@ byKind(KernelLowering &lowering, ValueRange weights, int64_t each) {
   return kinds;
 }
 
-/// A table of packed weights.
+/// A table of weights packed by `pack`.
 inline Value packedTable(KernelLowering &lowering, Operation *op,
-                         ArrayRef<Value> weights, Type compute) {
+                         ArrayRef<Value> weights, Type compute,
+                         decltype(packTransposed) pack = packTransposed) {
   SmallVector<Value> panels;
   for (Value weight : weights)
-    panels.push_back(packTransposed(lowering, op, weight, compute));
+    panels.push_back(pack(lowering, op, weight, compute));
   return lowering.table(panels);
 }
 
@@ -119,11 +116,6 @@ inline void addGrouping(KernelLowering &lowering, const Grouping &grouping,
     return;
   arguments.push_back(lowering.buffer(routes));
   arguments.push_back(lowering.constant(grouping.experts));
-}
-
-inline MemRefType panelType(int64_t n, int64_t inner, int64_t lanes,
-                            Type element) {
-  return MemRefType::get(panelShape(n, inner, lanes), element);
 }
 
 } // namespace mlir::moe

@@ -77,6 +77,8 @@ static LogicalResult lowerLinearCrossEntropy(LinearCrossEntropyOp op,
   Value input = lowering.buffer(op.getInput());
   Value weight = lowering.buffer(op.getWeight());
   Value panels = packTransposed(lowering, op, weight, compute);
+  Value straight =
+      op.getDx() ? packStraight(lowering, op, weight, compute) : Value();
   Value losses = lowering.temporary({tokens}, compute);
 
   for (int64_t first = 0; first < tokens; first += op.getChunk()) {
@@ -89,18 +91,16 @@ static LogicalResult lowerLinearCrossEntropy(LinearCrossEntropyOp op,
                    .rows = rows,
                    .inner = inner,
                    .columns = vocabulary,
-                   .transposed = true,
                    .firstInput = first});
     launchSoftmaxGrad(op, logits, losses, first, rows, lowering);
     if (op.getDx())
       launchProduct(lowering, op,
                     {.input = logits,
-                     .weight = weight,
+                     .weight = straight,
                      .result = lowering.result(op.getDx()),
                      .rows = rows,
                      .inner = vocabulary,
                      .columns = inner,
-                     .transposed = false,
                      .firstResult = first});
     if (op.getDweight())
       launchOuterProducts(lowering, op,

@@ -8,8 +8,6 @@
 #include "Matmul.h"
 
 #include "mlir/Dialect/Arith/IR/Arith.h"
-#include "mlir/Dialect/MemRef/IR/MemRef.h"
-#include "mlir/Dialect/SCF/IR/SCF.h"
 #include "mlir/Dialect/Vector/IR/VectorOps.h"
 
 using namespace mlir;
@@ -20,10 +18,6 @@ using namespace mlir::moe;
 static constexpr int64_t scratchPadding = 16;
 /// A block of 48 such rows takes 3 MiB of the stack.
 static constexpr int64_t widestPackedRow = 16384;
-
-int64_t mlir::moe::lanesOf(const TargetDescription &target, Type compute) {
-  return target.vectorBytes * 8 / compute.getIntOrFloatBitWidth();
-}
 
 MatmulTiling::MatmulTiling(int64_t rows, int64_t columns, int64_t lanes,
                            const TargetDescription &target, int64_t vectors)
@@ -157,38 +151,27 @@ static Value clampedRow(KernelBuilder &k, Value row, int64_t i, Value lastRow) {
   return lastRow ? k.min(number, lastRow) : number;
 }
 
-SmallVector<Value> mlir::moe::timesRows(KernelBuilder &k,
-                                        const MatmulTiling &tiling,
-                                        Value packed, Value row, int64_t inner,
-                                        Value weight, const TileColumns &tile,
-                                        int64_t offset, ValueRange init,
-                                        Value lastRow) {
-  return k.registerTile(
-      tiling.tileRows, accumulators, k.idx(0), k.idx(inner),
-      [&](Value kk, int64_t i) {
-        Value column = offset ? k.add(kk, k.idx(offset)) : kk;
-        return k.loadScalar(packed, {clampedRow(k, row, i, lastRow), column});
-      },
-      [&](Value kk, int64_t j) { return k.load(weight, kk, tile.lanes[j]); },
-      init);
-}
-
-SmallVector<Value>
-mlir::moe::timesPanels(KernelBuilder &k, const MatmulTiling &tiling,
-                       Value packed, Value row, int64_t inner,
-                       function_ref<Panel(int64_t)> panel, Value lastRow) {
+SmallVector<Value> mlir::moe::timesPanels(KernelBuilder &k,
+                                          const MatmulTiling &tiling,
+                                          Value packed, Value row,
+                                          int64_t inner,
+                                          function_ref<Panel(int64_t)> panel,
+                                          const LeftOperand &left) {
   SmallVector<Panel> panels;
   for (int64_t j = 0; j < accumulators; ++j)
     panels.push_back(panel(j));
   return k.registerTile(
       tiling.tileRows, accumulators, k.idx(0), k.idx(inner),
       [&](Value kk, int64_t i) {
-        return k.loadScalar(packed, {clampedRow(k, row, i, lastRow), kk});
+        Value column = left.offset ? k.add(kk, k.idx(left.offset)) : kk;
+        return k.loadScalar(packed,
+                            {clampedRow(k, row, i, left.lastRow), column});
       },
       [&](Value kk, int64_t j) {
         auto [buffer, index] = panels[j];
-        return k.load(buffer, {index, kk}, {k.idx(0), Value()});
-      });
+        return loadPanel(k, buffer, index, kk);
+      },
+      left.init);
 }
 
 SmallVector<Value> mlir::moe::sumOuterProducts(
@@ -215,53 +198,6 @@ void mlir::moe::storeSums(KernelBuilder &k, ValueRange sums, Value to,
     k.store(sum, to, row, lane);
 }
 
-SmallVector<int64_t> mlir::moe::panelShape(int64_t n, int64_t k,
-                                           int64_t lanes) {
-  // An even number, since a register tile reads two panels.
-  int64_t panels = llvm::alignTo(llvm::divideCeilSigned(n, lanes), 2);
-  return {panels, k, lanes};
-}
-
-Value mlir::moe::packTransposed(KernelLowering &lowering, Operation *op,
-                                Value weight, Type compute) {
-  auto type = cast<MemRefType>(weight.getType());
-  int64_t n = type.getDimSize(0), width = type.getDimSize(1);
-  int64_t lanes = lanesOf(lowering.target(), compute);
-  SmallVector<int64_t> shape = panelShape(n, width, lanes);
-  Value panels = lowering.temporary(shape, type.getElementType());
-  lowering.launch(
-      op,
-      {.label = "pack",
-       .tiles = shape[0],
-       .arguments = {weight, panels},
-       .compute = compute,
-       .attributes = lowering.builder().getDictionaryAttr({})},
-      [&](KernelBuilder &k) {
-        Value from = k.buffer(0), to = k.buffer(1);
-        Value zero =
-            arith::ConstantOp::create(k, k.getZeroAttr(type.getElementType()));
-        k.loop(k.idx(0), k.idx(lanes), 1, [&](Value lane) {
-          Value row = k.add(k.mul(k.tile(), k.idx(lanes)), lane);
-          auto branch = scf::IfOp::create(k, k.less(row, k.idx(n)),
-                                          /*withElseRegion=*/true);
-          OpBuilder::InsertionGuard guard(k);
-          k.setInsertionPointToStart(branch.thenBlock());
-          k.loop(k.idx(0), k.idx(width), 1, [&](Value column) {
-            Value element =
-                memref::LoadOp::create(k, from, ValueRange{row, column});
-            memref::StoreOp::create(k, element, to,
-                                    ValueRange{k.tile(), column, lane});
-          });
-          k.setInsertionPointToStart(branch.elseBlock());
-          k.loop(k.idx(0), k.idx(width), 1, [&](Value column) {
-            memref::StoreOp::create(k, zero, to,
-                                    ValueRange{k.tile(), column, lane});
-          });
-        });
-      });
-  return panels;
-}
-
 //===----------------------------------------------------------------------===//
 // Dense products
 //===----------------------------------------------------------------------===//
@@ -279,7 +215,7 @@ void mlir::moe::launchProduct(KernelLowering &lowering, Operation *op,
     arguments.push_back(bias);
   lowering.launch(
       op,
-      {.label = p.transposed ? "matmul" : "matmul_t",
+      {.label = "matmul",
        .tiles = tiling.rowBlocks(p.rows) * tiling.splits,
        .arguments = arguments,
        .compute = compute,
@@ -312,14 +248,11 @@ void mlir::moe::launchProduct(KernelLowering &lowering, Operation *op,
         forEachRegisterTile(
             k, tiling, block, k.rem(k.tile(), splits),
             [&](Value row, const TileColumns &tile) {
-              if (!p.transposed)
-                return timesRows(k, tiling, left, leftRow(row), p.inner, w,
-                                 tile, 0, {}, lastRow);
               Value panel = k.mul(tile.group, k.idx(accumulators));
               return timesPanels(
                   k, tiling, left, leftRow(row), p.inner,
                   [&](int64_t j) { return Panel{w, k.add(panel, k.idx(j))}; },
-                  lastRow);
+                  {.lastRow = lastRow});
             },
             [&](Value row, const TileColumns &tile, ValueRange sums) {
               SmallVector<Value> values(sums);
@@ -390,8 +323,7 @@ static void lowerProjection(Operation *op, Value input, Value weight,
                  .result = lowering.result(result),
                  .rows = rowsOf(input),
                  .inner = widthOf(input),
-                 .columns = widthOf(result),
-                 .transposed = true},
+                 .columns = widthOf(result)},
                 bias ? lowering.buffer(bias) : Value());
 }
 
@@ -409,14 +341,15 @@ static LogicalResult lowerRouter(RouterOp op, KernelLowering &lowering) {
 
 static LogicalResult lowerInputGrad(LinearInputGradOp op,
                                     KernelLowering &lowering) {
+  Value panels = packStraight(lowering, op, lowering.buffer(op.getWeight()),
+                              computeTypeOf(op.getWeight()));
   launchProduct(lowering, op,
                 {.input = lowering.buffer(op.getDy()),
-                 .weight = lowering.buffer(op.getWeight()),
+                 .weight = panels,
                  .result = lowering.result(op.getDx()),
                  .rows = rowsOf(op.getDy()),
                  .inner = widthOf(op.getDy()),
-                 .columns = widthOf(op.getDx()),
-                 .transposed = false});
+                 .columns = widthOf(op.getDx())});
   return success();
 }
 

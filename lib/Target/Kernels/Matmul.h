@@ -17,7 +17,7 @@
 #ifndef MOE_TARGET_KERNELS_MATMUL_H
 #define MOE_TARGET_KERNELS_MATMUL_H
 
-#include "moe/Target/KernelLowering.h"
+#include "Packing.h"
 
 namespace mlir::moe {
 
@@ -96,23 +96,24 @@ void forEachRegisterTile(
 void storeSums(KernelBuilder &k, ValueRange sums, Value to, Value row,
                const TileColumns &columns);
 
-/// Sums of packed rows (from `row` on, `inner` columns from `offset` on) times
-/// the rows of `weight` [inner, columns] as they lie, continuing from `init`.
-/// Where the rows are not packed and may end inside a register tile, `lastRow`
-/// stands for those beyond it.
-SmallVector<Value> timesRows(KernelBuilder &k, const MatmulTiling &tiling,
-                             Value packed, Value row, int64_t inner,
-                             Value weight, const TileColumns &tile,
-                             int64_t offset = 0, ValueRange init = {},
-                             Value lastRow = {});
-
 /// A panel of a packed weight: buffer [panels, inner, lanes] and index.
 using Panel = std::pair<Value, Value>;
-/// Sums of packed rows times panels; `panel(j)` feeds accumulator vector `j`.
+/// What a sum over panels may need to know of its left operand.
+struct LeftOperand {
+  /// The first column taken.
+  int64_t offset = 0;
+  /// The sums to go on from, zero if there are none.
+  ValueRange init = {};
+  /// Where the rows are not packed and may end inside a register tile, this one
+  /// stands for those beyond it.
+  Value lastRow = {};
+};
+/// Sums of packed rows (from `row` on, `inner` columns) times panels;
+/// `panel(j)` feeds accumulator vector `j`.
 SmallVector<Value> timesPanels(KernelBuilder &k, const MatmulTiling &tiling,
                                Value packed, Value row, int64_t inner,
                                function_ref<Panel(int64_t)> panel,
-                               Value lastRow = {});
+                               const LeftOperand &left = {});
 
 /// Sums over rows `r` in [lo, hi) of column `row + i` of `lhs` (from column
 /// `offset` on, columns beyond the last of `limit` repeat it) times the tile's
@@ -124,27 +125,15 @@ sumOuterProducts(KernelBuilder &k, const MatmulTiling &tiling, Value lo,
                  function_ref<Value(Value)> lhsRow,
                  function_ref<Value(Value)> rhsRow, ValueRange init = {});
 
-/// Packs `weight` [n, k] into panels [ceil(n / lanes), k, lanes], zero beyond
-/// n, so that a register tile reads the columns of `x weight^T` as vectors.
-Value packTransposed(KernelLowering &lowering, Operation *op, Value weight,
-                     Type compute);
-/// The shape of such panels.
-SmallVector<int64_t> panelShape(int64_t n, int64_t k, int64_t lanes);
-
-/// Lanes of a vector of `compute`.
-int64_t lanesOf(const TargetDescription &target, Type compute);
-
 //===----------------------------------------------------------------------===//
 // Dense products, for any op
 //===----------------------------------------------------------------------===//
 
 /// `result[firstResult + t, n] = sum_k input[firstInput + t, k] w(k, n)` for
-/// `rows` rows. `weight` is the panels of packTransposed, or, not `transposed`,
-/// a matrix [inner, columns].
+/// `rows` rows. `weight` is panels.
 struct DenseProduct {
   Value input, weight, result;
   int64_t rows, inner, columns;
-  bool transposed;
   int64_t firstInput = 0, firstResult = 0;
 };
 void launchProduct(KernelLowering &lowering, Operation *op,

@@ -29,7 +29,8 @@ static LogicalResult lowerRoutedDownGrad(RoutedDownGradOp op,
   auto kinds = byKind(lowering, op.getWeights(), gated ? 1 : 2);
   SmallVector<Value> arguments = {
       lowering.buffer(op.getDy()), lowering.buffer(op.getPreactivation()),
-      lowering.table(kinds[0]), lowering.result(op.getDz())};
+      packedTable(lowering, op, kinds[0], compute, packStraight),
+      lowering.result(op.getDz())};
   addGrouping(lowering, grouping, op.getRoutes(), arguments);
   auto optional = [&](Value buffer) {
     arguments.push_back(buffer);
@@ -67,7 +68,7 @@ static LogicalResult lowerRoutedDownGrad(RoutedDownGradOp op,
         Value hiddenScaled =
             scaled ? k.buffer(scaled, {grouping.rows, hidden}) : Value();
         Value down = k.tableEntry(2, rows.block.expert,
-                                  matrixType(width, hidden, element));
+                                  panelType(hidden, width, lanes, element));
         Value packed =
             packRows(k, dy, rows.block, tiling.blockRows, width,
                      [&](Value i) { return rows.token(rows.row(i)); });
@@ -82,7 +83,10 @@ static LogicalResult lowerRoutedDownGrad(RoutedDownGradOp op,
         forEachRegisterTile(
             k, tiling, rows.block, rows.split,
             [&](Value row, const TileColumns &tile) {
-              return timesRows(k, tiling, packed, row, width, down, tile);
+              Value panel = k.mul(tile.group, k.idx(accumulators));
+              return timesPanels(k, tiling, packed, row, width, [&](int64_t j) {
+                return Panel{down, k.add(panel, k.idx(j))};
+              });
             },
             [&](Value row, const TileColumns &tile, ValueRange sums) {
               Value target = rows.row(row);
@@ -143,16 +147,19 @@ static LogicalResult lowerRoutedInputGrad(RoutedInputGradOp op,
   int64_t width = widthOf(op.getResult());
   Type element = elementOf(op.getDz());
   Type compute = computeTypeOf(op.getDz());
-  MatmulTiling tiling(grouping.tokens, width,
-                      lanesOf(lowering.target(), compute), lowering.target());
+  int64_t lanes = lanesOf(lowering.target(), compute);
+  MatmulTiling tiling(grouping.tokens, width, lanes, lowering.target());
   auto kinds = byKind(lowering, op.getWeights(), gated ? 2 : 1);
+  auto pack = [&](ArrayRef<Value> weights) {
+    return packedTable(lowering, op, weights, compute, packStraight);
+  };
   SmallVector<Value> arguments = {lowering.buffer(op.getDz()),
                                   lowering.result(op.getResult()),
-                                  lowering.table(kinds[0])};
+                                  pack(kinds[0])};
   addGrouping(lowering, grouping, op.getRoutes(), arguments);
   unsigned up = arguments.size();
   if (gated)
-    arguments.push_back(lowering.table(kinds[1]));
+    arguments.push_back(pack(kinds[1]));
 
   lowering.launch(
       op,
@@ -167,7 +174,7 @@ static LogicalResult lowerRoutedInputGrad(RoutedInputGradOp op,
         Value dz = k.buffer(0, {grouping.rows, zWidth});
         Value dx = k.buffer(1, {grouping.rows, width});
         GroupedRows rows(k, grouping, 3, tiling);
-        MemRefType type = matrixType(hidden, width, element);
+        MemRefType type = panelType(width, hidden, lanes, element);
         Value first = k.tableEntry(2, rows.block.expert, type);
         Value second =
             gated ? k.tableEntry(up, rows.block.expert, type) : Value();
@@ -176,11 +183,18 @@ static LogicalResult lowerRoutedInputGrad(RoutedInputGradOp op,
         forEachRegisterTile(
             k, tiling, rows.block, rows.split,
             [&](Value row, const TileColumns &tile) {
-              SmallVector<Value> sums =
-                  timesRows(k, tiling, packed, row, hidden, first, tile);
+              Value panel = k.mul(tile.group, k.idx(accumulators));
+              auto times = [&](Value weight, const LeftOperand &left) {
+                return timesPanels(
+                    k, tiling, packed, row, hidden,
+                    [&](int64_t j) {
+                      return Panel{weight, k.add(panel, k.idx(j))};
+                    },
+                    left);
+              };
+              SmallVector<Value> sums = times(first, {});
               if (gated)
-                sums = timesRows(k, tiling, packed, row, hidden, second, tile,
-                                 hidden, sums);
+                sums = times(second, {.offset = hidden, .init = sums});
               return sums;
             },
             [&](Value row, const TileColumns &tile, ValueRange sums) {
