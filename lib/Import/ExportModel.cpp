@@ -6,25 +6,22 @@
 //===----------------------------------------------------------------------===//
 
 #include "ModelingFiles.h"
+#include "OutputFolder.h"
 #include "moe/Import/Export.h"
 #include "moe/Import/Layout.h"
 #include "moe/Import/Module.h"
 #include "moe/Runtime/Error.h"
 #include "moe/Runtime/Memory.h"
 #include "moe/Runtime/Parameters.h"
-#include "moe/Runtime/RunFolder.h"
 #include "moe/Runtime/Safetensors.h"
 #include "moe/Runtime/ThreadPool.h"
 
 #include <nlohmann/json.hpp>
 
-#include <algorithm>
 #include <cstdio>
 #include <cstring>
 #include <map>
 #include <set>
-
-#include <unistd.h>
 
 using namespace polymoe;
 namespace fs = std::filesystem;
@@ -55,30 +52,6 @@ void checkParameters(const std::vector<ParameterLayout> &layout,
       fail("parameter '", name,
            "': expected no such parameter, since no checkpoint of the family "
            "has a place for it");
-}
-
-/// Points every parameter that a run trained at the newest checkpoint that has
-/// it.
-void useCheckpoints(const fs::path &folder, const RunFolder::Warn &warn,
-                    Specs &specs) {
-  RunFolder run(folder, RunFolder::Access::Read, warn);
-  auto latest = run.latestCheckpoint();
-  if (!latest)
-    return;
-  std::set<std::string> found;
-  std::vector<CheckpointInfo> checkpoints = run.checkpoints();
-  std::reverse(checkpoints.begin(), checkpoints.end());
-  for (const CheckpointInfo &checkpoint : checkpoints) {
-    if (checkpoint.step > latest->step)
-      continue;
-    fs::path path = checkpoint.folder / "parameters.safetensors";
-    auto file = SafetensorsFile::open(path);
-    for (const TensorInfo &tensor : file->tensors())
-      if (auto it = specs.find(tensor.name);
-          it != specs.end() && found.insert(tensor.name).second)
-        it->second.origin = CheckpointOrigin{relativePath(path, folder),
-                                             tensor.name, std::nullopt};
-  }
 }
 
 /// The type in which the parameter is stored, so that nothing is rounded on
@@ -240,81 +213,6 @@ void writeTensors(const std::vector<OutputTensor> &tensors,
   writeText(folder / "model.safetensors.index.json", index.dump(2) + "\n");
 }
 
-//===----------------------------------------------------------------------===//
-// The folder
-//===----------------------------------------------------------------------===//
-
-/// A folder that grows under a temporary name beside its own.
-class OutputFolder {
-public:
-  OutputFolder(fs::path path, bool replace) : target(std::move(path)) {
-    if (!target.has_filename())
-      target = target.parent_path();
-    bool there =
-        fs::is_directory(target) ? !fs::is_empty(target) : fs::exists(target);
-    if (there && !replace)
-      fail(target, ": expected a folder that is not there yet (--force "
-                   "replaces it)");
-    temporary = target;
-    temporary += concat(".tmp-", ::getpid());
-    std::error_code error;
-    fs::create_directories(temporary, error);
-    if (error)
-      fail(target, ": cannot be made: ", error.message());
-  }
-  OutputFolder(const OutputFolder &) = delete;
-  ~OutputFolder() {
-    // After commit(), what was replaced.
-    std::error_code ignored;
-    fs::remove_all(temporary, ignored);
-  }
-
-  const fs::path &path() const { return temporary; }
-
-  void commit() {
-    syncFolder(temporary);
-    renameDurably(temporary, target);
-  }
-
-private:
-  fs::path target, temporary;
-};
-
-/// Whether `path` lies in `folder`; where it is a link, the link or its target.
-bool liesIn(const fs::path &path, const fs::path &folder) {
-  fs::path outer = fs::weakly_canonical(folder);
-  for (const fs::path &inner :
-       {fs::weakly_canonical(path),
-        fs::weakly_canonical(path.parent_path()) / path.filename()}) {
-    fs::path relative = inner.lexically_relative(outer);
-    if (!relative.empty() && *relative.begin() != "..")
-      return true;
-  }
-  return false;
-}
-
-/// Refuses to replace a folder with what is to be read from it.
-void checkReplaced(const fs::path &output, const LoadedModule &loaded,
-                   const fs::path &configFile, const Specs &specs) {
-  std::set<fs::path> sources = {loaded.file, configFile};
-  for (const auto &[name, spec] : specs)
-    if (auto *origin = std::get_if<CheckpointOrigin>(&spec.origin))
-      sources.insert(loaded.folder / origin->file);
-  for (const fs::path &file : sources)
-    if (liesIn(file, output))
-      fail(output, ": expected a folder that the model does not need, but ",
-           file, " lies in it");
-}
-
-void copyTokenizer(const fs::path &from, const fs::path &to) {
-  for (const char *name :
-       {"tokenizer.json", "tokenizer_config.json", "tokenizer.model",
-        "special_tokens_map.json", "added_tokens.json", "vocab.json",
-        "merges.txt", "chat_template.jinja", "generation_config.json"})
-    if (fs::is_regular_file(from / name))
-      writeText(to / name, readText(from / name));
-}
-
 } // namespace
 
 void polymoe::exportHuggingFace(const fs::path &source, const fs::path &output,
@@ -322,6 +220,8 @@ void polymoe::exportHuggingFace(const fs::path &source, const fs::path &output,
                                 const ExportOptions &options) {
   registerModuleDialects(context);
   LoadedModule loaded = loadModule(source, context);
+  if (fs::is_directory(source))
+    useCheckpoints(source, options.warn, *loaded.module);
   ModelSource model = modelSource(*loaded.module);
   fs::path configFile = loaded.folder / model.config;
   nlohmann::ordered_json json = readJsonObject(configFile);
@@ -333,10 +233,8 @@ void polymoe::exportHuggingFace(const fs::path &source, const fs::path &output,
   for (ParameterSpec &spec : extractParameterSpecs(*loaded.module))
     specs[spec.name] = spec;
   checkParameters(layout, specs);
-  if (fs::is_directory(source))
-    useCheckpoints(source, options.warn, specs);
   if (options.replace)
-    checkReplaced(output, loaded, configFile, specs);
+    checkReplaced(output, loaded);
 
   StoredTypes types(specs, loaded.folder);
   std::map<std::string, DType> stored;

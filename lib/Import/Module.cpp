@@ -70,6 +70,9 @@ LoadedModule polymoe::loadModule(const fs::path &path, MLIRContext &context) {
   LoadedModule loaded;
   loaded.file = fs::is_directory(path) ? path / "model.mlir" : path;
   loaded.folder = loaded.file.parent_path();
+  if (fs::is_directory(path) && fs::exists(path / "delta.json"))
+    fail(path, ": expected a model, but got a delta; moe-translate "
+               "--merge-delta joins it with its base");
   if (!fs::is_regular_file(loaded.file))
     fail(loaded.file, ": expected a module, but there is no such file");
   DiagnosticText text(context);

@@ -44,8 +44,10 @@ static std::string digestOf(XXH128_hash_t hash) {
 }
 
 Checksum polymoe::checksumOf(const std::filesystem::path &path) {
-  MappedFile file(path);
-  std::span<const std::byte> bytes = file.bytes();
+  return checksumOf(MappedFile(path).bytes());
+}
+
+Checksum polymoe::checksumOf(std::span<const std::byte> bytes) {
   return {int64_t(bytes.size()),
           digestOf(XXH3_128bits(bytes.data(), bytes.size()))};
 }
@@ -244,6 +246,27 @@ void polymoe::renameDurably(const std::filesystem::path &from,
   if (error)
     failWithErrno(error, to, ": cannot be put in place");
   syncFolder(to.parent_path());
+}
+
+void polymoe::linkOrCopy(const std::filesystem::path &from,
+                         const std::filesystem::path &to) {
+  std::error_code error;
+  if (std::filesystem::equivalent(from, to, error))
+    return;
+  // The file itself, not a link to it: a link would not keep it alive.
+  const std::filesystem::path real = std::filesystem::canonical(from, error);
+  if (error)
+    fail(from, ": cannot be opened: ", error.message());
+  const std::filesystem::path temporary =
+      to.parent_path() /
+      concat(".", to.filename(), ".", ::getpid(), "-link.tmp");
+  ::unlink(temporary.c_str());
+  if (!faultOf("link", to) && ::link(real.c_str(), temporary.c_str()) == 0)
+    return renameDurably(temporary, to);
+  MappedFile source(real);
+  OutputFile copy(to);
+  copy.write(source.bytes());
+  copy.commit();
 }
 
 void polymoe::removeFolder(const std::filesystem::path &folder) {

@@ -29,6 +29,18 @@ static const char *stateName = "state.json";
 static const char *manifestName = "manifest.json";
 static const char *stepPrefix = "step-";
 static const char *temporaryPrefix = ".making-";
+// A key of the metadata, and its value.
+static const char *contentKey = "polymoe";
+static const char *trainedContent = "trained values";
+
+bool polymoe::holdsTrained(const SafetensorsFile &file) {
+  auto content = file.metadata().find(contentKey);
+  return content != file.metadata().end() && content->second == trainedContent;
+}
+
+std::map<std::string, std::string> polymoe::trainedMetadata() {
+  return {{"format", "pt"}, {contentKey, trainedContent}};
+}
 
 RunFolder::RunFolder(fs::path path, Access access, Warn warning)
     : root(std::move(path)), warn(std::move(warning)) {
@@ -166,7 +178,7 @@ static std::span<const std::byte> bytesAt(const void *memory, int64_t size) {
 
 static Checksum writeParameters(const fs::path &path,
                                 const ParameterStore &store) {
-  SafetensorsWriter writer(path, {{"format", "pt"}});
+  SafetensorsWriter writer(path, trainedMetadata());
   for (const TrainableParameter &state : store.trainables()) {
     const ParameterSpec &spec = store.specs()[state.index];
     writer.add(

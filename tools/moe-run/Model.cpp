@@ -8,6 +8,10 @@
 #include "Model.h"
 
 #include "moe/Runtime/Error.h"
+#include "moe/Runtime/RunFolder.h"
+#include "moe/Runtime/Safetensors.h"
+
+#include <set>
 
 using namespace mlir;
 using namespace mlir::moe;
@@ -82,16 +86,15 @@ int64_t setTrainable(ModuleOp module, ArrayRef<Role> roles) {
   return count;
 }
 
-/// Whether some parameter comes from a checkpoint of a run.
-static bool readsCheckpoint(const std::vector<ParameterSpec> &specs,
-                            const fs::path &folder) {
-  return llvm::any_of(specs, [&](const ParameterSpec &spec) {
-    auto *origin = std::get_if<CheckpointOrigin>(&spec.origin);
-    if (!origin)
-      return false;
-    fs::path checkpoint = (folder / origin->file).parent_path();
-    return checkpoint.parent_path().filename() == "checkpoints" &&
-           fs::exists(checkpoint / "manifest.json");
+/// Whether some parameter was trained by a run.
+static bool readsTrained(const std::vector<ParameterSpec> &specs,
+                         const fs::path &folder) {
+  std::set<std::string> files;
+  for (const ParameterSpec &spec : specs)
+    if (auto *origin = std::get_if<CheckpointOrigin>(&spec.origin))
+      files.insert(origin->file);
+  return llvm::any_of(files, [&](const std::string &file) {
+    return holdsTrained(*SafetensorsFile::open(folder / file));
   });
 }
 
@@ -101,7 +104,7 @@ loadParameters(Model &model, ModuleOp module, ThreadPool &pool, bool training) {
   options.training = training;
   std::vector<ParameterSpec> specs = extractParameterSpecs(module);
   options.requireAllKeys =
-      !model.isRunFolder() && !readsCheckpoint(specs, model.folder());
+      !model.isRunFolder() && !readsTrained(specs, model.folder());
   if (module->hasAttr("moe.model"))
     for (const std::string &key : modelSource(module).ignored)
       options.ignoredKeys.push_back(key);

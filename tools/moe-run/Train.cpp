@@ -60,6 +60,7 @@ private:
   void choosePhase();
   void dropPhasesNotSaved(json &phases) const;
   void loadModel();
+  void adoptCheckpoints();
   void freeze();
   void useTokenizer();
   void openData();
@@ -145,12 +146,13 @@ void Training::choosePhase() {
     isBegun = latest.has_value();
     isFinished = isBegun && (last > 0 || isLastFinished);
   } else {
-    if (last < 0)
-      fail(out / "run.json", ": expected a run folder with a phase");
-    bool isSameStage = !options.isGiven("stage") ||
-                       phases[last].value("stage", "") == options.phase.stage;
+    // A model's folder, of a merged delta, say, becomes a run by its first
+    // phase.
+    bool isSameStage =
+        last >= 0 && (!options.isGiven("stage") ||
+                      phases[last].value("stage", "") == options.phase.stage);
     isBegun = options.resume && isSameStage;
-    if (!isBegun && !isLastFinished)
+    if (!isBegun && last >= 0 && !isLastFinished)
       fail(out, ": expected a finished phase before a new one, but stage ",
            phases[last].value("stage", "?"),
            " is not; --resume goes on with it");
@@ -191,6 +193,34 @@ void Training::loadModel() {
   } else {
     rebasePaths(model->module(), model->folder(), out);
     model->setFolder(out);
+    adoptCheckpoints();
+  }
+}
+
+/// Gives what another run trained a name in this one: that run removes its
+/// checkpoints when it goes on.
+void Training::adoptCheckpoints() {
+  std::map<std::string, std::string> nameOf;
+  for (const ParameterSpec &spec : extractParameterSpecs(model->module())) {
+    auto *origin = std::get_if<CheckpointOrigin>(&spec.origin);
+    if (!origin)
+      continue;
+    auto [name, isNew] = nameOf.try_emplace(origin->file, origin->file);
+    if (isNew && holdsTrained(*SafetensorsFile::open(out / origin->file))) {
+      // One that lies here already keeps its name.
+      fs::path relative = fs::path(relativePath(out / origin->file, out));
+      if (relative.is_absolute() || *relative.begin() == "..") {
+        name->second = concat("origins/", nameOf.size(), ".safetensors");
+        std::error_code error;
+        fs::create_directories(out / "origins", error);
+        if (error)
+          fail(out / "origins", ": cannot be created: ", error.message());
+        linkOrCopy(out / origin->file, out / name->second);
+      }
+    }
+    if (name->second != origin->file)
+      setOrigin(model->module(), spec.name,
+                {name->second, origin->key, origin->rows});
   }
 }
 

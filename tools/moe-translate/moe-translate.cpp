@@ -5,6 +5,7 @@
 //
 //===----------------------------------------------------------------------===//
 
+#include "moe/Import/Delta.h"
 #include "moe/Import/Export.h"
 #include "moe/Import/Import.h"
 #include "moe/Import/Module.h"
@@ -32,8 +33,9 @@ static void importHf(const fs::path &folder, const fs::path &output) {
 static int run(int argc, char **argv) {
   CLI::App app("Reads models into the moe dialect and writes them out.",
                "moe-translate");
-  std::string importFrom, exportFrom, output;
+  std::string importFrom, exportFrom, deltaFrom, delta, output;
   ExportOptions options;
+  DeltaOptions deltaOptions;
   CLI::Option *import = app.add_option(
       "--import-hf", importFrom,
       "Hugging Face folder (config.json and safetensors) to make a module of; "
@@ -42,6 +44,29 @@ static int run(int argc, char **argv) {
       app.add_option("--export-hf", exportFrom,
                      "run folder or module to write as a Hugging Face folder")
           ->excludes(import);
+  CLI::Option *exportDeltaOf =
+      app.add_option("--export-delta", deltaFrom,
+                     "run folder or module of which to write what its base "
+                     "lacks: new experts and routers, without optimiser state")
+          ->excludes(import)
+          ->excludes(exportHf);
+  CLI::Option *merge =
+      app.add_option("--merge-delta", delta,
+                     "delta to join with --base to a model that every tool "
+                     "takes")
+          ->excludes(import)
+          ->excludes(exportHf)
+          ->excludes(exportDeltaOf);
+  CLI::Option *base =
+      app.add_option("--base", deltaOptions.base,
+                     "Hugging Face folder, module or run folder: the base of "
+                     "a delta (export: default all values that no run trained)")
+          ->check(CLI::ExistingPath);
+  merge->needs(base);
+  app.add_flag("--self-contained", deltaOptions.selfContained,
+               "merge: keep the base's files in the folder too (hard links "
+               "where the disk allows) instead of naming them where they are")
+      ->needs(merge);
   app.add_option("-o", output, "the module or the folder to write")->required();
   app.add_option("--max-shard-size", options.maxShardBytes,
                  "export: cut weights into files of at most this size "
@@ -50,11 +75,16 @@ static int run(int argc, char **argv) {
       ->check(CLI::PositiveNumber)
       ->needs(exportHf);
   app.add_flag("--force", options.replace,
-               "export: replace the folder if it is there")
-      ->needs(exportHf);
+               "export, merge: replace the folder if it is there")
+      ->excludes(import);
   app.callback([&] {
-    if (import->empty() && exportHf->empty())
-      throw CLI::RequiredError("--import-hf or --export-hf");
+    if (import->empty() && exportHf->empty() && exportDeltaOf->empty() &&
+        merge->empty())
+      throw CLI::RequiredError(
+          "--import-hf, --export-hf, --export-delta or --merge-delta");
+    if (!base->empty() && exportDeltaOf->empty() && merge->empty())
+      throw CLI::ValidationError("--base", "belongs to --export-delta and "
+                                           "--merge-delta");
   });
   CLI11_PARSE(app, argc, argv);
 
@@ -66,7 +96,14 @@ static int run(int argc, char **argv) {
   options.warn = [](const std::string &text) {
     std::cerr << "moe-translate: warning: " << text << "\n";
   };
-  exportHuggingFace(exportFrom, output, context, options);
+  deltaOptions.warn = options.warn;
+  deltaOptions.replace = options.replace;
+  if (!exportDeltaOf->empty())
+    exportDelta(deltaFrom, output, context, deltaOptions);
+  else if (!merge->empty())
+    mergeDelta(delta, output, context, deltaOptions);
+  else
+    exportHuggingFace(exportFrom, output, context, options);
   return 0;
 }
 

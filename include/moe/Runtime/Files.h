@@ -73,6 +73,7 @@ struct Checksum {
 
 /// Reads the whole file. Throws Error.
 Checksum checksumOf(const std::filesystem::path &path);
+Checksum checksumOf(std::span<const std::byte> bytes);
 
 /// A file in the making. It grows under a temporary name in the folder of
 /// `path`; commit() makes it durable and gives it its name. Destroyed before
@@ -115,6 +116,12 @@ void syncFolder(const std::filesystem::path &folder);
 /// exchanged with the old one in one step, and then lies under the old name.
 void renameDurably(const std::filesystem::path &from,
                    const std::filesystem::path &to);
+
+/// Gives a file that nobody changes a second name, durably: it stays when the
+/// first one goes. Where the disk cannot link the two it is copied. What `to`
+/// named before is replaced.
+void linkOrCopy(const std::filesystem::path &from,
+                const std::filesystem::path &to);
 
 /// Removes a folder of files, if it is there. One that cannot be removed stays:
 /// nothing depends on it.

@@ -30,7 +30,9 @@
 #include <nlohmann/json_fwd.hpp>
 
 #include <functional>
+#include <map>
 #include <optional>
+#include <string>
 
 namespace polymoe {
 
@@ -46,6 +48,13 @@ struct CheckpointState {
   std::string data;           ///< BatchSource::position()
   std::string variant;        ///< instruction set that made the numbers
 };
+
+/// Whether the file holds values that a run trained, so its metadata say: a
+/// checkpoint's, or those of a delta. What is left of them in a model is what
+/// no base checkpoint has.
+bool holdsTrained(const SafetensorsFile &file);
+/// The metadata that say so.
+std::map<std::string, std::string> trainedMetadata();
 
 /// A checkpoint on the disk, by its manifest.
 struct CheckpointInfo {

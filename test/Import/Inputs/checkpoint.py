@@ -152,6 +152,7 @@ def main():
     parser.add_argument("--tensor", action="append", default=[], metavar="NAME=DTYPE,SHAPE")
     parser.add_argument("--copy", action="append", default=[], metavar="NEW=TENSOR")
     parser.add_argument("--strip", default="", metavar="PREFIX")
+    parser.add_argument("--first", type=int, default=0, help="number that the first element is made of")
     args = parser.parse_args()
 
     config = config_of(args.family, args)
@@ -168,7 +169,7 @@ def main():
         name, kind = entry.split("=", 1)
         dtype, shape = kind.split(",", 1)
         types[name] = (dtype, json.loads(shape))
-    tensors, number = {}, 0
+    tensors, number = {}, args.first
     for name, (dtype, shape) in types.items():
         count = 1
         for size in shape:

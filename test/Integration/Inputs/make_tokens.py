@@ -1,4 +1,4 @@
-"""make_tokens.py OUT ROWS LENGTH: a tokens file of random ids below 32.
+"""make_tokens.py OUT ROWS LENGTH [VOCABULARY [SEED]]: random ids below 32, or VOCABULARY.
 
 Rows are of an old and a new language in turn.
 """
@@ -9,8 +9,10 @@ import struct
 import sys
 
 out, rows, length = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-draw = random.Random(7)
-tokens = [draw.randrange(32) for _ in range(rows * length)]
+vocabulary = int(sys.argv[4]) if len(sys.argv) > 4 else 32
+seed = int(sys.argv[5]) if len(sys.argv) > 5 else 7
+draw = random.Random(seed)
+tokens = [draw.randrange(vocabulary) for _ in range(rows * length)]
 languages = [row % 2 for row in range(rows)]
 header = json.dumps(
     {
