@@ -141,6 +141,11 @@ CompiledExecutor::program(const std::string &key, const BuildPipeline &build) {
   return *known;
 }
 
+const std::vector<KernelCost> &CompiledExecutor::kernelCosts() const {
+  static const std::vector<KernelCost> none;
+  return latest ? latest->code->program().kernels : none;
+}
+
 void *CompiledExecutor::state(const Binding &binding) {
   Buffer &buffer = states[binding.name];
   if (buffer.size() != bytesOf(binding))
@@ -151,6 +156,7 @@ void *CompiledExecutor::state(const Binding &binding) {
 CompiledExecutor::Outputs CompiledExecutor::run(Program &program,
                                                 const FillInput &fill) {
   const EntryPoint &entry = program.entry();
+  latest = &program;
   Outputs outputs;
   for (size_t i = 0; i < entry.bindings.size(); ++i) {
     const Binding &binding = entry.bindings[i];

@@ -75,6 +75,19 @@ takeEntries(ModuleOp module) {
   return entries;
 }
 
+/// Takes off the kernels what they say of their cost.
+static std::vector<polymoe::KernelCost> takeCosts(ModuleOp module) {
+  std::vector<polymoe::KernelCost> costs;
+  for (auto function : module.getOps<LLVM::LLVMFuncOp>()) {
+    auto cost = function->getAttrOfType<DenseF64ArrayAttr>("moe.cost");
+    if (!cost)
+      continue;
+    function->removeAttr("moe.cost");
+    costs.push_back({function.getName().str(), cost[0], cost[1]});
+  }
+  return costs;
+}
+
 /// Keeps the backend from narrowing vectors to what it thinks the host likes.
 static void setVectorWidth(llvm::Module &module, int64_t bytes) {
   std::string bits = std::to_string(bytes * 8);
@@ -104,6 +117,7 @@ CompiledProgram::compile(ModuleOp module, const CompilerOptions &options) {
   FailureOr<std::vector<polymoe::EntryPoint>> entries = takeEntries(module);
   if (failed(entries))
     return failure();
+  std::vector<polymoe::KernelCost> kernels = takeCosts(module);
 
   auto report = [&](llvm::Error error) {
     module.emitError() << "machine code: " << toString(std::move(error));
@@ -141,6 +155,7 @@ CompiledProgram::compile(ModuleOp module, const CompilerOptions &options) {
   });
 
   std::unique_ptr<CompiledProgram> result(new CompiledProgram());
+  result->description.kernels = std::move(kernels);
   for (polymoe::EntryPoint &entry : *entries) {
     auto address = (*engine)->lookup(entry.name);
     if (!address)

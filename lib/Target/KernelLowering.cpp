@@ -85,6 +85,16 @@ Value KernelLowering::constant(int64_t value) {
                                    opBuilder.getI64IntegerAttr(value));
 }
 
+/// Of all buffers among the arguments.
+static double bytesOf(ArrayRef<Type> types) {
+  double bytes = 0;
+  for (Type type : types)
+    if (auto buffer = dyn_cast<MemRefType>(type))
+      bytes += static_cast<double>(buffer.getNumElements()) *
+               buffer.getElementTypeBitWidth() / 8;
+  return bytes;
+}
+
 void KernelLowering::launch(Operation *op, const Launch &launch,
                             function_ref<void(KernelBuilder &)> body) {
   SmallVector<Type> types(ValueRange(launch.arguments).getTypes());
@@ -111,6 +121,8 @@ void KernelLowering::launch(Operation *op, const Launch &launch,
         opBuilder.getFunctionType({opBuilder.getI64Type(), pointer}, {}));
     kernel.setPrivate();
     kernel->setAttr("moe.kernel", opBuilder.getUnitAttr());
+    kernel->setAttr("moe.cost", opBuilder.getDenseF64ArrayAttr(
+                                    {launch.flops, bytesOf(types)}));
     it->second = FlatSymbolRefAttr::get(kernel);
     KernelBuilder kernelBuilder(kernel, types, launch.compute,
                                 targetDescription, typeConverter);

@@ -23,6 +23,7 @@ void addEvalCommand(CLI::App &app, Command &command);
 void addScoreCommand(CLI::App &app, Command &command);
 void addGenerateCommand(CLI::App &app, Command &command);
 void addInspectCommand(CLI::App &app, Command &command);
+void addProfileCommand(CLI::App &app, Command &command);
 
 /// The exit code of a training that Ctrl-C ended, all of it saved.
 constexpr int exitInterrupted = 3;

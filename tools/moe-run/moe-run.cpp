@@ -30,6 +30,7 @@ static int run(int argc, char **argv) {
   addScoreCommand(app, command);
   addGenerateCommand(app, command);
   addInspectCommand(app, command);
+  addProfileCommand(app, command);
   CLI11_PARSE(app, argc, argv);
   return command();
 }

@@ -99,8 +99,16 @@ struct EntryPoint {
   std::vector<Binding> bindings;
 };
 
+/// What one launch of a kernel does, as far as shapes tell; 0 where they do not.
+struct KernelCost {
+  std::string name;
+  double flops = 0; ///< of products; a fused multiply-add counts two
+  double bytes = 0; ///< of all buffers that it is given, each once
+};
+
 struct Program {
   std::vector<EntryPoint> entries;
+  std::vector<KernelCost> kernels;
 
   /// The entry point called `name`, or null.
   const EntryPoint *find(const std::string &name) const;

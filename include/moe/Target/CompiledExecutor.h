@@ -54,6 +54,8 @@ public:
 
   /// Where launches are recorded; null (the default) for nowhere.
   void setProfile(Profile *profile) { context.profile = profile; }
+  /// The kernels of the program that ran last, for a profile of it.
+  const std::vector<KernelCost> &kernelCosts() const;
 
 private:
   using BuildPipeline = std::function<void(mlir::OpPassManager &)>;
@@ -75,6 +77,7 @@ private:
   CompiledExecutorOptions options;
   MoeContext context;
   std::map<std::string, std::unique_ptr<Program>> programs;
+  Program *latest = nullptr;
   Buffer arena;
   /// Caches of the sequences that are being generated.
   std::map<std::string, Buffer> states;

@@ -67,6 +67,8 @@ public:
     /// Whatever else the body depends on, beside the op's attributes and the
     /// types of the arguments.
     SmallVector<int64_t> key = {};
+    /// Of its products, for profiles; a fused multiply-add counts two.
+    double flops = 0;
     /// In place of the op's attributes.
     DictionaryAttr attributes = {};
   };

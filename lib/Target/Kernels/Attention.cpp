@@ -41,7 +41,8 @@ static LogicalResult lowerAttention(AttentionOp op, KernelLowering &lowering) {
                 llvm::divideCeilSigned(shape.length, blockRows),
        .arguments = arguments,
        .compute = shape.compute,
-       .key = {op.getSegments() != nullptr}},
+       .key = {op.getSegments() != nullptr},
+       .flops = shape.flops(2)},
       [&](KernelBuilder &k) {
         int64_t d = shape.width;
         Value query =

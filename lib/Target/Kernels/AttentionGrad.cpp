@@ -80,7 +80,8 @@ static void launchQueryGrad(AttentionGradOp op, const AttentionShape &shape,
                 llvm::divideCeilSigned(shape.length, blockRows),
        .arguments = arguments,
        .compute = shape.compute,
-       .key = {op.getSegments() != nullptr}},
+       .key = {op.getSegments() != nullptr},
+       .flops = shape.flops(3)},
       [&](KernelBuilder &k) {
         int64_t d = shape.width;
         int64_t queryRows = shape.batch * shape.length * shape.heads;
@@ -169,7 +170,8 @@ static void launchKeyGrad(AttentionGradOp op, const AttentionShape &shape,
                 llvm::divideCeilSigned(shape.keys, blockRows),
        .arguments = arguments,
        .compute = shape.compute,
-       .key = {op.getSegments() != nullptr}},
+       .key = {op.getSegments() != nullptr},
+       .flops = shape.flops(4)},
       [&](KernelBuilder &k) {
         int64_t d = shape.width;
         int64_t queryRows = shape.batch * shape.length * shape.heads;

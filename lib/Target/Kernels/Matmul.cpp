@@ -220,6 +220,7 @@ void mlir::moe::launchProduct(KernelLowering &lowering, Operation *op,
        .arguments = arguments,
        .compute = compute,
        .key = {p.rows, p.inner, p.columns},
+       .flops = productFlops(p.rows, p.inner, p.columns),
        .attributes = lowering.builder().getDictionaryAttr({})},
       [&](KernelBuilder &k) {
         auto rowsIn = [&](unsigned i, int64_t width) {
@@ -276,6 +277,7 @@ void mlir::moe::launchOuterProducts(KernelLowering &lowering, Operation *op,
        .arguments = {p.lhs, p.rhs, p.result, lowering.constant(p.firstRhs)},
        .compute = compute,
        .key = {p.rows},
+       .flops = productFlops(p.lhsWidth, p.rows, p.rhsWidth),
        .attributes = lowering.builder().getDictionaryAttr({})},
       [&](KernelBuilder &k) {
         auto rowsIn = [&](unsigned i, int64_t width) {

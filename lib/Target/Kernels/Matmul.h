@@ -96,6 +96,12 @@ void forEachRegisterTile(
 void storeSums(KernelBuilder &k, ValueRange sums, Value to, Value row,
                const TileColumns &columns);
 
+/// Of `rows` x `inner` times `inner` x `columns`.
+inline double productFlops(int64_t rows, int64_t inner, int64_t columns) {
+  return 2.0 * static_cast<double>(rows) * static_cast<double>(inner) *
+         static_cast<double>(columns);
+}
+
 /// A panel of a packed weight: buffer [panels, inner, lanes] and index.
 using Panel = std::pair<Value, Value>;
 /// What a sum over panels may need to know of its left operand.

@@ -41,6 +41,7 @@ static LogicalResult lowerRoutedUp(RoutedUpOp op, KernelLowering &lowering) {
        .arguments = arguments,
        .compute = compute,
        .key = grouping.key({inner, hidden, gated, int64_t(activation)}),
+       .flops = productFlops(grouping.rows, inner, gated ? 2 * hidden : hidden),
        .attributes = lowering.builder().getDictionaryAttr({})},
       [&](KernelBuilder &k) {
         Value x = k.buffer(0, {grouping.tokens, inner});
@@ -124,6 +125,7 @@ static LogicalResult lowerRoutedDown(RoutedDownOp op,
        .arguments = arguments,
        .compute = compute,
        .key = grouping.key({hidden, width, biased}),
+       .flops = productFlops(grouping.rows, hidden, width),
        .attributes = lowering.builder().getDictionaryAttr({})},
       [&](KernelBuilder &k) {
         Value h = k.buffer(0, {grouping.rows, hidden});

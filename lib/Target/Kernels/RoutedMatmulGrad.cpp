@@ -54,6 +54,7 @@ static LogicalResult lowerRoutedDownGrad(RoutedDownGradOp op,
        .compute = compute,
        .key = grouping.key({width, hidden, gated, int64_t(activation), scores,
                             scaled, dscores}),
+       .flops = productFlops(grouping.rows, width, hidden),
        .attributes = lowering.builder().getDictionaryAttr({})},
       [&](KernelBuilder &k) {
         using Lane = KernelBuilder::Lane;
@@ -168,6 +169,7 @@ static LogicalResult lowerRoutedInputGrad(RoutedInputGradOp op,
        .arguments = arguments,
        .compute = compute,
        .key = grouping.key({width, hidden, gated}),
+       .flops = productFlops(grouping.rows, gated ? 2 * hidden : hidden, width),
        .attributes = lowering.builder().getDictionaryAttr({})},
       [&](KernelBuilder &k) {
         int64_t zWidth = gated ? 2 * hidden : hidden;
@@ -256,6 +258,9 @@ static LogicalResult lowerRoutedWeightGrad(RoutedWeightGradOp op,
          .arguments = arguments,
          .compute = compute,
          .key = grouping.key({offset, m, lhsTokens, rhsTokens}),
+         // As if experts had equal shares of the rows.
+         .flops = productFlops(m, grouping.rows, rhsWidth) /
+                  static_cast<double>(grouping.experts),
          .attributes = lowering.builder().getDictionaryAttr({})},
         [&](KernelBuilder &k) {
           auto rowCount = [&](bool tokenOrder) {
