@@ -101,13 +101,7 @@ def check_tidy(files, build, jobs):
     if not database.is_file():
         return [f"{database}: no such file; expected a configured build for clang-tidy"]
     commands = {Path(entry["file"]): entry["command"] for entry in json.loads(database.read_text())}
-    # Tests are formatted and compiled with all warnings; their macros and
-    # fixtures are not what clang-tidy is about.
-    units = [
-        file
-        for file in files
-        if file.suffix == ".cpp" and file in commands and not file.is_relative_to(ROOT / "unittests")
-    ]
+    units = [file for file in files if file.suffix == ".cpp" and file in commands]
     keys = {unit: tidy_key(unit, commands[unit]) for unit in units}
     pending = [unit for unit in units if not (CACHE / keys[unit]).exists()]
     CACHE.mkdir(parents=True, exist_ok=True)
@@ -131,7 +125,9 @@ def tidy(unit, build):
 def tidy_key(unit, command):
     # The command names folders; relative ones make the key the same in a clone.
     digest = hashlib.sha256(command.replace(str(ROOT), ".").encode())
-    digest.update((ROOT / ".clang-tidy").read_bytes())
+    for folder in unit.parents:
+        if folder.is_relative_to(ROOT) and (folder / ".clang-tidy").is_file():
+            digest.update((folder / ".clang-tidy").read_bytes())
     for file in sorted(closure(unit)):
         digest.update(str(file.relative_to(ROOT)).encode() + file.read_bytes())
     return digest.hexdigest()

@@ -19,7 +19,8 @@ TEST(Abi, EverySymbolResolves) {
 #define MOE_SYMBOL(function)                                                   \
   ASSERT_LT(count, abiSymbols().size());                                       \
   EXPECT_STREQ(abiSymbols()[count].name, #function);                           \
-  EXPECT_EQ(abiSymbols()[count].address, reinterpret_cast<void *>(&function)); \
+  EXPECT_EQ(abiSymbols()[count].address,                                       \
+            reinterpret_cast<void *>(&(function)));                            \
   ++count;
 #include "moe/Runtime/Symbols.def"
   EXPECT_EQ(count, abiSymbols().size());
