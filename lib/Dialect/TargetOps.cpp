@@ -36,6 +36,12 @@ LogicalResult DispatchOp::verifySymbolUses(SymbolTableCollection &tables) {
     diag.attachNote(kernel.getLoc()) << "the kernel is here";
     return diag;
   }
+  if (getDerives() &&
+      (getArguments().empty() ||
+       !llvm::all_of(getArguments().getTypes(), llvm::IsaPred<MemRefType>)))
+    return emitOpError() << "expected memrefs to derive from and into, but got "
+                            "("
+                         << getArguments().getTypes() << ")";
   for (Value argument : getArguments()) {
     auto memref = dyn_cast<MemRefType>(argument.getType());
     if (memref && memref.hasStaticShape())

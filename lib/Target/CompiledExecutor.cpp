@@ -77,11 +77,27 @@ bool fillFromBatch(const Batch &batch, const Binding &binding, void *memory) {
 
 } // namespace
 
+/// A value made of parameters.
+struct CompiledExecutor::Packed {
+  Buffer memory;
+  int64_t version = 0; ///< of the parameters that it was made of
+};
+
 struct CompiledExecutor::Program {
+  /// An entry point that packs weights.
+  struct Preparation {
+    const EntryPoint *entry;
+    std::vector<void *> arguments;
+    std::vector<Packed *> makes;
+    bool trains; ///< whether it is to be repeated
+  };
+
   std::unique_ptr<mlir::moe::CompiledProgram> code;
   std::vector<Buffer> buffers; ///< of inputs and outputs
   std::vector<void *> arguments;
+  std::vector<Preparation> preparations;
 
+  /// The one that is not a preparation: those come after it.
   const EntryPoint &entry() const { return code->program().entries.front(); }
 };
 
@@ -95,7 +111,8 @@ CompiledExecutor::CompiledExecutor(mlir::ModuleOp module, ParameterStore &store,
 CompiledExecutor::~CompiledExecutor() = default;
 
 CompiledExecutor::Program &
-CompiledExecutor::program(const std::string &key, const BuildPipeline &build) {
+CompiledExecutor::program(const std::string &key, const BuildPipeline &build,
+                          mlir::moe::PackedOnce packedOnce) {
   std::unique_ptr<Program> &known = programs[key];
   if (known)
     return *known;
@@ -111,34 +128,77 @@ CompiledExecutor::program(const std::string &key, const BuildPipeline &build) {
   auto made = std::make_unique<Program>();
   if (failed(pm.run(*copy)))
     fail("compiling ", key, ": ", diagnostics);
-  auto code = mlir::moe::CompiledProgram::compile(*copy, options.compiler);
+  mlir::moe::CompilerOptions compiler = options.compiler;
+  compiler.packedOnce = packedOnce;
+  auto code = mlir::moe::CompiledProgram::compile(*copy, compiler);
   if (failed(code))
     fail("compiling ", key, ": ", diagnostics);
   made->code = std::move(*code);
 
-  for (const Binding &binding : made->entry().bindings) {
-    void *memory = nullptr;
-    switch (binding.kind) {
-    case Binding::Kind::Input:
-    case Binding::Kind::Output:
-    case Binding::Kind::Packed:
-      memory =
-          made->buffers.emplace_back(bytesOf(binding), binding.name).data();
-      break;
-    case Binding::Kind::Parameter:
-      memory = store.value(binding.name);
-      break;
-    case Binding::Kind::Gradient:
-      memory = store.gradient(binding.name);
-      break;
-    case Binding::Kind::State:
-    case Binding::Kind::Arena:
-      break; // Known at each run.
-    }
-    made->arguments.push_back(memory);
-  }
+  for (const Binding &binding : made->entry().bindings)
+    made->arguments.push_back(memoryOf(binding, *made));
+  addPreparation(*made, "prepare_frozen", /*trains=*/false);
+  addPreparation(*made, "prepare_trainable", /*trains=*/true);
   known = std::move(made);
   return *known;
+}
+
+void *CompiledExecutor::memoryOf(const Binding &binding, Program &program) {
+  switch (binding.kind) {
+  case Binding::Kind::Input:
+  case Binding::Kind::Output:
+    return program.buffers.emplace_back(bytesOf(binding), binding.name).data();
+  case Binding::Kind::Parameter:
+    return store.value(binding.name);
+  case Binding::Kind::Gradient:
+    return store.gradient(binding.name);
+  case Binding::Kind::Packed: {
+    Buffer &memory = packed[binding.name].memory;
+    if (memory.size() == 0)
+      memory = Buffer(bytesOf(binding), binding.name);
+    return memory.data();
+  }
+  case Binding::Kind::State:
+  case Binding::Kind::Arena:
+    return nullptr; // Known at each run.
+  }
+  __builtin_unreachable();
+}
+
+void CompiledExecutor::addPreparation(Program &program, const char *name,
+                                      bool trains) {
+  const EntryPoint *entry = program.code->program().find(name);
+  if (!entry)
+    return;
+  Program::Preparation preparation{entry, {}, {}, trains};
+  for (const Binding &binding : entry->bindings) {
+    preparation.arguments.push_back(memoryOf(binding, program));
+    if (binding.kind == Binding::Kind::Packed)
+      preparation.makes.push_back(&packed[binding.name]);
+  }
+  program.preparations.push_back(std::move(preparation));
+}
+
+/// Packs what was never packed, or before the parameters changed.
+void CompiledExecutor::prepare(Program &program) {
+  for (Program::Preparation &preparation : program.preparations) {
+    const int64_t needed = preparation.trains ? parameterVersion : 1;
+    auto isCurrent = [&](const Packed *made) {
+      return made->version >= needed;
+    };
+    if (llvm::all_of(preparation.makes, isCurrent))
+      continue;
+    preparation.entry->function(&context, preparation.arguments.data());
+    for (Packed *made : preparation.makes)
+      made->version = parameterVersion;
+  }
+}
+
+int64_t CompiledExecutor::packedBytes() const {
+  int64_t bytes = 0;
+  for (const auto &[name, value] : packed)
+    bytes += value.memory.size();
+  return bytes;
 }
 
 const std::vector<KernelCost> &CompiledExecutor::kernelCosts() const {
@@ -177,27 +237,31 @@ CompiledExecutor::Outputs CompiledExecutor::run(Program &program,
     }
   }
   // Kernels keep their scratch on the stack, and this thread runs some too.
-  runOnLargeStack([&] { entry.function(&context, program.arguments.data()); });
+  runOnLargeStack([&] {
+    prepare(program);
+    entry.function(&context, program.arguments.data());
+  });
   return outputs;
 }
 
 Losses CompiledExecutor::accumulateGradients(const Batch &batch,
                                              const LossWeights &weights) {
-  Program &step =
-      program(shapeKey("a training step of", {batch.rows, batch.length}),
-              [&](mlir::OpPassManager &pm) {
-                mlir::moe::TrainPipelineOptions pipeline;
-                pipeline.rows = batch.rows;
-                pipeline.length = batch.length;
-                pipeline.balance = objective.balance;
-                pipeline.balanceForm = formName(objective.balanceForm);
-                pipeline.languagePrior = objective.languagePrior;
-                pipeline.languagePriorForm =
-                    formName(objective.languagePriorForm);
-                pipeline.memoryBudget = options.memoryBudget;
-                pipeline.chunk = options.chunk;
-                mlir::moe::buildTrainPipeline(pm, pipeline);
-              });
+  Program &step = program(
+      shapeKey("a training step of", {batch.rows, batch.length}),
+      [&](mlir::OpPassManager &pm) {
+        mlir::moe::TrainPipelineOptions pipeline;
+        pipeline.rows = batch.rows;
+        pipeline.length = batch.length;
+        pipeline.balance = objective.balance;
+        pipeline.balanceForm = formName(objective.balanceForm);
+        pipeline.languagePrior = objective.languagePrior;
+        pipeline.languagePriorForm = formName(objective.languagePriorForm);
+        pipeline.memoryBudget = options.memoryBudget;
+        pipeline.chunk = options.chunk;
+        mlir::moe::buildTrainPipeline(pm, pipeline);
+      },
+      // What trains changes at every step.
+      mlir::moe::PackedOnce::Frozen);
   Outputs outputs = run(step, [&](const Binding &binding, void *memory) {
     if (binding.name == "token_weight")
       fillScalar(memory, binding.dtype, weights.token);
@@ -218,16 +282,17 @@ Losses CompiledExecutor::accumulateGradients(const Batch &batch,
 void CompiledExecutor::score(const Batch &batch, std::span<float> logprobs,
                              std::span<float> logits) {
   bool withLogits = !logits.empty();
-  Program &scoring =
-      program(shapeKey(withLogits ? "scoring with logits of" : "scoring of",
-                       {batch.rows, batch.length}),
-              [&](mlir::OpPassManager &pm) {
-                mlir::moe::ScorePipelineOptions pipeline;
-                pipeline.rows = batch.rows;
-                pipeline.length = batch.length;
-                pipeline.logits = withLogits;
-                mlir::moe::buildScorePipeline(pm, pipeline);
-              });
+  Program &scoring = program(
+      shapeKey(withLogits ? "scoring with logits of" : "scoring of",
+               {batch.rows, batch.length}),
+      [&](mlir::OpPassManager &pm) {
+        mlir::moe::ScorePipelineOptions pipeline;
+        pipeline.rows = batch.rows;
+        pipeline.length = batch.length;
+        pipeline.logits = withLogits;
+        mlir::moe::buildScorePipeline(pm, pipeline);
+      },
+      options.compiler.packedOnce);
   Outputs outputs = run(scoring, [&](const Binding &binding, void *memory) {
     return fillFromBatch(batch, binding, memory);
   });
@@ -263,15 +328,16 @@ void CompiledExecutor::extendSequences(std::span<const int32_t> tokens,
 
 void CompiledExecutor::extendBy(const int32_t *tokens, int64_t stride,
                                 int64_t count, std::span<float> logits) {
-  Program &extend =
-      program(shapeKey("generation of", {sequences, count, capacity}),
-              [&](mlir::OpPassManager &pm) {
-                mlir::moe::GeneratePipelineOptions pipeline;
-                pipeline.rows = sequences;
-                pipeline.length = count;
-                pipeline.capacity = capacity;
-                mlir::moe::buildGeneratePipeline(pm, pipeline);
-              });
+  Program &extend = program(
+      shapeKey("generation of", {sequences, count, capacity}),
+      [&](mlir::OpPassManager &pm) {
+        mlir::moe::GeneratePipelineOptions pipeline;
+        pipeline.rows = sequences;
+        pipeline.length = count;
+        pipeline.capacity = capacity;
+        mlir::moe::buildGeneratePipeline(pm, pipeline);
+      },
+      options.compiler.packedOnce);
   Outputs outputs = run(extend, [&](const Binding &binding, void *memory) {
     if (binding.name == "tokens") {
       auto *ids = static_cast<int32_t *>(memory);

@@ -128,7 +128,10 @@ void KernelLowering::launch(Operation *op, const Launch &launch,
                                 targetDescription, typeConverter);
     body(kernelBuilder);
   }
+  StringAttr derives;
+  if (!launch.derives.empty())
+    derives = opBuilder.getStringAttr(launch.derives);
   DispatchOp::create(opBuilder, op->getLoc(), it->second,
-                     opBuilder.getI64IntegerAttr(launch.tiles),
+                     opBuilder.getI64IntegerAttr(launch.tiles), derives,
                      launch.arguments);
 }

@@ -51,6 +51,9 @@ void mlir::moe::buildCpuPipeline(OpPassManager &pm,
   // Kernels on memrefs, launched from straight-line programs.
   pm.addPass(createConvertMoEToKernels(ConvertMoEToKernelsOptions{
       options.vectorBytes ? options.vectorBytes : hostVectorBytes()}));
+  // What depends on parameters only is done by entry points of its own.
+  pm.addPass(createHoistParameterWork(HoistParameterWorkOptions{
+      options.packedOnce == PackedOnce::All ? "all" : "frozen"}));
   // No memory is allocated any more.
   pm.addPass(createPlanArena());
   // The runtime's ABI is all that is left of the dialect.
@@ -83,6 +86,14 @@ struct CpuPipelineOptions : PassPipelineOptions<CpuPipelineOptions> {
       *this, "vector-bytes",
       llvm::cl::desc("bytes of a vector register, 0 for the host's widest"),
       llvm::cl::init(0)};
+  Option<PackedOnce> hoist{
+      *this, "hoist",
+      llvm::cl::desc("parameters whose weights are packed once"),
+      llvm::cl::init(PackedOnce::All),
+      llvm::cl::values(
+          clEnumValN(PackedOnce::All, "all", "all, for inference"),
+          clEnumValN(PackedOnce::Frozen, "frozen",
+                     "frozen ones, for training: no second copy of others"))};
 };
 } // namespace
 
@@ -92,6 +103,7 @@ void mlir::moe::registerTargetPipelines() {
       [](OpPassManager &pm, const CpuPipelineOptions &options) {
         CompilerOptions compilerOptions;
         compilerOptions.vectorBytes = options.vectorBytes;
+        compilerOptions.packedOnce = options.hoist;
         buildCpuPipeline(pm, compilerOptions);
       });
 }

@@ -320,3 +320,13 @@ func.func @f(%a: memref<?x64xf32>) {
   moe.dispatch @k [4] (%a) : memref<?x64xf32>
   return
 }
+
+// -----
+
+// moe.dispatch (C3)
+func.func private @k(i64, !llvm.ptr) attributes {moe.kernel}
+func.func @f(%a: memref<4x64xf32>, %n: i64) {
+  // expected-error@below {{expected memrefs to derive from and into, but got ('memref<4x64xf32>', 'i64')}}
+  moe.dispatch @k [4] (%a, %n) {derives = "something"} : memref<4x64xf32>, i64
+  return
+}

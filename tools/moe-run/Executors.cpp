@@ -38,6 +38,9 @@ MadeExecutor makeExecutor(const MachineOptions &options, mlir::ModuleOp module,
     return {makeTorch(options, module, store, objective), "torch"};
   CompiledExecutorOptions compiled;
   compiled.memoryBudget = options.memoryBudget;
+  // Validation must not hold a second copy of what trains.
+  if (!store.trainables().empty())
+    compiled.compiler.packedOnce = mlir::moe::PackedOnce::Frozen;
   return {std::make_unique<CompiledExecutor>(module, store, pool, objective,
                                              compiled),
           mlir::moe::hostVariant()};

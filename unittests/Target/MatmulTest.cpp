@@ -123,6 +123,50 @@ TEST_P(Linear, SameBitsForAnyNumberOfThreads) {
     EXPECT_EQ(tensor.values, four[name].values) << name;
 }
 
+/// What `panels` should hold of `columns` columns with `inner` steps; element
+/// (step, column) of the right operand is at(step, column).
+template <typename At>
+void expectPanels(const Tensor &panels, int64_t columns, int64_t inner,
+                  const At &at) {
+  ASSERT_EQ(panels.shape.size(), 3u);
+  int64_t lanes = panels.shape[2];
+  EXPECT_EQ(panels.shape[1], inner);
+  EXPECT_GE(panels.shape[0] * lanes, columns);
+  EXPECT_EQ(panels.shape[0] % 2, 0);
+  for (int64_t panel = 0; panel < panels.shape[0]; ++panel)
+    for (int64_t step = 0; step < inner; ++step)
+      for (int64_t lane = 0; lane < lanes; ++lane) {
+        int64_t column = panel * lanes + lane;
+        ASSERT_EQ(panels[(panel * inner + step) * lanes + lane],
+                  column < columns ? at(step, column) : 0)
+            << "step " << step << " of column " << column;
+      }
+}
+
+TEST_P(Linear, PanelsHoldTheWeight) {
+  Shape s = GetParam();
+  for (const char *type : {"f32", "bf16", "f64"})
+    for (int64_t vectorBytes : {64, 32}) {
+      Tensors in = inputsFor(s);
+      if (type == std::string("bf16"))
+        for (auto &[name, tensor] : in)
+          tensor = roundToBf16(tensor);
+      Tensors out =
+          runProgram(instantiate(s, type), in, /*threads=*/2, vectorBytes);
+      std::string lanes =
+          std::to_string(vectorBytes / (type == std::string("f64") ? 8 : 4));
+      const Tensor &w = in["w"];
+      expectPanels(out.at("w.transposed." + lanes), s.outer, s.inner,
+                   [&](int64_t step, int64_t column) {
+                     return w[column * s.inner + step];
+                   });
+      expectPanels(out.at("w.straight." + lanes), s.inner, s.outer,
+                   [&](int64_t step, int64_t column) {
+                     return w[step * s.inner + column];
+                   });
+    }
+}
+
 TEST(LinearRow, DependsNeitherOnOtherRowsNorOnTheTile) {
   Shape many{2, 37, 50, 70}, one{1, 1, 50, 70};
   Tensors in = inputsFor(many);
@@ -147,6 +191,8 @@ INSTANTIATE_TEST_SUITE_P(
     Shapes, Linear,
     ::testing::Values(Shape{1, 1, 1, 1}, Shape{1, 5, 16, 32},
                       Shape{2, 37, 50, 70}, Shape{3, 50, 129, 48},
+                      // Few panels, cut for the threads.
+                      Shape{1, 3, 1001, 17},
                       // Wider than what is packed.
                       Shape{1, 13, 16400, 5}, Shape{1, 13, 5, 16400}));
 

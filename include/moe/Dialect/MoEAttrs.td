@@ -143,7 +143,7 @@ def MoE_BindingAttr : MoE_Attr<"Binding", "binding"> {
     `token_weight`, `old_weight`, `micro_batch_weight`. Outputs: `loss`,
     `next_token`, `balance`, `language_prior`, `logprobs`, `logits`. State:
     `keys.<layer>`, `values.<layer>`. For parameters and gradients the name is
-    the parameter's.
+    the parameter's, for what is packed it is `<parameter>.<derives>`.
 
     Example: `#moe.binding<input, "tokens">`
   }];

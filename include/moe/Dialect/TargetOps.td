@@ -38,10 +38,15 @@ def MoE_DispatchOp : MoE_Op<"dispatch",
     order and on any thread, and waits for all. `tiles` is static: work whose
     size is data leaves some tiles empty.
 
+    A launch with `derives` reads all of its arguments but the last, writes the
+    last wholly, and nothing else writes that. The text says what it makes of
+    them: with the same arguments and the same text, the same bits.
+
     Constraints:
     - (C1) `kernel` is a function `(i64, !llvm.ptr) -> ()` that carries
       `moe.kernel`.
     - (C2) arguments are memrefs of static shape, tables, or i64.
+    - (C3) with `derives` there are arguments, and all of them are memrefs.
 
     Example:
     ```mlir
@@ -49,6 +54,7 @@ def MoE_DispatchOp : MoE_Op<"dispatch",
     ```
   }];
   let arguments = (ins FlatSymbolRefAttr:$kernel, I64Attr:$tiles,
+                       OptionalAttr<StrAttr>:$derives,
                        Variadic<AnyType>:$arguments);
   let assemblyFormat = [{
     $kernel ` ` `[` $tiles `]` `(` $arguments `)` attr-dict (`:` type($arguments)^)?

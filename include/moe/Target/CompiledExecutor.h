@@ -33,7 +33,7 @@ struct CompiledExecutorOptions {
 };
 
 /// Compiles a program for each shape that it meets, when it meets it, and keeps
-/// it. All programs share one arena.
+/// it. All programs share one arena, and one copy of every packed weight.
 class CompiledExecutor : public Executor {
 public:
   /// `module` is at the model level. Module, store and pool must outlive the
@@ -47,13 +47,15 @@ public:
                              const LossWeights &weights) override;
   void score(const Batch &batch, std::span<float> logprobs,
              std::span<float> logits) override;
-  void parametersChanged() override {}
+  void parametersChanged() override { ++parameterVersion; }
   void beginSequences(int64_t rows, int64_t capacity) override;
   void extendSequences(std::span<const int32_t> tokens, int64_t count,
                        std::span<float> logits) override;
 
   /// Where launches are recorded; null (the default) for nowhere.
   void setProfile(Profile *profile) { context.profile = profile; }
+  /// Memory of packed weights.
+  int64_t packedBytes() const;
   /// The kernels of the program that ran last, for a profile of it.
   const std::vector<KernelCost> &kernelCosts() const;
 
@@ -65,7 +67,12 @@ private:
   using FillInput = std::function<bool(const Binding &, void *)>;
 
   struct Program;
-  Program &program(const std::string &key, const BuildPipeline &build);
+  struct Packed;
+  Program &program(const std::string &key, const BuildPipeline &build,
+                   mlir::moe::PackedOnce packedOnce);
+  void *memoryOf(const Binding &binding, Program &program);
+  void addPreparation(Program &program, const char *name, bool trains);
+  void prepare(Program &program);
   Outputs run(Program &program, const FillInput &fill);
   void *state(const Binding &binding);
   void extendBy(const int32_t *tokens, int64_t stride, int64_t count,
@@ -78,6 +85,9 @@ private:
   MoeContext context;
   std::map<std::string, std::unique_ptr<Program>> programs;
   Program *latest = nullptr;
+  /// Packed weights of all programs by the name of their binding.
+  std::map<std::string, Packed> packed;
+  int64_t parameterVersion = 1;
   Buffer arena;
   /// Caches of the sequences that are being generated.
   std::map<std::string, Buffer> states;

@@ -22,11 +22,16 @@ class ExecutionEngine;
 
 namespace mlir::moe {
 
+/// Of which parameters weights are packed once, beside the parameter, in place
+/// of at each use, in scratch memory.
+enum class PackedOnce { All, Frozen };
+
 struct CompilerOptions {
   /// Bytes of a vector register, 0 for the host's widest.
   int64_t vectorBytes = 0;
   /// LLVM's optimisation level, 0 to 3.
   unsigned optimizationLevel = 2;
+  PackedOnce packedOnce = PackedOnce::All;
 };
 
 /// What a compiler needs to translate modules; for `MLIRContext`'s registry.

@@ -69,6 +69,9 @@ public:
     SmallVector<int64_t> key = {};
     /// Of its products, for profiles; a fused multiply-add counts two.
     double flops = 0;
+    /// What it makes of all other arguments in the last, which nothing else
+    /// writes; empty where that is not so.
+    std::string derives = {};
     /// In place of the op's attributes.
     DictionaryAttr attributes = {};
   };

@@ -37,6 +37,43 @@ def ConvertMoEToKernels : Pass<"convert-moe-to-kernels", "mlir::ModuleOp"> {
   ];
 }
 
+def HoistParameterWork : Pass<"moe-hoist-parameter-work", "mlir::ModuleOp"> {
+  let summary = "do once what depends on parameters only";
+  let description = [{
+    Moves launches that derive something from parameters alone (`derives`) out
+    of programs: through private functions to their callers, whose buffer they
+    fill, and out of entry points into entry points of their own,
+    `prepare_frozen` and `prepare_trainable`. What they make is bound as
+    `packed` under the name `<parameter>.<derives>`, once however often it is
+    used, and is shared by all programs that bind it.
+
+    A launch stays where it is if some call of its function passes anything but
+    a parameter, or, with `parameters=frozen`, one that trains. In a training
+    step those change at every step, and a second copy of them costs memory.
+
+    Runs after `convert-moe-to-kernels` and before `moe-plan-arena`.
+
+    ```mlir
+    func.func @score(%x: ..., %w: ... {moe.binding = #moe.binding<parameter, "w">}) {
+      %p = memref.alloc() : memref<4x64x16xf32>
+      moe.dispatch @linear_pack_0 [4] (%w, %p) {derives = "transposed.16"}
+    // ==>
+    func.func @score(%x: ..., %w: ...,
+        %p: memref<4x64x16xf32> {moe.binding = #moe.binding<packed, "w.transposed.16">}) {
+    func.func @prepare_frozen(%w: ..., %p: ...) {
+      moe.dispatch @linear_pack_0 [4] (%w, %p) {derives = "transposed.16"}
+    ```
+  }];
+  let dependentDialects = ["mlir::memref::MemRefDialect"];
+  let options = [
+    Option<"parameters", "parameters", "std::string", "\"all\"", "all or frozen: of which parameters">,
+  ];
+  let statistics = [
+    Statistic<"numHoisted", "hoisted", "launches that left their function">,
+    Statistic<"numPrepared", "prepared", "values that are prepared">,
+  ];
+}
+
 def PlanArena : Pass<"moe-plan-arena", "mlir::ModuleOp"> {
   let summary = "put all buffers of a function into one arena";
   let description = [{

@@ -118,6 +118,7 @@ Value mlir::moe::packTransposed(KernelLowering &lowering, Operation *op,
        .tiles = shape[0] * slices,
        .arguments = {weight, panels},
        .compute = compute,
+       .derives = "transposed." + std::to_string(lanes),
        .attributes = lowering.builder().getDictionaryAttr({})},
       [&](KernelBuilder &k) {
         Value from = k.buffer(0), to = k.buffer(1);
@@ -151,6 +152,7 @@ Value mlir::moe::packStraight(KernelLowering &lowering, Operation *op,
        .tiles = llvm::divideCeilSigned(inner, perTile),
        .arguments = {weight, panels},
        .compute = compute,
+       .derives = "straight." + std::to_string(lanes),
        .attributes = lowering.builder().getDictionaryAttr({})},
       [&](KernelBuilder &k) {
         Value from = k.buffer(0), to = k.buffer(1);

@@ -1,0 +1,278 @@
+//===-- HoistParameterWork.cpp - work on parameters, done once ------------===//
+//
+// Part of PolyMoE, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+//
+// Launches rise from callees to callers, callees first: the buffer that a
+// launch writes becomes an argument, and the caller gets launch and buffer
+// before its call. In an entry point they leave for a function that prepares.
+//
+//===----------------------------------------------------------------------===//
+
+#include "moe/Dialect/MoE.h"
+#include "moe/Target/Passes.h"
+
+#include "mlir/Dialect/Func/IR/FuncOps.h"
+#include "mlir/Dialect/MemRef/IR/MemRef.h"
+#include "llvm/ADT/MapVector.h"
+
+#include <map>
+#include <optional>
+
+namespace mlir::moe {
+#define GEN_PASS_DEF_HOISTPARAMETERWORK
+#include "moe/Target/Passes.h.inc"
+} // namespace mlir::moe
+
+using namespace mlir;
+using namespace mlir::moe;
+
+namespace {
+
+/// A launch that has left its function.
+struct Work {
+  FlatSymbolRefAttr kernel;
+  IntegerAttr tiles;
+  StringAttr derives;
+  /// Numbers of the arguments that it reads.
+  SmallVector<unsigned> inputs;
+  MemRefType type;
+};
+
+/// One that has left an entry point: it reads parameters by name.
+struct PreparedWork {
+  Work work;
+  SmallVector<std::pair<StringAttr, Type>> parameters;
+  bool trains;
+};
+
+struct HoistParameterWork
+    : moe::impl::HoistParameterWorkBase<HoistParameterWork> {
+  using HoistParameterWorkBase::HoistParameterWorkBase;
+
+  void runOnOperation() override;
+
+private:
+  void findFixedArguments();
+  void lift(func::FuncOp function);
+  void takeFromCallees(func::FuncOp function);
+  SmallVector<std::pair<DispatchOp, Work>> findWork(func::FuncOp function);
+  Value packedArgument(func::FuncOp entry, const Work &work);
+  void makePreparation(StringRef name, bool trains);
+  bool trains(StringAttr parameter);
+
+  std::optional<SymbolTable> symbols;
+  /// Arguments that are parameters, wherever their function is called.
+  llvm::DenseSet<Value> fixed;
+  /// What each private function needs done before a call, in the order of its
+  /// last arguments.
+  llvm::MapVector<Operation *, SmallVector<Work>> lifted;
+  llvm::MapVector<StringAttr, PreparedWork> prepared;
+};
+
+BindingAttr bindingOf(func::FuncOp function, unsigned argument) {
+  return function.getArgAttrOfType<BindingAttr>(argument, "moe.binding");
+}
+
+bool isKernel(func::FuncOp function) { return function->hasAttr("moe.kernel"); }
+
+} // namespace
+
+bool HoistParameterWork::trains(StringAttr parameter) {
+  auto op = symbols->lookup<ParameterOp>(parameter);
+  return op && op.getTrainable();
+}
+
+void HoistParameterWork::findFixedArguments() {
+  SmallVector<func::CallOp> calls;
+  llvm::DenseSet<Operation *> callees;
+  getOperation().walk([&](func::CallOp call) {
+    calls.push_back(call);
+    callees.insert(symbols->lookup(call.getCallee()));
+  });
+  for (auto function : getOperation().getOps<func::FuncOp>()) {
+    if (isKernel(function))
+      continue;
+    for (auto [i, argument] : llvm::enumerate(function.getArguments())) {
+      BindingAttr binding = bindingOf(function, i);
+      bool isParameter = binding &&
+                         binding.getKind() == BindingKind::Parameter &&
+                         (parameters == "all" || !trains(binding.getName()));
+      if (function.isPrivate() ? callees.contains(function) : isParameter)
+        fixed.insert(argument);
+    }
+  }
+  // Until every call agrees.
+  bool changed = true;
+  while (changed) {
+    changed = false;
+    for (func::CallOp call : calls) {
+      auto callee = symbols->lookup<func::FuncOp>(call.getCallee());
+      for (auto [operand, argument] :
+           llvm::zip_equal(call.getOperands(), callee.getArguments()))
+        if (!fixed.contains(operand))
+          changed |= fixed.erase(argument);
+    }
+  }
+}
+
+/// Gives every call what its callee needs done before it.
+void HoistParameterWork::takeFromCallees(func::FuncOp function) {
+  SmallVector<func::CallOp> calls(
+      function.getBody().front().getOps<func::CallOp>());
+  for (func::CallOp call : calls) {
+    auto callee = symbols->lookup<func::FuncOp>(call.getCallee());
+    lift(callee);
+    OpBuilder builder(call);
+    for (const Work &work : lifted[callee]) {
+      SmallVector<Value> arguments;
+      for (unsigned input : work.inputs)
+        arguments.push_back(call.getOperand(input));
+      Value buffer = memref::AllocOp::create(builder, call.getLoc(), work.type);
+      arguments.push_back(buffer);
+      DispatchOp::create(builder, call.getLoc(), work.kernel, work.tiles,
+                         work.derives, arguments);
+      call.getOperandsMutable().append(buffer);
+    }
+  }
+}
+
+SmallVector<std::pair<DispatchOp, Work>>
+HoistParameterWork::findWork(func::FuncOp function) {
+  SmallVector<std::pair<DispatchOp, Work>> found;
+  for (auto dispatch : function.getBody().front().getOps<DispatchOp>()) {
+    if (!dispatch.getDerives())
+      continue;
+    Value result = dispatch.getArguments().back();
+    ValueRange inputs = dispatch.getArguments().drop_back();
+    if (!result.getDefiningOp<memref::AllocOp>() ||
+        !llvm::all_of(inputs,
+                      [&](Value input) { return fixed.contains(input); }))
+      continue;
+    Work work{dispatch.getKernelAttr(),
+              dispatch.getTilesAttr(),
+              dispatch.getDerivesAttr(),
+              {},
+              cast<MemRefType>(result.getType())};
+    for (Value input : inputs)
+      work.inputs.push_back(cast<BlockArgument>(input).getArgNumber());
+    found.push_back({dispatch, work});
+  }
+  return found;
+}
+
+/// The argument of `entry` that holds what `work` makes, added if needed.
+Value HoistParameterWork::packedArgument(func::FuncOp entry, const Work &work) {
+  OpBuilder builder(entry);
+  PreparedWork preparation{work, {}, false};
+  std::string text;
+  for (unsigned input : work.inputs) {
+    StringAttr name = bindingOf(entry, input).getName();
+    preparation.parameters.push_back(
+        {name, entry.getArgument(input).getType()});
+    preparation.trains |= trains(name);
+    text += name.str() + ".";
+  }
+  StringAttr name = builder.getStringAttr(text + work.derives.str());
+  prepared.insert({name, preparation});
+  auto binding =
+      BindingAttr::get(builder.getContext(), BindingKind::Packed, name);
+  for (unsigned i = 0; i < entry.getNumArguments(); ++i)
+    if (bindingOf(entry, i) == binding)
+      return entry.getArgument(i);
+  unsigned index = entry.getNumArguments();
+  (void)entry.insertArgument(
+      index, work.type,
+      builder.getDictionaryAttr(builder.getNamedAttr("moe.binding", binding)),
+      entry.getLoc());
+  return entry.getArgument(index);
+}
+
+void HoistParameterWork::lift(func::FuncOp function) {
+  if (isKernel(function) || lifted.contains(function))
+    return;
+  lifted[function] = {};
+  takeFromCallees(function);
+  // Equal work is done once.
+  std::map<std::pair<const void *, SmallVector<unsigned>>, Value> done;
+  SmallVector<Work> own;
+  for (auto &[dispatch, work] : findWork(function)) {
+    Value &argument = done[{work.derives.getAsOpaquePointer(), work.inputs}];
+    if (!argument && function.isPrivate()) {
+      unsigned index = function.getNumArguments();
+      (void)function.insertArgument(index, work.type, {}, dispatch.getLoc());
+      argument = function.getArgument(index);
+      own.push_back(work);
+    } else if (!argument) {
+      argument = packedArgument(function, work);
+    }
+    auto alloc =
+        dispatch.getArguments().back().getDefiningOp<memref::AllocOp>();
+    dispatch.erase();
+    alloc.replaceAllUsesWith(argument);
+    alloc.erase();
+    ++numHoisted;
+  }
+  lifted[function] = std::move(own);
+}
+
+/// The entry point that does the work on parameters that train, or on those
+/// that do not.
+void HoistParameterWork::makePreparation(StringRef name, bool trains) {
+  OpBuilder builder(getOperation().getBodyRegion());
+  builder.setInsertionPointToEnd(getOperation().getBody());
+  func::FuncOp function;
+  llvm::MapVector<StringAttr, Value> parameters;
+  auto argument = [&](BindingKind kind, StringAttr bound, Type type) -> Value {
+    unsigned index = function.getNumArguments();
+    auto binding = BindingAttr::get(builder.getContext(), kind, bound);
+    (void)function.insertArgument(
+        index, type,
+        builder.getDictionaryAttr(builder.getNamedAttr("moe.binding", binding)),
+        function.getLoc());
+    return function.getArgument(index);
+  };
+  for (auto &[packed, preparation] : prepared) {
+    if (preparation.trains != trains)
+      continue;
+    if (!function) {
+      function = func::FuncOp::create(builder, getOperation().getLoc(), name,
+                                      builder.getFunctionType({}, {}));
+      builder.setInsertionPointToStart(function.addEntryBlock());
+      auto end = func::ReturnOp::create(builder, function.getLoc());
+      builder.setInsertionPoint(end);
+    }
+    SmallVector<Value> arguments;
+    for (auto [parameter, type] : preparation.parameters) {
+      Value &known = parameters[parameter];
+      if (!known)
+        known = argument(BindingKind::Parameter, parameter, type);
+      arguments.push_back(known);
+    }
+    const Work &work = preparation.work;
+    arguments.push_back(argument(BindingKind::Packed, packed, work.type));
+    DispatchOp::create(builder, function.getLoc(), work.kernel, work.tiles,
+                       work.derives, arguments);
+  }
+}
+
+void HoistParameterWork::runOnOperation() {
+  if (parameters != "all" && parameters != "frozen") {
+    getOperation().emitError()
+        << "parameters: expected all or frozen, but got " << parameters;
+    return signalPassFailure();
+  }
+  symbols.emplace(getOperation());
+  fixed.clear();
+  lifted.clear();
+  prepared.clear();
+  findFixedArguments();
+  SmallVector<func::FuncOp> functions(getOperation().getOps<func::FuncOp>());
+  for (func::FuncOp function : functions)
+    lift(function);
+  numPrepared = prepared.size();
+  makePreparation("prepare_frozen", /*trains=*/false);
+  makePreparation("prepare_trainable", /*trains=*/true);
+}
