@@ -229,6 +229,28 @@ TEST(AttentionCache, DecodingEqualsPrefillBitForBit) {
   }
 }
 
+// Keys of a cache are packed by the queries that read them, others once.
+TEST(AttentionCache, EqualsAttentionWithoutOneBitForBit) {
+  constexpr int64_t length = 37, width = 24;
+  auto run = [&](int64_t capacity, int64_t vectorBytes) {
+    Tensors in{{"q", randomTensor({1, length, width}, 1)},
+               {"k", randomTensor({1, length, 12}, 2)},
+               {"v", randomTensor({1, length, 12}, 3)}};
+    for (const char *name : {"k", "v"}) {
+      in[name].shape[1] = capacity;
+      in[name].values.resize(capacity * 12, std::nan(""));
+    }
+    for (int64_t i = 0; i < length; ++i)
+      in["slots"].values.push_back(i);
+    return runProgram(extension(length, capacity), in, 2, vectorBytes)["out"]
+        .values;
+  };
+  for (int64_t vectorBytes : {0, 32})
+    for (int64_t capacity : {38, 61, 96})
+      EXPECT_EQ(run(capacity, vectorBytes), run(length, vectorBytes))
+          << "a cache of " << capacity;
+}
+
 TEST(AttentionThreads, SameBitsForAnyNumber) {
   Config c{2, 37, 6, 2, 10};
   Tensors in = inputsFor(c);

@@ -12,6 +12,7 @@
 #include "mlir/Dialect/Math/IR/Math.h"
 
 #include <limits>
+#include <optional>
 
 using namespace mlir;
 using namespace mlir::moe;
@@ -22,10 +23,13 @@ static LogicalResult lowerAttention(AttentionOp op, KernelLowering &lowering) {
   AttentionShape shape(op, lowering.target());
   MatmulTiling tiling(shape.length, shape.keys, shape.lanes, lowering.target());
   int64_t blockRows = tiling.tileRows;
-  Value panels = packHeads(lowering, op, lowering.buffer(op.getKey()),
-                           shape.keys, shape.kvHeads, shape);
+  // A cache is mostly older than its queries, and longer.
+  bool hasCache = shape.keys != shape.length;
+  Value keys = lowering.buffer(op.getKey());
+  if (!hasCache)
+    keys = packHeads(lowering, op, keys, shape.keys, shape.kvHeads, shape);
   SmallVector<Value> arguments = {
-      lowering.buffer(op.getQuery()), panels, lowering.buffer(op.getValue()),
+      lowering.buffer(op.getQuery()), keys, lowering.buffer(op.getValue()),
       lowering.buffer(op.getSlots()), lowering.result(op.getResult())};
   unsigned segmentsIndex = arguments.size();
   if (op.getSegments())
@@ -47,7 +51,10 @@ static LogicalResult lowerAttention(AttentionOp op, KernelLowering &lowering) {
         int64_t d = shape.width;
         Value query =
             k.buffer(0, {shape.batch * shape.length * shape.heads, d});
-        Value keys = k.buffer(1);
+        Value keys =
+            hasCache
+                ? k.buffer(1, {shape.batch * shape.keys * shape.kvHeads, d})
+                : k.buffer(1);
         Value value =
             k.buffer(2, {shape.batch * shape.keys * shape.kvHeads, d});
         Value slots = k.buffer(3);
@@ -72,7 +79,17 @@ static LogicalResult lowerAttention(AttentionOp op, KernelLowering &lowering) {
         Scoring scoring(k, shape, block.h, slots, segments);
         Value hidden = k.splat(-std::numeric_limits<double>::infinity());
 
-        forEachScore(k, tiling, packed, d, keys, panelHead, k.idx(0), groups,
+        std::optional<HeadPanels> headPanels;
+        if (hasCache)
+          headPanels.emplace(k, keys, block.b, kvHead, shape.keys,
+                             shape.kvHeads, d);
+        auto panelsOf = [&](Value group) -> PanelPosition {
+          Value first = k.mul(group, k.idx(accumulators));
+          if (headPanels)
+            return {headPanels->pack(first), {}, k.idx(0)};
+          return {keys, {panelHead}, first};
+        };
+        forEachScore(k, tiling, packed, d, panelsOf, k.idx(0), groups,
                      block.rows.count, [&](Value i, Value column, Value dot) {
                        auto [score, visible] =
                            scoring.ofQuery(dot, block.b, block.row(i), column);

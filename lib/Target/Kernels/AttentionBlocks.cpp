@@ -169,19 +169,39 @@ Value mlir::moe::headRow(KernelBuilder &k, Value b, int64_t length, Value i,
   return k.add(k.mul(token, k.idx(heads)), h);
 }
 
+HeadPanels::HeadPanels(KernelBuilder &k, Value rows, Value b, Value h,
+                       int64_t length, int64_t heads, int64_t width)
+    : k(k), rows(rows), b(b), h(h), length(length), heads(heads), width(width) {
+  Type element = cast<MemRefType>(rows.getType()).getElementType();
+  scratch = k.scratch({accumulators, width, k.lanes()}, element);
+}
+
+Value HeadPanels::pack(Value firstPanel) {
+  for (int64_t j = 0; j < accumulators; ++j)
+    packHeadPanel(k, rows, b, h, k.add(firstPanel, k.idx(j)), length, heads,
+                  width, scratch, k.idx(j));
+  return scratch;
+}
+
 void mlir::moe::forEachScore(
     KernelBuilder &k, const MatmulTiling &tiling, Value packed, int64_t width,
-    Value panels, Value head, Value firstGroup, Value lastGroup, Value count,
+    function_ref<PanelPosition(Value)> panelsOf, Value firstGroup,
+    Value lastGroup, Value count,
     function_ref<void(Value row, Value column, Value dot)> write) {
   k.loop(firstGroup, lastGroup, 1, [&](Value group) {
-    Value panel = k.mul(group, k.idx(accumulators));
+    PanelPosition position = panelsOf(group);
+    SmallVector<SmallVector<Value>> panels;
+    for (int64_t j = 0; j < accumulators; ++j) {
+      panels.push_back(position.leading);
+      panels.back().push_back(k.add(position.first, k.idx(j)));
+    }
     SmallVector<Value> sums = k.registerTile(
         tiling.tileRows, accumulators, k.idx(0), k.idx(width),
         [&](Value kk, int64_t i) {
           return k.loadScalar(packed, {k.idx(i), kk});
         },
         [&](Value kk, int64_t j) {
-          return loadPanel(k, panels, {head, k.add(panel, k.idx(j))}, kk);
+          return loadPanel(k, position.panels, panels[j], kk);
         });
     for (int64_t i = 0; i < tiling.tileRows; ++i) {
       k.ifThen(k.less(k.idx(i), count), [&] {
@@ -193,6 +213,18 @@ void mlir::moe::forEachScore(
       });
     }
   });
+}
+
+void mlir::moe::forEachScore(
+    KernelBuilder &k, const MatmulTiling &tiling, Value packed, int64_t width,
+    Value panels, Value head, Value firstGroup, Value lastGroup, Value count,
+    function_ref<void(Value row, Value column, Value dot)> write) {
+  forEachScore(
+      k, tiling, packed, width,
+      [&](Value group) -> PanelPosition {
+        return {panels, {head}, k.mul(group, k.idx(accumulators))};
+      },
+      firstGroup, lastGroup, count, write);
 }
 
 void mlir::moe::forEachWeightedSum(

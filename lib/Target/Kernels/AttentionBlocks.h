@@ -61,6 +61,24 @@ struct AttentionShape {
 Value packHeads(KernelLowering &lowering, Operation *op, Value rows,
                 int64_t length, int64_t heads, const AttentionShape &shape);
 
+/// Inside a kernel: the same panels of one head, made where they are needed,
+/// since packing a whole cache for few queries costs more than they do.
+class HeadPanels {
+public:
+  /// Keys are rows [0, length) of head `h` of row `b` in `rows`, seen as
+  /// [batch * length * heads, width].
+  HeadPanels(KernelBuilder &k, Value rows, Value b, Value h, int64_t length,
+             int64_t heads, int64_t width);
+  /// Packs the panels of a register tile and returns them.
+  Value pack(Value firstPanel);
+
+private:
+  KernelBuilder &k;
+  Value rows, b, h;
+  int64_t length, heads, width;
+  Value scratch;
+};
+
 /// Scores and visibility of (query, key) pairs, a vector of them at a time.
 class Scoring {
 public:
@@ -118,6 +136,18 @@ Value headRow(KernelBuilder &k, Value b, int64_t length, Value i, int64_t heads,
 
 /// Products of a block of rows with panels, a score matrix in scratch memory:
 /// for groups of columns [firstGroup, lastGroup), `write` gets each vector.
+/// `panelsOf(group)` gives a buffer and the leading indices of its first panel.
+struct PanelPosition {
+  Value panels;
+  SmallVector<Value> leading;
+  Value first;
+};
+void forEachScore(KernelBuilder &k, const MatmulTiling &tiling, Value packed,
+                  int64_t width,
+                  function_ref<PanelPosition(Value group)> panelsOf,
+                  Value firstGroup, Value lastGroup, Value count,
+                  function_ref<void(Value row, Value column, Value dot)> write);
+/// The same with the panels of packHeads, those of head `head`.
 void forEachScore(KernelBuilder &k, const MatmulTiling &tiling, Value packed,
                   int64_t width, Value panels, Value head, Value firstGroup,
                   Value lastGroup, Value count,
