@@ -46,24 +46,29 @@ class Recipe:
 
     rounds: str = "en=0,es=0,zh=0,el=1,hu=1,tr=1"
     family: str = "llama"
-    vocabulary: int = 8192
+    # Embeddings and head stay frozen, so what the base has not learned of a
+    # token is lost to new experts: few tokens, each seen often, and most
+    # parameters in FFNs.
+    vocabulary: int = 2048
     hidden: int = 192
     intermediate: int = 1024
-    layers: int = 3
+    layers: int = 4
     heads: int = 3
-    experts: int = 6
+    # The first layer stays dense: its router sees little but the token itself
+    # and cannot tell the languages that share it apart.
+    experts: str = "1,6,6,6"
     top_k: int = 2
     sequence: int = 256
     batch: int = 4
-    base_steps: int = 2000
+    base_steps: int = 3000
     base_lr: float = 2e-3
     # What the base has seen of a new language, against an old one: real
     # checkpoints have seen a little of most languages, and a base that never
     # saw a script has meaningless embeddings for it, which then stay frozen.
     new_share: float = 0.1
-    stage1_steps: int = 500
-    stage1_lr: float = 2e-3
-    stage2_steps: int = 150
+    stage1_steps: int = 600
+    stage1_lr: float = 1e-3
+    stage2_steps: int = 200
     stage2_lr: float = 5e-3
     continued_lr: float = 1e-3
     seed: int = 0
@@ -75,7 +80,7 @@ QUICK = {
     "intermediate": 64,
     "layers": 2,
     "heads": 2,
-    "experts": 3,
+    "experts": "1,3",
     "sequence": 32,
     "batch": 2,
     "base_steps": 20,
@@ -128,6 +133,12 @@ def _recipe(args):
         value = getattr(recipe, field.name)
         if field.name != "seed" and not isinstance(value, str) and value <= 0:
             raise UserError(f"--{field.name.replace('_', '-')}: expected a positive number, but got {value}")
+    experts = recipe.experts.split(",")
+    if len(experts) not in (1, recipe.layers) or not all(count.isdecimal() and int(count) > 0 for count in experts):
+        raise UserError(
+            f"--experts: expected a number of experts, or one for each of the {recipe.layers} layers with commas,"
+            f" but got '{recipe.experts}'"
+        )
     rounds = set(parse_rounds(recipe.rounds).values())
     if rounds != {0, 1}:
         raise UserError(f"--rounds: expected old languages (round 0) and new ones (round 1), but got '{recipe.rounds}'")

@@ -48,7 +48,9 @@ class Tools:
         self._run("moe-translate", "--export-hf", model, "-o", checkpoint)
 
     def upcycle(self, module, moe, experts, top_k, seed):
-        options = f"experts={experts} top-k={top_k} seed={seed}"
+        """`experts` is a number for every layer, or one for each with commas."""
+        option = "counts" if "," in experts else "experts"
+        options = f"{option}={experts} top-k={top_k} seed={seed}"
         self._run("moe-opt", module, f"--moe-upcycle={options}", "--moe-freeze-backbone", "-o", moe)
 
     def train(self, model, training, data, out, seed):

@@ -156,7 +156,7 @@ def test_the_demo_in_order(stand_ins, tmp_path, capsys):
     # Continued pre-training and stage 1 read the same tokens.
     assert all("--mix=en=0,el=1 --steps=10" in line and "--seed=0" in line for line in training[1:3])
     assert "--steps=5" in training[3] and "--out" not in training[3]
-    assert "--moe-upcycle=experts=3 top-k=2 seed=0" in next(line for line in made if line.startswith("moe-opt"))
+    assert "--moe-upcycle=counts=1,3 top-k=2 seed=0" in next(line for line in made if line.startswith("moe-opt"))
 
     printed = capsys.readouterr().out
     assert "bits per byte" in printed and "yes every new language improves" in printed
@@ -203,6 +203,8 @@ def test_other_options_are_refused(stand_ins, capsys):
     [
         (["--rounds", "en=0"], "expected old languages"),
         (["--base-steps", "0"], "--base-steps: expected a positive number"),
+        (["--experts", "6,6,6"], "--experts: expected a number of experts, or one for each of the 2 layers"),
+        (["--experts", "1,0"], "--experts: expected"),
         (["--bin", "nowhere"], "nowhere/moe-translate: no such program"),
     ],
 )
