@@ -20,6 +20,7 @@
 #include "mlir/Dialect/MemRef/IR/MemRef.h"
 #include "mlir/Dialect/SCF/IR/SCF.h"
 #include "mlir/Dialect/Vector/IR/VectorOps.h"
+#include "mlir/Dialect/X86Vector/X86VectorDialect.h"
 #include "llvm/ADT/MapVector.h"
 
 namespace mlir::moe {
@@ -278,8 +279,9 @@ void ConvertMoEToKernels::runOnOperation() {
   FailureOr<int64_t> tokens = tokensOf(module);
   if (failed(tokens))
     return signalPassFailure();
-  Converter converter(module, *tokens,
-                      TargetDescription{.vectorBytes = vectorBytes});
+  Converter converter(
+      module, *tokens,
+      TargetDescription{.vectorBytes = vectorBytes, .bf16Dot = bf16Dot});
   SmallVector<func::FuncOp> functions(module.getOps<func::FuncOp>());
   for (func::FuncOp function : functions)
     if (failed(converter.convertFunction(function)))

@@ -15,6 +15,7 @@
 #include "mlir/Dialect/MemRef/IR/MemRef.h"
 #include "mlir/Dialect/SCF/IR/SCF.h"
 #include "mlir/Dialect/Vector/IR/VectorOps.h"
+#include "mlir/Dialect/X86Vector/X86VectorDialect.h"
 
 using namespace mlir;
 using namespace mlir::moe;
@@ -279,6 +280,20 @@ Value KernelBuilder::loadScalar(Value buffer, ValueRange indices) {
   return widen(memref::LoadOp::create(*this, buffer, indices));
 }
 
+Value KernelBuilder::loadPair(Value buffer, ValueRange indices) {
+  auto pair = VectorType::get({2}, getBF16Type());
+  Value elements = vector::LoadOp::create(*this, pair, buffer, indices);
+  Value bits = vector::BitCastOp::create(
+      *this, VectorType::get({1}, getI32Type()), elements);
+  return vector::ExtractOp::create(*this, bits, ArrayRef<int64_t>{0});
+}
+
+Value KernelBuilder::loadHalfPair(Value buffer, ValueRange indices) {
+  Value element = memref::LoadOp::create(*this, buffer, indices);
+  Value bits = arith::BitcastOp::create(*this, getI16Type(), element);
+  return arith::ExtUIOp::create(*this, getI32Type(), bits);
+}
+
 void KernelBuilder::storeScalar(Value scalar, Value buffer,
                                 ValueRange indices) {
   Type element = cast<MemRefType>(buffer.getType()).getElementType();
@@ -367,6 +382,17 @@ Value KernelBuilder::scratch(ArrayRef<int64_t> shape, Type elementType) {
 // The register tile
 //===----------------------------------------------------------------------===//
 
+/// `sum + broadcast(scalar) * vector`, of pairs if `scalar` is one.
+Value KernelBuilder::multiplyAdd(Value scalar, Value vector, Value sum) {
+  auto type = cast<VectorType>(vector.getType());
+  if (type == vectorType())
+    return fma(broadcast(scalar), vector, sum);
+  Value bits = vector::BroadcastOp::create(
+      *this, VectorType::get({lanes()}, getI32Type()), scalar);
+  Value pairs = vector::BitCastOp::create(*this, type, bits);
+  return x86vector::DotBF16Op::create(*this, sum.getType(), sum, pairs, vector);
+}
+
 SmallVector<Value>
 KernelBuilder::registerTile(int64_t rows, int64_t vectors, Value lo, Value hi,
                             function_ref<Value(Value, int64_t)> a,
@@ -380,9 +406,10 @@ KernelBuilder::registerTile(int64_t rows, int64_t vectors, Value lo, Value hi,
     for (int64_t j = 0; j < vectors; ++j)
       columns.push_back(b(k, j));
     for (int64_t i = 0; i < rows; ++i) {
-      Value row = broadcast(a(k, i));
+      Value row = a(k, i);
       for (int64_t j = 0; j < vectors; ++j)
-        next[i * vectors + j] = fma(row, columns[j], acc[i * vectors + j]);
+        next[i * vectors + j] =
+            multiplyAdd(row, columns[j], acc[i * vectors + j]);
     }
     return next;
   });

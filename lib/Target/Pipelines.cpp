@@ -35,10 +35,16 @@ static int64_t hostVectorBytes() {
   return features.lookup("avx2") ? 32 : 16;
 }
 
+bool mlir::moe::hostHasBf16Dot() {
+  // Narrow vectors need the forms of AVX512-VL, which all such hosts have.
+  llvm::StringMap<bool> features = llvm::sys::getHostCPUFeatures();
+  return features.lookup("avx512bf16") && features.lookup("avx512vl");
+}
+
 std::string mlir::moe::hostVariant() {
   switch (hostVectorBytes()) {
   case 64:
-    return "avx512";
+    return hostHasBf16Dot() ? "avx512-bf16" : "avx512";
   case 32:
     return "avx2";
   default:
@@ -50,7 +56,8 @@ void mlir::moe::buildCpuPipeline(OpPassManager &pm,
                                  const CompilerOptions &options) {
   // Kernels on memrefs, launched from straight-line programs.
   pm.addPass(createConvertMoEToKernels(ConvertMoEToKernelsOptions{
-      options.vectorBytes ? options.vectorBytes : hostVectorBytes()}));
+      options.vectorBytes ? options.vectorBytes : hostVectorBytes(),
+      options.bf16Dot}));
   // What depends on parameters only is done by entry points of its own.
   pm.addPass(createHoistParameterWork(HoistParameterWorkOptions{
       options.packedOnce == PackedOnce::All ? "all" : "frozen"}));
@@ -69,7 +76,9 @@ void mlir::moe::buildCpuPipeline(OpPassManager &pm,
   // libm is taken out of its vectors, so vectors come last.
   pm.addPass(createConvertMathToLLVMPass());
   pm.addPass(createConvertMathToLibmPass());
-  pm.addPass(createConvertVectorToLLVMPass());
+  ConvertVectorToLLVMPassOptions vectorOptions;
+  vectorOptions.x86Vector = true;
+  pm.addPass(createConvertVectorToLLVMPass(vectorOptions));
   pm.addPass(memref::createExpandStridedMetadataPass());
   pm.addPass(createFinalizeMemRefToLLVMConversionPass());
   pm.addPass(createConvertFuncToLLVMPass(
@@ -86,6 +95,11 @@ struct CpuPipelineOptions : PassPipelineOptions<CpuPipelineOptions> {
       *this, "vector-bytes",
       llvm::cl::desc("bytes of a vector register, 0 for the host's widest"),
       llvm::cl::init(0)};
+  Option<bool> bf16Dot{
+      *this, "bf16-dot",
+      llvm::cl::desc("multiply pairs of bf16 with vdpbf16ps; the default is "
+                     "whether the host has it"),
+      llvm::cl::init(hostHasBf16Dot())};
   Option<PackedOnce> hoist{
       *this, "hoist",
       llvm::cl::desc("parameters whose weights are packed once"),
@@ -103,6 +117,7 @@ void mlir::moe::registerTargetPipelines() {
       [](OpPassManager &pm, const CpuPipelineOptions &options) {
         CompilerOptions compilerOptions;
         compilerOptions.vectorBytes = options.vectorBytes;
+        compilerOptions.bf16Dot = options.bf16Dot;
         compilerOptions.packedOnce = options.hoist;
         buildCpuPipeline(pm, compilerOptions);
       });

@@ -175,6 +175,21 @@ TEST_P(Attention, EqualsPlainLoops) {
   }
 }
 
+TEST_P(Attention, Bf16SumsInF32) {
+  Config c = GetParam();
+  Tensors in = inputsFor(c);
+  for (const char *name : {"q", "k", "v", "dout"})
+    in[name] = roundToBf16(in[name]);
+  for (auto [vectorBytes, bf16Dot] :
+       {std::pair(0, true), std::pair(32, true), std::pair(0, false)}) {
+    SCOPED_TRACE(std::to_string(vectorBytes) + (bf16Dot ? " in pairs" : ""));
+    Tensors out = runProgram(program(c, "bf16"), in, 2, vectorBytes, bf16Dot);
+    for (auto &[name, tensor] : reference(c, in))
+      // The output is rounded, and gradients start from what it became.
+      expectClose(out[name], tensor, name == "lse" ? 3e-6 : 0x1p-7, name);
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(
     Shapes, Attention,
     ::testing::Values(Config{1, 1, 1, 1, 1}, Config{2, 37, 6, 2, 10},
@@ -183,9 +198,10 @@ INSTANTIATE_TEST_SUITE_P(
                       Config{2, 37, 2, 1, 33, 0, false, true}));
 
 /// One program that extends a cache by `length` tokens.
-std::string extension(int64_t length, int64_t capacity) {
-  std::string q = tensorType({1, length, 24}, "f32");
-  std::string cache = tensorType({1, capacity, 12}, "f32");
+std::string extension(int64_t length, int64_t capacity,
+                      const std::string &element) {
+  std::string q = tensorType({1, length, 24}, element);
+  std::string cache = tensorType({1, capacity, 12}, element);
   std::string slots = tensorType({1, length}, "i32");
   return "func.func @extend(%q: " + q +
          " {moe.binding = #moe.binding<input, \"q\">}, %k: " + cache +
@@ -208,23 +224,25 @@ TEST(AttentionCache, DecodingEqualsPrefillBitForBit) {
   for (const char *name : {"k", "v"})
     for (int64_t i = length * 12; i < capacity * 12; ++i)
       in[name][i] = std::nan("");
-  auto run = [&](int64_t first, int64_t count) {
+  auto run = [&](int64_t first, int64_t count, const char *type) {
     Tensors call = in;
     call["q"] = {{1, count, width},
                  {q.values.begin() + first * width,
                   q.values.begin() + (first + count) * width}};
     for (int64_t i = 0; i < count; ++i)
       call["slots"].values.push_back(first + i);
-    return runProgram(extension(count, capacity), call)["out"].values;
+    return runProgram(extension(count, capacity, type), call)["out"].values;
   };
-  std::vector<double> whole = run(0, length);
-  for (int64_t step : {1, 8}) {
-    for (int64_t first = 0; first + step <= length; first += 9) {
-      std::vector<double> part = run(first, step);
-      EXPECT_EQ(part,
-                std::vector<double>(whole.begin() + first * width,
-                                    whole.begin() + (first + step) * width))
-          << step << " tokens from " << first;
+  for (const char *type : {"f32", "bf16"}) {
+    std::vector<double> whole = run(0, length, type);
+    for (int64_t step : {1, 8}) {
+      for (int64_t first = 0; first + step <= length; first += 9) {
+        std::vector<double> part = run(first, step, type);
+        EXPECT_EQ(part,
+                  std::vector<double>(whole.begin() + first * width,
+                                      whole.begin() + (first + step) * width))
+            << step << " tokens from " << first << " in " << type;
+      }
     }
   }
 }
@@ -232,7 +250,7 @@ TEST(AttentionCache, DecodingEqualsPrefillBitForBit) {
 // Keys of a cache are packed by the queries that read them, others once.
 TEST(AttentionCache, EqualsAttentionWithoutOneBitForBit) {
   constexpr int64_t length = 37, width = 24;
-  auto run = [&](int64_t capacity, int64_t vectorBytes) {
+  auto run = [&](int64_t capacity, int64_t vectorBytes, const char *type) {
     Tensors in{{"q", randomTensor({1, length, width}, 1)},
                {"k", randomTensor({1, length, 12}, 2)},
                {"v", randomTensor({1, length, 12}, 3)}};
@@ -242,13 +260,16 @@ TEST(AttentionCache, EqualsAttentionWithoutOneBitForBit) {
     }
     for (int64_t i = 0; i < length; ++i)
       in["slots"].values.push_back(i);
-    return runProgram(extension(length, capacity), in, 2, vectorBytes)["out"]
+    return runProgram(extension(length, capacity, type), in, 2,
+                      vectorBytes)["out"]
         .values;
   };
-  for (int64_t vectorBytes : {0, 32})
-    for (int64_t capacity : {38, 61, 96})
-      EXPECT_EQ(run(capacity, vectorBytes), run(length, vectorBytes))
-          << "a cache of " << capacity;
+  for (const char *type : {"f32", "bf16"})
+    for (int64_t vectorBytes : {0, 32})
+      for (int64_t capacity : {38, 61, 96})
+        EXPECT_EQ(run(capacity, vectorBytes, type),
+                  run(length, vectorBytes, type))
+            << "a cache of " << capacity << " in " << type;
 }
 
 TEST(AttentionThreads, SameBitsForAnyNumber) {

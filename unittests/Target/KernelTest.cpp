@@ -99,7 +99,8 @@ static void read(const void *from, DType type, Tensor &tensor) {
 }
 
 Tensors polymoe::test::runProgram(const std::string &ir, const Tensors &inputs,
-                                  int threads, int64_t vectorBytes) {
+                                  int threads, int64_t vectorBytes,
+                                  bool bf16Dot) {
   mlir::DialectRegistry registry;
   mlir::moe::registerCompilerDialects(registry);
   mlir::MLIRContext context(registry);
@@ -108,6 +109,7 @@ Tensors polymoe::test::runProgram(const std::string &ir, const Tensors &inputs,
     throw std::runtime_error("the test's IR does not parse");
   mlir::moe::CompilerOptions options;
   options.vectorBytes = vectorBytes;
+  options.bf16Dot = bf16Dot && mlir::moe::hostHasBf16Dot();
   auto compiled = mlir::moe::CompiledProgram::compile(*module, options);
   if (failed(compiled))
     throw std::runtime_error("the test's IR does not compile");

@@ -40,12 +40,15 @@ Tensor randomIntegers(std::vector<int64_t> shape, int64_t low, int64_t high,
                       uint64_t seed);
 
 /// Compiles `ir`, whose one public function has a moe.binding on every argument
-/// and result, for vectors of `vectorBytes` (0: the host's), and runs it with
+/// and result, for vectors of `vectorBytes` (0: the host's), with products of
+/// pairs of bf16 unless `bf16Dot` is false or the host lacks them, and runs it
+/// with
 /// `threads` threads. `inputs` are read by binding name; those of kind
 /// gradient and state are read and written. Returns everything written, packed
 /// weights too.
 Tensors runProgram(const std::string &ir, const Tensors &inputs,
-                   int threads = 1, int64_t vectorBytes = 0);
+                   int threads = 1, int64_t vectorBytes = 0,
+                   bool bf16Dot = true);
 
 /// The tensor rounded to bf16 and back.
 Tensor roundToBf16(const Tensor &tensor);

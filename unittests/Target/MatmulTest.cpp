@@ -7,6 +7,8 @@
 
 #include "KernelTest.h"
 
+#include "moe/Target/Compiler.h"
+
 #include <algorithm>
 #include <gtest/gtest.h>
 
@@ -102,88 +104,149 @@ TEST_P(Linear, EqualsPlainLoops) {
 
 TEST_P(Linear, Bf16SumsInF32) {
   Shape s = GetParam();
+  int64_t tokens = s.rows * s.length;
   Tensors in = inputsFor(s);
   for (auto &[name, tensor] : in)
     tensor = roundToBf16(tensor);
-  Tensors out = runProgram(instantiate(s, "bf16"), in);
-  Tensor y = product(s.rows * s.length, s.outer, s.inner, in["x"], s.inner, 1,
-                     in["w"], 1, s.inner);
+  Tensor y = product(tokens, s.outer, s.inner, in["x"], s.inner, 1, in["w"], 1,
+                     s.inner);
   for (int64_t i = 0; i < y.size(); ++i)
     y[i] += in["b"][i % s.outer];
-  // One rounding of the result: half a unit in the eighth bit.
-  expectClose(out["y"], y, 0x1p-8, "y");
+  Tensor dx = product(tokens, s.inner, s.outer, in["dy"], s.outer, 1, in["w"],
+                      s.inner, 1);
+  Tensor dw = product(s.outer, s.inner, tokens, in["dy"], 1, s.outer, in["x"],
+                      s.inner, 1);
+  for (auto [vectorBytes, bf16Dot] :
+       {std::pair(0, true), std::pair(32, true), std::pair(0, false)}) {
+    SCOPED_TRACE(std::to_string(vectorBytes) + (bf16Dot ? " in pairs" : ""));
+    Tensors out =
+        runProgram(instantiate(s, "bf16"), in, 1, vectorBytes, bf16Dot);
+    // One rounding of the result: half a unit in the eighth bit.
+    expectClose(out["y"], y, 0x1p-8, "y");
+    expectClose(out["dx"], dx, 0x1p-8, "dx");
+    // Products are exact in f32, sums round as they do in a f32 model.
+    expectClose(out["dw"], dw, 1e-6, "dw");
+  }
+}
+
+/// A router and its gradients: bf16 meets f32.
+const char *routerStep = R"(
+func.func @step(
+    %x: tensor<2x37x75xbf16> {moe.binding = #moe.binding<input, "x">},
+    %w: tensor<21x75xbf16> {moe.binding = #moe.binding<parameter, "w">},
+    %dy: tensor<2x37x21xf32> {moe.binding = #moe.binding<input, "dy">})
+    -> (tensor<2x37x21xf32> {moe.binding = #moe.binding<output, "y">},
+        tensor<2x37x75xf32> {moe.binding = #moe.binding<output, "dx">},
+        tensor<21x75xf32> {moe.binding = #moe.binding<output, "dw">}) {
+  %y = moe.router %x, %w : (tensor<2x37x75xbf16>, tensor<21x75xbf16>) -> tensor<2x37x21xf32>
+  %dx = moe.linear_input_grad %dy, %w : (tensor<2x37x21xf32>, tensor<21x75xbf16>) -> tensor<2x37x75xf32>
+  %dw = moe.linear_weight_grad %dy, %x : (tensor<2x37x21xf32>, tensor<2x37x75xbf16>) -> tensor<21x75xf32>
+  return %y, %dx, %dw : tensor<2x37x21xf32>, tensor<2x37x75xf32>, tensor<21x75xf32>
+})";
+
+TEST(LinearMixed, RoundsNoOperandOfF32) {
+  constexpr int64_t tokens = 74, width = 75, experts = 21;
+  Tensors in{{"x", roundToBf16(randomTensor({2, 37, width}, 1))},
+             {"w", roundToBf16(randomTensor({experts, width}, 2))},
+             {"dy", randomTensor({2, 37, experts}, 3)}};
+  Tensors out = runProgram(routerStep, in);
+  expectClose(
+      out["y"],
+      product(tokens, experts, width, in["x"], width, 1, in["w"], 1, width),
+      1e-6, "y");
+  expectClose(
+      out["dx"],
+      product(tokens, width, experts, in["dy"], experts, 1, in["w"], width, 1),
+      1e-6, "dx");
+  expectClose(
+      out["dw"],
+      product(experts, width, tokens, in["dy"], 1, experts, in["x"], width, 1),
+      1e-6, "dw");
 }
 
 TEST_P(Linear, SameBitsForAnyNumberOfThreads) {
   Shape s = GetParam();
   Tensors in = inputsFor(s);
-  Tensors one = runProgram(instantiate(s, "f32"), in, 1);
-  Tensors four = runProgram(instantiate(s, "f32"), in, 4);
-  for (auto &[name, tensor] : one)
-    EXPECT_EQ(tensor.values, four[name].values) << name;
+  for (const char *type : {"f32", "bf16"}) {
+    Tensors one = runProgram(instantiate(s, type), in, 1);
+    Tensors four = runProgram(instantiate(s, type), in, 4);
+    for (auto &[name, tensor] : one)
+      EXPECT_EQ(tensor.values, four[name].values) << name << " in " << type;
+  }
 }
 
-/// What `panels` should hold of `columns` columns with `inner` steps; element
-/// (step, column) of the right operand is at(step, column).
+/// What `panels` should hold of `columns` columns and `inner` elements, of
+/// which a step takes `perStep`; element (k, column) of the right operand is
+/// at(k, column).
 template <typename At>
 void expectPanels(const Tensor &panels, int64_t columns, int64_t inner,
-                  const At &at) {
+                  int64_t perStep, const At &at) {
   ASSERT_EQ(panels.shape.size(), 3u);
-  int64_t lanes = panels.shape[2];
-  EXPECT_EQ(panels.shape[1], inner);
+  int64_t steps = panels.shape[1], lanes = panels.shape[2] / perStep;
+  EXPECT_EQ(steps, (inner + perStep - 1) / perStep);
   EXPECT_GE(panels.shape[0] * lanes, columns);
   EXPECT_EQ(panels.shape[0] % 2, 0);
+  int64_t position = 0;
   for (int64_t panel = 0; panel < panels.shape[0]; ++panel)
-    for (int64_t step = 0; step < inner; ++step)
-      for (int64_t lane = 0; lane < lanes; ++lane) {
-        int64_t column = panel * lanes + lane;
-        ASSERT_EQ(panels[(panel * inner + step) * lanes + lane],
-                  column < columns ? at(step, column) : 0)
-            << "step " << step << " of column " << column;
-      }
+    for (int64_t step = 0; step < steps; ++step)
+      for (int64_t lane = 0; lane < lanes; ++lane)
+        for (int64_t i = 0; i < perStep; ++i) {
+          int64_t column = panel * lanes + lane, k = step * perStep + i;
+          ASSERT_EQ(panels[position++],
+                    column < columns && k < inner ? at(k, column) : 0)
+              << "element " << k << " of column " << column;
+        }
 }
 
 TEST_P(Linear, PanelsHoldTheWeight) {
   Shape s = GetParam();
-  for (const char *type : {"f32", "bf16", "f64"})
-    for (int64_t vectorBytes : {64, 32}) {
-      Tensors in = inputsFor(s);
-      if (type == std::string("bf16"))
-        for (auto &[name, tensor] : in)
-          tensor = roundToBf16(tensor);
-      Tensors out =
-          runProgram(instantiate(s, type), in, /*threads=*/2, vectorBytes);
-      std::string lanes =
-          std::to_string(vectorBytes / (type == std::string("f64") ? 8 : 4));
-      const Tensor &w = in["w"];
-      expectPanels(out.at("w.transposed." + lanes), s.outer, s.inner,
-                   [&](int64_t step, int64_t column) {
-                     return w[column * s.inner + step];
-                   });
-      expectPanels(out.at("w.straight." + lanes), s.inner, s.outer,
-                   [&](int64_t step, int64_t column) {
-                     return w[step * s.inner + column];
-                   });
-    }
+  for (const std::string type : {"f32", "bf16", "f64"})
+    for (int64_t vectorBytes : {64, 32})
+      for (bool bf16Dot : {true, false}) {
+        Tensors in = inputsFor(s);
+        bool paired = bf16Dot && type == "bf16" && mlir::moe::hostHasBf16Dot();
+        if (bf16Dot && !paired)
+          continue;
+        if (type == "bf16")
+          for (auto &[name, tensor] : in)
+            tensor = roundToBf16(tensor);
+        Tensors out = runProgram(instantiate(s, type), in, /*threads=*/2,
+                                 vectorBytes, bf16Dot);
+        std::string layout =
+            std::to_string(vectorBytes / (type == "f64" ? 8 : 4)) +
+            (paired ? "x2" : "");
+        int64_t perStep = paired ? 2 : 1;
+        const Tensor &w = in["w"];
+        expectPanels(
+            out.at("w.transposed." + layout), s.outer, s.inner, perStep,
+            [&](int64_t k, int64_t column) { return w[column * s.inner + k]; });
+        expectPanels(
+            out.at("w.straight." + layout), s.inner, s.outer, perStep,
+            [&](int64_t k, int64_t column) { return w[k * s.inner + column]; });
+      }
 }
 
 TEST(LinearRow, DependsNeitherOnOtherRowsNorOnTheTile) {
-  Shape many{2, 37, 50, 70}, one{1, 1, 50, 70};
+  constexpr int64_t inner = 51, outer = 71;
+  Shape many{2, 37, inner, outer}, one{1, 1, inner, outer};
   Tensors in = inputsFor(many);
-  Tensors all = runProgram(instantiate(many, "f32"), in);
-  for (int64_t row : {0, 13, 73}) {
-    Tensors single = in;
-    single["x"] = {{1, 1, 50},
-                   {in["x"].values.begin() + row * 50,
-                    in["x"].values.begin() + (row + 1) * 50}};
-    single["dy"] = {{1, 1, 70},
-                    {in["dy"].values.begin() + row * 70,
-                     in["dy"].values.begin() + (row + 1) * 70}};
-    Tensors out = runProgram(instantiate(one, "f32"), single);
-    for (int64_t j = 0; j < 70; ++j)
-      EXPECT_EQ(out["y"][j], all["y"][row * 70 + j]);
-    for (int64_t j = 0; j < 50; ++j)
-      EXPECT_EQ(out["dx"][j], all["dx"][row * 50 + j]);
+  for (const char *type : {"f32", "bf16"}) {
+    SCOPED_TRACE(type);
+    Tensors all = runProgram(instantiate(many, type), in);
+    for (int64_t row : {0, 13, 73}) {
+      Tensors single = in;
+      single["x"] = {{1, 1, inner},
+                     {in["x"].values.begin() + row * inner,
+                      in["x"].values.begin() + (row + 1) * inner}};
+      single["dy"] = {{1, 1, outer},
+                      {in["dy"].values.begin() + row * outer,
+                       in["dy"].values.begin() + (row + 1) * outer}};
+      Tensors out = runProgram(instantiate(one, type), single);
+      for (int64_t j = 0; j < outer; ++j)
+        EXPECT_EQ(out["y"][j], all["y"][row * outer + j]);
+      for (int64_t j = 0; j < inner; ++j)
+        EXPECT_EQ(out["dx"][j], all["dx"][row * inner + j]);
+    }
   }
 }
 
@@ -194,6 +257,7 @@ INSTANTIATE_TEST_SUITE_P(
                       // Few panels, cut for the threads.
                       Shape{1, 3, 1001, 17},
                       // Wider than what is packed.
-                      Shape{1, 13, 16400, 5}, Shape{1, 13, 5, 16400}));
+                      Shape{1, 13, 16400, 5}, Shape{1, 13, 5, 16400},
+                      Shape{1, 13, 16401, 5}, Shape{1, 13, 5, 16401}));
 
 } // namespace

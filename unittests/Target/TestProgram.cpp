@@ -56,6 +56,7 @@ std::vector<Mode> polymoe::test::allModes() {
     modes.push_back({"bf16", vectorBytes, 0x1p-7});
     modes.push_back({"f64", vectorBytes, 1e-13});
   }
+  modes.push_back({"bf16", 0, 0x1p-7, false});
   return modes;
 }
 
@@ -66,7 +67,8 @@ std::vector<Mode> polymoe::test::preciseModes() {
 }
 
 std::string polymoe::test::nameOf(const Mode &mode) {
-  return mode.type + (mode.vectorBytes ? "Narrow" : "Host");
+  return mode.type + (mode.vectorBytes ? "Narrow" : "Host") +
+         (mode.bf16Dot ? "" : "Widened");
 }
 
 Tensors polymoe::test::rounded(const Tensors &tensors, const Mode &mode) {
@@ -79,7 +81,8 @@ Tensors polymoe::test::rounded(const Tensors &tensors, const Mode &mode) {
 
 Tensors polymoe::test::run(const TestProgram &program, const Tensors &inputs,
                            const Mode &mode, int threads) {
-  return runProgram(program.text(mode.type), inputs, threads, mode.vectorBytes);
+  return runProgram(program.text(mode.type), inputs, threads, mode.vectorBytes,
+                    mode.bf16Dot);
 }
 
 void polymoe::test::expectGradient(const TestProgram &forward,
@@ -113,9 +116,11 @@ void polymoe::test::expectGradient(const TestProgram &forward,
 
 void polymoe::test::expectSameBitsOnThreads(const TestProgram &program,
                                             const Tensors &inputs) {
-  Mode f32{"f32", 0, 0};
-  Tensors one = run(program, inputs, f32, 1),
-          four = run(program, inputs, f32, 4);
-  for (auto &[name, tensor] : one)
-    EXPECT_EQ(tensor.values, four[name].values) << name;
+  for (const char *type : {"f32", "bf16"}) {
+    Mode mode{type, 0, 0};
+    Tensors one = run(program, inputs, mode, 1),
+            four = run(program, inputs, mode, 4);
+    for (auto &[name, tensor] : one)
+      EXPECT_EQ(tensor.values, four[name].values) << name << " in " << type;
+  }
 }

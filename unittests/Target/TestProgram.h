@@ -37,11 +37,13 @@ struct TestProgram {
   std::string text(const std::string &type) const;
 };
 
-/// A model's type, a width of vectors, and how close results must come.
+/// A model's type, a width of vectors, how close results must come, and whether
+/// bf16 is multiplied in pairs where the host can.
 struct Mode {
   std::string type;
   int64_t vectorBytes;
   double tolerance;
+  bool bf16Dot = true;
 };
 
 /// f32, bf16 and f64, for the host's vectors and for narrow ones.
@@ -64,7 +66,7 @@ void expectGradient(const TestProgram &forward, const Tensors &inputs,
                     const std::string &result, const Tensor &cotangent,
                     const std::string &input, const Tensor &gradient);
 
-/// Expects the same bits from one thread and from four.
+/// Expects the same bits from one thread and from four, in f32 and in bf16.
 void expectSameBitsOnThreads(const TestProgram &program, const Tensors &inputs);
 
 } // namespace polymoe::test

@@ -26,9 +26,14 @@ namespace mlir::moe {
 /// of at each use, in scratch memory.
 enum class PackedOnce { All, Frozen };
 
+/// Whether the host multiplies pairs of bf16 (AVX512-BF16).
+bool hostHasBf16Dot();
+
 struct CompilerOptions {
   /// Bytes of a vector register, 0 for the host's widest.
   int64_t vectorBytes = 0;
+  /// Whether products of bf16 go in pairs.
+  bool bf16Dot = hostHasBf16Dot();
   /// LLVM's optimisation level, 0 to 3.
   unsigned optimizationLevel = 2;
   PackedOnce packedOnce = PackedOnce::All;
@@ -38,7 +43,7 @@ struct CompilerOptions {
 void registerCompilerDialects(DialectRegistry &registry);
 
 /// The instruction set that the host's code is made for, which the last bits of
-/// results depend on: "avx512", "avx2" or "generic".
+/// results depend on: "avx512-bf16", "avx512", "avx2" or "generic".
 std::string hostVariant();
 
 /// From the fused level to the LLVM dialect.

@@ -28,6 +28,9 @@ namespace mlir::moe {
 struct TargetDescription {
   /// Bytes of a vector register: 64 (AVX-512), 32 (AVX2) or 16.
   int64_t vectorBytes = 64;
+  /// Whether it multiplies pairs of bf16 and adds both products to a sum in f32
+  /// (AVX512-BF16).
+  bool bf16Dot = false;
   /// Rows of the register tile that fit beside two vectors of columns.
   int64_t tileRows() const { return vectorBytes == 64 ? 12 : 6; }
 };
@@ -114,6 +117,10 @@ public:
   Value loadBits(Value buffer, ValueRange indices, Lane lane);
   void storeBits(Value bits, Value buffer, ValueRange indices, Lane lane);
   Value loadScalar(Value buffer, ValueRange indices);
+  /// The bits of an element of a buffer of bf16 and of the next one, as i32.
+  Value loadPair(Value buffer, ValueRange indices);
+  /// The bits of an element of a buffer of bf16 and of a zero.
+  Value loadHalfPair(Value buffer, ValueRange indices);
   void storeScalar(Value scalar, Value buffer, ValueRange indices);
   /// Rounds to `elementType` and back.
   Value roundTo(Value value, Type elementType);
@@ -142,9 +149,11 @@ public:
   // The register tile
   //===------------------------------------------------------------------===//
 
-  /// `acc[i * vectors + j] = sum over k in [lo, hi), ascending, of a(k, i) *
-  /// b(k, j)`, one chain of fused multiply-adds for each element, starting
-  /// from zero or from `init`. `a` gives scalars, `b` vectors.
+  /// `acc[i * vectors + j] = sum over steps k in [lo, hi), ascending, of
+  /// a(k, i) * b(k, j)`, one chain of multiply-adds for each element, starting
+  /// from zero or from `init`. `a` gives scalars, `b` vectors, of the type of
+  /// computation; or `a` gives pairs (loadPair) and `b` vectors of a pair of
+  /// bf16 for each lane, both of whose products one multiply-add takes.
   SmallVector<Value> registerTile(int64_t rows, int64_t vectors, Value lo,
                                   Value hi,
                                   function_ref<Value(Value, int64_t)> a,
@@ -155,6 +164,7 @@ private:
   Value pointer(unsigned i);
   Value asBuffer(Value pointer, MemRefType type);
   Value widen(Value value);
+  Value multiplyAdd(Value scalar, Value vector, Value sum);
 
   func::FuncOp kernel;
   SmallVector<Type> argTypes;

@@ -67,8 +67,8 @@ static LogicalResult lowerAttention(AttentionOp op, KernelLowering &lowering) {
         Value panelHead = k.add(k.mul(block.b, k.idx(shape.kvHeads)), kvHead);
         auto [numKeys, groups] =
             keyBound(k, shape, slots, block, tiling.groupWidth);
-        Value packed =
-            packRows(k, query, block.rows, blockRows, d, [&](Value i) {
+        Value packed = packRows(
+            k, query, block.rows, blockRows, d, shape.scores, [&](Value i) {
               return headRow(k, block.b, shape.length, block.row(i),
                              shape.heads, block.h);
             });
@@ -81,8 +81,7 @@ static LogicalResult lowerAttention(AttentionOp op, KernelLowering &lowering) {
 
         std::optional<HeadPanels> headPanels;
         if (hasCache)
-          headPanels.emplace(k, keys, block.b, kvHead, shape.keys,
-                             shape.kvHeads, d);
+          headPanels.emplace(k, keys, block.b, kvHead, shape);
         auto panelsOf = [&](Value group) -> PanelPosition {
           Value first = k.mul(group, k.idx(accumulators));
           if (headPanels)

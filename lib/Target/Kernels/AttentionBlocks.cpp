@@ -48,10 +48,10 @@ Value mlir::moe::packHeads(KernelLowering &lowering, Operation *op, Value rows,
                            int64_t length, int64_t heads,
                            const AttentionShape &shape) {
   int64_t width = shape.width;
-  SmallVector<int64_t> panels = panelShape(length, width, shape.lanes);
+  SmallVector<int64_t> panels = panelShape(length, width, shape.scores);
   Type element = cast<MemRefType>(rows.getType()).getElementType();
   Value packed = lowering.temporary(
-      {shape.batch * heads, panels[0], width, shape.lanes}, element);
+      {shape.batch * heads, panels[0], panels[1], panels[2]}, element);
   lowering.launch(op,
                   {.label = "pack",
                    .tiles = shape.batch * heads * panels[0],
@@ -170,16 +170,18 @@ Value mlir::moe::headRow(KernelBuilder &k, Value b, int64_t length, Value i,
 }
 
 HeadPanels::HeadPanels(KernelBuilder &k, Value rows, Value b, Value h,
-                       int64_t length, int64_t heads, int64_t width)
-    : k(k), rows(rows), b(b), h(h), length(length), heads(heads), width(width) {
+                       const AttentionShape &shape)
+    : k(k), rows(rows), b(b), h(h), shape(shape) {
   Type element = cast<MemRefType>(rows.getType()).getElementType();
-  scratch = k.scratch({accumulators, width, k.lanes()}, element);
+  SmallVector<int64_t> panels =
+      panelShape(accumulators * shape.lanes, shape.width, shape.scores);
+  scratch = k.scratch(panels, element);
 }
 
 Value HeadPanels::pack(Value firstPanel) {
   for (int64_t j = 0; j < accumulators; ++j)
-    packHeadPanel(k, rows, b, h, k.add(firstPanel, k.idx(j)), length, heads,
-                  width, scratch, k.idx(j));
+    packHeadPanel(k, rows, b, h, k.add(firstPanel, k.idx(j)), shape.keys,
+                  shape.kvHeads, shape.width, scratch, k.idx(j));
   return scratch;
 }
 
@@ -190,18 +192,11 @@ void mlir::moe::forEachScore(
     function_ref<void(Value row, Value column, Value dot)> write) {
   k.loop(firstGroup, lastGroup, 1, [&](Value group) {
     PanelPosition position = panelsOf(group);
-    SmallVector<SmallVector<Value>> panels;
-    for (int64_t j = 0; j < accumulators; ++j) {
-      panels.push_back(position.leading);
-      panels.back().push_back(k.add(position.first, k.idx(j)));
-    }
-    SmallVector<Value> sums = k.registerTile(
-        tiling.tileRows, accumulators, k.idx(0), k.idx(width),
-        [&](Value kk, int64_t i) {
-          return k.loadScalar(packed, {k.idx(i), kk});
-        },
-        [&](Value kk, int64_t j) {
-          return loadPanel(k, position.panels, panels[j], kk);
+    SmallVector<Value> sums =
+        timesPanels(k, tiling, packed, k.idx(0), width, [&](int64_t j) {
+          SmallVector<Value> panel = position.leading;
+          panel.push_back(k.add(position.first, k.idx(j)));
+          return Panel{position.panels, panel};
         });
     for (int64_t i = 0; i < tiling.tileRows; ++i) {
       k.ifThen(k.less(k.idx(i), count), [&] {

@@ -27,20 +27,23 @@ struct AttentionShape {
   AttentionShape(OpT op, const TargetDescription &target)
       : heads(op.getHeads()), kvHeads(op.getKvHeads()),
         scale(op.getScale().convertToDouble()),
-        window(op.getWindow().value_or(0)), alibi(op.getAlibi()) {
+        window(op.getWindow().value_or(0)), alibi(op.getAlibi()),
+        scores(target, elementOf(op.getQuery()), elementOf(op.getKey())),
+        compute(scores.compute), lanes(scores.lanes) {
     auto query = cast<RankedTensorType>(op.getQuery().getType());
     batch = query.getDimSize(0);
     length = query.getDimSize(1);
     width = query.getDimSize(2) / heads;
     keys = cast<RankedTensorType>(op.getKey().getType()).getDimSize(1);
-    compute = computeTypeOf(op.getQuery());
-    lanes = lanesOf(target, compute);
   }
 
   int64_t batch, length, keys, heads, kvHeads, width;
   double scale;
   int64_t window;
   bool alibi;
+  /// Of scores and their gradients, which sum over the width of a head; sums
+  /// over keys have probabilities in the type of computation.
+  ProductTypes scores;
   Type compute;
   int64_t lanes;
 
@@ -57,7 +60,8 @@ struct AttentionShape {
 };
 
 /// Packs `rows` [batch, length, heads, width] into panels
-/// [batch * heads, ceil(length / lanes), width, lanes]: vectors run over rows.
+/// [batch * heads, ceil(length / lanes), steps of the width, lanes]: vectors
+/// run over rows.
 Value packHeads(KernelLowering &lowering, Operation *op, Value rows,
                 int64_t length, int64_t heads, const AttentionShape &shape);
 
@@ -65,17 +69,17 @@ Value packHeads(KernelLowering &lowering, Operation *op, Value rows,
 /// since packing a whole cache for few queries costs more than they do.
 class HeadPanels {
 public:
-  /// Keys are rows [0, length) of head `h` of row `b` in `rows`, seen as
-  /// [batch * length * heads, width].
-  HeadPanels(KernelBuilder &k, Value rows, Value b, Value h, int64_t length,
-             int64_t heads, int64_t width);
+  /// Keys are rows of head `h` of row `b` in `rows`, seen as
+  /// [batch * keys * kvHeads, width].
+  HeadPanels(KernelBuilder &k, Value rows, Value b, Value h,
+             const AttentionShape &shape);
   /// Packs the panels of a register tile and returns them.
   Value pack(Value firstPanel);
 
 private:
   KernelBuilder &k;
   Value rows, b, h;
-  int64_t length, heads, width;
+  const AttentionShape &shape;
   Value scratch;
 };
 

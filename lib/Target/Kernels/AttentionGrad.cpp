@@ -103,8 +103,9 @@ static void launchQueryGrad(AttentionGradOp op, const AttentionShape &shape,
                          block.h);
         };
         Value packedQuery =
-            packRows(k, query, block.rows, blockRows, d, source);
-        Value packedDout = packRows(k, dout, block.rows, blockRows, d, source);
+            packRows(k, query, block.rows, blockRows, d, shape.scores, source);
+        Value packedDout =
+            packRows(k, dout, block.rows, blockRows, d, shape.scores, source);
         Value weights = k.scratch(
             {blockRows, int64_t(llvm::alignTo(shape.keys, tiling.groupWidth))},
             k.compute());
@@ -191,9 +192,10 @@ static void launchKeyGrad(AttentionGradOp op, const AttentionShape &shape,
           return headRow(k, block.b, shape.keys, block.row(i), shape.kvHeads,
                          block.h);
         };
-        Value packedKey = packRows(k, key, block.rows, blockRows, d, source);
+        Value packedKey =
+            packRows(k, key, block.rows, blockRows, d, shape.scores, source);
         Value packedValue =
-            packRows(k, value, block.rows, blockRows, d, source);
+            packRows(k, value, block.rows, blockRows, d, shape.scores, source);
         int64_t columns = llvm::alignTo(shape.length, tiling.groupWidth);
         Value weights = k.scratch({blockRows, columns}, k.compute());
         Value sums = k.scratch({2, blockRows, d}, k.compute());

@@ -101,11 +101,11 @@ byKind(KernelLowering &lowering, ValueRange weights, int64_t each) {
 
 /// A table of weights packed by `pack`.
 inline Value packedTable(KernelLowering &lowering, Operation *op,
-                         ArrayRef<Value> weights, Type compute,
+                         ArrayRef<Value> weights, const ProductTypes &types,
                          decltype(packTransposed) pack = packTransposed) {
   SmallVector<Value> panels;
   for (Value weight : weights)
-    panels.push_back(pack(lowering, op, weight, compute));
+    panels.push_back(pack(lowering, op, weight, types));
   return lowering.table(panels);
 }
 

@@ -21,11 +21,11 @@ using namespace mlir::moe;
 
 using Lane = KernelBuilder::Lane;
 
-/// Losses of `rows` tokens from `first` on, and the gradient of their logits in
-/// place of the logits.
+/// Losses of `rows` tokens from `first` on, and the gradient of their logits,
+/// which may take the place of the logits.
 static void launchSoftmaxGrad(LinearCrossEntropyOp op, Value logits,
-                              Value losses, int64_t first, int64_t rows,
-                              KernelLowering &lowering) {
+                              Value dlogits, Value losses, int64_t first,
+                              int64_t rows, KernelLowering &lowering) {
   auto type = cast<MemRefType>(logits.getType());
   int64_t vocabulary = type.getDimSize(1);
   lowering.launch(
@@ -34,11 +34,11 @@ static void launchSoftmaxGrad(LinearCrossEntropyOp op, Value logits,
        .tiles = rows,
        .arguments = {logits, lowering.buffer(op.getLabels()),
                      lowering.buffer(op.getLossWeight()), losses,
-                     lowering.constant(first)},
+                     lowering.constant(first), dlogits},
        .compute = type.getElementType(),
        .attributes = lowering.builder().getDictionaryAttr({})},
       [&](KernelBuilder &k) {
-        Value x = k.buffer(0);
+        Value x = k.buffer(0), dx = k.buffer(5);
         Value labels = k.buffer(1, {lowering.tokens()});
         Value weight = k.loadScalar(k.buffer(2, {1}), k.idx(0));
         Value losses = k.buffer(3);
@@ -51,7 +51,7 @@ static void launchSoftmaxGrad(LinearCrossEntropyOp op, Value logits,
         k.setInsertionPointToStart(branch.thenBlock());
         k.storeScalar(k.scalar(0.0), losses, token);
         k.columns(vocabulary,
-                  [&](Lane lane) { k.store(k.splat(0.0), x, row, lane); });
+                  [&](Lane lane) { k.store(k.splat(0.0), dx, row, lane); });
 
         k.setInsertionPointToStart(branch.elseBlock());
         SoftmaxSums sums(k, x, row, vocabulary);
@@ -60,10 +60,10 @@ static void launchSoftmaxGrad(LinearCrossEntropyOp op, Value logits,
                       losses, token);
         k.columns(vocabulary, [&](Lane lane) {
           Value p = sums.probability(k, k.load(x, row, lane));
-          k.store(k.mulf(k.broadcast(weight), p), x, row, lane);
+          k.store(k.mulf(k.broadcast(weight), p), dx, row, lane);
         });
         Value p = sums.probability(k, target);
-        k.storeScalar(k.mulf(weight, k.subf(p, k.scalar(1.0))), x,
+        k.storeScalar(k.mulf(weight, k.subf(p, k.scalar(1.0))), dx,
                       {row, label});
       });
 }
@@ -73,29 +73,40 @@ static LogicalResult lowerLinearCrossEntropy(LinearCrossEntropyOp op,
   int64_t tokens = rowsOf(op.getInput()), inner = widthOf(op.getInput());
   auto weightType = cast<RankedTensorType>(op.getWeight().getType());
   int64_t vocabulary = weightType.getDimSize(0);
-  Type compute = computeTypeOf(op.getInput());
+  ProductTypes types(lowering.target(), elementOf(op.getInput()),
+                     elementOf(op.getWeight()));
+  Type compute = types.compute;
   Value input = lowering.buffer(op.getInput());
   Value weight = lowering.buffer(op.getWeight());
-  Value panels = packTransposed(lowering, op, weight, compute);
+  Value panels = packTransposed(lowering, op, weight, types);
+  // The gradient of logits is multiplied in the type of the model where it can
+  // be, as if there were a tensor of logits; else it stays precise.
+  Type gradient = types.operand;
+  ProductTypes backward(lowering.target(), gradient, elementOf(op.getWeight()));
   Value straight =
-      op.getDx() ? packStraight(lowering, op, weight, compute) : Value();
+      op.getDx() ? packStraight(lowering, op, weight, backward) : Value();
   Value losses = lowering.temporary({tokens}, compute);
 
   for (int64_t first = 0; first < tokens; first += op.getChunk()) {
     int64_t rows = std::min<int64_t>(op.getChunk(), tokens - first);
     Value logits = lowering.temporary({rows, vocabulary}, compute);
     launchProduct(lowering, op,
-                  {.input = input,
+                  {.types = types,
+                   .input = input,
                    .weight = panels,
                    .result = logits,
                    .rows = rows,
                    .inner = inner,
                    .columns = vocabulary,
                    .firstInput = first});
-    launchSoftmaxGrad(op, logits, losses, first, rows, lowering);
+    Value dlogits = gradient == compute || !(op.getDx() || op.getDweight())
+                        ? logits
+                        : lowering.temporary({rows, vocabulary}, gradient);
+    launchSoftmaxGrad(op, logits, dlogits, losses, first, rows, lowering);
     if (op.getDx())
       launchProduct(lowering, op,
-                    {.input = logits,
+                    {.types = backward,
+                     .input = dlogits,
                      .weight = straight,
                      .result = lowering.result(op.getDx()),
                      .rows = rows,
@@ -104,7 +115,7 @@ static LogicalResult lowerLinearCrossEntropy(LinearCrossEntropyOp op,
                      .firstResult = first});
     if (op.getDweight())
       launchOuterProducts(lowering, op,
-                          {.lhs = logits,
+                          {.lhs = dlogits,
                            .rhs = input,
                            .result = lowering.result(op.getDweight()),
                            .rows = rows,

@@ -13,9 +13,9 @@
 using namespace mlir;
 using namespace mlir::moe;
 
-/// Rows beyond the last column of a block of scratch memory: keeps the rows of
-/// a register tile from falling into one set of the cache.
-static constexpr int64_t scratchPadding = 16;
+/// Bytes beyond the last column of a row of scratch memory: keep the rows of a
+/// register tile from falling into one set of the cache.
+static constexpr int64_t scratchPadding = 64;
 /// A block of 48 such rows takes 3 MiB of the stack.
 static constexpr int64_t widestPackedRow = 16384;
 
@@ -75,17 +75,24 @@ RowBlock mlir::moe::routedRowBlock(KernelBuilder &k, Value index, Value routes,
 
 Value mlir::moe::packRows(KernelBuilder &k, Value from, const RowBlock &block,
                           int64_t blockRows, int64_t width,
-                          function_ref<Value(Value)> source,
-                          int64_t columnOffset) {
-  Value scratch = k.scratch({blockRows, width + scratchPadding}, k.compute());
+                          const ProductTypes &types,
+                          function_ref<Value(Value)> source) {
+  int64_t padding = scratchPadding * 8 / types.operand.getIntOrFloatBitWidth();
+  int64_t stride = llvm::alignTo(width, types.step) + padding;
+  Value scratch = k.scratch({blockRows, stride}, types.operand);
+  bool asItIs =
+      cast<MemRefType>(from.getType()).getElementType() == types.operand;
   k.loop(k.idx(0), block.count, 1, [&](Value i) {
     Value row = source(i);
     k.columns(width, [&](KernelBuilder::Lane lane) {
-      KernelBuilder::Lane shifted{
-          columnOffset ? k.add(lane.column, k.idx(columnOffset)) : lane.column,
-          lane.mask};
-      k.store(k.load(from, row, shifted), scratch, i, lane);
+      if (asItIs)
+        k.storeBits(k.loadBits(from, row, lane), scratch, i, lane);
+      else
+        k.store(k.load(from, row, lane), scratch, i, lane);
     });
+    // The other half of the last pair.
+    if (types.inPairs())
+      k.storeScalar(k.scalar(0.0), scratch, {i, k.idx(width)});
   });
   // Register tiles begin at every `tileRows` rows and read no further than the
   // last that holds a row: an empty block costs nothing.
@@ -160,18 +167,33 @@ SmallVector<Value> mlir::moe::timesPanels(KernelBuilder &k,
   SmallVector<Panel> panels;
   for (int64_t j = 0; j < accumulators; ++j)
     panels.push_back(panel(j));
-  return k.registerTile(
-      tiling.tileRows, accumulators, k.idx(0), k.idx(inner),
-      [&](Value kk, int64_t i) {
-        Value column = left.offset ? k.add(kk, k.idx(left.offset)) : kk;
-        return k.loadScalar(packed,
-                            {clampedRow(k, row, i, left.lastRow), column});
-      },
-      [&](Value kk, int64_t j) {
-        auto [buffer, index] = panels[j];
-        return loadPanel(k, buffer, index, kk);
-      },
-      left.init);
+  int64_t step = stepOfPanels(k, panels[0].first);
+  auto sumSteps = [&](int64_t lo, int64_t hi, ValueRange init,
+                      Value (KernelBuilder::*load)(Value, ValueRange)) {
+    return k.registerTile(
+        tiling.tileRows, accumulators, k.idx(lo), k.idx(hi),
+        [&](Value kk, int64_t i) {
+          Value column = step == 1 ? kk : k.mul(kk, k.idx(step));
+          if (left.offset)
+            column = k.add(column, k.idx(left.offset));
+          return (k.*load)(packed,
+                           {clampedRow(k, row, i, left.lastRow), column});
+        },
+        [&](Value kk, int64_t j) {
+          const auto &[buffer, index] = panels[j];
+          return loadPanel(k, buffer, index, kk);
+        },
+        init);
+  };
+  if (step == 1)
+    return sumSteps(0, inner, left.init, &KernelBuilder::loadScalar);
+  // Packed rows go on with a zero; others end with half a pair.
+  int64_t pairs = llvm::divideCeilSigned(inner, step), whole = inner / step;
+  if (pairs == whole || !left.lastRow)
+    return sumSteps(0, pairs, left.init, &KernelBuilder::loadPair);
+  return sumSteps(whole, pairs,
+                  sumSteps(0, whole, left.init, &KernelBuilder::loadPair),
+                  &KernelBuilder::loadHalfPair);
 }
 
 SmallVector<Value> mlir::moe::sumOuterProducts(
@@ -192,6 +214,73 @@ SmallVector<Value> mlir::moe::sumOuterProducts(
       init);
 }
 
+Value mlir::moe::leftPairs(KernelLowering &lowering, const MatmulTiling &tiling,
+                           int64_t columns, int64_t rows,
+                           const ProductTypes &types) {
+  return lowering.temporary({llvm::divideCeilSigned(columns, tiling.tileRows),
+                             types.steps(rows), tiling.tileRows * types.step},
+                            types.operand);
+}
+
+Value mlir::moe::rightPairs(KernelLowering &lowering, int64_t columns,
+                            int64_t rows, const ProductTypes &types) {
+  return lowering.temporary(panelShape(columns, rows, types), types.operand);
+}
+
+void mlir::moe::launchPairs(KernelLowering &lowering, Operation *op,
+                            const PairedOperand &operand,
+                            const ProductTypes &types, ArrayRef<Value> more,
+                            ArrayRef<int64_t> key,
+                            function_ref<RowList(KernelBuilder &)> rows) {
+  constexpr int64_t tiles = 16;
+  SmallVector<Value> arguments{operand.from, operand.to};
+  llvm::append_range(arguments, more);
+  SmallVector<int64_t> fullKey{operand.width, operand.firstColumn,
+                               operand.columns};
+  llvm::append_range(fullKey, key);
+  lowering.launch(
+      op,
+      {.label = "pair",
+       .tiles = tiles,
+       .arguments = arguments,
+       .compute = types.compute,
+       .key = fullKey,
+       .attributes = lowering.builder().getDictionaryAttr({})},
+      [&](KernelBuilder &k) {
+        int64_t elements = cast<MemRefType>(k.argType(0)).getNumElements();
+        Value from = k.buffer(0, {elements / operand.width, operand.width});
+        RowList list = rows(k);
+        Value pairs = k.div(k.add(list.count, k.idx(1)), k.idx(2));
+        Value share = k.div(k.add(pairs, k.idx(tiles - 1)), k.idx(tiles));
+        Value first = k.mul(k.tile(), share);
+        packPairs(k,
+                  {.from = from,
+                   .row = list.row,
+                   .count = list.count,
+                   .firstColumn = operand.firstColumn,
+                   .width = operand.columns},
+                  first, k.min(k.add(first, share), pairs), k.buffer(1));
+      });
+}
+
+SmallVector<Value> mlir::moe::sumOuterPairs(KernelBuilder &k,
+                                            const MatmulTiling &tiling,
+                                            Value pairs, Value lhs, Value row,
+                                            Value rhs, const TileColumns &tile,
+                                            ValueRange init) {
+  Value leftPanel = k.div(row, k.idx(tiling.tileRows));
+  Value rightPanel = k.mul(tile.group, k.idx(accumulators));
+  return k.registerTile(
+      tiling.tileRows, accumulators, k.idx(0), pairs,
+      [&](Value pair, int64_t i) {
+        return k.loadPair(lhs, {leftPanel, pair, k.idx(2 * i)});
+      },
+      [&](Value pair, int64_t j) {
+        return loadPanel(k, rhs, k.add(rightPanel, k.idx(j)), pair);
+      },
+      init);
+}
+
 void mlir::moe::storeSums(KernelBuilder &k, ValueRange sums, Value to,
                           Value row, const TileColumns &columns) {
   for (auto [sum, lane] : llvm::zip_equal(sums, columns.lanes))
@@ -204,10 +293,8 @@ void mlir::moe::storeSums(KernelBuilder &k, ValueRange sums, Value to,
 
 void mlir::moe::launchProduct(KernelLowering &lowering, Operation *op,
                               const DenseProduct &p, Value bias) {
-  Type compute =
-      preciseType(cast<MemRefType>(p.weight.getType()).getElementType());
-  int64_t lanes = lanesOf(lowering.target(), compute);
-  MatmulTiling tiling(p.rows, p.columns, lanes, lowering.target());
+  const ProductTypes &types = p.types;
+  MatmulTiling tiling(p.rows, p.columns, types.lanes, lowering.target());
   SmallVector<Value> arguments = {p.input, p.weight, p.result,
                                   lowering.constant(p.firstInput),
                                   lowering.constant(p.firstResult)};
@@ -218,7 +305,7 @@ void mlir::moe::launchProduct(KernelLowering &lowering, Operation *op,
       {.label = "matmul",
        .tiles = tiling.rowBlocks(p.rows) * tiling.splits,
        .arguments = arguments,
-       .compute = compute,
+       .compute = types.compute,
        .key = {p.rows, p.inner, p.columns},
        .flops = productFlops(p.rows, p.inner, p.columns),
        .attributes = lowering.builder().getDictionaryAttr({})},
@@ -239,9 +326,10 @@ void mlir::moe::launchProduct(KernelLowering &lowering, Operation *op,
         // Very wide rows (the gradient of logits) do not fit scratch memory and
         // are read where they lie.
         bool packs = p.inner <= widestPackedRow;
-        Value left = packs ? packRows(k, x, block, tiling.blockRows, p.inner,
-                                      [&](Value i) { return k.add(source, i); })
-                           : x;
+        Value left =
+            packs ? packRows(k, x, block, tiling.blockRows, p.inner, types,
+                             [&](Value i) { return k.add(source, i); })
+                  : x;
         Value lastRow = packs ? Value() : k.add(firstInput, k.idx(p.rows - 1));
         auto leftRow = [&](Value row) {
           return packs ? row : k.add(source, row);
@@ -252,7 +340,7 @@ void mlir::moe::launchProduct(KernelLowering &lowering, Operation *op,
               Value panel = k.mul(tile.group, k.idx(accumulators));
               return timesPanels(
                   k, tiling, left, leftRow(row), p.inner,
-                  [&](int64_t j) { return Panel{w, k.add(panel, k.idx(j))}; },
+                  [&](int64_t j) { return Panel{w, {k.add(panel, k.idx(j))}}; },
                   {.lastRow = lastRow});
             },
             [&](Value row, const TileColumns &tile, ValueRange sums) {
@@ -267,15 +355,33 @@ void mlir::moe::launchProduct(KernelLowering &lowering, Operation *op,
 
 void mlir::moe::launchOuterProducts(KernelLowering &lowering, Operation *op,
                                     const OuterProducts &p) {
-  Type compute = cast<MemRefType>(p.result.getType()).getElementType();
-  MatmulTiling tiling(p.lhsWidth, p.rhsWidth,
-                      lanesOf(lowering.target(), compute), lowering.target());
+  auto elementTypeOf = [](Value buffer) {
+    return cast<MemRefType>(buffer.getType()).getElementType();
+  };
+  ProductTypes types(lowering.target(), elementTypeOf(p.lhs),
+                     elementTypeOf(p.rhs));
+  MatmulTiling tiling(p.lhsWidth, p.rhsWidth, types.lanes, lowering.target());
+  Value left = p.lhs, right = p.rhs;
+  if (types.inPairs()) {
+    left = leftPairs(lowering, tiling, p.lhsWidth, p.rows, types);
+    right = rightPairs(lowering, p.rhsWidth, p.rows, types);
+    auto pack = [&](const PairedOperand &operand, int64_t firstRow) {
+      launchPairs(lowering, op, operand, types, lowering.constant(firstRow),
+                  p.rows, [&](KernelBuilder &k) -> RowList {
+                    Value first = k.integer(2);
+                    return {k.idx(p.rows),
+                            [&k, first](Value r) { return k.add(first, r); }};
+                  });
+    };
+    pack({p.lhs, p.lhsWidth, 0, p.lhsWidth, left}, 0);
+    pack({p.rhs, p.rhsWidth, 0, p.rhsWidth, right}, p.firstRhs);
+  }
   lowering.launch(
       op,
       {.label = p.accumulate ? "outer_next" : "outer",
        .tiles = tiling.rowBlocks(p.lhsWidth) * tiling.splits,
-       .arguments = {p.lhs, p.rhs, p.result, lowering.constant(p.firstRhs)},
-       .compute = compute,
+       .arguments = {left, right, p.result, lowering.constant(p.firstRhs)},
+       .compute = types.compute,
        .key = {p.rows},
        .flops = productFlops(p.lhsWidth, p.rows, p.rhsWidth),
        .attributes = lowering.builder().getDictionaryAttr({})},
@@ -284,7 +390,9 @@ void mlir::moe::launchOuterProducts(KernelLowering &lowering, Operation *op,
           auto type = cast<MemRefType>(k.argType(i));
           return k.buffer(i, {type.getNumElements() / width, width});
         };
-        Value lhs = rowsIn(0, p.lhsWidth), rhs = rowsIn(1, p.rhsWidth);
+        bool paired = types.inPairs();
+        Value lhs = paired ? k.buffer(0) : rowsIn(0, p.lhsWidth);
+        Value rhs = paired ? k.buffer(1) : rowsIn(1, p.rhsWidth);
         Value result = k.buffer(2);
         Value firstRhs = k.integer(3);
         Value splits = k.idx(tiling.splits);
@@ -302,6 +410,9 @@ void mlir::moe::launchOuterProducts(KernelLowering &lowering, Operation *op,
                   for (const KernelBuilder::Lane &lane : tile.lanes)
                     init.push_back(k.load(result, previous, lane));
                 }
+              if (paired)
+                return sumOuterPairs(k, tiling, k.idx(types.steps(p.rows)), lhs,
+                                     first, rhs, tile, init);
               return sumOuterProducts(
                   k, tiling, k.idx(0), k.idx(p.rows), lhs, first, 0, p.lhsWidth,
                   rhs, tile, [](Value r) { return r; },
@@ -317,10 +428,11 @@ void mlir::moe::launchOuterProducts(KernelLowering &lowering, Operation *op,
 static void lowerProjection(Operation *op, Value input, Value weight,
                             Value bias, Value result,
                             KernelLowering &lowering) {
-  Value panels = packTransposed(lowering, op, lowering.buffer(weight),
-                                computeTypeOf(weight));
+  ProductTypes types(lowering.target(), elementOf(input), elementOf(weight));
+  Value panels = packTransposed(lowering, op, lowering.buffer(weight), types);
   launchProduct(lowering, op,
-                {.input = lowering.buffer(input),
+                {.types = types,
+                 .input = lowering.buffer(input),
                  .weight = panels,
                  .result = lowering.result(result),
                  .rows = rowsOf(input),
@@ -343,10 +455,13 @@ static LogicalResult lowerRouter(RouterOp op, KernelLowering &lowering) {
 
 static LogicalResult lowerInputGrad(LinearInputGradOp op,
                                     KernelLowering &lowering) {
-  Value panels = packStraight(lowering, op, lowering.buffer(op.getWeight()),
-                              computeTypeOf(op.getWeight()));
+  ProductTypes types(lowering.target(), elementOf(op.getDy()),
+                     elementOf(op.getWeight()));
+  Value panels =
+      packStraight(lowering, op, lowering.buffer(op.getWeight()), types);
   launchProduct(lowering, op,
-                {.input = lowering.buffer(op.getDy()),
+                {.types = types,
+                 .input = lowering.buffer(op.getDy()),
                  .weight = panels,
                  .result = lowering.result(op.getDx()),
                  .rows = rowsOf(op.getDy()),

@@ -6,11 +6,12 @@
 //===----------------------------------------------------------------------===//
 //
 // One schedule, described once: blocks of rows are copied into scratch memory
-// (gathered by index and widened there), columns come in panels as wide as a
-// vector, and a register tile sums over the whole inner dimension in ascending
-// order before its epilogue sees the sums. A sum is one chain of fused
-// multiply-adds whatever the tile, which is what makes a row's result
-// independent of the other rows, of the batch and of the number of threads.
+// (gathered by index and widened there, or kept where pairs are multiplied),
+// columns come in panels as wide as a vector, and a register tile sums over the
+// whole inner dimension in ascending order before its epilogue sees the sums. A
+// sum is one chain of multiply-adds whatever the tile, which is what makes a
+// row's result independent of the other rows, of the batch and of the number of
+// threads.
 //
 //===----------------------------------------------------------------------===//
 
@@ -18,6 +19,8 @@
 #define MOE_TARGET_KERNELS_MATMUL_H
 
 #include "Packing.h"
+
+#include <functional>
 
 namespace mlir::moe {
 
@@ -68,12 +71,13 @@ RowBlock denseRowBlock(KernelBuilder &k, Value index, int64_t rows,
 RowBlock routedRowBlock(KernelBuilder &k, Value index, Value routes,
                         int64_t rows, Value experts, int64_t blockRows);
 
-/// Copies `count` rows into scratch memory [blockRows, width], widened; row i
-/// is `source(i)` (a row number of `from`), the rest of the block is zero.
-/// `columnOffset` is the first column taken.
+/// Copies `count` rows into scratch memory [blockRows, width], in the type in
+/// which they are multiplied; row i is `source(i)` (a row number of `from`),
+/// the rest of the block is zero. Where pairs are multiplied, so is the column
+/// after the last.
 Value packRows(KernelBuilder &k, Value from, const RowBlock &block,
-               int64_t blockRows, int64_t width,
-               function_ref<Value(Value)> source, int64_t columnOffset = 0);
+               int64_t blockRows, int64_t width, const ProductTypes &types,
+               function_ref<Value(Value)> source);
 
 /// The columns of a register tile: `group` counts register tiles across, and
 /// there is one lane for each vector, masked where columns may be missing.
@@ -102,8 +106,8 @@ inline double productFlops(int64_t rows, int64_t inner, int64_t columns) {
          static_cast<double>(columns);
 }
 
-/// A panel of a packed weight: buffer [panels, inner, lanes] and index.
-using Panel = std::pair<Value, Value>;
+/// A panel: a buffer of panels and its indices there.
+using Panel = std::pair<Value, SmallVector<Value>>;
 /// What a sum over panels may need to know of its left operand.
 struct LeftOperand {
   /// The first column taken.
@@ -115,7 +119,8 @@ struct LeftOperand {
   Value lastRow = {};
 };
 /// Sums of packed rows (from `row` on, `inner` columns) times panels;
-/// `panel(j)` feeds accumulator vector `j`.
+/// `panel(j)` feeds accumulator vector `j`. Rows that are not packed have
+/// the type in which they are multiplied.
 SmallVector<Value> timesPanels(KernelBuilder &k, const MatmulTiling &tiling,
                                Value packed, Value row, int64_t inner,
                                function_ref<Panel(int64_t)> panel,
@@ -131,6 +136,37 @@ sumOuterProducts(KernelBuilder &k, const MatmulTiling &tiling, Value lo,
                  function_ref<Value(Value)> lhsRow,
                  function_ref<Value(Value)> rhsRow, ValueRange init = {});
 
+/// The same where rows go in pairs: over the pairs [0, pairs) of operands that
+/// launchPairs packed.
+SmallVector<Value> sumOuterPairs(KernelBuilder &k, const MatmulTiling &tiling,
+                                 Value pairs, Value lhs, Value row, Value rhs,
+                                 const TileColumns &tile, ValueRange init = {});
+
+/// One operand of outer products whose rows go in pairs: `columns` columns of
+/// `from`, whose rows are `width` wide, packed into `to`.
+struct PairedOperand {
+  Value from;
+  int64_t width, firstColumn, columns;
+  Value to;
+};
+/// Memory for at most `rows` rows in panels as wide as the register tile has
+/// rows (of the left operand), or as a vector (of the right one).
+Value leftPairs(KernelLowering &lowering, const MatmulTiling &tiling,
+                int64_t columns, int64_t rows, const ProductTypes &types);
+Value rightPairs(KernelLowering &lowering, int64_t columns, int64_t rows,
+                 const ProductTypes &types);
+/// The rows of an operand: how many, and where in its buffer.
+struct RowList {
+  Value count;
+  std::function<Value(Value)> row;
+};
+/// Packs the rows that `rows` finds from the arguments `more`, which are
+/// numbered from 2 on; `key` says what else it depends on.
+void launchPairs(KernelLowering &lowering, Operation *op,
+                 const PairedOperand &operand, const ProductTypes &types,
+                 ArrayRef<Value> more, ArrayRef<int64_t> key,
+                 function_ref<RowList(KernelBuilder &)> rows);
+
 //===----------------------------------------------------------------------===//
 // Dense products, for any op
 //===----------------------------------------------------------------------===//
@@ -138,6 +174,7 @@ sumOuterProducts(KernelBuilder &k, const MatmulTiling &tiling, Value lo,
 /// `result[firstResult + t, n] = sum_k input[firstInput + t, k] w(k, n)` for
 /// `rows` rows. `weight` is panels.
 struct DenseProduct {
+  ProductTypes types;
   Value input, weight, result;
   int64_t rows, inner, columns;
   int64_t firstInput = 0, firstResult = 0;

@@ -19,16 +19,36 @@ int64_t mlir::moe::lanesOf(const TargetDescription &target, Type compute) {
   return target.vectorBytes * 8 / compute.getIntOrFloatBitWidth();
 }
 
-SmallVector<int64_t> mlir::moe::panelShape(int64_t columns, int64_t inner,
-                                           int64_t lanes) {
-  // An even number, since a register tile reads two panels.
-  int64_t panels = llvm::alignTo(llvm::divideCeilSigned(columns, lanes), 2);
-  return {panels, inner, lanes};
+ProductTypes::ProductTypes(const TargetDescription &target, Type lhs, Type rhs)
+    : compute(preciseType(rhs)), operand(compute),
+      lanes(lanesOf(target, compute)), step(1) {
+  // packPairs packs the rows of a register tile as the lanes of a vector.
+  bool fits = target.tileRows() <= lanes;
+  if (target.bf16Dot && fits && lhs.isBF16() && rhs.isBF16()) {
+    operand = lhs;
+    step = 2;
+  }
 }
 
-MemRefType mlir::moe::panelType(int64_t columns, int64_t inner, int64_t lanes,
-                                Type element) {
-  return MemRefType::get(panelShape(columns, inner, lanes), element);
+std::string ProductTypes::layout() const {
+  return std::to_string(lanes) + (inPairs() ? "x2" : "");
+}
+
+SmallVector<int64_t> mlir::moe::panelShape(int64_t columns, int64_t inner,
+                                           const ProductTypes &types) {
+  // An even number, since a register tile reads two panels.
+  int64_t panels =
+      llvm::alignTo(llvm::divideCeilSigned(columns, types.lanes), 2);
+  return {panels, types.steps(inner), types.lanes * types.step};
+}
+
+MemRefType mlir::moe::panelType(int64_t columns, int64_t inner,
+                                const ProductTypes &types, Type element) {
+  return MemRefType::get(panelShape(columns, inner, types), element);
+}
+
+int64_t mlir::moe::stepOfPanels(const KernelBuilder &k, Value panels) {
+  return cast<MemRefType>(panels.getType()).getShape().back() / k.lanes();
 }
 
 static SmallVector<Value> indices(ValueRange leading, Value last) {
@@ -39,7 +59,32 @@ static SmallVector<Value> indices(ValueRange leading, Value last) {
 
 Value mlir::moe::loadPanel(KernelBuilder &k, Value panels, ValueRange panel,
                            Value step) {
-  return k.load(panels, indices(panel, step), {k.idx(0), Value()});
+  SmallVector<Value> position = indices(panel, step);
+  if (stepOfPanels(k, panels) == 1)
+    return k.load(panels, position, {k.idx(0), Value()});
+  auto type = cast<MemRefType>(panels.getType());
+  position.push_back(k.idx(0));
+  return vector::LoadOp::create(
+      k, VectorType::get(type.getShape().back(), type.getElementType()), panels,
+      position);
+}
+
+/// The first `count` of `lanes` lanes.
+static Value maskOf(KernelBuilder &k, int64_t lanes, Value count) {
+  return vector::CreateMaskOp::create(
+      k, VectorType::get({lanes}, k.getI1Type()), ValueRange{count});
+}
+
+/// `count` elements, those in `mask` if there is one, zero for the others.
+static Value loadElements(KernelBuilder &k, Value buffer, ValueRange row,
+                          Value column, int64_t count, Value mask) {
+  auto type = VectorType::get(
+      {count}, cast<MemRefType>(buffer.getType()).getElementType());
+  SmallVector<Value> position = indices(row, column);
+  if (!mask)
+    return vector::LoadOp::create(k, type, buffer, position);
+  Value zero = arith::ConstantOp::create(k, k.getZeroAttr(type));
+  return vector::MaskedLoadOp::create(k, type, buffer, position, mask, zero);
 }
 
 /// Turns the rows of a square into its columns: swaps off-diagonal blocks of
@@ -67,58 +112,117 @@ void mlir::moe::packPanel(KernelBuilder &k, Value from,
                           function_ref<Value(int64_t)> row, Value count,
                           Value lo, Value hi, int64_t width, Value panels,
                           ValueRange panel) {
-  int64_t lanes = k.lanes();
+  // A square of words: as many as lanes, each what a lane of a step holds.
+  int64_t lanes = k.lanes(), step = stepOfPanels(k, panels);
+  int64_t side = lanes * step;
+  Type element = cast<MemRefType>(from.getType()).getElementType();
+  auto words = VectorType::get(
+      {lanes}, k.getIntegerType(step * element.getIntOrFloatBitWidth()));
   SmallVector<Value> sources;
   for (int64_t i = 0; i < lanes; ++i)
     sources.push_back(row(i));
-  auto maskType = VectorType::get({lanes}, k.getI1Type());
-  Value exists = vector::CreateMaskOp::create(k, maskType, ValueRange{count});
-  auto packSquare = [&](Lane lane, int64_t columns) {
+  Value exists = maskOf(k, lanes, count);
+  auto packSquare = [&](Value column, Value mask, int64_t columns) {
     SmallVector<Value> rows;
-    for (Value source : sources)
-      rows.push_back(k.loadBits(from, source, lane));
+    for (Value source : sources) {
+      Value elements = loadElements(k, from, source, column, side, mask);
+      rows.push_back(vector::BitCastOp::create(k, words, elements));
+    }
     transposeSquare(k, rows);
-    for (int64_t i = 0; i < columns; ++i) {
-      Value zero =
-          arith::ConstantOp::create(k, k.getZeroAttr(rows[i].getType()));
-      k.storeBits(arith::SelectOp::create(k, exists, rows[i], zero), panels,
-                  indices(panel, k.add(lane.column, k.idx(i))),
-                  {k.idx(0), Value()});
+    Value first = k.div(column, k.idx(step));
+    Value zero = arith::ConstantOp::create(k, k.getZeroAttr(words));
+    for (int64_t i = 0; i < llvm::divideCeilSigned(columns, step); ++i) {
+      Value kept = arith::SelectOp::create(k, exists, rows[i], zero);
+      Value elements =
+          vector::BitCastOp::create(k, VectorType::get({side}, element), kept);
+      SmallVector<Value> position =
+          indices(indices(panel, k.add(first, k.idx(i))), k.idx(0));
+      vector::StoreOp::create(k, elements, panels, position);
     }
   };
-  int64_t whole = width / lanes * lanes;
-  k.loop(lo, k.min(hi, k.idx(whole)), lanes,
-         [&](Value column) { packSquare({column, Value()}, lanes); });
+  int64_t whole = width / side * side;
+  k.loop(lo, k.min(hi, k.idx(whole)), side,
+         [&](Value column) { packSquare(column, Value(), side); });
   if (whole == width)
     return;
   k.ifThen(k.less(k.idx(whole), hi), [&] {
-    Value rest = vector::CreateMaskOp::create(k, maskType,
-                                              ValueRange{k.idx(width - whole)});
-    packSquare({k.idx(whole), rest}, width - whole);
+    packSquare(k.idx(whole), maskOf(k, side, k.idx(width - whole)),
+               width - whole);
+  });
+}
+
+void mlir::moe::packPairs(KernelBuilder &k, const PairedRows &rows, Value first,
+                          Value last, Value panels) {
+  auto type = cast<MemRefType>(panels.getType());
+  int64_t panelWidth = type.getDimSize(2) / 2, lanes = k.lanes();
+  int64_t whole = rows.width / panelWidth;
+  // A few pairs at a time fill whole lines of the cache. The last pairs are
+  // packed again where there are fewer.
+  constexpr int64_t pairsAtOnce = 4;
+  struct Pair {
+    Value number, hasSecond, first, second;
+  };
+  k.loop(first, last, pairsAtOnce, [&](Value begin) {
+    SmallVector<Pair> pairs;
+    for (int64_t i = 0; i < pairsAtOnce; ++i) {
+      Value number = k.min(k.add(begin, k.idx(i)), k.sub(last, k.idx(1)));
+      Value r = k.mul(number, k.idx(2)), next = k.add(r, k.idx(1));
+      Value lastRow = k.sub(rows.count, k.idx(1));
+      pairs.push_back({number, k.less(next, rows.count), rows.row(r),
+                       rows.row(k.min(next, lastRow))});
+    }
+    // `columns` of the panel are there, all of a vector if there is no number.
+    auto packVectors = [&](Value panel, Value columns) {
+      Value column =
+          k.add(k.mul(panel, k.idx(panelWidth)), k.idx(rows.firstColumn));
+      Value mask = columns ? maskOf(k, lanes, columns) : Value();
+      for (const Pair &pair : pairs) {
+        Value a = loadElements(k, rows.from, pair.first, column, lanes, mask);
+        Value b = loadElements(k, rows.from, pair.second, column, lanes, mask);
+        Value zero = arith::ConstantOp::create(k, k.getZeroAttr(b.getType()));
+        b = arith::SelectOp::create(k, pair.hasSecond, b, zero);
+        Value both = vector::InterleaveOp::create(k, a, b);
+        SmallVector<Value> position{panel, pair.number, k.idx(0)};
+        if (panelWidth == lanes) {
+          vector::StoreOp::create(k, both, panels, position);
+          continue;
+        }
+        Value inside = maskOf(k, 2 * lanes, k.idx(2 * panelWidth));
+        vector::MaskedStoreOp::create(k, panels, position, inside, both);
+      }
+    };
+    k.loop(k.idx(0), k.idx(whole), 1, [&](Value panel) {
+      packVectors(panel, panelWidth == lanes ? Value() : k.idx(panelWidth));
+    });
+    // The last one, and the one that makes their number even.
+    for (int64_t panel = whole; panel < type.getDimSize(0); ++panel)
+      packVectors(k.idx(panel),
+                  k.idx(std::max<int64_t>(rows.width - panel * panelWidth, 0)));
   });
 }
 
 Value mlir::moe::packTransposed(KernelLowering &lowering, Operation *op,
-                                Value weight, Type compute) {
+                                Value weight, const ProductTypes &types) {
   auto type = cast<MemRefType>(weight.getType());
   int64_t columns = type.getDimSize(0), inner = type.getDimSize(1);
-  int64_t lanes = lanesOf(lowering.target(), compute);
-  SmallVector<int64_t> shape = panelShape(columns, inner, lanes);
+  int64_t lanes = types.lanes;
+  SmallVector<int64_t> shape = panelShape(columns, inner, types);
   Value panels = lowering.temporary(shape, type.getElementType());
   // Long panels of a weight with few rows are cut for the threads.
   constexpr int64_t wantedTiles = 16, shortestSlice = 256;
   int64_t slices =
       std::clamp<int64_t>(llvm::divideCeilSigned(wantedTiles, shape[0]), 1,
                           llvm::divideCeilSigned(inner, shortestSlice));
-  int64_t slice = llvm::alignTo(llvm::divideCeilSigned(inner, slices), lanes);
+  int64_t slice =
+      llvm::alignTo(llvm::divideCeilSigned(inner, slices), shape.back());
   slices = llvm::divideCeilSigned(inner, slice);
   lowering.launch(
       op,
       {.label = "pack",
        .tiles = shape[0] * slices,
        .arguments = {weight, panels},
-       .compute = compute,
-       .derives = "transposed." + std::to_string(lanes),
+       .compute = types.compute,
+       .derives = "transposed." + types.layout(),
        .attributes = lowering.builder().getDictionaryAttr({})},
       [&](KernelBuilder &k) {
         Value from = k.buffer(0), to = k.buffer(1);
@@ -139,23 +243,36 @@ Value mlir::moe::packTransposed(KernelLowering &lowering, Operation *op,
 }
 
 Value mlir::moe::packStraight(KernelLowering &lowering, Operation *op,
-                              Value weight, Type compute) {
+                              Value weight, const ProductTypes &types) {
   auto type = cast<MemRefType>(weight.getType());
   int64_t inner = type.getDimSize(0), columns = type.getDimSize(1);
-  int64_t lanes = lanesOf(lowering.target(), compute);
-  SmallVector<int64_t> shape = panelShape(columns, inner, lanes);
+  int64_t lanes = types.lanes;
+  SmallVector<int64_t> shape = panelShape(columns, inner, types);
   Value panels = lowering.temporary(shape, type.getElementType());
-  int64_t perTile = rowsPerTile(inner, columns);
+  int64_t steps = types.steps(inner);
+  int64_t perTile = rowsPerTile(steps, columns * types.step);
   lowering.launch(
       op,
       {.label = "pack_rows",
-       .tiles = llvm::divideCeilSigned(inner, perTile),
+       .tiles = llvm::divideCeilSigned(steps, perTile),
        .arguments = {weight, panels},
-       .compute = compute,
-       .derives = "straight." + std::to_string(lanes),
+       .compute = types.compute,
+       .derives = "straight." + types.layout(),
        .attributes = lowering.builder().getDictionaryAttr({})},
       [&](KernelBuilder &k) {
         Value from = k.buffer(0), to = k.buffer(1);
+        if (types.inPairs()) {
+          Value first = k.mul(k.tile(), k.idx(perTile));
+          packPairs(k,
+                    {.from = from,
+                     .row = [](Value r) { return r; },
+                     .count = k.idx(inner),
+                     .firstColumn = 0,
+                     .width = columns},
+                    first, k.min(k.add(first, k.idx(perTile)), k.idx(steps)),
+                    to);
+          return;
+        }
         k.rowsOfTile(inner, perTile, [&](Value row) {
           k.columns(columns, [&](Lane lane) {
             Value panel = k.div(lane.column, k.idx(lanes));

@@ -7,8 +7,10 @@
 //
 // A register tile reads its right operand as vectors of columns, one for each
 // step of the inner dimension. Panels lay those vectors out in the order in
-// which they are read: [panels, inner, lanes], zero beyond the last column.
-// Packing moves data and nothing else, so it changes no bit of a result.
+// which they are read: [panels, steps, lanes], zero beyond the last column.
+// Where a step takes two elements of the inner dimension, a lane holds both:
+// [panels, ceil(inner / 2), lanes * 2], zero beyond an odd end. Packing moves
+// data and nothing else, so it changes no bit of a result.
 //
 //===----------------------------------------------------------------------===//
 
@@ -22,29 +24,65 @@ namespace mlir::moe {
 /// Lanes of a vector of `compute`.
 int64_t lanesOf(const TargetDescription &target, Type compute);
 
+/// In what types a product is made, which decides how its operands lie in
+/// memory. Two operands in bf16 are multiplied in pairs where the target can;
+/// one in f32 keeps its precision, and the other is widened.
+struct ProductTypes {
+  ProductTypes(const TargetDescription &target, Type lhs, Type rhs);
+
+  Type compute;  ///< of sums
+  Type operand;  ///< of left operands in scratch memory
+  int64_t lanes; ///< columns of a panel
+  int64_t step;  ///< elements of the inner dimension that a step takes
+
+  int64_t steps(int64_t inner) const {
+    return llvm::divideCeilSigned(inner, step);
+  }
+  bool inPairs() const { return step == 2; }
+  /// Names the layout of panels, apart from their shape.
+  std::string layout() const;
+};
+
 /// The shape of the panels of `columns` columns.
-SmallVector<int64_t> panelShape(int64_t columns, int64_t inner, int64_t lanes);
-MemRefType panelType(int64_t columns, int64_t inner, int64_t lanes,
+SmallVector<int64_t> panelShape(int64_t columns, int64_t inner,
+                                const ProductTypes &types);
+MemRefType panelType(int64_t columns, int64_t inner, const ProductTypes &types,
                      Type element);
+/// How many elements of the inner dimension a step of such panels takes.
+int64_t stepOfPanels(const KernelBuilder &k, Value panels);
 
 /// Vector `step` of panel `panel`, which is given by all leading indices.
 Value loadPanel(KernelBuilder &k, Value panels, ValueRange panel, Value step);
 
 /// Inside a kernel: packs rows `row(0)` to `row(lanes - 1)` of `from`, columns
 /// [lo, hi) of `width`, into a panel whose columns they become. `lo` is a
-/// multiple of the lanes, `hi` too unless it is the width. Rows from `count` on
-/// become zero; `row` gives any row that exists for them.
+/// multiple of a vector of `from`, `hi` too unless it is the width. Rows from
+/// `count` on become zero; `row` gives any row that exists for them.
 void packPanel(KernelBuilder &k, Value from, function_ref<Value(int64_t)> row,
                Value count, Value lo, Value hi, int64_t width, Value panels,
                ValueRange panel);
 
+/// Rows of `from`, each pair of which becomes a step.
+struct PairedRows {
+  Value from;
+  /// The number in `from` of each of the rows 0 to `count`; an odd count is
+  /// paired with zeros.
+  function_ref<Value(Value)> row;
+  Value count;
+  int64_t firstColumn, width;
+};
+/// Inside a kernel: packs the pairs [first, last) of `rows` into panels
+/// [panels, steps, 2 * columns of a panel].
+void packPairs(KernelBuilder &k, const PairedRows &rows, Value first,
+               Value last, Value panels);
+
 /// Packs `weight` [columns, inner], whose rows become columns: for `x
 /// weight^T`.
 Value packTransposed(KernelLowering &lowering, Operation *op, Value weight,
-                     Type compute);
+                     const ProductTypes &types);
 /// Packs `weight` [inner, columns] as it lies: for `dy weight`.
 Value packStraight(KernelLowering &lowering, Operation *op, Value weight,
-                   Type compute);
+                   const ProductTypes &types);
 
 } // namespace mlir::moe
 

@@ -15,19 +15,18 @@ static LogicalResult lowerRoutedUp(RoutedUpOp op, KernelLowering &lowering) {
   Grouping grouping(op.getRoutes(), rowsOf(op.getInput()));
   int64_t inner = widthOf(op.getInput()), hidden = widthOf(op.getHidden());
   Type element = elementOf(op.getInput());
-  Type compute = computeTypeOf(op.getInput());
-  int64_t lanes = lanesOf(lowering.target(), compute);
+  ProductTypes types(lowering.target(), element, elementOf(op.getWeights()[0]));
   bool gated = op.getForm() == FfnForm::Gated;
   ActivationKind activation = op.getActivation();
   // Gated: each column has a sum for the gate and one for the value.
-  MatmulTiling tiling(grouping.tokens, hidden, lanes, lowering.target(),
+  MatmulTiling tiling(grouping.tokens, hidden, types.lanes, lowering.target(),
                       gated ? 1 : accumulators);
 
   auto kinds = byKind(lowering, op.getWeights(), 2);
   SmallVector<Value> arguments = {
       lowering.buffer(op.getInput()), lowering.result(op.getHidden()),
-      packedTable(lowering, op, kinds[0], compute),
-      gated ? packedTable(lowering, op, kinds[1], compute)
+      packedTable(lowering, op, kinds[0], types),
+      gated ? packedTable(lowering, op, kinds[1], types)
             : lowering.table(kinds[1])};
   addGrouping(lowering, grouping, op.getRoutes(), arguments);
   unsigned preactivation = arguments.size();
@@ -39,7 +38,7 @@ static LogicalResult lowerRoutedUp(RoutedUpOp op, KernelLowering &lowering) {
       {.label = "",
        .tiles = grouping.blocks(tiling) * tiling.splits,
        .arguments = arguments,
-       .compute = compute,
+       .compute = types.compute,
        .key = grouping.key({inner, hidden, gated, int64_t(activation)}),
        .flops = productFlops(grouping.rows, inner, gated ? 2 * hidden : hidden),
        .attributes = lowering.builder().getDictionaryAttr({})},
@@ -51,13 +50,13 @@ static LogicalResult lowerRoutedUp(RoutedUpOp op, KernelLowering &lowering) {
                                  {grouping.rows, gated ? 2 * hidden : hidden})
                       : Value();
         GroupedRows rows(k, grouping, 4, tiling);
-        MemRefType panels = panelType(hidden, inner, lanes, element);
+        MemRefType panels = panelType(hidden, inner, types, element);
         Value first = k.tableEntry(2, rows.block.expert, panels);
         Value second =
             k.tableEntry(3, rows.block.expert,
                          gated ? panels : MemRefType::get({hidden}, element));
         Value packed =
-            packRows(k, x, rows.block, tiling.blockRows, inner,
+            packRows(k, x, rows.block, tiling.blockRows, inner, types,
                      [&](Value i) { return rows.token(rows.row(i)); });
         forEachRegisterTile(
             k, tiling, rows.block, rows.split,
@@ -65,9 +64,9 @@ static LogicalResult lowerRoutedUp(RoutedUpOp op, KernelLowering &lowering) {
               return timesPanels(
                   k, tiling, packed, row, inner, [&](int64_t j) -> Panel {
                     if (gated)
-                      return {j == 0 ? first : second, tile.group};
-                    return {first, k.add(k.mul(tile.group, k.idx(accumulators)),
-                                         k.idx(j))};
+                      return {j == 0 ? first : second, {tile.group}};
+                    Value panel = k.mul(tile.group, k.idx(accumulators));
+                    return {first, {k.add(panel, k.idx(j))}};
                   });
             },
             [&](Value row, const TileColumns &tile, ValueRange sums) {
@@ -104,15 +103,14 @@ static LogicalResult lowerRoutedDown(RoutedDownOp op,
   Grouping grouping(op.getRoutes(), rowsOf(op.getHidden()) / topK);
   int64_t hidden = widthOf(op.getHidden()), width = widthOf(op.getResult());
   Type element = elementOf(op.getHidden());
-  Type compute = computeTypeOf(op.getHidden());
-  int64_t lanes = lanesOf(lowering.target(), compute);
+  ProductTypes types(lowering.target(), element, elementOf(op.getWeights()[0]));
   bool biased = op.getForm() == FfnForm::Plain;
-  MatmulTiling tiling(grouping.tokens, width, lanes, lowering.target());
+  MatmulTiling tiling(grouping.tokens, width, types.lanes, lowering.target());
 
   auto kinds = byKind(lowering, op.getWeights(), biased ? 2 : 1);
   SmallVector<Value> arguments = {lowering.buffer(op.getHidden()),
                                   lowering.result(op.getResult()),
-                                  packedTable(lowering, op, kinds[0], compute)};
+                                  packedTable(lowering, op, kinds[0], types)};
   addGrouping(lowering, grouping, op.getRoutes(), arguments);
   unsigned biases = arguments.size();
   if (biased)
@@ -123,7 +121,7 @@ static LogicalResult lowerRoutedDown(RoutedDownOp op,
       {.label = "",
        .tiles = grouping.blocks(tiling) * tiling.splits,
        .arguments = arguments,
-       .compute = compute,
+       .compute = types.compute,
        .key = grouping.key({hidden, width, biased}),
        .flops = productFlops(grouping.rows, hidden, width),
        .attributes = lowering.builder().getDictionaryAttr({})},
@@ -132,19 +130,19 @@ static LogicalResult lowerRoutedDown(RoutedDownOp op,
         Value y = k.buffer(1, {grouping.rows, width});
         GroupedRows rows(k, grouping, 3, tiling);
         Value down = k.tableEntry(2, rows.block.expert,
-                                  panelType(width, hidden, lanes, element));
+                                  panelType(width, hidden, types, element));
         Value bias = biased ? k.tableEntry(biases, rows.block.expert,
                                            MemRefType::get({width}, element))
                             : Value();
         Value packed = packRows(k, h, rows.block, tiling.blockRows, hidden,
-                                [&](Value i) { return rows.row(i); });
+                                types, [&](Value i) { return rows.row(i); });
         forEachRegisterTile(
             k, tiling, rows.block, rows.split,
             [&](Value row, const TileColumns &tile) {
               Value panel = k.mul(tile.group, k.idx(accumulators));
               return timesPanels(k, tiling, packed, row, hidden,
                                  [&](int64_t j) {
-                                   return Panel{down, k.add(panel, k.idx(j))};
+                                   return Panel{down, {k.add(panel, k.idx(j))}};
                                  });
             },
             [&](Value row, const TileColumns &tile, ValueRange sums) {

@@ -18,10 +18,9 @@ static LogicalResult lowerRoutedDownGrad(RoutedDownGradOp op,
   bool gated = op.getForm() == FfnForm::Gated;
   int64_t hidden = widthOf(op.getDz()) / (gated ? 2 : 1);
   Type element = elementOf(op.getDy());
-  Type compute = computeTypeOf(op.getDy());
-  int64_t lanes = lanesOf(lowering.target(), compute);
+  ProductTypes types(lowering.target(), element, elementOf(op.getWeights()[0]));
   ActivationKind activation = op.getActivation();
-  MatmulTiling tiling(grouping.tokens, hidden, lanes, lowering.target());
+  MatmulTiling tiling(grouping.tokens, hidden, types.lanes, lowering.target());
   // The gradient of a score is a sum over all hidden columns of its row.
   if (op.getDscores())
     tiling.doNotSplit();
@@ -29,7 +28,7 @@ static LogicalResult lowerRoutedDownGrad(RoutedDownGradOp op,
   auto kinds = byKind(lowering, op.getWeights(), gated ? 1 : 2);
   SmallVector<Value> arguments = {
       lowering.buffer(op.getDy()), lowering.buffer(op.getPreactivation()),
-      packedTable(lowering, op, kinds[0], compute, packStraight),
+      packedTable(lowering, op, kinds[0], types, packStraight),
       lowering.result(op.getDz())};
   addGrouping(lowering, grouping, op.getRoutes(), arguments);
   auto optional = [&](Value buffer) {
@@ -51,7 +50,7 @@ static LogicalResult lowerRoutedDownGrad(RoutedDownGradOp op,
       {.label = "",
        .tiles = grouping.blocks(tiling) * tiling.splits,
        .arguments = arguments,
-       .compute = compute,
+       .compute = types.compute,
        .key = grouping.key({width, hidden, gated, int64_t(activation), scores,
                             scaled, dscores}),
        .flops = productFlops(grouping.rows, width, hidden),
@@ -69,9 +68,9 @@ static LogicalResult lowerRoutedDownGrad(RoutedDownGradOp op,
         Value hiddenScaled =
             scaled ? k.buffer(scaled, {grouping.rows, hidden}) : Value();
         Value down = k.tableEntry(2, rows.block.expert,
-                                  panelType(hidden, width, lanes, element));
+                                  panelType(hidden, width, types, element));
         Value packed =
-            packRows(k, dy, rows.block, tiling.blockRows, width,
+            packRows(k, dy, rows.block, tiling.blockRows, width, types,
                      [&](Value i) { return rows.token(rows.row(i)); });
         // One vector of partial sums of dscore for each row of the block.
         Value partial;
@@ -86,7 +85,7 @@ static LogicalResult lowerRoutedDownGrad(RoutedDownGradOp op,
             [&](Value row, const TileColumns &tile) {
               Value panel = k.mul(tile.group, k.idx(accumulators));
               return timesPanels(k, tiling, packed, row, width, [&](int64_t j) {
-                return Panel{down, k.add(panel, k.idx(j))};
+                return Panel{down, {k.add(panel, k.idx(j))}};
               });
             },
             [&](Value row, const TileColumns &tile, ValueRange sums) {
@@ -147,12 +146,11 @@ static LogicalResult lowerRoutedInputGrad(RoutedInputGradOp op,
   int64_t hidden = widthOf(op.getDz()) / (gated ? 2 : 1);
   int64_t width = widthOf(op.getResult());
   Type element = elementOf(op.getDz());
-  Type compute = computeTypeOf(op.getDz());
-  int64_t lanes = lanesOf(lowering.target(), compute);
-  MatmulTiling tiling(grouping.tokens, width, lanes, lowering.target());
+  ProductTypes types(lowering.target(), element, elementOf(op.getWeights()[0]));
+  MatmulTiling tiling(grouping.tokens, width, types.lanes, lowering.target());
   auto kinds = byKind(lowering, op.getWeights(), gated ? 2 : 1);
   auto pack = [&](ArrayRef<Value> weights) {
-    return packedTable(lowering, op, weights, compute, packStraight);
+    return packedTable(lowering, op, weights, types, packStraight);
   };
   SmallVector<Value> arguments = {lowering.buffer(op.getDz()),
                                   lowering.result(op.getResult()),
@@ -167,7 +165,7 @@ static LogicalResult lowerRoutedInputGrad(RoutedInputGradOp op,
       {.label = "",
        .tiles = grouping.blocks(tiling) * tiling.splits,
        .arguments = arguments,
-       .compute = compute,
+       .compute = types.compute,
        .key = grouping.key({width, hidden, gated}),
        .flops = productFlops(grouping.rows, gated ? 2 * hidden : hidden, width),
        .attributes = lowering.builder().getDictionaryAttr({})},
@@ -176,12 +174,12 @@ static LogicalResult lowerRoutedInputGrad(RoutedInputGradOp op,
         Value dz = k.buffer(0, {grouping.rows, zWidth});
         Value dx = k.buffer(1, {grouping.rows, width});
         GroupedRows rows(k, grouping, 3, tiling);
-        MemRefType type = panelType(width, hidden, lanes, element);
+        MemRefType type = panelType(width, hidden, types, element);
         Value first = k.tableEntry(2, rows.block.expert, type);
         Value second =
             gated ? k.tableEntry(up, rows.block.expert, type) : Value();
         Value packed = packRows(k, dz, rows.block, tiling.blockRows, zWidth,
-                                [&](Value i) { return rows.row(i); });
+                                types, [&](Value i) { return rows.row(i); });
         forEachRegisterTile(
             k, tiling, rows.block, rows.split,
             [&](Value row, const TileColumns &tile) {
@@ -190,7 +188,7 @@ static LogicalResult lowerRoutedInputGrad(RoutedInputGradOp op,
                 return timesPanels(
                     k, tiling, packed, row, hidden,
                     [&](int64_t j) {
-                      return Panel{weight, k.add(panel, k.idx(j))};
+                      return Panel{weight, {k.add(panel, k.idx(j))}};
                     },
                     left);
               };
@@ -237,26 +235,49 @@ static LogicalResult lowerRoutedWeightGrad(RoutedWeightGradOp op,
   int64_t lhsWidth = widthOf(op.getLhs()), rhsWidth = widthOf(op.getRhs());
   bool lhsTokens = inTokenOrder(op.getLhs());
   bool rhsTokens = inTokenOrder(op.getRhs());
+  ProductTypes types(lowering.target(), elementOf(op.getLhs()),
+                     elementOf(op.getRhs()));
   int64_t offset = op.getOffset();
   for (auto [expert, dweight] :
        llvm::zip_equal(op.getExperts(), op.getDweights())) {
     int64_t m = cast<RankedTensorType>(dweight.getType()).getDimSize(0);
-    Type compute = elementOf(dweight);
-    MatmulTiling tiling(m, rhsWidth, lanesOf(lowering.target(), compute),
-                        lowering.target());
-    SmallVector<Value> arguments = {lowering.buffer(op.getLhs()),
-                                    lowering.buffer(op.getRhs()),
-                                    lowering.result(dweight)};
-    if (grouping.routed) {
-      arguments.push_back(lowering.buffer(op.getRoutes()));
-      arguments.push_back(lowering.constant(expert));
+    MatmulTiling tiling(m, rhsWidth, types.lanes, lowering.target());
+    SmallVector<Value> rowArguments;
+    if (grouping.routed)
+      rowArguments = {lowering.buffer(op.getRoutes()),
+                      lowering.constant(expert)};
+    Value left = lowering.buffer(op.getLhs()),
+          right = lowering.buffer(op.getRhs());
+    if (types.inPairs()) {
+      // Rows are paired by their position among the expert's own.
+      auto pack = [&](const PairedOperand &operand, bool tokenOrder) {
+        launchPairs(lowering, op, operand, types, rowArguments,
+                    grouping.key({tokenOrder}), [&](KernelBuilder &k) {
+                      Value routes = grouping.routed ? k.buffer(2) : Value();
+                      Value e = grouping.routed ? k.integer(3) : Value();
+                      auto [lo, hi] = expertRows(k, grouping, routes, e);
+                      return RowList{k.sub(hi, lo),
+                                     [&, routes, tokenOrder, lo = lo](Value r) {
+                                       return operandRow(k, grouping, routes,
+                                                         tokenOrder,
+                                                         k.add(lo, r));
+                                     }};
+                    });
+      };
+      Value lhs = left, rhs = right;
+      left = leftPairs(lowering, tiling, m, grouping.rows, types);
+      right = rightPairs(lowering, rhsWidth, grouping.rows, types);
+      pack({lhs, lhsWidth, offset, m, left}, lhsTokens);
+      pack({rhs, rhsWidth, 0, rhsWidth, right}, rhsTokens);
     }
+    SmallVector<Value> arguments = {left, right, lowering.result(dweight)};
+    llvm::append_range(arguments, rowArguments);
     lowering.launch(
         op,
         {.label = "",
          .tiles = tiling.rowBlocks(m) * tiling.splits,
          .arguments = arguments,
-         .compute = compute,
+         .compute = types.compute,
          .key = grouping.key({offset, m, lhsTokens, rhsTokens}),
          // As if experts had equal shares of the rows.
          .flops = productFlops(m, grouping.rows, rhsWidth) /
@@ -266,8 +287,11 @@ static LogicalResult lowerRoutedWeightGrad(RoutedWeightGradOp op,
           auto rowCount = [&](bool tokenOrder) {
             return tokenOrder ? grouping.tokens : grouping.rows;
           };
-          Value lhs = k.buffer(0, {rowCount(lhsTokens), lhsWidth});
-          Value rhs = k.buffer(1, {rowCount(rhsTokens), rhsWidth});
+          bool paired = types.inPairs();
+          Value lhs = paired ? k.buffer(0)
+                             : k.buffer(0, {rowCount(lhsTokens), lhsWidth});
+          Value rhs = paired ? k.buffer(1)
+                             : k.buffer(1, {rowCount(rhsTokens), rhsWidth});
           Value dw = k.buffer(2);
           Value routes = grouping.routed ? k.buffer(3) : Value();
           Value e = grouping.routed ? k.integer(4) : Value();
@@ -278,6 +302,11 @@ static LogicalResult lowerRoutedWeightGrad(RoutedWeightGradOp op,
           forEachRegisterTile(
               k, tiling, block, k.rem(k.tile(), splits),
               [&, lo = lo, hi = hi](Value row, const TileColumns &tile) {
+                if (paired) {
+                  Value pairs = k.div(k.add(k.sub(hi, lo), k.idx(1)), k.idx(2));
+                  return sumOuterPairs(k, tiling, pairs, lhs,
+                                       k.add(block.first, row), rhs, tile);
+                }
                 return sumOuterProducts(
                     k, tiling, lo, hi, lhs, k.add(block.first, row), offset, m,
                     rhs, tile,
