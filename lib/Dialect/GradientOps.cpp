@@ -117,7 +117,25 @@ LogicalResult RouteGradOp::verify() {
       failed(verifyDim(*this, "logits for each expert", routes.getExperts(),
                        lastDim(getLogits()))))
     return failure();
-  return verifyDim(*this, "scores", routes.getTopK(), lastDim(getDscores()));
+  if (failed(
+          verifyDim(*this, "scores", routes.getTopK(), lastDim(getDscores()))))
+    return failure();
+  if (!getGate())
+    return success();
+  if (failed(verifyLeading(*this, getLogits(), getGate())))
+    return failure();
+  return verifyDim(*this, "classes", 2, lastDim(getGate()));
+}
+
+LogicalResult PoolGradOp::verify() {
+  return verifySameType(*this, "a result", getDy(), getDx());
+}
+
+LogicalResult ClassifierLossGradOp::verify() {
+  if (failed(verifySameType(*this, "a result", getLogits(), getDlogits())) ||
+      failed(verifyLeading(*this, getLogits(), getOld())))
+    return failure();
+  return verifyDim(*this, "classes", 2, lastDim(getLogits()));
 }
 
 LogicalResult CrossEntropyGradOp::verify() {

@@ -38,6 +38,15 @@ void LanguagePriorLossOp::buildVjp(OpBuilder &b, ValueRange dy,
         getWeight(), getFormAttr());
 }
 
+void ClassifierLossOp::buildVjp(OpBuilder &b, ValueRange dy,
+                                ArrayRef<bool> wanted,
+                                MutableArrayRef<Value> grads) {
+  if (wanted[0])
+    grads[0] =
+        ClassifierLossGradOp::create(b, getLoc(), getLogits().getType(), dy[0],
+                                     getLogits(), getOld(), getWeight());
+}
+
 void WeightedSumOp::buildVjp(OpBuilder &b, ValueRange dy, ArrayRef<bool> wanted,
                              MutableArrayRef<Value> grads) {
   for (auto [i, coefficient] : llvm::enumerate(getCoefficients()))

@@ -33,6 +33,12 @@ LogicalResult LanguagePriorLossOp::verify() {
   return verifyLeading(*this, getLogits(), getOld());
 }
 
+LogicalResult ClassifierLossOp::verify() {
+  if (failed(verifyLeading(*this, getLogits(), getOld())))
+    return failure();
+  return verifyDim(*this, "classes", 2, lastDim(getLogits()));
+}
+
 LogicalResult WeightedSumOp::verify() {
   if (getTerms().empty())
     return emitOpError() << "expected at least one term";

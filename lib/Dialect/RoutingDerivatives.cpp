@@ -27,14 +27,34 @@ void RouterOp::buildVjp(OpBuilder &b, ValueRange dy, ArrayRef<bool> wanted,
         b, getLoc(), gradientType(getWeight()), dy[0], getInput());
 }
 
+void LanguageGateOp::buildVjp(OpBuilder &b, ValueRange dy,
+                              ArrayRef<bool> wanted,
+                              MutableArrayRef<Value> grads) {
+  if (wanted[0])
+    grads[0] = LinearInputGradOp::create(b, getLoc(), getInput().getType(),
+                                         dy[0], getWeight());
+  if (wanted[1])
+    grads[1] = LinearWeightGradOp::create(
+        b, getLoc(), gradientType(getWeight()), dy[0], getInput());
+}
+
+void PoolOp::buildVjp(OpBuilder &b, ValueRange dy, ArrayRef<bool> wanted,
+                      MutableArrayRef<Value> grads) {
+  assert(!getSlots() && "slots come with a cache, in inference alone");
+  if (wanted[0])
+    grads[0] = PoolGradOp::create(b, getLoc(), getInput().getType(), dy[0],
+                                  getKindAttr());
+}
+
 void RouteOp::buildVjp(OpBuilder &b, ValueRange dy, ArrayRef<bool> wanted,
                        MutableArrayRef<Value> grads) {
-  // The assignment has no gradient, and neither has a forced score.
+  // The assignment has no gradient, nor has the gate that decides it, and
+  // neither has a forced score.
   if (!wanted[0] || !dy[1] || getForcedExpert())
     return;
-  grads[0] =
-      RouteGradOp::create(b, getLoc(), getLogits().getType(), dy[1],
-                          getLogits(), getRoutes(), getRenormalizeAttr());
+  grads[0] = RouteGradOp::create(b, getLoc(), getLogits().getType(), dy[1],
+                                 getLogits(), getRoutes(), getGate(),
+                                 getRenormalizeAttr());
 }
 
 /// The type of the pre-activation of `rows` rows.

@@ -10,6 +10,27 @@
 using namespace mlir;
 using namespace mlir::moe;
 
+LogicalResult LanguageGateOp::verify() {
+  if (failed(verifyLeading(*this, getInput(), getLogits())) ||
+      failed(verifyDim(*this, "classes", 2, lastDim(getLogits()))))
+    return failure();
+  return verifyShape(*this, "a weight", getWeight(), {2, lastDim(getInput())});
+}
+
+LogicalResult PoolOp::verify() {
+  if (!getSlots())
+    return verifySameType(*this, "a result", getInput(), getResult());
+  if (getKind() == PoolKind::SequenceSum)
+    return emitOpError() << "expected no slots with sequence_sum, which is not "
+                            "known while a sequence grows";
+  ArrayRef<int64_t> shape = typeOf(getResult()).getShape();
+  if (failed(verifySameElement(*this, getInput(), getResult())) ||
+      failed(verifyShape(*this, "an input", getInput(),
+                         {shape[0], ShapedType::kDynamic, shape[2]})))
+    return failure();
+  return verifyLeading(*this, getResult(), getSlots());
+}
+
 LogicalResult RouteOp::verify() {
   int64_t experts = getRoutes().getType().getExperts();
   int64_t topK = getRoutes().getType().getTopK();
@@ -34,6 +55,12 @@ LogicalResult RouteOp::verify() {
       return emitOpError() << "expected one expert a token, since it is "
                               "forced, but got "
                            << topK;
+    if (getGate())
+      return emitOpError() << "expected no gate, since the expert is forced";
   }
-  return success();
+  if (!getGate())
+    return success();
+  if (failed(verifyLeading(*this, getLogits(), getGate())))
+    return failure();
+  return verifyDim(*this, "classes", 2, lastDim(getGate()));
 }

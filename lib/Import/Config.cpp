@@ -416,6 +416,7 @@ private:
 
   void parseMixture() {
     config.experts.assign(config.layers, 1);
+    config.gates.assign(config.layers, false);
     if (config.mixture == MixtureForm::None)
       return;
     if (config.mixture == MixtureForm::Mixtral) {
@@ -447,6 +448,30 @@ private:
       config.experts[i] = checkExperts(
           "polymoe_experts", std::max<int64_t>(1, count.get<int64_t>()));
     }
+    parseGates();
+  }
+
+  void parseGates() {
+    const Json *layers = reader.find("polymoe_language_gates");
+    if (!layers)
+      return;
+    if (!layers->is_array())
+      reader.fail("polymoe_language_gates", "a list of layers", *layers);
+    for (const Json &layer : *layers) {
+      if (!layer.is_number_integer() || layer < 0 || layer >= config.layers ||
+          config.experts[layer.get<int64_t>()] == 1)
+        reader.fail("polymoe_language_gates", "layers with experts", *layers);
+      config.gates[layer.get<int64_t>()] = true;
+    }
+    std::string pool = reader.string("polymoe_gate_pool");
+    for (GatePool known :
+         {GatePool::Token, GatePool::CausalMean, GatePool::SequenceSum})
+      if (pool == nameOf(known)) {
+        config.gatePool = known;
+        return;
+      }
+    reader.fail("polymoe_gate_pool", "token, causal-mean or sequence-sum",
+                pool);
   }
 
   int64_t checkExperts(const std::string &key, int64_t experts) {
@@ -468,6 +493,18 @@ const char *polymoe::nameOf(Family family) {
   for (const FamilyName &entry : familyNames)
     if (entry.family == family)
       return entry.name;
+  return "";
+}
+
+const char *polymoe::nameOf(GatePool pool) {
+  switch (pool) {
+  case GatePool::Token:
+    return "token";
+  case GatePool::CausalMean:
+    return "causal-mean";
+  case GatePool::SequenceSum:
+    return "sequence-sum";
+  }
   return "";
 }
 

@@ -32,6 +32,36 @@ static int64_t expertsOf(ModuleOp module, Family family, int64_t layer) {
   return cast<RankedTensorType>(router.getType()).getDimSize(0);
 }
 
+/// Whether a layer has a language gate that something trained; of others no
+/// token takes notice (moe-drop-untrained-gates).
+static bool hasGate(ModuleOp module, Family family, int64_t layer) {
+  std::string name =
+      concat(family == Family::Bloom ? "transformer.h." : "model.layers.",
+             layer, ".mlp.language_gate.weight");
+  auto gate = module.lookupSymbol<moe::ParameterOp>(name);
+  return gate && (gate.getTrainable() || !isa<moe::InitAttr>(gate.getOrigin()));
+}
+
+/// What all gates look at.
+static GatePool gatePoolOf(ModuleOp module) {
+  std::optional<GatePool> known;
+  module.walk([&](moe::RouteOp route) {
+    if (!route.getGate())
+      return;
+    auto pool = route.getGate().getDefiningOp<moe::PoolOp>();
+    GatePool own = !pool ? GatePool::Token
+                   : pool.getKind() == moe::PoolKind::CausalMean
+                       ? GatePool::CausalMean
+                       : GatePool::SequenceSum;
+    if (known && *known != own)
+      fail("moe.route: expected language gates of one pool, but got ",
+           nameOf(*known), " and ", nameOf(own),
+           ", which no checkpoint can express");
+    known = own;
+  });
+  return known.value_or(GatePool::Token);
+}
+
 /// Experts of a token: one number for all layers, or fewer where a layer has
 /// fewer.
 static int64_t topKOf(ModuleOp module) {
@@ -68,7 +98,9 @@ static bool isMixtral(const ModelConfig &config) {
   return (config.family == Family::Llama || config.family == Family::Mistral) &&
          !config.queryKeyValueBias && !config.outputBias &&
          sameEverywhere(config.windows) && sameEverywhere(config.experts) &&
-         config.topK > 1;
+         config.topK > 1 &&
+         std::none_of(config.gates.begin(), config.gates.end(),
+                      [](bool gated) { return gated; });
 }
 
 static DType elementTypeOf(ModuleOp module) {
@@ -86,8 +118,10 @@ ModelConfig polymoe::exportedConfig(ModuleOp module, ModelConfig config) {
   bool mixture = false;
   for (int64_t layer = 0; layer < config.layers; ++layer) {
     config.experts[layer] = expertsOf(module, config.family, layer);
+    config.gates[layer] = hasGate(module, config.family, layer);
     mixture |= config.experts[layer] > 1;
   }
+  config.gatePool = gatePoolOf(module);
   config.topK = mixture ? topKOf(module) : 0;
   config.mixture = !mixture            ? MixtureForm::None
                    : isMixtral(config) ? MixtureForm::Mixtral
@@ -140,7 +174,8 @@ Json polymoe::toJson(const ModelConfig &config, Json json) {
 
   for (const char *key :
        {"auto_map", "num_local_experts", "num_experts", "num_experts_per_tok",
-        "polymoe_experts", "polymoe_top_k"})
+        "polymoe_experts", "polymoe_top_k", "polymoe_language_gates",
+        "polymoe_gate_pool"})
     json.erase(key);
   if (type != sourceType &&
       (type == "mixtral" || config.family == Family::Mistral))
@@ -161,6 +196,14 @@ Json polymoe::toJson(const ModelConfig &config, Json json) {
         {"AutoModelForCausalLM", "modeling_polymoe." + name + "ForCausalLM"}};
     json["polymoe_experts"] = config.experts;
     json["polymoe_top_k"] = config.topK;
+    std::vector<int64_t> gated;
+    for (int64_t layer = 0; layer < config.layers; ++layer)
+      if (config.gates[layer])
+        gated.push_back(layer);
+    if (!gated.empty()) {
+      json["polymoe_language_gates"] = gated;
+      json["polymoe_gate_pool"] = nameOf(config.gatePool);
+    }
   }
   return json;
 }

@@ -7,6 +7,7 @@
 
 #include "ModelingFiles.h"
 #include "OutputFolder.h"
+#include "moe/Dialect/MoE.h"
 #include "moe/Import/Export.h"
 #include "moe/Import/Layout.h"
 #include "moe/Import/Module.h"
@@ -52,6 +53,19 @@ void checkParameters(const std::vector<ParameterLayout> &layout,
       fail("parameter '", name,
            "': expected no such parameter, since no checkpoint of the family "
            "has a place for it");
+}
+
+/// Forgets the gates that the layout leaves out, since nothing trained them.
+void dropUntrainedGates(mlir::ModuleOp module,
+                        const std::vector<ParameterLayout> &layout,
+                        Specs &specs) {
+  for (auto parameter : module.getOps<mlir::moe::ParameterOp>())
+    if (parameter.getRole() == mlir::moe::Role::LanguageGate &&
+        std::none_of(layout.begin(), layout.end(),
+                     [&](const ParameterLayout &known) {
+                       return known.name == parameter.getSymName();
+                     }))
+      specs.erase(parameter.getSymName().str());
 }
 
 /// The type in which the parameter is stored, so that nothing is rounded on
@@ -232,6 +246,7 @@ void polymoe::exportHuggingFace(const fs::path &source, const fs::path &output,
   Specs specs;
   for (ParameterSpec &spec : extractParameterSpecs(*loaded.module))
     specs[spec.name] = spec;
+  dropUntrainedGates(*loaded.module, layout, specs);
   checkParameters(layout, specs);
   if (options.replace)
     checkReplaced(output, loaded);

@@ -41,6 +41,8 @@ moe::ActivationKind activationOf(FfnActivation activation) {
 moe::Role roleOf(const ParameterLayout &parameter) {
   if (parameter.part == Part::Router)
     return moe::Role::Router;
+  if (parameter.part == Part::LanguageGate)
+    return moe::Role::LanguageGate;
   // Expert 0 is the original FFN.
   return parameter.expert > 0 ? moe::Role::Expert : moe::Role::Backbone;
 }
@@ -72,10 +74,10 @@ private:
   using Weights = std::map<Part, SmallVector<Value>>;
 
   /// What of a layer decides its function.
-  using LayerKind = std::pair<std::optional<int64_t>, int64_t>;
+  using LayerKind = std::tuple<std::optional<int64_t>, int64_t, bool>;
 
   LayerKind kindOf(int64_t layer) const {
-    return {config.windows[layer], config.experts[layer]};
+    return {config.windows[layer], config.experts[layer], config.gates[layer]};
   }
 
   RankedTensorType typeOf(const ParameterLayout &parameter) {
@@ -290,14 +292,31 @@ private:
     Value logits = moe::RouterOp::create(builder, loc, preciseTensor(experts),
                                          input, weights[Part::Router].front());
     auto routes = moe::RoutesType::get(builder.getContext(), experts, topK);
-    auto route = moe::RouteOp::create(
-        builder, loc, routes, preciseTensor(topK), logits,
-        /*renormalize=*/true, /*forced_expert=*/IntegerAttr());
+    auto route = moe::RouteOp::create(builder, loc, routes, preciseTensor(topK),
+                                      logits, gate(layer, input, weights),
+                                      /*renormalize=*/true,
+                                      /*forced_expert=*/IntegerAttr());
     return moe::ExpertsOp::create(builder, loc, input.getType(),
                                   /*preactivation=*/Type(), input,
                                   route.getScores(), route.getRoutes(), ffn,
                                   form, activation)
         .getResult();
+  }
+
+  /// The language gate in front of a layer's router, null where there is none.
+  Value gate(int64_t layer, Value input, Weights &weights) {
+    if (!config.gates[layer])
+      return Value();
+    Value logits =
+        moe::LanguageGateOp::create(builder, loc, preciseTensor(2), input,
+                                    weights[Part::LanguageGate].front());
+    if (config.gatePool == GatePool::Token)
+      return logits;
+    return moe::PoolOp::create(builder, loc, logits.getType(), logits,
+                               /*slots=*/Value(),
+                               config.gatePool == GatePool::CausalMean
+                                   ? moe::PoolKind::CausalMean
+                                   : moe::PoolKind::SequenceSum);
   }
 
   Value norm(Value input, ArrayRef<Value> weights) {

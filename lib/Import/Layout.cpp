@@ -120,6 +120,9 @@ private:
                                  prefix + ".block_sparse_moe.gate.weight",
                                  router.shape, std::nullopt});
     }
+    if (config.gates[layer])
+      add(prefix + ".mlp.language_gate.weight", {2, config.width},
+          Part::LanguageGate);
     for (int64_t e = 0; e < experts; ++e)
       bloom ? addPlainFfn(prefix, e) : addGatedFfn(prefix, e);
   }

@@ -61,15 +61,17 @@ bool InterruptGuard::requested() { return interruptRequested; }
 //===----------------------------------------------------------------------===//
 
 LossWeights polymoe::lossWeightsOf(const std::vector<Batch> &batches) {
-  int64_t labels = 0, old = 0;
+  int64_t labels = 0, old = 0, positions = 0;
   for (const Batch &batch : batches) {
     for (int32_t label : batch.labels)
       labels += label >= 0;
     for (int32_t flag : batch.old)
       old += flag != 0;
+    positions += batch.rows * batch.length;
   }
   auto inverse = [](int64_t count) { return count ? 1.0 / double(count) : 0; };
-  return {inverse(labels), inverse(old), inverse(int64_t(batches.size()))};
+  return {inverse(labels), inverse(old), inverse(int64_t(batches.size())),
+          inverse(positions)};
 }
 
 static int64_t tokensIn(const std::vector<Batch> &batches) {

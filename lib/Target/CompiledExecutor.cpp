@@ -256,6 +256,7 @@ Losses CompiledExecutor::accumulateGradients(const Batch &batch,
         pipeline.balanceForm = formName(objective.balanceForm);
         pipeline.languagePrior = objective.languagePrior;
         pipeline.languagePriorForm = formName(objective.languagePriorForm);
+        pipeline.classifier = objective.classifier;
         pipeline.memoryBudget = options.memoryBudget;
         pipeline.chunk = options.chunk;
         mlir::moe::buildTrainPipeline(pm, pipeline);
@@ -269,6 +270,8 @@ Losses CompiledExecutor::accumulateGradients(const Batch &batch,
       fillScalar(memory, binding.dtype, weights.oldToken);
     else if (binding.name == "micro_batch_weight")
       fillScalar(memory, binding.dtype, weights.microBatch);
+    else if (binding.name == "position_weight")
+      fillScalar(memory, binding.dtype, weights.position);
     else
       return fillFromBatch(batch, binding, memory);
     return true;

@@ -28,7 +28,8 @@ namespace polymoe {
 /// What one executed `moe.route` decided, for the router losses.
 struct RoutedLayer {
   at::Tensor logits;   ///< [B, S, E]
-  at::Tensor selected; ///< [B, S, K] expert indices, I64
+  at::Tensor selected; ///< [B, S, K] expert indices, I64; E: no expert
+  at::Tensor gate;     ///< [B, S, 2], undefined without a language gate
 };
 
 /// The values of one call of a function. `!moe.routes` is the tensor
@@ -94,6 +95,8 @@ Results evaluate(mlir::moe::RotaryTableOp op, Frame &frame);
 Results evaluate(mlir::moe::RotaryOp op, Frame &frame);
 Results evaluate(mlir::moe::AttentionOp op, Frame &frame);
 Results evaluate(mlir::moe::RouterOp op, Frame &frame);
+Results evaluate(mlir::moe::LanguageGateOp op, Frame &frame);
+Results evaluate(mlir::moe::PoolOp op, Frame &frame);
 Results evaluate(mlir::moe::RouteOp op, Frame &frame);
 Results evaluate(mlir::moe::ExpertsOp op, Frame &frame);
 

@@ -35,8 +35,9 @@ at::Tensor balanceLoss(const RoutedLayer &layer, LossForm form) {
   at::Tensor selected = layer.selected.flatten(0, 1);
   int64_t tokens = selected.size(0), topK = selected.size(1);
   int64_t experts = probabilities.size(1);
-  at::Tensor chosenBy = at::one_hot(selected, experts)
+  at::Tensor chosenBy = at::one_hot(selected, experts + 1)
                             .sum({0, 1})
+                            .narrow(0, 0, experts)
                             .to(probabilities.scalar_type());
   at::Tensor meanProbability = probabilities.mean(0);
   // Paper: f_e = E / (K T) * #(tokens that select e). The released code sums
@@ -57,6 +58,11 @@ at::Tensor languagePriorLoss(const RoutedLayer &layer, const at::Tensor &old,
     perToken = at::logsumexp(probabilities, {-1}) - probabilities.select(-1, 0);
   }
   return perToken.masked_fill(old == 0, 0.0).sum();
+}
+
+at::Tensor classifierLoss(const RoutedLayer &layer, const at::Tensor &old) {
+  at::Tensor classes = (old == 0).to(at::kLong).unsqueeze(-1);
+  return -at::log_softmax(layer.gate, -1).gather(-1, classes).sum();
 }
 
 } // namespace polymoe

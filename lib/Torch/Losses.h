@@ -26,6 +26,10 @@ at::Tensor balanceLoss(const RoutedLayer &layer, LossForm form);
 at::Tensor languagePriorLoss(const RoutedLayer &layer, const at::Tensor &old,
                              LossForm form);
 
+/// The loss of the language gate of one layer, summed over all tokens: class 0
+/// is right where `old` [B, S] is not 0, class 1 elsewhere.
+at::Tensor classifierLoss(const RoutedLayer &layer, const at::Tensor &old);
+
 /// `log p(label)`, 0 where the label is negative.
 at::Tensor labelLogprobs(const at::Tensor &logits, const at::Tensor &labels);
 

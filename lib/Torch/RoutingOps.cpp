@@ -7,14 +7,19 @@
 
 #include "Interpreter.h"
 
-#include <ATen/ops/argsort.h>
+#include "moe/Runtime/Error.h"
+
+#include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
+#include <ATen/ops/cumsum.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/linear.h>
 #include <ATen/ops/nonzero.h>
 #include <ATen/ops/ones.h>
 #include <ATen/ops/softmax.h>
 #include <ATen/ops/sort.h>
+#include <ATen/ops/where.h>
+#include <ATen/ops/zeros.h>
 
 using namespace mlir;
 using namespace mlir::moe;
@@ -26,6 +31,23 @@ Results evaluate(RouterOp op, Frame &frame) {
                      toPrecise(frame[op.getWeight()]))};
 }
 
+Results evaluate(LanguageGateOp op, Frame &frame) {
+  return {at::linear(toPrecise(frame[op.getInput()]),
+                     toPrecise(frame[op.getWeight()]))};
+}
+
+Results evaluate(PoolOp op, Frame &frame) {
+  const at::Tensor &logits = frame[op.getInput()];
+  if (op.getSlots())
+    fail("moe.pool: expected an op of the model level, but got one with a "
+         "cache");
+  if (op.getKind() == PoolKind::SequenceSum)
+    return {logits.sum(1, /*keepdim=*/true).expand_as(logits)};
+  at::Tensor count =
+      at::arange(1, logits.size(1) + 1, logits.options().requires_grad(false));
+  return {logits.cumsum(1) / count.unsqueeze(-1)};
+}
+
 Results evaluate(RouteOp op, Frame &frame) {
   const at::Tensor &logits = frame[op.getLogits()];
   int64_t topK = op.getRoutes().getType().getTopK();
@@ -34,7 +56,7 @@ Results evaluate(RouteOp op, Frame &frame) {
     at::Tensor selected =
         at::full(shape, static_cast<int64_t>(*forced),
                  logits.options().dtype(at::kLong).requires_grad(false));
-    frame.record({logits, selected});
+    frame.record({logits, selected, at::Tensor()});
     return {selected, at::ones(shape, logits.options().requires_grad(false))};
   }
   at::Tensor probabilities = at::softmax(logits, -1);
@@ -47,7 +69,18 @@ Results evaluate(RouteOp op, Frame &frame) {
   at::Tensor scores = probabilities.gather(-1, selected);
   if (op.getRenormalize() && topK > 1)
     scores = scores / scores.sum(-1, /*keepdim=*/true);
-  frame.record({logits, selected});
+  at::Tensor gate = frame.optional(op.getGate());
+  if (gate.defined()) {
+    // What an old token has in place of its choices: expert 0 with a score of
+    // 1, then none.
+    at::Tensor old = (gate.select(-1, 0) >= gate.select(-1, 1)).unsqueeze(-1);
+    at::Tensor slot = at::arange(topK, selected.options());
+    at::Tensor only =
+        at::where(slot == 0, 0, op.getRoutes().getType().getExperts());
+    selected = at::where(old, only, selected);
+    scores = at::where(old, (slot == 0).to(scores.scalar_type()), scores);
+  }
+  frame.record({logits, selected, gate});
   return {selected, scores};
 }
 
@@ -74,8 +107,11 @@ Results evaluate(ExpertsOp op, Frame &frame) {
                                   op.getForm(), op.getActivation()));
     routes.push_back(own);
   }
-  at::Tensor back = at::argsort(at::cat(routes));
-  at::Tensor byToken = toPrecise(at::cat(outputs).index_select(0, back))
+  // A route to no expert adds nothing.
+  at::Tensor results = toPrecise(at::cat(outputs));
+  at::Tensor byToken = at::zeros({assigned.numel(), results.size(1)},
+                                 results.options().requires_grad(false))
+                           .index_copy(0, at::cat(routes), results)
                            .unflatten(0, {-1, topK});
   at::Tensor weighted = byToken * scores;
   at::Tensor sum = weighted.select(1, 0);

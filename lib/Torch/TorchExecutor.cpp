@@ -126,25 +126,34 @@ Losses TorchExecutor::Impl::accumulateGradients(const Batch &batch,
   at::Tensor loss = nextTokenLoss(logits, labels) * weights.token;
   Losses losses = {{"next_token", loss.item<double>()}};
 
-  // Router losses are means over the MoE layers.
+  // Router losses are means over the MoE layers, the classifier's is one over
+  // those with a gate.
+  std::vector<RoutedLayer> gated;
+  for (const RoutedLayer &layer : routed)
+    if (layer.gate.defined())
+      gated.push_back(layer);
   auto add = [&](const char *name, double coefficient, double weight,
-                 const auto &lossOf) {
-    if (coefficient == 0 || routed.empty())
+                 const std::vector<RoutedLayer> &layers, const auto &lossOf) {
+    if (coefficient == 0 || layers.empty())
       return;
-    at::Tensor sum = lossOf(routed[0]);
-    for (size_t layer = 1; layer < routed.size(); ++layer)
-      sum = sum + lossOf(routed[layer]);
-    at::Tensor mean = sum * (weight / static_cast<double>(routed.size()));
+    at::Tensor sum = lossOf(layers[0]);
+    for (size_t layer = 1; layer < layers.size(); ++layer)
+      sum = sum + lossOf(layers[layer]);
+    at::Tensor mean = sum * (weight / static_cast<double>(layers.size()));
     losses[name] = mean.item<double>();
     loss = loss + mean * coefficient;
   };
-  add("balance", objective.balance, weights.microBatch,
+  add("balance", objective.balance, weights.microBatch, routed,
       [&](const RoutedLayer &layer) {
         return balanceLoss(layer, objective.balanceForm);
       });
-  add("language_prior", objective.languagePrior, weights.oldToken,
+  add("language_prior", objective.languagePrior, weights.oldToken, routed,
       [&, old = ids(batch.old, batch, "old flags")](const RoutedLayer &layer) {
         return languagePriorLoss(layer, old, objective.languagePriorForm);
+      });
+  add("classifier", objective.classifier, weights.position, gated,
+      [old = ids(batch.old, batch, "old flags")](const RoutedLayer &layer) {
+        return classifierLoss(layer, old);
       });
   losses["loss"] = loss.item<double>();
 

@@ -24,25 +24,27 @@ using namespace mlir::moe;
 
 namespace {
 
-/// The router losses of a function, one for each MoE layer in it or below it.
+/// The router losses of a function, one for each MoE layer in it or below it,
+/// and the classifier's for each layer with a language gate.
 struct RouterLosses {
   SmallVector<Value> balance;
   SmallVector<Value> prior;
+  SmallVector<Value> classifier;
 };
 
 /// What router losses read beside the logits. In @step these are bound inputs,
 /// in any other function further arguments, made when first needed.
 struct LossInputs {
-  Value old, oldWeight, microBatchWeight;
+  Value old, oldWeight, microBatchWeight, positionWeight;
 };
 
 /// Takes router losses from the layers up to the entry point.
 class RouterLossBuilder {
 public:
   RouterLossBuilder(bool balance, LossForm balanceForm, bool prior,
-                    LossForm priorForm)
-      : balance(balance), prior(prior), balanceForm(balanceForm),
-        priorForm(priorForm) {}
+                    LossForm priorForm, bool classifier)
+      : balance(balance), prior(prior), classifier(classifier),
+        balanceForm(balanceForm), priorForm(priorForm) {}
 
   /// Adds the losses of the routers in `function`, given what they read there.
   RouterLosses build(func::FuncOp function, const LossInputs &inputs);
@@ -52,6 +54,7 @@ private:
   struct Extension {
     size_t numBalance = 0;
     size_t numPrior = 0;
+    size_t numClassifier = 0;
   };
 
   void buildForRoute(RouteOp route, const LossInputs &inputs,
@@ -62,7 +65,7 @@ private:
   bool holdsRouters(func::FuncOp function);
   SmallVector<Value> needed(const LossInputs &inputs) const;
 
-  bool balance, prior;
+  bool balance, prior, classifier;
   LossForm balanceForm, priorForm;
   llvm::DenseMap<func::FuncOp, Extension> extended;
   llvm::DenseMap<func::FuncOp, bool> routers;
@@ -88,8 +91,12 @@ SmallVector<Value> RouterLossBuilder::needed(const LossInputs &inputs) const {
   SmallVector<Value> values;
   if (balance)
     values.push_back(inputs.microBatchWeight);
+  if (prior || classifier)
+    values.push_back(inputs.old);
   if (prior)
-    llvm::append_values(values, inputs.old, inputs.oldWeight);
+    values.push_back(inputs.oldWeight);
+  if (classifier)
+    values.push_back(inputs.positionWeight);
   return values;
 }
 
@@ -123,6 +130,10 @@ void RouterLossBuilder::buildForRoute(RouteOp route, const LossInputs &inputs,
     losses.prior.push_back(LanguagePriorLossOp::create(
         builder, route.getLoc(), inputs.oldWeight.getType(), route.getLogits(),
         inputs.old, inputs.oldWeight, LossFormAttr::get(context, priorForm)));
+  if (classifier && route.getGate())
+    losses.classifier.push_back(ClassifierLossOp::create(
+        builder, route.getLoc(), inputs.positionWeight.getType(),
+        route.getGate(), inputs.old, inputs.positionWeight));
 }
 
 void RouterLossBuilder::buildForCall(func::CallOp call,
@@ -135,7 +146,10 @@ void RouterLossBuilder::buildForCall(func::CallOp call,
   Extension extension = extend(callee, inputs);
   ValueRange results = replaceCall(call, callee, needed(inputs));
   llvm::append_range(losses.balance, results.take_front(extension.numBalance));
-  llvm::append_range(losses.prior, results.take_back(extension.numPrior));
+  llvm::append_range(losses.prior,
+                     results.slice(extension.numBalance, extension.numPrior));
+  llvm::append_range(losses.classifier,
+                     results.take_back(extension.numClassifier));
 }
 
 RouterLossBuilder::Extension
@@ -147,14 +161,19 @@ RouterLossBuilder::extend(func::FuncOp function, const LossInputs &inputs) {
   if (balance)
     inside.microBatchWeight =
         addArgument(function, inputs.microBatchWeight.getType());
-  if (prior) {
+  if (prior || classifier)
     inside.old = addArgument(function, inputs.old.getType());
+  if (prior)
     inside.oldWeight = addArgument(function, inputs.oldWeight.getType());
-  }
+  if (classifier)
+    inside.positionWeight =
+        addArgument(function, inputs.positionWeight.getType());
   RouterLosses losses = build(function, inside);
   addResults(function, losses.balance);
   addResults(function, losses.prior);
-  return extended[function] = {losses.balance.size(), losses.prior.size()};
+  addResults(function, losses.classifier);
+  return extended[function] = {losses.balance.size(), losses.prior.size(),
+                               losses.classifier.size()};
 }
 
 struct AddObjective : moe::impl::AddObjectiveBase<AddObjective> {
@@ -205,8 +224,17 @@ struct AddObjective : moe::impl::AddObjectiveBase<AddObjective> {
         module.walk([](RouteOp) { return WalkResult::interrupt(); })
             .wasInterrupted();
     if (failed(checkCoefficient("balance", balance, hasRouters)) ||
-        failed(checkCoefficient("language-prior", languagePrior, hasRouters)))
+        failed(checkCoefficient("language-prior", languagePrior, hasRouters)) ||
+        // Stage 2 is one stage for models with gates and without.
+        failed(checkCoefficient("classifier", classifier,
+                                /*hasRouters=*/true)))
       return failure();
+    bool hasGates = module
+                        .walk([](RouteOp route) {
+                          return route.getGate() ? WalkResult::interrupt()
+                                                 : WalkResult::advance();
+                        })
+                        .wasInterrupted();
 
     auto logitsType = cast<RankedTensorType>(logits->getType());
     auto scalar =
@@ -220,9 +248,11 @@ struct AddObjective : moe::impl::AddObjectiveBase<AddObjective> {
     Value tokenWeight = addInput("token_weight", scalar);
     inputs.oldWeight = addInput("old_weight", scalar);
     inputs.microBatchWeight = addInput("micro_batch_weight", scalar);
+    inputs.positionWeight = addInput("position_weight", scalar);
 
     RouterLossBuilder routerLosses(balance != 0, *balanceLossForm,
-                                   languagePrior != 0, *priorLossForm);
+                                   languagePrior != 0, *priorLossForm,
+                                   classifier != 0 && hasGates);
     RouterLosses losses = routerLosses.build(*forward, inputs);
 
     OpBuilder builder(returnOf(*forward));
@@ -245,6 +275,7 @@ struct AddObjective : moe::impl::AddObjectiveBase<AddObjective> {
     };
     addTerm("balance", losses.balance, balance);
     addTerm("language_prior", losses.prior, languagePrior);
+    addTerm("classifier", losses.classifier, classifier);
 
     Value loss =
         WeightedSumOp::create(builder, loc, scalar, terms, coefficients);

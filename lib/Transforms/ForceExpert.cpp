@@ -46,6 +46,7 @@ struct ForceExpert : moe::impl::ForceExpertBase<ForceExpert> {
       diag.attachNote(user->getLoc()) << "used here";
       return diag;
     }
+    route.getGateMutable().clear();
     route.setForcedExpert(expert);
     route.setRenormalize(false);
     route.getRoutes().setType(RoutesType::get(&getContext(), experts, 1));

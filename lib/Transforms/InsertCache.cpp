@@ -11,6 +11,7 @@
 
 #include "mlir/IR/Builders.h"
 #include "llvm/ADT/SetVector.h"
+#include "llvm/ADT/StringMap.h"
 
 namespace mlir::moe {
 #define GEN_PASS_DEF_INSERTCACHE
@@ -22,62 +23,108 @@ using namespace mlir::moe;
 
 namespace {
 
+/// What a cache holds, as its binding calls it, and its type.
+struct Cache {
+  StringRef kind;
+  Type type;
+};
+using MakeCache = llvm::function_ref<Value(const Cache &)>;
+
 /// What changed in the signature of a function: the caches that it takes, and
 /// the arguments that nothing in it reads any more.
 struct Extension {
-  SmallVector<Type> caches;
+  SmallVector<Cache> caches;
   llvm::BitVector unread;
 };
 
-/// Gives every attention its caches, as arguments from the entry point down.
+/// Gives every attention its caches, and every gate that looks back its own, as
+/// arguments from the entry point down.
 class CacheBuilder {
 public:
   explicit CacheBuilder(int64_t capacity) : capacity(capacity) {}
 
-  /// `makeCache` adds an argument for each cache: keys, values, keys, ...
-  /// Returns the arguments that were read for segments only.
-  llvm::BitVector build(func::FuncOp function,
-                        llvm::function_ref<Value(Type)> makeCache);
+  /// `makeCache` adds an argument for each cache. Returns the arguments that
+  /// were read for segments only.
+  llvm::BitVector build(func::FuncOp function, MakeCache makeCache);
+
+  /// That a gate looks ahead, or has no slots beside it.
+  bool hasFailed() const { return failed; }
 
 private:
-  Value insert(AttentionOp attention,
-               llvm::function_ref<Value(Type)> makeCache);
+  Value insert(AttentionOp attention, MakeCache makeCache);
+  void insert(PoolOp pool, MakeCache makeCache);
+  Value cache(StringRef kind, Value rows, Value slots, OpBuilder &builder,
+              MakeCache makeCache);
   const Extension &extend(func::FuncOp function);
 
   int64_t capacity;
+  bool failed = false;
   llvm::DenseMap<func::FuncOp, Extension> extensions;
 };
 
+/// The cache of `rows`, with them in it.
+Value CacheBuilder::cache(StringRef kind, Value rows, Value slots,
+                          OpBuilder &builder, MakeCache makeCache) {
+  auto type = cast<RankedTensorType>(rows.getType());
+  auto cached = type.clone({type.getDimSize(0), capacity, type.getDimSize(2)});
+  return CacheUpdateOp::create(builder, rows.getLoc(), cached,
+                               makeCache({kind, cached}), rows, slots);
+}
+
 /// Puts an attention behind a cache. Returns the segments that it read.
-Value CacheBuilder::insert(AttentionOp attention,
-                           llvm::function_ref<Value(Type)> makeCache) {
+Value CacheBuilder::insert(AttentionOp attention, MakeCache makeCache) {
   OpBuilder builder(attention);
-  for (OpOperand *rows :
-       {&attention.getKeyMutable(), &attention.getValueMutable()}) {
-    auto type = cast<RankedTensorType>(rows->get().getType());
-    auto cached =
-        type.clone({type.getDimSize(0), capacity, type.getDimSize(2)});
-    rows->set(CacheUpdateOp::create(builder, attention.getLoc(), cached,
-                                    makeCache(cached), rows->get(),
-                                    attention.getSlots()));
-  }
+  Value slots = attention.getSlots();
+  attention.getKeyMutable().assign(
+      cache("keys", attention.getKey(), slots, builder, makeCache));
+  attention.getValueMutable().assign(
+      cache("values", attention.getValue(), slots, builder, makeCache));
   // A cache holds one sequence a row.
   Value segments = attention.getSegments();
   attention.getSegmentsMutable().clear();
   return segments;
 }
 
+/// Puts a pool behind a cache. Its tokens stand in the slots of the attention
+/// of its layer.
+void CacheBuilder::insert(PoolOp pool, MakeCache makeCache) {
+  if (pool.getKind() == PoolKind::SequenceSum) {
+    pool.emitOpError()
+        << "expected a language gate that looks back, but "
+           "sequence_sum looks at tokens that are not there yet; "
+           "pool=token and pool=causal-mean can generate";
+    failed = true;
+    return;
+  }
+  auto attentions = pool->getBlock()->getOps<AttentionOp>();
+  if (attentions.empty()) {
+    pool.emitOpError() << "expected a moe.attention in its layer, whose slots "
+                          "its tokens stand in";
+    failed = true;
+    return;
+  }
+  Value slots = (*attentions.begin()).getSlots();
+  OpBuilder builder(pool);
+  pool.getInputMutable().assign(
+      cache("gates", pool.getInput(), slots, builder, makeCache));
+  pool.getSlotsMutable().assign(slots);
+}
+
 llvm::BitVector CacheBuilder::build(func::FuncOp function,
-                                    llvm::function_ref<Value(Type)> makeCache) {
+                                    MakeCache makeCache) {
   SmallVector<Operation *> readers;
   function.walk([&](Operation *op) {
-    if (isa<AttentionOp, func::CallOp>(op))
+    if (isa<AttentionOp, PoolOp, func::CallOp>(op))
       readers.push_back(op);
   });
   llvm::SmallSetVector<Value, 4> dropped;
   for (Operation *op : readers) {
     if (auto attention = dyn_cast<AttentionOp>(op)) {
       dropped.insert(insert(attention, makeCache));
+      continue;
+    }
+    if (auto pool = dyn_cast<PoolOp>(op)) {
+      insert(pool, makeCache);
       continue;
     }
     auto call = cast<func::CallOp>(op);
@@ -90,8 +137,8 @@ llvm::BitVector CacheBuilder::build(func::FuncOp function,
       dropped.insert(call.getOperand(index));
     call->eraseOperands(extension.unread);
     SmallVector<Value> caches;
-    for (Type type : extension.caches)
-      caches.push_back(makeCache(type));
+    for (const Cache &each : extension.caches)
+      caches.push_back(makeCache(each));
     replaceCall(call, callee, caches);
   }
 
@@ -109,9 +156,9 @@ const Extension &CacheBuilder::extend(func::FuncOp function) {
     return known->second;
   Extension extension;
   if (!function.isExternal()) {
-    extension.unread = build(function, [&](Type type) {
-      extension.caches.push_back(type);
-      return addArgument(function, type);
+    extension.unread = build(function, [&](const Cache &cache) {
+      extension.caches.push_back(cache);
+      return addArgument(function, cache.type);
     });
     LogicalResult erased = function.eraseArguments(extension.unread);
     assert(succeeded(erased) && "nothing reads these arguments");
@@ -165,15 +212,16 @@ struct InsertCache : moe::impl::InsertCacheBase<InsertCache> {
     if (failed(forward) || failed(lookupOutput(*forward, "logits")))
       return failure();
 
-    unsigned numCaches = 0;
+    llvm::StringMap<unsigned> numCaches;
     CacheBuilder builder(capacity);
-    llvm::BitVector unread = builder.build(*forward, [&](Type type) {
-      std::string name = (numCaches % 2 == 0 ? "keys." : "values.") +
-                         std::to_string(numCaches / 2);
-      ++numCaches;
-      return addArgument(*forward, type, BindingKind::State, name);
+    llvm::BitVector unread = builder.build(*forward, [&](const Cache &cache) {
+      std::string name =
+          cache.kind.str() + "." + std::to_string(numCaches[cache.kind]++);
+      return addArgument(*forward, cache.type, BindingKind::State, name);
     });
-    if (numCaches == 0)
+    if (builder.hasFailed())
+      return failure();
+    if (numCaches["keys"] == 0)
       return forward->emitOpError()
              << "expected a moe.attention to give a cache to";
     if (failed(forward->eraseArguments(unread)))

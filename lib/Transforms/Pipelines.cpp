@@ -55,6 +55,7 @@ void mlir::moe::buildTrainPipeline(OpPassManager &pm,
   objective.balanceForm = options.balanceForm;
   objective.languagePrior = options.languagePrior;
   objective.languagePriorForm = options.languagePriorForm;
+  objective.classifier = options.classifier;
   pm.addPass(createAddObjective(objective));
   // @step returns the loss.
   addShapes(pm, options.rows, options.length);

@@ -46,7 +46,7 @@ int64_t numBytes(Value value) {
 /// one operation for each element.
 int64_t numOperations(Operation *op) {
   return llvm::TypeSwitch<Operation *, int64_t>(op)
-      .Case<LinearOp, RouterOp>([](auto linear) {
+      .Case<LinearOp, RouterOp, LanguageGateOp>([](auto linear) {
         return 2 * numElements(linear->getResult(0)) *
                linear.getWeight().getType().getDimSize(1);
       })

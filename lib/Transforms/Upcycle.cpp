@@ -166,7 +166,8 @@ func::FuncOp Upcycle::expandFunction(Layer &layer, bool clone,
                                   ffn.getInput(), router);
   auto route = RouteOp::create(builder, loc,
                                RoutesType::get(&getContext(), layer.experts, k),
-                               precise(k), logits, /*renormalize=*/true,
+                               precise(k), logits, /*gate=*/Value(),
+                               /*renormalize=*/true,
                                /*forced_expert=*/IntegerAttr());
   auto mixture =
       ExpertsOp::create(builder, loc, input, /*preactivation=*/Type(),

@@ -42,14 +42,13 @@ bool isModelOp(Operation *op) {
   return isa<ModuleOp, func::FuncOp, func::CallOp, func::ReturnOp, ParameterOp,
              GetParameterOp, EmbeddingOp, RmsNormOp, LayerNormOp, LinearOp,
              AddOp, RotaryTableOp, RotaryOp, AttentionOp, FfnOp, RouterOp,
-             RouteOp, ExpertsOp>(op);
+             LanguageGateOp, PoolOp, RouteOp, ExpertsOp>(op);
 }
 
 bool isObjectiveOp(Operation *op) {
-  return isModelOp(op) ||
-         isa<CrossEntropyOp, TokenLogprobsOp, BalanceLossOp,
-             LanguagePriorLossOp, WeightedSumOp, CacheUpdateOp, LastTokenOp>(
-             op);
+  return isModelOp(op) || isa<CrossEntropyOp, TokenLogprobsOp, BalanceLossOp,
+                              LanguagePriorLossOp, ClassifierLossOp,
+                              WeightedSumOp, CacheUpdateOp, LastTokenOp>(op);
 }
 
 bool isStepOp(Operation *op) {
@@ -58,7 +57,8 @@ bool isStepOp(Operation *op) {
              RmsNormWeightGradOp, LayerNormGradOp, LayerNormWeightGradOp,
              LinearInputGradOp, LinearWeightGradOp, ColumnSumOp,
              AttentionGradOp, ExpertsGradOp, RouteGradOp, CrossEntropyGradOp,
-             BalanceLossGradOp, LanguagePriorLossGradOp, arith::ConstantOp>(op);
+             BalanceLossGradOp, LanguagePriorLossGradOp, PoolGradOp,
+             ClassifierLossGradOp, arith::ConstantOp>(op);
 }
 
 bool isFusedOp(Operation *op) {
@@ -138,9 +138,12 @@ void InfluenceAnalysis::visit(Value value, Influences &influences,
       worklist.push_back(call.getOperand(index));
     return;
   }
-  // A forced score is 1, whatever the logits are.
-  if (auto route = dyn_cast<RouteOp>(op); route && route.getForcedExpert())
+  // A forced score is 1, whatever the logits are, and a gate decides.
+  if (auto route = dyn_cast<RouteOp>(op)) {
+    if (!route.getForcedExpert())
+      worklist.push_back(route.getLogits());
     return;
+  }
   llvm::append_range(worklist, op->getOperands());
 }
 

@@ -322,3 +322,30 @@ func.func @f(%g: tensor<f32>, %l: tensor<2x8x6xf32>, %old: tensor<2x7xi32>, %w: 
   %d = moe.language_prior_loss_grad %g, %l, %old, %w {form = #moe.form<paper>} : (tensor<f32>, tensor<2x8x6xf32>, tensor<2x7xi32>, tensor<f32>) -> tensor<2x8x6xf32>
   return
 }
+
+// -----
+
+// moe.route_grad (C2)
+func.func @f(%ds: tensor<2x8x2xf32>, %l: tensor<2x8x6xf32>, %r: !moe.routes<6, 2>, %g: tensor<2x8x3xf32>) {
+  // expected-error@below {{expected classes of 2, but got 3}}
+  %dl = moe.route_grad %ds, %l, %r, %g : (tensor<2x8x2xf32>, tensor<2x8x6xf32>, !moe.routes<6, 2>, tensor<2x8x3xf32>) -> tensor<2x8x6xf32>
+  return
+}
+
+// -----
+
+// moe.pool_grad (C1)
+func.func @f(%dy: tensor<2x8x2xf32>) {
+  // expected-error@below {{expected a result of type 'tensor<2x8x2xf32>', but got 'tensor<2x7x2xf32>'}}
+  %dx = moe.pool_grad %dy {kind = #moe.pool<causal_mean>} : (tensor<2x8x2xf32>) -> tensor<2x7x2xf32>
+  return
+}
+
+// -----
+
+// moe.classifier_loss_grad (C1)
+func.func @f(%d: tensor<f32>, %l: tensor<2x8x6xf32>, %old: tensor<2x8xi32>, %w: tensor<f32>) {
+  // expected-error@below {{expected classes of 2, but got 6}}
+  %dl = moe.classifier_loss_grad %d, %l, %old, %w : (tensor<f32>, tensor<2x8x6xf32>, tensor<2x8xi32>, tensor<f32>) -> tensor<2x8x6xf32>
+  return
+}

@@ -174,3 +174,102 @@ func.func @f() {
   %loss = moe.weighted_sum {coefficients = array<f64>} : () -> tensor<f32>
   return
 }
+
+// -----
+
+// moe.route (C4)
+func.func @f(%l: tensor<?x?x6xf32>, %g: tensor<?x?x3xf32>) {
+  // expected-error@below {{expected classes of 2, but got 3}}
+  %r, %s = moe.route %l, %g : (tensor<?x?x6xf32>, tensor<?x?x3xf32>) -> (!moe.routes<6, 2>, tensor<?x?x2xf32>)
+  return
+}
+
+// -----
+
+// moe.route (C4)
+func.func @f(%l: tensor<2x8x6xf32>, %g: tensor<2x7x2xf32>) {
+  // expected-error@below {{expected a row length of 8, but got 7}}
+  %r, %s = moe.route %l, %g : (tensor<2x8x6xf32>, tensor<2x7x2xf32>) -> (!moe.routes<6, 2>, tensor<2x8x2xf32>)
+  return
+}
+
+// -----
+
+// moe.route (C4)
+func.func @f(%l: tensor<?x?x6xf32>, %g: tensor<?x?x2xf32>) {
+  // expected-error@below {{expected no gate, since the expert is forced}}
+  %r, %s = moe.route %l, %g {forced_expert = 0 : i64} : (tensor<?x?x6xf32>, tensor<?x?x2xf32>) -> (!moe.routes<6, 1>, tensor<?x?x1xf32>)
+  return
+}
+
+// -----
+
+// moe.language_gate (C1)
+func.func @f(%x: tensor<?x?x64xf32>, %w: tensor<2x32xf32>) {
+  // expected-error@below {{expected a weight of type 'tensor<2x64xf32>', but got 'tensor<2x32xf32>'}}
+  %g = moe.language_gate %x, %w : (tensor<?x?x64xf32>, tensor<2x32xf32>) -> tensor<?x?x2xf32>
+  return
+}
+
+// -----
+
+// moe.language_gate (C1)
+func.func @f(%x: tensor<?x?x64xf32>, %w: tensor<3x64xf32>) {
+  // expected-error@below {{expected classes of 2, but got 3}}
+  %g = moe.language_gate %x, %w : (tensor<?x?x64xf32>, tensor<3x64xf32>) -> tensor<?x?x3xf32>
+  return
+}
+
+// -----
+
+// moe.pool (C1)
+func.func @f(%x: tensor<2x8x2xf32>) {
+  // expected-error@below {{expected a result of type 'tensor<2x8x2xf32>', but got 'tensor<2x7x2xf32>'}}
+  %y = moe.pool %x {kind = #moe.pool<causal_mean>} : (tensor<2x8x2xf32>) -> tensor<2x7x2xf32>
+  return
+}
+
+// -----
+
+// moe.pool (C1)
+func.func @f(%x: tensor<2x64x2xf32>, %slots: tensor<3x8xi32>) {
+  // expected-error@below {{expected an input of type 'tensor<3x?x2xf32>', but got 'tensor<2x64x2xf32>'}}
+  %y = moe.pool %x, %slots {kind = #moe.pool<causal_mean>} : (tensor<2x64x2xf32>, tensor<3x8xi32>) -> tensor<3x8x2xf32>
+  return
+}
+
+// -----
+
+// moe.pool (C2)
+func.func @f(%x: tensor<2x64x2xf32>, %slots: tensor<2x7xi32>) {
+  // expected-error@below {{expected a row length of 8, but got 7}}
+  %y = moe.pool %x, %slots {kind = #moe.pool<causal_mean>} : (tensor<2x64x2xf32>, tensor<2x7xi32>) -> tensor<2x8x2xf32>
+  return
+}
+
+// -----
+
+// moe.pool (C3)
+func.func @f(%x: tensor<2x64x2xf32>, %slots: tensor<2x8xi32>) {
+  // expected-error@below {{expected no slots with sequence_sum, which is not known while a sequence grows}}
+  %y = moe.pool %x, %slots {kind = #moe.pool<sequence_sum>} : (tensor<2x64x2xf32>, tensor<2x8xi32>) -> tensor<2x8x2xf32>
+  return
+}
+
+// -----
+
+// moe.classifier_loss (C1)
+func.func @f(%l: tensor<2x8x2xf32>, %old: tensor<2x7xi32>, %w: tensor<f32>) {
+  // expected-error@below {{expected a row length of 8, but got 7}}
+  %loss = moe.classifier_loss %l, %old, %w : (tensor<2x8x2xf32>, tensor<2x7xi32>, tensor<f32>) -> tensor<f32>
+  return
+}
+
+// -----
+
+// moe.classifier_loss (C1)
+func.func @f(%l: tensor<2x8x6xf32>, %old: tensor<2x8xi32>, %w: tensor<f32>) {
+  // expected-error@below {{expected classes of 2, but got 6}}
+  %loss = moe.classifier_loss %l, %old, %w : (tensor<2x8x6xf32>, tensor<2x8xi32>, tensor<f32>) -> tensor<f32>
+  return
+}

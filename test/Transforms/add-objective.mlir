@@ -19,7 +19,8 @@ moe.parameter router @gate.1 : tensor<2x8xf32> from #moe.init<xavier_normal, see
 // CHECK-SAME: %[[OLD:[^ ]*]]: tensor<?x?xi32> {moe.binding = #moe.binding<input, "old">},
 // CHECK-SAME: %[[TW:.*]]: tensor<f32> {moe.binding = #moe.binding<input, "token_weight">},
 // CHECK-SAME: %[[OW:.*]]: tensor<f32> {moe.binding = #moe.binding<input, "old_weight">},
-// CHECK-SAME: %[[MW:.*]]: tensor<f32> {moe.binding = #moe.binding<input, "micro_batch_weight">})
+// CHECK-SAME: %[[MW:[^ ]*]]: tensor<f32> {moe.binding = #moe.binding<input, "micro_batch_weight">},
+// CHECK-SAME: %{{[^ ]*}}: tensor<f32> {moe.binding = #moe.binding<input, "position_weight">})
 // CHECK-SAME: -> (tensor<f32> {moe.binding = #moe.binding<output, "loss">}, tensor<f32> {moe.binding = #moe.binding<output, "next_token">}, tensor<f32> {moe.binding = #moe.binding<output, "balance">})
 // CHECK: %[[H0:.*]]:2 = call @layer(%{{.*}}, %{{.*}}, %[[MW]])
 // CHECK: %[[H1:.*]]:2 = call @layer(%[[H0]]#0, %{{.*}}, %[[MW]])

@@ -17,7 +17,7 @@ namespace polymoe {
 static DenseSet<Value> preciseValues(ModuleOp module) {
   DenseSet<Value> precise;
   module.walk([&](Operation *op) {
-    if (isa<RouterOp, RouteOp, RotaryTableOp>(op))
+    if (isa<RouterOp, LanguageGateOp, PoolOp, RouteOp, RotaryTableOp>(op))
       precise.insert(op->result_begin(), op->result_end());
   });
   bool changed = true;

@@ -84,8 +84,8 @@ private:
           product(linear.getWeight(), operands[0].isActive,
                   operands[1].isActive);
         })
-        .Case([&](RouterOp router) {
-          product(router.getWeight(), operands[0].isActive,
+        .Case<RouterOp, LanguageGateOp>([&](auto linear) {
+          product(linear.getWeight(), operands[0].isActive,
                   operands[1].isActive);
         })
         .Case([&](FfnOp ffn) {

@@ -88,6 +88,18 @@ static void generateText(Inference &inference, const std::string &prompt,
   std::cout << stream.finish() << "\n";
 }
 
+/// Refuses a gate that looks at tokens which are not there yet: with or without
+/// a cache, the text would be that of no model.
+static void checkGates(mlir::ModuleOp module) {
+  module.walk([](mlir::moe::PoolOp pool) {
+    if (pool.getKind() == mlir::moe::PoolKind::SequenceSum)
+      fail("moe.pool: expected language gates that look back, but "
+           "sequence_sum looks at the whole sequence, which generation does "
+           "not know; moe-insert-language-gates with pool=token or "
+           "pool=causal-mean can generate");
+  });
+}
+
 static int runGenerate(const GenerateCommandOptions &options) {
   GenerateOptions generation = options.generation;
   generation.cache = !options.noCache;
@@ -97,6 +109,7 @@ static int runGenerate(const GenerateCommandOptions &options) {
   if (!options.promptTokens.empty())
     tokens = parseTokens(options.promptTokens);
   Inference inference(options.machine);
+  checkGates(*inference.module);
   if (!options.promptTokens.empty()) {
     generateTokens(inference, tokens, generation);
     return 0;

@@ -10,6 +10,9 @@
 #include "moe/Runtime/Error.h"
 #include "moe/Runtime/RunFolder.h"
 #include "moe/Runtime/Safetensors.h"
+#include "moe/Transforms/Passes.h"
+
+#include "mlir/Pass/PassManager.h"
 
 #include <set>
 
@@ -86,6 +89,19 @@ int64_t setTrainable(ModuleOp module, ArrayRef<Role> roles) {
   return count;
 }
 
+void dropUntrainedGates(ModuleOp module) {
+  std::string diagnostics;
+  ScopedDiagnosticHandler handler(module.getContext(),
+                                  [&](Diagnostic &diagnostic) {
+                                    diagnostics += diagnostic.str();
+                                    return success();
+                                  });
+  PassManager pm(module.getContext());
+  pm.addPass(createDropUntrainedGates());
+  if (failed(pm.run(module)))
+    fail(diagnostics);
+}
+
 /// Whether some parameter was trained by a run.
 static bool readsTrained(const std::vector<ParameterSpec> &specs,
                          const fs::path &folder) {
@@ -116,6 +132,7 @@ Inference::Inference(const MachineOptions &options)
     : model(options.model), pool(options.threads) {
   setTrainable(model.module(), {});
   module = withDType(model.module(), options.dtype);
+  dropUntrainedGates(*module);
   store = loadParameters(model, *module, pool, /*training=*/false);
   executor = makeExecutor(options, *module, *store, pool).executor;
 }

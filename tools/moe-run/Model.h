@@ -85,6 +85,10 @@ int64_t setTrainable(mlir::ModuleOp module,
 mlir::OwningOpRef<mlir::ModuleOp> withDType(mlir::ModuleOp module,
                                             const std::string &dtype);
 
+/// Lets routes pass by language gates that nothing has trained yet. Throws
+/// Error.
+void dropUntrainedGates(mlir::ModuleOp module);
+
 /// Loads the parameters of `module`, whose files lie relative to `model`'s
 /// folder. Keys that it does not use are an error, but in a run folder and with
 /// checkpoints of a run, of which later phases use a part.

@@ -233,6 +233,17 @@ void Training::freeze() {
     fail("stage ", options.phase.stage, ": expected parameters of the roles ",
          options.phase.trainRoles, ", but ", model->file(),
          " has none; moe-opt --moe-upcycle makes experts and routers");
+  // A stage has its classifier loss for models with gates, and only for them.
+  if (options.isGiven("classifier") && options.phase.classifier != 0 &&
+      llvm::none_of(module.getOps<mlir::moe::ParameterOp>(),
+                    [](mlir::moe::ParameterOp parameter) {
+                      return parameter.getRole() ==
+                             mlir::moe::Role::LanguageGate;
+                    }))
+    fail("--classifier: expected a model with language gates, but ",
+         model->file(),
+         " has none; moe-opt --moe-insert-language-gates makes "
+         "them");
   for (auto parameter : module.getOps<mlir::moe::ParameterOp>()) {
     if (parameter.getTrainable())
       continue;
@@ -340,6 +351,7 @@ int Training::run() {
 
   mlir::OwningOpRef<mlir::ModuleOp> module =
       withDType(model->module(), options.machine.dtype);
+  dropUntrainedGates(*module);
   std::unique_ptr<ParameterStore> store =
       loadParameters(*model, *module, pool, /*training=*/true);
   MadeExecutor made = makeExecutor(options.machine, *module, *store, pool,

@@ -14,11 +14,12 @@
 using namespace polymoe;
 
 // MoE-LPR, as the paper has it (METHODS.md, section 1). Its stage 2 takes 50
-// thousand documents of each old language to 100 thousand of each new one.
+// thousand documents of each old language to 100 thousand of each new one. The
+// classifier is LayerMoE's (section 2), for models that have language gates.
 static const StagePreset presets[] = {
-    {"1", "expert,router", 0.01, 0, 0, 1, 1024, 45856},
-    {"2", "router,language_gate", 0, 0.1, 0.5, 1, 512, -1},
-    {"dense", "backbone,expert,router,language_gate", 0, 0, 1, 1, 1024, -1},
+    {"1", "expert,router", 0.01, 0, 0, 0, 1, 1024, 45856},
+    {"2", "router,language_gate", 0, 0.1, 0.1, 0.5, 1, 512, -1},
+    {"dense", "backbone,expert,router,language_gate", 0, 0, 0, 1, 1, 1024, -1},
 };
 
 const StagePreset &polymoe::stagePreset(const std::string &name) {
@@ -51,7 +52,8 @@ Objective PhaseOptions::objective() const {
   auto form = [](const std::string &name) {
     return name == "paper" ? LossForm::Paper : LossForm::Reference;
   };
-  return {balance, form(balanceForm), languagePrior, form(languagePriorForm)};
+  return {balance, form(balanceForm), languagePrior, form(languagePriorForm),
+          classifier};
 }
 
 TrainerOptions PhaseOptions::trainer() const {
@@ -113,6 +115,8 @@ void TrainCommandOptions::settleNew() {
     phase.balance = preset.balance;
   if (!isGiven("language-prior"))
     phase.languagePrior = preset.languagePrior;
+  if (!isGiven("classifier"))
+    phase.classifier = preset.classifier;
   if (!isGiven("sequence"))
     phase.sequence = preset.sequence;
   if (!isGiven("steps")) {
@@ -217,8 +221,9 @@ void polymoe::addTrainOptions(CLI::App &app, TrainCommandOptions &options) {
   const auto forms = CLI::IsMember({"paper", "reference"});
   const char *stage = "Stage";
   add(stage, "--stage", phase.stage,
-      "1: new experts and routers on new languages; 2: routers on all "
-      "languages; dense: everything, plain loss. Sets what trains, losses, "
+      "1: new experts and routers on new languages; 2: routers and language "
+      "gates on all languages; dense: everything, plain loss. Sets what "
+      "trains, losses, "
       "languages and sequence")
       ->check(CLI::IsMember({"1", "2", "dense"}));
   add(stage, "--train-roles", phase.trainRoles,
@@ -239,6 +244,10 @@ void polymoe::addTrainOptions(CLI::App &app, TrainCommandOptions &options) {
       "as the paper prints it, or the released code's double softmax")
       ->check(forms)
       ->capture_default_str();
+  add(stage, "--classifier", phase.classifier,
+      "coefficient of the loss that teaches language gates which languages are "
+      "old (stage 2 of a model with gates: 0.1, else 0)")
+      ->check(CLI::NonNegativeNumber);
   add(stage, "--mix", phase.mix,
       "how often a language's documents come in an epoch, as el=1,en=0.1; only "
       "those named are taken (stage 1: new 1; 2: new 1, old 0.5; dense: all "

@@ -27,6 +27,7 @@ struct StagePreset {
   const char *trainRoles;
   double balance;
   double languagePrior;
+  double classifier;
   /// Of documents of round 0 and of later rounds, in an epoch.
   double oldWeight, newWeight;
   int64_t sequence;
@@ -46,6 +47,7 @@ struct PhaseOptions {
   std::string balanceForm = "paper";
   double languagePrior = 0;
   std::string languagePriorForm = "paper";
+  double classifier = 0;
   std::string mix;
   int64_t sequence = 0;
   bool segments = false;

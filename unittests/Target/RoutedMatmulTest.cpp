@@ -23,6 +23,7 @@ struct Config {
   bool gated;
   const char *activation;
   bool routed = true;
+  bool languageGate = false;
 };
 
 std::string number(int64_t value) { return std::to_string(value); }
@@ -108,6 +109,8 @@ struct Program {
                                      number(c.experts) + "x$P"});
       ports.push_back({"scores", scores});
     }
+    if (c.languageGate)
+      ports.push_back({"gate", number(batch) + "x" + number(length) + "x2x$P"});
     for (int64_t e = 0; e < c.experts; ++e)
       for (const std::string &name : weightNames(c, e))
         ports.push_back({name, weightType(name, "$T")});
@@ -123,10 +126,14 @@ struct Program {
     std::string downCount = number((c.gated ? 1 : 2) * c.experts);
     std::string text;
     if (c.routed)
-      text += "  %routes, %own = moe.route %logits {renormalize} : "
-              "(tensor<" +
+      text += std::string("  %routes, %own = moe.route %logits") +
+              (c.languageGate ? ", %gate" : "") + " {renormalize} : (tensor<" +
               number(batch) + "x" + number(length) + "x" + number(c.experts) +
-              "x$P>) -> (" + routes + ", tensor<" + scores + ">)\n";
+              "x$P>" +
+              (c.languageGate ? ", tensor<" + number(batch) + "x" +
+                                    number(length) + "x2x$P>"
+                              : "") +
+              ") -> (" + routes + ", tensor<" + scores + ">)\n";
     text += "  %h, %z = moe.routed_up %x" + routesOperand + ups +
             attributes("1, " + segment + ", " + count, true) + " : (tensor<" +
             activations + ">" + routesType + upTypes + ") -> (" + h + ", " + z +
@@ -238,6 +245,8 @@ Tensors inputsFor(const Config &c) {
         in["logits"][t * c.experts + c.experts - 1] = -9;
     in["scores"] = randomTensor({batch, length, c.topK}, 4);
   }
+  if (c.languageGate)
+    in["gate"] = randomTensor({batch, length, 2}, 99);
   uint64_t seed = 5;
   for (int64_t e = 0; e < c.experts; ++e)
     for (const std::string &name : weightNames(c, e)) {
@@ -276,8 +285,10 @@ Tensor reference(const Config &c, const Tensors &in) {
         return std::pair(-logits[a], a) < std::pair(-logits[b], b);
       });
     const double *x = &in.at("x").values[t * width];
-    for (int64_t slot = 0; slot < c.topK; ++slot) {
-      std::string e = number(order[slot]);
+    bool old =
+        c.languageGate && in.at("gate")[2 * t] >= in.at("gate")[2 * t + 1];
+    for (int64_t slot = 0; slot < (old ? 1 : c.topK); ++slot) {
+      std::string e = number(old ? 0 : order[slot]);
       double score = c.routed ? in.at("scores")[t * c.topK + slot] : 1;
       std::vector<double> h(hidden);
       for (int64_t f = 0; f < hidden; ++f) {
@@ -373,6 +384,9 @@ INSTANTIATE_TEST_SUITE_P(
     Forms, RoutedMatmul,
     ::testing::Values(Config{4, 2, true, "silu"}, Config{3, 1, false, "gelu"},
                       Config{3, 3, true, "gelu_tanh"},
+                      Config{4, 2, true, "silu", true, true},
+                      Config{3, 2, false, "gelu", true, true},
+                      Config{3, 1, true, "silu", true, true},
                       Config{1, 1, true, "silu", false},
                       Config{1, 1, false, "gelu_tanh", false}));
 

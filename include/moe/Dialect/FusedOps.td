@@ -75,7 +75,8 @@ def MoE_CombineOp : MoE_FusedOp<"combine"> {
   let summary = "gathers the rows of every token and sums them";
   let description = [{
     `y[t] = sum_k scores[t,k] * rows[inverse(t,k)]`, over `k` in order, in f32
-    (f64), rounded once; without `scores` the plain sum.
+    (f64), rounded once; without `scores` the plain sum. A missing slot is no
+    term, and its row is not read.
 
     Constraints:
     - (C1) `rows` is [B*S*K, D] with the K of `routes`, the result [B,S,D] of
@@ -98,7 +99,8 @@ def MoE_RoutedDownGradOp : MoE_FusedOp<"routed_down_grad",
     With `h = down_e^T dy[t]` (never stored): `dz[r]` = gradient of the
     pre-activation under `score * h`, `scaled[r] = score * act(z[r])`, and
     `dscores[t,k] = h . act(z[r]) (+ dy[t] . c_e)`; with `form` gated `act(z)`
-    is `act(z1) * z2`. Without routes the score is 1 and there are no `dscores`.
+    is `act(z1) * z2`. Without routes the score is 1 and there are no `dscores`;
+    those of missing slots are 0.
     `scaled` is only there where a weight gradient reads it. `weights`: down of
     each expert; or down, bias of each.
 

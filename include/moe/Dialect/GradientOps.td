@@ -248,11 +248,12 @@ def MoE_RouteGradOp : MoE_GradientOp<"route_grad"> {
     With `p = softmax(logits)`, `q` the selected of them and `Z` their sum:
     renormalised, `dp_k = (ds_k - sum_j ds_j q_j / Z) / Z`, otherwise `dp_k =
     ds_k`; zero for experts not selected; then `dlogits = p * (dp - sum(dp *
-    p))`.
+    p))`. 0 for tokens that `gate` calls old, whose scores are constants.
 
     Constraints:
     - (C1) `dscores` is [B,S,K] and `logits` and `dlogits` have one type,
       [B,S,E], with the E and K of `routes`.
+    - (C2) `gate` is [B,S,2].
 
     Example:
     ```mlir
@@ -260,8 +261,28 @@ def MoE_RouteGradOp : MoE_GradientOp<"route_grad"> {
     ```
   }];
   let arguments = (ins MoE_Precise:$dscores, MoE_Precise:$logits,
-                       MoE_RoutesType:$routes, UnitAttr:$renormalize);
+                       MoE_RoutesType:$routes, Optional<MoE_Precise>:$gate,
+                       UnitAttr:$renormalize);
   let results = (outs MoE_Precise:$dlogits);
+}
+
+def MoE_PoolGradOp : MoE_GradientOp<"pool_grad"> {
+  let summary = "gradient of moe.pool without slots";
+  let description = [{
+    `causal_mean`: `dx[b,j] = sum over s >= j of dy[b,s] / (s + 1)`, from the
+    last token to the first; `sequence_sum`: `dx[b,j] = sum over all s of
+    dy[b,s]`.
+
+    Constraints:
+    - (C1) `dy` and `dx` have one type.
+
+    Example:
+    ```mlir
+    %dx = moe.pool_grad %dy {kind = #moe.pool<causal_mean>} : (tensor<2x8x2xf32>) -> tensor<2x8x2xf32>
+    ```
+  }];
+  let arguments = (ins MoE_Precise:$dy, MoE_PoolAttr:$kind);
+  let results = (outs MoE_Precise:$dx);
 }
 
 def MoE_CrossEntropyGradOp : MoE_GradientOp<"cross_entropy_grad"> {
@@ -321,6 +342,24 @@ def MoE_LanguagePriorLossGradOp
   }];
   let arguments = (ins MoE_Scalar:$dloss, MoE_Precise:$logits, MoE_Ids:$old,
                        MoE_Scalar:$weight, MoE_LossFormAttr:$form);
+  let results = (outs MoE_Precise:$dlogits);
+}
+
+def MoE_ClassifierLossGradOp : MoE_GradientOp<"classifier_loss_grad"> {
+  let summary = "gradient of moe.classifier_loss";
+  let description = [{
+    `dlogits = dloss * weight * (softmax(logits) - onehot(class))`.
+
+    Constraints:
+    - (C1) `logits` and `dlogits` have one type, [B,S,2], and `old` is [B,S].
+
+    Example:
+    ```mlir
+    %dl = moe.classifier_loss_grad %dloss, %g, %old, %weight : (tensor<f32>, tensor<2x8x2xf32>, tensor<2x8xi32>, tensor<f32>) -> tensor<2x8x2xf32>
+    ```
+  }];
+  let arguments = (ins MoE_Scalar:$dloss, MoE_Precise:$logits, MoE_Ids:$old,
+                       MoE_Scalar:$weight);
   let results = (outs MoE_Precise:$dlogits);
 }
 

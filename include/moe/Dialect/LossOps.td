@@ -62,8 +62,7 @@ def MoE_TokenLogprobsOp : MoE_Op<"token_logprobs", [Pure]> {
 def MoE_BalanceLossOp : MoE_BackboneOp<"balance_loss"> {
   let summary = "the load-balance loss of one MoE layer";
   let description = [{
-    `paper`: `weight * sum_e f_e P_e` with `f_e = E/(K T) * #(tokens that
-    select e)` and `P_e = mean_t softmax(logits)_e`; 1 when uniform (MoE-LPR,
+    `paper`: `weight * sum_e f_e P_e` with `f_e = E/(K T) * #(rows of e)` and `P_e = mean_t softmax(logits)_e`; 1 when uniform (MoE-LPR,
     equation 5). `reference`, the released code's: K times that. `f` has no
     gradient. `weight` is 1 / micro-batches in the optimiser step.
 
@@ -99,6 +98,26 @@ def MoE_LanguagePriorLossOp : MoE_BackboneOp<"language_prior_loss"> {
   }];
   let arguments = (ins MoE_Precise:$logits, MoE_Ids:$old, MoE_Scalar:$weight,
                        MoE_LossFormAttr:$form);
+  let results = (outs MoE_Scalar:$loss);
+}
+
+def MoE_ClassifierLossOp : MoE_BackboneOp<"classifier_loss"> {
+  let summary = "teaches a language gate which languages are old";
+  let description = [{
+    `loss = weight * sum over all tokens of (log sum_c exp(logits[c]) -
+    logits[class])`, with class 0 where `old` is not 0 and class 1 elsewhere
+    (LayerMoE). `weight` is 1 / number of tokens in the optimiser step, labels
+    or not.
+
+    Constraints:
+    - (C1) `logits` is [B,S,2], `old` is [B,S].
+
+    Example:
+    ```mlir
+    %loss = moe.classifier_loss %g, %old, %weight : (tensor<?x?x2xf32>, tensor<?x?xi32>, tensor<f32>) -> tensor<f32>
+    ```
+  }];
+  let arguments = (ins MoE_Precise:$logits, MoE_Ids:$old, MoE_Scalar:$weight);
   let results = (outs MoE_Scalar:$loss);
 }
 

@@ -123,6 +123,13 @@ def MoE_LossFormAttr : EnumAttr<MoE_Dialect, MoE_BalanceForm, "form"> {
   let assemblyFormat = "`<` $value `>`";
 }
 
+def MoE_PoolKind : MoE_Enum<"PoolKind", "what a language gate looks at", [
+    I32EnumAttrCase<"CausalMean", 0, "causal_mean">,
+    I32EnumAttrCase<"SequenceSum", 1, "sequence_sum">]>;
+def MoE_PoolAttr : EnumAttr<MoE_Dialect, MoE_PoolKind, "pool"> {
+  let assemblyFormat = "`<` $value `>`";
+}
+
 //===----------------------------------------------------------------------===//
 // What an argument of an entry point is bound to
 //===----------------------------------------------------------------------===//
@@ -140,10 +147,11 @@ def MoE_BindingAttr : MoE_Attr<"Binding", "binding"> {
   let summary = "the meaning of an argument or result of an entry point";
   let description = [{
     Inputs: `tokens`, `labels`, `positions`, `slots`, `segments`, `old`,
-    `token_weight`, `old_weight`, `micro_batch_weight`. Outputs: `loss`,
-    `next_token`, `balance`, `language_prior`, `logprobs`, `logits`. State:
-    `keys.<layer>`, `values.<layer>`. For parameters and gradients the name is
-    the parameter's, for what is packed it is `<parameter>.<derives>`.
+    `token_weight`, `old_weight`, `micro_batch_weight`, `position_weight`.
+    Outputs: `loss`, `next_token`, `balance`, `language_prior`, `classifier`,
+    `logprobs`, `logits`. State: `keys.<layer>`, `values.<layer>`,
+    `gates.<layer>`. For parameters and gradients the name is the parameter's,
+    for what is packed it is `<parameter>.<derives>`.
 
     Example: `#moe.binding<input, "tokens">`
   }];

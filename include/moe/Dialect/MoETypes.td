@@ -23,6 +23,12 @@ def MoE_RoutesType : MoE_Type<"Routes", "routes"> {
     read by the host. Rows are grouped by expert, and inside an expert they
     stand in token order.
 
+    A token has a row for each of its K slots, or, where a language gate sent
+    it to expert 0, one row for slot 0 and none for the others. Rows in use come
+    first; what lies in the memory of the others is not specified, and no
+    kernel computes or reads it. A missing slot counts as one with a score of 0
+    and gets a gradient of 0.
+
     The scores are a tensor of their own beside it: they have gradients, the
     assignment has none (docs/Rationale.md).
   }];

@@ -34,6 +34,57 @@ def MoE_RouterOp : MoE_BackboneOp<"router"> {
   let results = (outs MoE_Precise:$logits);
 }
 
+def MoE_LanguageGateOp : MoE_BackboneOp<"language_gate"> {
+  let summary = "tells known languages from new ones, in front of a router";
+  let description = [{
+    `logits[b,s,c] = sum_k x[b,s,k] w[c,k]`, in f32 (f64 in a f64 model) and not
+    rounded further. Class 0 says that the token is of a language that the base
+    knows, class 1 that it is of a new one (LayerMoE, the classifier of stage
+    2). `moe.route` decides by them, `moe.classifier_loss` trains them, and
+    `moe.pool` between lets the gate look at more than the token.
+
+    Constraints:
+    - (C1) `input` [B,S,D], `weight` [2,D], result [B,S,2].
+
+    Example:
+    ```mlir
+    %g = moe.language_gate %x, %w : (tensor<?x?x64xbf16>, tensor<2x64xbf16>) -> tensor<?x?x2xf32>
+    ```
+  }];
+  let arguments = (ins MoE_Activation:$input, MoE_Matrix:$weight);
+  let results = (outs MoE_Precise:$logits);
+}
+
+def MoE_PoolOp : MoE_BackboneOp<"pool", [MoE_CheapToRecompute]> {
+  let summary = "pools the logits of a language gate over its row";
+  let description = [{
+    A gate without bias is linear, so pooling its logits is the same as pooling
+    the hidden states that it reads, for two numbers a token in place of D.
+
+    Element `j` of row `b` stands in slot `j`, token `s` in slot `slots[b,s]`;
+    without `slots` in slot `s`. `causal_mean`: `y[b,s] = (sum over j <= slot of
+    x[b,j]) / (slot + 1)`, the mean up to and including the token.
+    `sequence_sum`, as released: `y[b,s] = sum over all j of x[b,j]`, which looks
+    ahead and counts padding. Both sum in the order of slots, in f32 (f64 in a
+    f64 model).
+
+    Constraints:
+    - (C1) `input` [B,C,n] and the result [B,S,n] have one element type;
+      without `slots` they have one type.
+    - (C2) `slots`, where present, is [B,S].
+    - (C3) `sequence_sum` takes no `slots`: the sum is not known while a
+      sequence grows.
+
+    Example:
+    ```mlir
+    %p = moe.pool %g {kind = #moe.pool<causal_mean>} : (tensor<?x?x2xf32>) -> tensor<?x?x2xf32>
+    ```
+  }];
+  let arguments = (ins MoE_Precise:$input, Optional<MoE_Ids>:$slots,
+                       MoE_PoolAttr:$kind);
+  let results = (outs MoE_Precise:$result);
+}
+
 def MoE_RouteOp : MoE_BackboneOp<"route"> {
   let summary = "assigns every token to its experts";
   let description = [{
@@ -45,18 +96,25 @@ def MoE_RouteOp : MoE_BackboneOp<"route"> {
     With `forced_expert` every token goes to that expert alone with a score of
     exactly 1 (K = 1), and the logits are not read.
 
+    With `gate` a token is old where `gate[0] >= gate[1]` (the lower class wins
+    a tie, too). It goes to expert 0 alone: slot 0 has a score of exactly 1, the
+    other slots are missing, with a score of 0. The decision has no gradient,
+    and the logits of an old token get none from its score.
+
     Constraints:
     - (C1) `logits` [B,S,E], `routes` for E experts and K a token, `scores`
       [B,S,K].
     - (C2) 1 <= K <= E.
     - (C3) `forced_expert` is in [0, E), and then K = 1.
+    - (C4) `gate` is [B,S,2], and there is none with `forced_expert`.
 
     Example:
     ```mlir
     %r, %s = moe.route %l {renormalize} : (tensor<?x?x6xf32>) -> (!moe.routes<6, 2>, tensor<?x?x2xf32>)
     ```
   }];
-  let arguments = (ins MoE_Precise:$logits, UnitAttr:$renormalize,
+  let arguments = (ins MoE_Precise:$logits, Optional<MoE_Precise>:$gate,
+                       UnitAttr:$renormalize,
                        OptionalAttr<I64Attr>:$forced_expert);
   let results = (outs MoE_RoutesType:$routes, MoE_Precise:$scores);
 }
@@ -64,8 +122,8 @@ def MoE_RouteOp : MoE_BackboneOp<"route"> {
 def MoE_ExpertsOp : MoE_BackboneOp<"experts", [], ["saveForBackward"]> {
   let summary = "a mixture of feed-forward networks";
   let description = [{
-    `y[t] = sum_k scores[t,k] * ffn_{e(t,k)}(x[t])`, summed over `k` in order,
-    with `ffn_e` as `moe.ffn` and `weights` those of expert 0, then expert 1,
+    `y[t] = sum_k scores[t,k] * ffn_{e(t,k)}(x[t])`, summed over `k` in order
+    and over the slots that are not missing, with `ffn_e` as `moe.ffn` and `weights` those of expert 0, then expert 1,
     ... An expert without rows costs nothing.
 
     `preactivation` [R, 2F] or [R, F], rows grouped by expert, is what the

@@ -38,6 +38,12 @@ std::optional<Family> familyNamed(const std::string &name);
 /// polymoe_<family>), or as Mixtral.
 enum class MixtureForm { None, Own, Mixtral };
 
+/// What the language gates look at.
+enum class GatePool { Token, CausalMean, SequenceSum };
+
+/// As config.json has it: "token", "causal-mean", "sequence-sum".
+const char *nameOf(GatePool pool);
+
 enum class FfnActivation { Silu, Gelu, GeluTanh };
 
 struct ModelConfig {
@@ -63,6 +69,9 @@ struct ModelConfig {
   /// Of each layer, the original FFN included; 1 for a dense layer.
   std::vector<int64_t> experts;
   int64_t topK = 0;
+  /// Of each layer: whether a language gate stands in front of its router.
+  std::vector<bool> gates;
+  GatePool gatePool = GatePool::Token;
   /// The type that the configuration names.
   std::optional<DType> dtype;
 };

@@ -45,6 +45,7 @@ struct ParameterLayout {
     Output,
     FfnNorm,
     Router,
+    LanguageGate,
     Ffn,
     FinalNorm,
     Head

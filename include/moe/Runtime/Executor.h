@@ -48,11 +48,12 @@ struct LossWeights {
   double token = 0;      ///< 1 / labels taken in the whole optimiser step
   double oldToken = 0;   ///< 1 / old tokens in the whole optimiser step
   double microBatch = 1; ///< 1 / micro-batches in the optimiser step
+  double position = 0;   ///< 1 / tokens in the optimiser step, labels or not
 };
 
 /// Named scalars: "loss" (what is differentiated), "next_token", "balance",
-/// "language_prior", ... each already weighted by LossWeights, without the
-/// loss's coefficient.
+/// "language_prior", "classifier", each already weighted by LossWeights,
+/// without the loss's coefficient.
 using Losses = std::map<std::string, double>;
 
 class Executor {

@@ -19,14 +19,16 @@ namespace polymoe {
 /// computes it.
 enum class LossForm { Paper, Reference };
 
-/// `next_token + balance * balance_loss + languagePrior * language_prior_loss`,
-/// both router losses being means over the MoE layers. A coefficient of zero
-/// leaves its term out.
+/// `next_token + balance * balance_loss + languagePrior * language_prior_loss +
+/// classifier * classifier_loss`, the router losses being means over the MoE
+/// layers and the classifier's over those with a language gate. A coefficient
+/// of zero leaves its term out; a model without gates has no classifier.
 struct Objective {
   double balance = 0;
   LossForm balanceForm = LossForm::Paper;
   double languagePrior = 0;
   LossForm languagePriorForm = LossForm::Paper;
+  double classifier = 0;
 };
 
 } // namespace polymoe

@@ -66,6 +66,65 @@ def ForceExpert : Pass<"moe-force-expert", "mlir::ModuleOp"> {
   ];
 }
 
+def InsertLanguageGates : Pass<"moe-insert-language-gates", "mlir::ModuleOp"> {
+  let summary = "put a classifier of languages in front of routers";
+  let description = [{
+    Gives the router of every layer in `layers` a language gate (LayerMoE): a
+    token that the gate takes for one of a language that the base knows goes to
+    expert 0 alone, with a weight of exactly 1, and the layer is the dense one
+    for it, bit for bit. `layers` counts the layers with an FFN or experts, from
+    0; by default all that have experts. The paper gates the layers in which
+    languages are most alike; with a profile of similarities the k most similar
+    layers will be chosen.
+
+    `pool` says what a gate looks at: `token`, the token alone; `causal-mean`,
+    the mean of the row up to the token, which generation keeps in a cache;
+    `sequence-sum`, as released, the sum over the whole row, which cannot be
+    known while text is generated.
+
+    The gate's parameter takes the name of the router's, with `language_gate` in
+    the place of its last part but one. It is frozen: stage 2 trains it, and
+    until then it takes no part (`moe-drop-untrained-gates`).
+
+    ```mlir
+    %l = moe.router %x, %router
+    %r, %s = moe.route %l {renormalize}
+    // ==>
+    %l = moe.router %x, %router
+    %g = moe.language_gate %x, %gate
+    %r, %s = moe.route %l, %g {renormalize}
+    ```
+  }];
+  let options = [
+    ListOption<"layers", "layers", "int64_t", "layers to gate (default: all with experts)">,
+    Option<"pool", "pool", "std::string", "\"token\"", "token, causal-mean or sequence-sum">,
+    Option<"seed", "seed", "uint64_t", "0", "seed of the gates' initialisation">,
+  ];
+  let statistics = [
+    Statistic<"numGates", "gates", "routers that got a gate">,
+  ];
+}
+
+def DropUntrainedGates : Pass<"moe-drop-untrained-gates", "mlir::ModuleOp"> {
+  let summary = "route without gates that nothing has trained";
+  let description = [{
+    Takes the gate from every `moe.route` whose gate is frozen and still to be
+    drawn by an initialiser: a random classifier would send half of the text of
+    new languages to expert 0. So a model may have its gates from the start, and
+    stage 1 and its evaluation run as if it had none. `moe-run` does this to
+    what it executes, `moe-translate --export-hf` to what it writes.
+
+    ```mlir
+    %r, %s = moe.route %l, %g {renormalize}
+    // ==>
+    %r, %s = moe.route %l {renormalize}
+    ```
+  }];
+  let statistics = [
+    Statistic<"numDropped", "dropped", "routes that lost their gate">,
+  ];
+}
+
 def FreezeBackbone : Pass<"moe-freeze-backbone", "mlir::ModuleOp"> {
   let summary = "say which parameters train";
   let description = [{
@@ -100,14 +159,16 @@ def AddObjective : Pass<"moe-add-objective", "mlir::ModuleOp"> {
   let description = [{
     Replaces `@forward` by `@step`, which takes `labels`, `old` and the loss
     weights too and returns `loss`, the sum that is differentiated, and each of
-    its terms (`next_token`, `balance`, `language_prior`) without coefficient.
-    Functions that hold routers return their router losses, which are averaged
-    over the MoE layers. A coefficient of zero leaves its term out.
+    its terms (`next_token`, `balance`, `language_prior`, `classifier`) without
+    coefficient. Functions that hold routers return their router losses, which
+    are averaged over the MoE layers, that of the classifier over the layers
+    with a gate. A coefficient of zero leaves its term out, and so does a model
+    without gates the classifier's.
 
     ```mlir
     func.func @forward(%tokens, %positions, %slots, %segments) -> logits
     // ==>
-    func.func @step(%tokens, ..., %labels, %old, %token_weight, %old_weight, %micro_batch_weight)
+    func.func @step(%tokens, ..., %labels, %old, %token_weight, %old_weight, %micro_batch_weight, %position_weight)
         -> (%loss, %next_token, %balance)
     ```
   }];
@@ -116,6 +177,7 @@ def AddObjective : Pass<"moe-add-objective", "mlir::ModuleOp"> {
     Option<"balanceForm", "balance-form", "std::string", "\"paper\"", "paper or reference">,
     Option<"languagePrior", "language-prior", "double", "0.0", "coefficient of the language-prior loss (stage 2: 0.1)">,
     Option<"languagePriorForm", "language-prior-form", "std::string", "\"paper\"", "paper or reference">,
+    Option<"classifier", "classifier", "double", "0.0", "coefficient of the classifier's loss (stage 2: 0.1)">,
   ];
 }
 
@@ -136,7 +198,9 @@ def InsertCache : Pass<"moe-insert-cache", "mlir::ModuleOp"> {
     Replaces `@forward` by `@extend`: every attention reads keys and values from
     a cache of `capacity` slots, which its own are put into first. The caches
     are arguments bound as state (`keys.<layer>`, `values.<layer>`), and only
-    the logits of the last token are returned.
+    the logits of the last token are returned. The pool of a language gate that
+    looks back reads the gate's logits from a cache, too (`gates.<layer>`);
+    one that looks ahead is an error.
 
     ```mlir
     %o = moe.attention %q, %k, %v, %slots, %segments

@@ -58,6 +58,10 @@ struct TrainPipelineOptions : ShapeOptions<TrainPipelineOptions> {
   Option<std::string> languagePriorForm{*this, "language-prior-form",
                                         llvm::cl::desc("paper or reference"),
                                         llvm::cl::init("paper")};
+  Option<double> classifier{
+      *this, "classifier",
+      llvm::cl::desc("coefficient of the loss of language gates"),
+      llvm::cl::init(0.0)};
   Option<int64_t> memoryBudget{
       *this, "memory-budget",
       llvm::cl::desc("MiB for saved activations, 0 for no limit"),

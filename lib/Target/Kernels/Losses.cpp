@@ -30,18 +30,6 @@ static Value isNegative(KernelBuilder &k, Value index) {
   return k.less(index, k.idx(0));
 }
 
-/// Branches on `condition`.
-static void ifElse(KernelBuilder &k, Value condition,
-                   function_ref<void()> thenBody,
-                   function_ref<void()> elseBody) {
-  auto branch = scf::IfOp::create(k, condition, /*withElseRegion=*/true);
-  OpBuilder::InsertionGuard guard(k);
-  k.setInsertionPointToStart(branch.thenBlock());
-  thenBody();
-  k.setInsertionPointToStart(branch.elseBlock());
-  elseBody();
-}
-
 /// `loss = weight * sum of terms`.
 static void sumTerms(KernelLowering &lowering, Operation *op, Value terms,
                      Value weight, Value loss) {
@@ -392,6 +380,84 @@ static LogicalResult lowerLanguagePriorLossGrad(LanguagePriorLossGradOp op,
 }
 
 //===----------------------------------------------------------------------===//
+// Language gates
+//===----------------------------------------------------------------------===//
+
+/// The class of a token: 0 where its language is old.
+static Value classOf(KernelBuilder &k, Value old, Value token) {
+  Value isOld = arith::CmpIOp::create(k, arith::CmpIPredicate::ne,
+                                      k.loadIndex(old, token), k.idx(0));
+  return arith::SelectOp::create(k, isOld, k.idx(0), k.idx(1));
+}
+
+static LogicalResult lowerClassifierLoss(ClassifierLossOp op,
+                                         KernelLowering &lowering) {
+  int64_t tokens = rowsOf(op.getLogits());
+  int64_t perTile = routerRowsPerTile(tokens, 2);
+  Type compute = elementOf(op.getLogits());
+  Value terms = lowering.temporary({tokens}, compute);
+  lowering.launch(op,
+                  {.label = "terms",
+                   .tiles = llvm::divideCeilSigned(tokens, perTile),
+                   .arguments = {lowering.buffer(op.getLogits()),
+                                 lowering.buffer(op.getOld()), terms},
+                   .compute = compute},
+                  [&](KernelBuilder &k) {
+                    Value logits = k.buffer(0, {tokens, 2});
+                    Value old = k.buffer(1, {tokens}), to = k.buffer(2);
+                    Value unused = k.scratch({2}, k.compute());
+                    k.rowsOfTile(tokens, perTile, [&](Value token) {
+                      auto logit = [&](Value c) {
+                        return k.loadScalar(logits, {token, c});
+                      };
+                      Value logSum = softmaxInto(k, logit, unused, 2);
+                      k.storeScalar(
+                          k.subf(logSum, logit(classOf(k, old, token))), to,
+                          token);
+                    });
+                  });
+  sumTerms(lowering, op, terms, op.getWeight(), op.getLoss());
+  return success();
+}
+
+static LogicalResult lowerClassifierLossGrad(ClassifierLossGradOp op,
+                                             KernelLowering &lowering) {
+  int64_t tokens = rowsOf(op.getLogits());
+  int64_t perTile = routerRowsPerTile(tokens, 2);
+  lowering.launch(
+      op,
+      {.label = "",
+       .tiles = llvm::divideCeilSigned(tokens, perTile),
+       .arguments = {lowering.buffer(op.getLogits()),
+                     lowering.buffer(op.getOld()),
+                     lowering.buffer(op.getDloss()),
+                     lowering.buffer(op.getWeight()),
+                     lowering.result(op.getDlogits())},
+       .compute = elementOf(op.getLogits())},
+      [&](KernelBuilder &k) {
+        Value logits = k.buffer(0, {tokens, 2});
+        Value old = k.buffer(1, {tokens});
+        Value dlogits = k.buffer(4, {tokens, 2});
+        Value factor = k.mulf(scalarArgument(k, 2), scalarArgument(k, 3));
+        Value p = k.scratch({2}, k.compute());
+        k.rowsOfTile(tokens, perTile, [&](Value token) {
+          softmaxInto(
+              k, [&](Value c) { return k.loadScalar(logits, {token, c}); }, p,
+              2);
+          // With two classes both differ by the probability of the wrong one,
+          // which loses nothing where that is small.
+          Value right = classOf(k, old, token);
+          Value wrong = k.sub(k.idx(1), right);
+          Value step = k.mulf(factor, k.loadScalar(p, wrong));
+          k.storeScalar(step, dlogits, {token, wrong});
+          k.storeScalar(arith::NegFOp::create(k, step), dlogits,
+                        {token, right});
+        });
+      });
+  return success();
+}
+
+//===----------------------------------------------------------------------===//
 // Sums of losses
 //===----------------------------------------------------------------------===//
 
@@ -427,5 +493,7 @@ void mlir::moe::addLossLowerings(LoweringTable &table) {
   table.add<BalanceLossGradOp>(lowerBalanceLossGrad);
   table.add<LanguagePriorLossOp>(lowerLanguagePriorLoss);
   table.add<LanguagePriorLossGradOp>(lowerLanguagePriorLossGrad);
+  table.add<ClassifierLossOp>(lowerClassifierLoss);
+  table.add<ClassifierLossGradOp>(lowerClassifierLossGrad);
   table.add<WeightedSumOp>(lowerWeightedSum);
 }

@@ -453,6 +453,13 @@ static LogicalResult lowerRouter(RouterOp op, KernelLowering &lowering) {
   return success();
 }
 
+static LogicalResult lowerLanguageGate(LanguageGateOp op,
+                                       KernelLowering &lowering) {
+  lowerProjection(op, op.getInput(), op.getWeight(), Value(), op.getLogits(),
+                  lowering);
+  return success();
+}
+
 static LogicalResult lowerInputGrad(LinearInputGradOp op,
                                     KernelLowering &lowering) {
   ProductTypes types(lowering.target(), elementOf(op.getDy()),
@@ -485,6 +492,7 @@ static LogicalResult lowerWeightGrad(LinearWeightGradOp op,
 void mlir::moe::addMatmulLowerings(LoweringTable &table) {
   table.add<LinearOp>(lowerLinear);
   table.add<RouterOp>(lowerRouter);
+  table.add<LanguageGateOp>(lowerLanguageGate);
   table.add<LinearInputGradOp>(lowerInputGrad);
   table.add<LinearWeightGradOp>(lowerWeightGrad);
 }

@@ -7,9 +7,24 @@
 
 #include "Activation.h"
 #include "Grouping.h"
+#include "Routing.h"
+
+#include "mlir/Dialect/Arith/IR/Arith.h"
 
 using namespace mlir;
 using namespace mlir::moe;
+
+/// Clears what lies in the slots that have no row, this tile's share of them.
+static void zeroMissing(KernelBuilder &k, const Grouping &grouping,
+                        Value routes, int64_t tiles, Value slots) {
+  Value share = k.idx(llvm::divideCeilSigned(grouping.rows, tiles));
+  Value first = k.mul(k.tile(), share);
+  Value begin = arith::MaxSIOp::create(k, first, rowsInUse(k, routes));
+  k.loop(begin, k.min(k.add(first, share), k.idx(grouping.rows)), 1,
+         [&](Value row) {
+           k.storeScalar(k.scalar(0.0), slots, k.loadIndex(routes, row));
+         });
+}
 
 static LogicalResult lowerRoutedDownGrad(RoutedDownGradOp op,
                                          KernelLowering &lowering) {
@@ -45,10 +60,11 @@ static LogicalResult lowerRoutedDownGrad(RoutedDownGradOp op,
   if (!gated && op.getDscores())
     biases = optional(lowering.table(kinds[1]));
 
+  int64_t tiles = grouping.blocks(tiling) * tiling.splits;
   lowering.launch(
       op,
       {.label = "",
-       .tiles = grouping.blocks(tiling) * tiling.splits,
+       .tiles = tiles,
        .arguments = arguments,
        .compute = types.compute,
        .key = grouping.key({width, hidden, gated, int64_t(activation), scores,
@@ -121,6 +137,7 @@ static LogicalResult lowerRoutedDownGrad(RoutedDownGradOp op,
             });
         if (!dscore)
           return;
+        zeroMissing(k, grouping, rows.routes, tiles, dscore);
         Value bias = biases ? k.tableEntry(biases, rows.block.expert,
                                            MemRefType::get({width}, element))
                             : Value();

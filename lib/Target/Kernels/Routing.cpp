@@ -15,6 +15,7 @@
 
 #include "mlir/Dialect/Arith/IR/Arith.h"
 #include "mlir/Dialect/MemRef/IR/MemRef.h"
+#include "mlir/Dialect/SCF/IR/SCF.h"
 
 using namespace mlir;
 using namespace mlir::moe;
@@ -24,6 +25,22 @@ using Lane = KernelBuilder::Lane;
 //===----------------------------------------------------------------------===//
 // Shared with the losses of routers
 //===----------------------------------------------------------------------===//
+
+void mlir::moe::ifElse(KernelBuilder &k, Value condition,
+                       function_ref<void()> thenBody,
+                       function_ref<void()> elseBody) {
+  auto branch = scf::IfOp::create(k, condition, /*withElseRegion=*/true);
+  OpBuilder::InsertionGuard guard(k);
+  k.setInsertionPointToStart(branch.thenBlock());
+  thenBody();
+  k.setInsertionPointToStart(branch.elseBlock());
+  elseBody();
+}
+
+Value mlir::moe::rowsInUse(KernelBuilder &k, Value routes) {
+  int64_t length = cast<MemRefType>(routes.getType()).getNumElements();
+  return k.loadIndex(routes, k.idx(length - 1));
+}
 
 int64_t mlir::moe::routerRowsPerTile(int64_t rows, int64_t experts) {
   // An exponential and a division are worth some thirty simple operations.
@@ -72,7 +89,15 @@ void mlir::moe::softmaxGradient(KernelBuilder &k, Value probabilities,
 // Route
 //===----------------------------------------------------------------------===//
 
-/// Writes the chosen expert and the score of every (token, slot).
+/// Whether a gate takes a token for one of an old language.
+static Value isGatedOld(KernelBuilder &k, Value gate, Value token) {
+  return arith::CmpFOp::create(k, arith::CmpFPredicate::OGE,
+                               k.loadScalar(gate, {token, k.idx(0)}),
+                               k.loadScalar(gate, {token, k.idx(1)}));
+}
+
+/// Writes the chosen expert and the score of every (token, slot); the expert of
+/// a missing slot is E.
 static void lowerChoice(RouteOp op, Value chosen, KernelLowering &lowering) {
   RoutesType routes = op.getRoutes().getType();
   int64_t experts = routes.getExperts(), slots = routes.getTopK();
@@ -80,28 +105,34 @@ static void lowerChoice(RouteOp op, Value chosen, KernelLowering &lowering) {
   int64_t perTile = routerRowsPerTile(rows, experts);
   bool renormalize = op.getRenormalize() && slots > 1;
   std::optional<uint64_t> forced = op.getForcedExpert();
+  SmallVector<Value> arguments = {lowering.buffer(op.getLogits()),
+                                  lowering.result(op.getScores()), chosen};
+  if (op.getGate())
+    arguments.push_back(lowering.buffer(op.getGate()));
   lowering.launch(
       op,
       {.label = "choose",
        .tiles = llvm::divideCeilSigned(rows, perTile),
-       .arguments = {lowering.buffer(op.getLogits()),
-                     lowering.result(op.getScores()), chosen},
+       .arguments = arguments,
        .compute = elementOf(op.getLogits())},
       [&](KernelBuilder &k) {
         Value logits = k.buffer(0, {rows, experts});
         Value scores = k.buffer(1, {rows, slots}), choice = k.buffer(2);
+        Value gate = op.getGate() ? k.buffer(3, {rows, 2}) : Value();
         auto choose = [&](Value row, int64_t slot, Value expert) {
           Value integer = arith::IndexCastOp::create(k, k.getI32Type(), expert);
           memref::StoreOp::create(k, integer, choice,
                                   ValueRange{row, k.idx(slot)});
         };
         Value p = k.scratch({experts}, k.compute());
-        k.rowsOfTile(rows, perTile, [&](Value row) {
-          if (forced) {
-            choose(row, 0, k.idx(*forced));
-            k.storeScalar(k.scalar(1.0), scores, {row, k.idx(0)});
-            return;
+        auto only = [&](Value row, int64_t expert) {
+          for (int64_t slot = 0; slot < slots; ++slot) {
+            choose(row, slot, k.idx(slot ? experts : expert));
+            k.storeScalar(k.scalar(slot ? 0.0 : 1.0), scores,
+                          {row, k.idx(slot)});
           }
+        };
+        auto follow = [&](Value row) {
           softmaxInto(
               k, [&](Value e) { return k.loadScalar(logits, {row, e}); }, p,
               experts);
@@ -130,12 +161,23 @@ static void lowerChoice(RouteOp op, Value chosen, KernelLowering &lowering) {
             k.storeScalar(renormalize ? k.divf(selected[slot], total)
                                       : selected[slot],
                           scores, {row, k.idx(slot)});
+        };
+        k.rowsOfTile(rows, perTile, [&](Value row) {
+          if (forced)
+            only(row, *forced);
+          else if (gate)
+            ifElse(
+                k, isGatedOld(k, gate, row), [&] { only(row, 0); },
+                [&] { follow(row); });
+          else
+            follow(row);
         });
       });
 }
 
 /// Groups rows by expert: a counting sort, which keeps token order inside an
-/// expert.
+/// expert. Missing slots come last, as if they were those of one more expert:
+/// its rows are not in use.
 static void lowerGrouping(RouteOp op, Value chosen, KernelLowering &lowering) {
   RoutesType type = op.getRoutes().getType();
   int64_t experts = type.getExperts();
@@ -150,25 +192,25 @@ static void lowerGrouping(RouteOp op, Value chosen, KernelLowering &lowering) {
        .attributes = lowering.builder().getDictionaryAttr({})},
       [&](KernelBuilder &k) {
         Value choice = k.buffer(0, {rows}), routes = k.buffer(1);
-        Value next = k.scratch({experts}, k.getI32Type());
+        Value next = k.scratch({experts + 1}, k.getI32Type());
         auto write = [&](Value value, Value to, Value position) {
           Value integer = arith::IndexCastOp::create(k, k.getI32Type(), value);
           memref::StoreOp::create(k, integer, to, position);
         };
-        k.loop(k.idx(0), k.idx(experts), 1,
+        k.loop(k.idx(0), k.idx(experts + 1), 1,
                [&](Value e) { write(k.idx(0), next, e); });
         k.loop(k.idx(0), k.idx(rows), 1, [&](Value i) {
           Value expert = k.loadIndex(choice, i);
           write(k.add(k.loadIndex(next, expert), k.idx(1)), next, expert);
         });
-        Value end = k.loop(k.idx(0), k.idx(experts), 1, k.idx(0),
-                           [&](Value e, ValueRange state) {
-                             Value count = k.loadIndex(next, e);
-                             write(state[0], next, e);
-                             write(state[0], routes, k.add(e, k.idx(2 * rows)));
-                             return SmallVector<Value>{k.add(state[0], count)};
-                           })[0];
-        write(end, routes, k.idx(2 * rows + experts));
+        // The offset of the one more is how many rows are in use.
+        k.loop(k.idx(0), k.idx(experts + 1), 1, k.idx(0),
+               [&](Value e, ValueRange state) {
+                 Value count = k.loadIndex(next, e);
+                 write(state[0], next, e);
+                 write(state[0], routes, k.add(e, k.idx(2 * rows)));
+                 return SmallVector<Value>{k.add(state[0], count)};
+               });
         k.loop(k.idx(0), k.idx(rows), 1, [&](Value i) {
           Value expert = k.loadIndex(choice, i);
           Value row = k.loadIndex(next, expert);
@@ -207,22 +249,25 @@ static LogicalResult lowerRouteGrad(RouteGradOp op, KernelLowering &lowering) {
   int64_t tokens = rowsOf(op.getLogits());
   int64_t perTile = routerRowsPerTile(tokens, experts);
   bool renormalize = op.getRenormalize() && slots > 1;
+  SmallVector<Value> arguments = {
+      lowering.buffer(op.getDscores()), lowering.buffer(op.getLogits()),
+      lowering.buffer(op.getRoutes()), lowering.result(op.getDlogits())};
+  if (op.getGate())
+    arguments.push_back(lowering.buffer(op.getGate()));
   lowering.launch(
       op,
       {.label = "",
        .tiles = llvm::divideCeilSigned(tokens, perTile),
-       .arguments = {lowering.buffer(op.getDscores()),
-                     lowering.buffer(op.getLogits()),
-                     lowering.buffer(op.getRoutes()),
-                     lowering.result(op.getDlogits())},
+       .arguments = arguments,
        .compute = elementOf(op.getLogits())},
       [&](KernelBuilder &k) {
         Value dscores = k.buffer(0, {tokens, slots});
         Value logits = k.buffer(1, {tokens, experts}), routes = k.buffer(2);
         Value dlogits = k.buffer(3, {tokens, experts});
+        Value gate = op.getGate() ? k.buffer(4, {tokens, 2}) : Value();
         Value p = k.scratch({experts}, k.compute());
         Value dp = k.scratch({experts}, k.compute());
-        k.rowsOfTile(tokens, perTile, [&](Value token) {
+        auto follow = [&](Value token) {
           softmaxInto(
               k, [&](Value e) { return k.loadScalar(logits, {token, e}); }, p,
               experts);
@@ -250,7 +295,124 @@ static LogicalResult lowerRouteGrad(RouteGradOp op, KernelLowering &lowering) {
           softmaxGradient(k, p, dp, experts, [&](Value e, Value gradient) {
             k.storeScalar(gradient, dlogits, {token, e});
           });
+        };
+        k.rowsOfTile(tokens, perTile, [&](Value token) {
+          if (!gate)
+            return follow(token);
+          ifElse(
+              k, isGatedOld(k, gate, token),
+              [&] {
+                k.loop(k.idx(0), k.idx(experts), 1, [&](Value e) {
+                  k.storeScalar(k.scalar(0.0), dlogits, {token, e});
+                });
+              },
+              [&] { follow(token); });
         });
+      });
+  return success();
+}
+
+//===----------------------------------------------------------------------===//
+// Pools of language gates
+//===----------------------------------------------------------------------===//
+
+// One row of a batch is one tile: a running sum of a few numbers a token.
+
+static LogicalResult lowerPool(PoolOp op, KernelLowering &lowering) {
+  auto type = cast<RankedTensorType>(op.getInput().getType());
+  int64_t batch = type.getDimSize(0), capacity = type.getDimSize(1);
+  int64_t width = type.getDimSize(2);
+  int64_t length = rowsOf(op.getResult()) / batch;
+  bool hasSlots = !!op.getSlots();
+  bool looksAhead = op.getKind() == PoolKind::SequenceSum;
+  SmallVector<Value> arguments = {lowering.buffer(op.getInput()),
+                                  lowering.result(op.getResult())};
+  if (hasSlots)
+    arguments.push_back(lowering.buffer(op.getSlots()));
+  lowering.launch(
+      op,
+      {.label = "",
+       .tiles = batch,
+       .arguments = arguments,
+       .compute = elementOf(op.getInput())},
+      [&](KernelBuilder &k) {
+        Value x = k.buffer(0), y = k.buffer(1);
+        Value slots = hasSlots ? k.buffer(2) : Value();
+        for (int64_t n = 0; n < width; ++n) {
+          auto add = [&](Value sum, Value j) {
+            return k.addf(sum, k.loadScalar(x, {k.tile(), j, k.idx(n)}));
+          };
+          auto sumBefore = [&](Value end) {
+            return k.loop(k.idx(0), end, 1, k.scalar(0.0),
+                          [&](Value j, ValueRange sum) {
+                            return SmallVector<Value>{add(sum[0], j)};
+                          })[0];
+          };
+          auto storeMean = [&](Value sum, Value s, Value slot) {
+            Value count = k.toFloat(k.add(slot, k.idx(1)));
+            k.storeScalar(k.divf(sum, count), y, {k.tile(), s, k.idx(n)});
+          };
+          if (hasSlots) {
+            k.loop(k.idx(0), k.idx(length), 1, [&](Value s) {
+              Value slot = k.loadIndex(slots, {k.tile(), s});
+              storeMean(sumBefore(k.add(slot, k.idx(1))), s, slot);
+            });
+          } else if (looksAhead) {
+            Value sum = sumBefore(k.idx(capacity));
+            k.loop(k.idx(0), k.idx(length), 1, [&](Value s) {
+              k.storeScalar(sum, y, {k.tile(), s, k.idx(n)});
+            });
+          } else {
+            k.loop(k.idx(0), k.idx(length), 1, k.scalar(0.0),
+                   [&](Value s, ValueRange state) {
+                     Value sum = add(state[0], s);
+                     storeMean(sum, s, s);
+                     return SmallVector<Value>{sum};
+                   });
+          }
+        }
+      });
+  return success();
+}
+
+static LogicalResult lowerPoolGrad(PoolGradOp op, KernelLowering &lowering) {
+  auto type = cast<RankedTensorType>(op.getDy().getType());
+  int64_t batch = type.getDimSize(0), length = type.getDimSize(1);
+  int64_t width = type.getDimSize(2);
+  bool looksAhead = op.getKind() == PoolKind::SequenceSum;
+  lowering.launch(
+      op,
+      {.label = "",
+       .tiles = batch,
+       .arguments = {lowering.buffer(op.getDy()), lowering.result(op.getDx())},
+       .compute = elementOf(op.getDy())},
+      [&](KernelBuilder &k) {
+        Value dy = k.buffer(0), dx = k.buffer(1);
+        for (int64_t n = 0; n < width; ++n) {
+          auto load = [&](Value s) {
+            return k.loadScalar(dy, {k.tile(), s, k.idx(n)});
+          };
+          auto store = [&](Value value, Value s) {
+            k.storeScalar(value, dx, {k.tile(), s, k.idx(n)});
+          };
+          if (looksAhead) {
+            Value sum =
+                k.loop(k.idx(0), k.idx(length), 1, k.scalar(0.0),
+                       [&](Value s, ValueRange state) {
+                         return SmallVector<Value>{k.addf(state[0], load(s))};
+                       })[0];
+            k.loop(k.idx(0), k.idx(length), 1, [&](Value s) { store(sum, s); });
+          } else {
+            k.loop(k.idx(0), k.idx(length), 1, k.scalar(0.0),
+                   [&](Value i, ValueRange state) {
+                     Value s = k.sub(k.idx(length - 1), i);
+                     Value count = k.toFloat(k.add(s, k.idx(1)));
+                     Value sum = k.addf(state[0], k.divf(load(s), count));
+                     store(sum, s);
+                     return SmallVector<Value>{sum};
+                   });
+          }
+        }
       });
   return success();
 }
@@ -280,11 +442,15 @@ static LogicalResult lowerCombine(CombineOp op, KernelLowering &lowering) {
         Value from = k.buffer(0), routes = k.buffer(1);
         Value y = k.buffer(2, {tokens, width});
         Value scores = op.getScores() ? k.buffer(3, {tokens, slots}) : Value();
-        k.rowsOfTile(tokens, perTile, [&](Value token) {
+        Value inUse = rowsInUse(k, routes);
+        auto rowOf = [&](Value token, int64_t slot) {
+          Value place = k.add(k.mul(token, k.idx(slots)), k.idx(rows + slot));
+          return k.loadIndex(routes, place);
+        };
+        auto combine = [&](Value token, int64_t slots) {
           SmallVector<Value> sources, factors;
           for (int64_t slot = 0; slot < slots; ++slot) {
-            Value place = k.add(k.mul(token, k.idx(slots)), k.idx(rows + slot));
-            sources.push_back(k.loadIndex(routes, place));
+            sources.push_back(rowOf(token, slot));
             if (scores)
               factors.push_back(
                   k.broadcast(k.loadScalar(scores, {token, k.idx(slot)})));
@@ -301,6 +467,14 @@ static LogicalResult lowerCombine(CombineOp op, KernelLowering &lowering) {
             }
             k.store(sum, y, token, lane);
           });
+        };
+        k.rowsOfTile(tokens, perTile, [&](Value token) {
+          if (slots == 1)
+            return combine(token, 1);
+          // A token has rows for all of its slots, or for the first alone.
+          ifElse(
+              k, k.less(rowOf(token, 1), inUse), [&] { combine(token, slots); },
+              [&] { combine(token, 1); });
         });
       });
   return success();
@@ -309,5 +483,7 @@ static LogicalResult lowerCombine(CombineOp op, KernelLowering &lowering) {
 void mlir::moe::addRoutingLowerings(LoweringTable &table) {
   table.add<RouteOp>(lowerRoute);
   table.add<RouteGradOp>(lowerRouteGrad);
+  table.add<PoolOp>(lowerPool);
+  table.add<PoolGradOp>(lowerPoolGrad);
   table.add<CombineOp>(lowerCombine);
 }

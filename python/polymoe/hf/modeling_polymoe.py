@@ -7,6 +7,11 @@ that are copies of it, of which expert 0 is the original, and a router:
 
   mlp.experts.<k>.<the FFN's own keys>
   mlp.gate.weight   [experts, hidden]
+
+and in some layers a language gate, which sends tokens of the languages that the
+dense model knew to expert 0 alone:
+
+  mlp.language_gate.weight   [2, hidden]
 """
 
 import torch
@@ -38,11 +43,23 @@ class RoutedExperts(nn.Module):
     lower index wins.
     """
 
-    def __init__(self, config, make_ffn, experts):
+    def __init__(self, config, make_ffn, experts, gated=False):
         super().__init__()
         self.top_k = min(config.polymoe_top_k, experts)
         self.gate = nn.Linear(config.hidden_size, experts, bias=False)
         self.experts = nn.ModuleList(make_ffn(config) for _ in range(experts))
+        self.language_gate = nn.Linear(config.hidden_size, 2, bias=False) if gated else None
+        self.pool = config.polymoe_gate_pool if gated else None
+
+    def is_old(self, hidden_states):
+        """Which tokens the gate takes for ones that the dense model knew."""
+        logits = nn.functional.linear(hidden_states.float(), self.language_gate.weight.float())
+        if self.pool == "causal-mean":
+            count = torch.arange(1, logits.shape[1] + 1, device=logits.device)
+            logits = logits.cumsum(1) / count[:, None]
+        elif self.pool == "sequence-sum":
+            logits = logits.sum(1, keepdim=True).expand_as(logits)
+        return (logits[..., 0] >= logits[..., 1]).flatten()
 
     def forward(self, hidden_states, residual=None):
         x_TD = hidden_states.reshape(-1, hidden_states.shape[-1])
@@ -51,6 +68,13 @@ class RoutedExperts(nn.Module):
         weights_TK, indices_TK = sorted_TE[:, : self.top_k], order_TE[:, : self.top_k]
         if self.top_k > 1:
             weights_TK = weights_TK / weights_TK.sum(-1, keepdim=True)
+
+        if self.language_gate is not None:
+            old_T = self.is_old(hidden_states)
+            weights_TK, indices_TK = weights_TK.clone(), indices_TK.clone()
+            # Slot 0 goes to expert 0 with a weight of 1, the others to none.
+            weights_TK[old_T], indices_TK[old_T] = 0, -1
+            weights_TK[old_T, 0], indices_TK[old_T, 0] = 1, 0
 
         out_TD = torch.zeros_like(x_TD, dtype=torch.float32)
         for index, expert in enumerate(self.experts):
@@ -76,9 +100,10 @@ class _Mixture:
             raise ValueError(
                 f"polymoe_experts: expected one number for each of {len(layers)} layers, but got {len(counts)}"
             )
-        for layer, experts in zip(layers, counts, strict=True):
+        gates = getattr(config, "polymoe_language_gates", None) or []
+        for index, (layer, experts) in enumerate(zip(layers, counts, strict=True)):
             if experts > 1:
-                layer.mlp = RoutedExperts(config, type(layer.mlp), experts)
+                layer.mlp = RoutedExperts(config, type(layer.mlp), experts, index in gates)
         self.post_init()
 
 

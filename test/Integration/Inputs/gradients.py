@@ -36,7 +36,7 @@ def tensor(*shape, element="f64"):
 IDS, X, SCALAR = tensor(B, S, element="i32"), tensor(B, S, D), tensor()
 KEYS, TABLE, LOGITS = tensor(B, S, KV * HEAD), tensor(B, S, HEAD // 2), tensor(B, S, E)
 INPUTS = dict.fromkeys(("tokens", "slots", "segments", "labels", "old"), IDS)
-INPUTS |= dict.fromkeys(("tw", "ow", "mw"), SCALAR)
+INPUTS |= dict.fromkeys(("tw", "ow", "mw", "pw"), SCALAR)
 
 # Both forms share the router, its losses and the dense FFN, which is a call in
 # the layer: calls nest, and one weight of the experts is passed to it too.
@@ -66,7 +66,10 @@ ATTENTION_OPS = {
       %h1 = moe.add %h, %a : (X, X) -> X
       %y = moe.rms_norm %h1, %norm2 {epsilon = 1.0e-2} : (X, D) -> X
       %l = moe.router %y, %router : (X, ED) -> LOGITS
-      %r, %s = moe.route %l {renormalize} : (LOGITS) -> (!moe.routes<3, 2>, SCORES)""",
+      %c0 = moe.language_gate %y, %classes : (X, CD) -> GATE
+      %c1 = moe.pool %c0 {kind = #moe.pool<causal_mean>} : (GATE) -> GATE
+      %c = moe.add %c0, %c1 : (GATE, GATE) -> GATE
+      %r, %s = moe.route %l, %c {renormalize} : (LOGITS, GATE) -> (!moe.routes<3, 2>, SCORES)""",
     "plain": """
       %x = moe.layer_norm %h, %norm, %shift {epsilon = 1.0e-2} : (X, D, D) -> X
       %q2 = moe.linear %x, %q, %q_bias : (X, DD, D) -> X
@@ -76,23 +79,25 @@ ATTENTION_OPS = {
       %h1 = moe.add %h, %a : (X, X) -> X
       %y = moe.layer_norm %h1, %norm2, %shift2 {epsilon = 1.0e-2} : (X, D, D) -> X
       %l = moe.router %y, %router : (X, ED) -> LOGITS
-      %r, %s = moe.route %l : (LOGITS) -> (!moe.routes<3, 2>, SCORES)""",
+      %c = moe.language_gate %y, %classes : (X, CD) -> GATE
+      %r, %s = moe.route %l, %c : (LOGITS, GATE) -> (!moe.routes<3, 2>, SCORES)""",
 }
 
 REST = """
       %b = moe.balance_loss %l, %r, %mw {form = #moe.form<FORM>} : (LOGITS, !moe.routes<3, 2>, SCALAR) -> SCALAR
+      %o = moe.classifier_loss %c, %old, %pw : (GATE, IDS, SCALAR) -> SCALAR
       %p = moe.language_prior_loss %l, %old, %ow {form = #moe.form<FORM>} : (LOGITS, IDS, SCALAR) -> SCALAR
       %e = moe.experts %y, %s, %r, EXPERTS {form = #moe.ffn<KIND>, activation = #moe.activation<ACT>}
         : (X, SCORES, !moe.routes<3, 2>, TYPES) -> X
       %h2 = moe.add %h1, %e : (X, X) -> X
       %d = func.call @dense(%h2, DENSE) : (X, OWN) -> X
       %h3 = moe.add %h2, %d : (X, X) -> X
-      return %h3, %b, %p : X, SCALAR, SCALAR
+      return %h3, %b, %p, %o : X, SCALAR, SCALAR, SCALAR
     }"""
 
 SHAPES = {
     "X": X, "KEYS": KEYS, "TABLE": TABLE, "LOGITS": LOGITS, "SCORES": tensor(B, S, K), "IDS": IDS, "SCALAR": SCALAR,
-    "D": tensor(D), "DD": tensor(D, D), "KD": tensor(KV * HEAD, D), "ED": tensor(E, D), "HEAD": tensor(HEAD),
+    "D": tensor(D), "DD": tensor(D, D), "KD": tensor(KV * HEAD, D), "ED": tensor(E, D), "HEAD": tensor(HEAD), "GATE": tensor(B, S, 2), "CD": tensor(2, D),
 }  # fmt: skip
 
 
@@ -106,7 +111,7 @@ def build(kind, trains):
     """The module, and what each layer has of parameters."""
     own = {name: tensor(*shape) for name, shape in EXPERTS[kind].items()}
     layer = {name: tensor(*shape) for name, shape in ATTENTION[kind].items()}
-    layer["router"] = tensor(E, D)
+    layer |= {"router": tensor(E, D), "classes": tensor(2, D)}
     experts = {f"{name}{e}": type for e in range(E) for name, type in own.items()}
     layer |= experts | {"dense": tensor(F, D)}
     # The dense FFN's first matrix is its own, the others are an expert's.
@@ -135,10 +140,11 @@ def build(kind, trains):
     }}""", **words)
     )  # fmt: skip
     arguments = ", ".join(f"%{name}: {type}" for name, type in layer.items())
-    shared = {"cos": TABLE, "sin": TABLE} | {name: INPUTS[name] for name in ("slots", "segments", "old", "mw", "ow")}
+    shared = {"cos": TABLE, "sin": TABLE}
+    shared |= {name: INPUTS[name] for name in ("slots", "segments", "old", "mw", "ow", "pw")}
     signature = ", ".join(f"%{name}: {type}" for name, type in shared.items())
     lines.append(
-        typed(f"func.func private @layer(%h: X, {signature}, {arguments}) -> (X, SCALAR, SCALAR) {{")
+        typed(f"func.func private @layer(%h: X, {signature}, {arguments}) -> (X, SCALAR, SCALAR, SCALAR) {{")
         + typed(ATTENTION_OPS[kind] + REST, **words)
     )
     lines.append(
@@ -154,7 +160,8 @@ def build(kind, trains):
         operands = [f"%h{i}", *(f"%{name}" for name in shared), *(f"%{name}_{i}" for name in layer)]
         types = ", ".join([X, *shared.values(), *layer.values()])
         lines.append(
-            f"%h{i + 1}, %b{i}, %p{i} = func.call @layer({', '.join(operands)}) : ({types}) -> ({X}, {SCALAR}, {SCALAR})"
+            f"%h{i + 1}, %b{i}, %p{i}, %o{i} = func.call @layer({', '.join(operands)})"
+            f" : ({types}) -> ({X}, {SCALAR}, {SCALAR}, {SCALAR})"
         )
     lines.append(
         typed(f"""
@@ -165,7 +172,8 @@ def build(kind, trains):
       %n = moe.cross_entropy %logits, %labels, %tw : (BSV, IDS, SCALAR) -> SCALAR
       %b = moe.weighted_sum %b0, %b1, %b2 {{coefficients = array<f64: 0.5, 0.3, 0.2>}} : (SCALAR, SCALAR, SCALAR) -> SCALAR
       %p = moe.weighted_sum %p0, %p1, %p2 {{coefficients = array<f64: 0.5, 0.3, 0.2>}} : (SCALAR, SCALAR, SCALAR) -> SCALAR
-      %loss = moe.weighted_sum %n, %b, %p {{coefficients = array<f64: 1.0, 0.7, 0.4>}} : (SCALAR, SCALAR, SCALAR) -> SCALAR
+      %o = moe.weighted_sum %o0, %o1, %o2 {{coefficients = array<f64: 0.5, 0.3, 0.2>}} : (SCALAR, SCALAR, SCALAR) -> SCALAR
+      %loss = moe.weighted_sum %n, %b, %p, %o {{coefficients = array<f64: 1.0, 0.7, 0.4, 0.6>}} : (SCALAR, SCALAR, SCALAR, SCALAR) -> SCALAR
       return %loss : SCALAR
     }}""", VD=tensor(V, D), BSV=tensor(B, S, V))
     )  # fmt: skip
@@ -180,7 +188,7 @@ def draw(rng, shapes):
     slots = np.broadcast_to(np.arange(S), (B, S))
     labels = np.where(rng.random((B, S)) < 0.1, -1, rng.integers(0, V, (B, S)))
     inputs = [rng.integers(0, V, (B, S)), slots, (slots > [[9], [50]]).astype(int), labels, rng.integers(0, 2, (B, S))]
-    return values, [*inputs, np.array(1 / 150), np.array(1 / 90), np.array(0.5)]
+    return values, [*inputs, np.array(1 / 150), np.array(1 / 90), np.array(0.5), np.array(1 / 320)]
 
 
 def compare(kind, title, trains):
@@ -228,7 +236,7 @@ def main():
     check_recomputes(kind)
     compare(kind, "all", lambda name: True)
     compare(kind, "stage 1", lambda name: "router" in name or name[-1] in "12")
-    compare(kind, "stage 2", lambda name: "router" in name)
+    compare(kind, "stage 2", lambda name: "router" in name or "classes" in name)
     compare(kind, "final norm", lambda name: name == "final")
     # Every layer and every call in it has another pattern of activity.
     compare(kind, "scattered", lambda name: name in ("l0.dense", "l1.q", "l1.down2", "l2.router"))

@@ -59,29 +59,36 @@ class Op:
 
 
 class Routes:
-    """Rows grouped by expert, in token order inside an expert."""
+    """Rows grouped by expert, in token order inside an expert. A slot of which
+    the expert is `experts` is missing."""
 
     def __init__(self, selected, experts):
         self.selected, self.experts = selected, experts
-        order = [(e, t, k) for (t, k), e in np.ndenumerate(selected)]
+        order = [(e, t, k) for (t, k), e in np.ndenumerate(selected) if e < experts]
         order.sort()
         self.token = np.array([t for _, t, _ in order])
         self.choice = np.array([k for _, _, k in order])
         starts = np.searchsorted([e for e, _, _ in order], range(experts + 1))
         self.rows = [slice(a, b) for a, b in zip(starts, starts[1:], strict=False)]
-        self.inverse = np.empty(selected.shape, int)
+        self.inverse = np.full(selected.shape, -1)
         self.inverse[self.token, self.choice] = range(len(order))
 
     def gather(self, x):
         """Rows of [B,S,width] by index; rows are rows already."""
-        return x if x.ndim == 2 else x.reshape(-1, x.shape[-1])[self.token]
+        return self.used(x) if x.ndim == 2 else x.reshape(-1, x.shape[-1])[self.token]
+
+    def used(self, rows):
+        """The rows in use."""
+        return rows[: len(self.token)]
 
     def score(self, scores):
         return scores.reshape(self.selected.shape)[self.token, self.choice][:, None]
 
     def by_token(self, rows):
-        """[T,K] from a value for each row."""
-        return rows[self.inverse]
+        """[T,K] from a value for each row, 0 for missing slots."""
+        values = rows[self.inverse]
+        values[self.inverse < 0] = 0
+        return values
 
 
 def one_expert(x):
@@ -140,8 +147,12 @@ class Module:
         results = list(results) if isinstance(results, tuple) else [results]
         results = results[: len(o.types)]
         for i, result in enumerate(results):
-            if not isinstance(result, Routes):
-                results[i] = np.reshape(result, o.shape(i))
+            if isinstance(result, Routes):
+                continue
+            # What lies in rows that are not in use may be anything.
+            if np.ndim(result) == 2 and len(o.shape(i)) == 2 and len(result) < o.shape(i)[0]:
+                result = np.pad(result, ((0, o.shape(i)[0] - len(result)), (0, 0)), constant_values=np.nan)
+            results[i] = np.reshape(result, o.shape(i))
         return results
 
 
@@ -217,6 +228,25 @@ def linear(o, x, weight, bias=0.0):
 @op
 def router(o, x, weight):
     return x @ weight.T
+
+
+@op
+def language_gate(o, x, weight):
+    return x @ weight.T
+
+
+@op
+def pool(o, x):
+    if o.says("sequence_sum"):
+        return np.broadcast_to(x.sum(1, keepdims=True), x.shape)
+    return x.cumsum(1) / np.arange(1, x.shape[1] + 1)[:, None]
+
+
+@op
+def pool_grad(o, dy):
+    if o.says("sequence_sum"):
+        return np.broadcast_to(dy.sum(1, keepdims=True), dy.shape)
+    return (dy / np.arange(1, dy.shape[1] + 1)[:, None])[:, ::-1].cumsum(1)[:, ::-1]
 
 
 @op
@@ -306,7 +336,7 @@ def through_softmax(p, dp):
 
 
 @op
-def route(o, logits):
+def route(o, logits, gate=None):
     experts, k = map(int, o.types[0][1:])
     p = softmax(logits.reshape(-1, experts))
     if o.number("forced_expert") is not None:
@@ -315,19 +345,30 @@ def route(o, logits):
     scores = np.take_along_axis(p, selected, -1)
     if o.says("renormalize") and k > 1:
         scores /= scores.sum(-1, keepdims=True)
+    if gate is not None:
+        selected[old_tokens(gate)] = [0] + [experts] * (k - 1)
+        scores[old_tokens(gate)] = [1] + [0] * (k - 1)
     return Routes(selected, experts), scores
 
 
+def old_tokens(gate):
+    old, new = gate.reshape(-1, 2).T
+    return old >= new
+
+
 @op
-def route_grad(o, dscores, logits, routes):
+def route_grad(o, dscores, logits, routes, gate=None):
     p = softmax(logits.reshape(-1, routes.experts))
-    q = np.take_along_axis(p, routes.selected, -1)
+    selected = routes.selected.clip(max=routes.experts - 1)
+    q = np.take_along_axis(p, selected, -1)
     ds = dscores.reshape(q.shape)
     if o.says("renormalize") and q.shape[1] > 1:
         z = q.sum(-1, keepdims=True)
         ds = (ds - (ds * q).sum(-1, keepdims=True) / z) / z
     dp = np.zeros_like(p)
-    np.put_along_axis(dp, routes.selected, ds, -1)
+    np.put_along_axis(dp, selected, ds, -1)
+    if gate is not None:
+        dp[old_tokens(gate)] = 0
     return through_softmax(p, dp)
 
 
@@ -345,7 +386,7 @@ def cross_entropy_grad(o, dloss, logits, labels, weight):
 
 def load(o, routes):
     tokens, k = routes.selected.shape
-    f = np.bincount(routes.selected.ravel(), minlength=routes.experts) * routes.experts / (k * tokens)
+    f = np.bincount(routes.selected.ravel(), minlength=routes.experts)[: routes.experts] * routes.experts / (k * tokens)
     return f * (k if o.says("reference") else 1)
 
 
@@ -371,6 +412,17 @@ def language_prior_loss_grad(o, dloss, logits, old, weight):
     p, first = softmax(logits), np.eye(logits.shape[-1])[0]
     grad = through_softmax(p, softmax(p) - first) if o.says("reference") else p - first
     return dloss * weight * grad * (old != 0)[..., None]
+
+
+@op
+def classifier_loss(o, logits, old, weight):
+    chosen = np.take_along_axis(np.log(softmax(logits)), (old == 0).astype(int)[..., None], -1)
+    return -weight * chosen.sum()
+
+
+@op
+def classifier_loss_grad(o, dloss, logits, old, weight):
+    return dloss * weight * (softmax(logits) - np.eye(2)[(old == 0).astype(int)])
 
 
 @op
@@ -483,6 +535,7 @@ def routed_down(o, *operands):
 
 @op
 def combine(o, rows, routes, scores=None):
+    rows = routes.used(rows)
     return routes.by_token(rows if scores is None else rows * routes.score(scores)).sum(1)
 
 
@@ -492,6 +545,7 @@ def routed_down_grad(o, *operands):
     routes = routes[0] if routes else one_expert(dy)
     score = routes.score(scores[0] if scores else np.ones(len(routes.selected)))
     dy = routes.gather(dy)
+    z = routes.used(z)
     dz, dscore = np.empty_like(z), np.empty(len(z))
     for own, (down, *bias) in per_expert(routes, weights):
         h = dy[own] @ down

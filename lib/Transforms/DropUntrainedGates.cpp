@@ -1,0 +1,88 @@
+//===-- DropUntrainedGates.cpp - routes without gates that nobody trained
+//
+// Part of PolyMoE, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "moe/Transforms/Passes.h"
+
+#include "mlir/IR/BuiltinOps.h"
+
+namespace mlir::moe {
+#define GEN_PASS_DEF_DROPUNTRAINEDGATES
+#include "moe/Transforms/Passes.h.inc"
+} // namespace mlir::moe
+
+using namespace mlir;
+using namespace mlir::moe;
+
+namespace {
+
+struct DropUntrainedGates
+    : moe::impl::DropUntrainedGatesBase<DropUntrainedGates> {
+  using DropUntrainedGatesBase::DropUntrainedGatesBase;
+
+  void runOnOperation() override {
+    ModuleOp module = getOperation();
+    SymbolTable symbols(module);
+    WalkResult result = module.walk([&](RouteOp route) -> WalkResult {
+      if (!route.getGate())
+        return WalkResult::advance();
+      FailureOr<bool> trained = isTrained(route, symbols);
+      if (failed(trained))
+        return WalkResult::interrupt();
+      if (*trained)
+        return WalkResult::advance();
+      Operation *op = route.getGate().getDefiningOp();
+      route.getGateMutable().clear();
+      // What only this route read. The losses of a gate keep it.
+      while (op && op->use_empty() && isa<PoolOp, LanguageGateOp>(op)) {
+        Operation *source = op->getOperand(0).getDefiningOp();
+        op->erase();
+        op = source;
+      }
+      ++numDropped;
+      return WalkResult::advance();
+    });
+    if (result.wasInterrupted())
+      signalPassFailure();
+  }
+
+  /// Whether the weights of a route's gate are being trained or were. A gate
+  /// of unknown origin counts as trained.
+  FailureOr<bool> isTrained(RouteOp route, SymbolTable &symbols) {
+    Value logits = route.getGate();
+    if (auto pool = logits.getDefiningOp<PoolOp>())
+      logits = pool.getInput();
+    auto gate = logits.getDefiningOp<LanguageGateOp>();
+    auto weight =
+        gate ? dyn_cast<BlockArgument>(gate.getWeight()) : BlockArgument();
+    auto function = dyn_cast<func::FuncOp>(route->getParentOp());
+    if (!weight || !function)
+      return true;
+    std::optional<bool> trained;
+    std::optional<SymbolTable::UseRange> uses =
+        function.getSymbolUses(getOperation());
+    for (const SymbolTable::SymbolUse &use : *uses) {
+      auto call = dyn_cast<func::CallOp>(use.getUser());
+      auto get = call ? call.getOperand(weight.getArgNumber())
+                            .getDefiningOp<GetParameterOp>()
+                      : GetParameterOp();
+      if (!get)
+        return true;
+      auto parameter = symbols.lookup<ParameterOp>(get.getName());
+      bool isOwnTrained =
+          parameter.getTrainable() || !isa<InitAttr>(parameter.getOrigin());
+      if (trained && *trained != isOwnTrained)
+        return route.emitOpError()
+               << "expected the gates of layers that share a function to be "
+                  "trained together, but @"
+               << parameter.getSymName() << " differs from others";
+      trained = isOwnTrained;
+    }
+    return trained.value_or(true);
+  }
+};
+
+} // namespace
