@@ -127,7 +127,9 @@ private:
                     weights[i].isActive,
                 weights[i].isActive, share);
     }
-    facts.layers.push_back({routes.getExperts(), routes.getTopK(), trainable});
+    auto route = experts.getRoutes().getDefiningOp<RouteOp>();
+    facts.layers.push_back({routes.getExperts(), routes.getTopK(), trainable,
+                            route && route.getGate()});
   }
 
   static bool isMatrix(Value value) {

@@ -21,6 +21,7 @@ struct LayerFacts {
   int64_t experts = 1;
   int64_t topK = 1;
   int64_t trainableExperts = 0;
+  bool isGated = false; ///< by a language gate
 };
 
 struct RoleFacts {

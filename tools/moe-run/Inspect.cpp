@@ -32,6 +32,7 @@ static std::string expertsText(const std::vector<LayerFacts> &layers) {
     size_t end = i;
     while (end < layers.size() && layers[end].experts == layers[i].experts &&
            layers[end].topK == layers[i].topK &&
+           layers[end].isGated == layers[i].isGated &&
            layers[end].trainableExperts == layers[i].trainableExperts)
       ++end;
     const LayerFacts &layer = layers[i];
@@ -41,7 +42,8 @@ static std::string expertsText(const std::vector<LayerFacts> &layers) {
       text += " dense";
     else
       text += concat(" of ", layer.experts, " (top ", layer.topK, ", ",
-                     layer.trainableExperts, " trainable)");
+                     layer.trainableExperts, " trainable",
+                     layer.isGated ? ", gated)" : ")");
     i = end;
   }
   return text.empty() ? "none" : text;

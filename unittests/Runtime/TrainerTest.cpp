@@ -355,6 +355,8 @@ TEST_F(Training, RefusesWhatCannotTrain) {
 
 TEST(LossWeights, AreInverseCountsOfTheWholeStep) {
   Batch a, b;
+  a.rows = b.rows = 1;
+  a.length = b.length = 2;
   a.labels = {2, -1};
   b.labels = {2, 3};
   a.old = {0, 0};
@@ -363,5 +365,6 @@ TEST(LossWeights, AreInverseCountsOfTheWholeStep) {
   EXPECT_DOUBLE_EQ(weights.token, 1.0 / 3);
   EXPECT_DOUBLE_EQ(weights.oldToken, 1);
   EXPECT_DOUBLE_EQ(weights.microBatch, 0.5);
+  EXPECT_DOUBLE_EQ(weights.position, 0.25);
   EXPECT_EQ(lossWeightsOf({a}).oldToken, 0); // never a division by zero
 }

@@ -14,8 +14,10 @@
 using namespace polymoe;
 
 /// A decoder of two MoE layers that uses every differentiable op, all in f64.
-/// The embedding is tied to the output projection.
-static std::string decoder(const std::string &train) {
+/// The embedding is tied to the output projection. `pool` is what language
+/// gates look at, if there are any.
+static std::string decoder(const std::string &train,
+                           const std::string &pool = "") {
   std::string text;
   auto parameter = [&](const std::string &role, const std::string &name,
                        const std::string &shape) {
@@ -44,6 +46,8 @@ static std::string decoder(const std::string &train) {
     argument("backbone", "qb", "4");
     argument("backbone", "k", "2x4");
     argument("router", "r", "3x4");
+    if (!pool.empty())
+      argument("language_gate", "c", "2x4");
     for (std::string e : {"0", "1", "2"}) {
       std::string role = e == "0" ? "backbone" : "expert";
       argument(role, "g" + e + "_", "5x4");
@@ -56,6 +60,19 @@ static std::string decoder(const std::string &train) {
              "tensor<?x?xi32>" +
              types + ") -> tensor<?x?x4xf64>\n";
     h = "%h" + l;
+  }
+  std::string gateArgument, gate, gateOperand, gateType;
+  if (!pool.empty()) {
+    gateArgument = "%w: tensor<2x4xf64>, ";
+    gate = "%c = moe.language_gate %h, %w : (tensor<?x?x4xf64>, "
+           "tensor<2x4xf64>) -> tensor<?x?x2xf64>\n";
+    gateOperand = ", %c";
+    gateType = ", tensor<?x?x2xf64>";
+  }
+  if (pool == "causal_mean" || pool == "sequence_sum") {
+    gate += "%p = moe.pool %c {kind = #moe.pool<" + pool +
+            ">} : (tensor<?x?x2xf64>) -> tensor<?x?x2xf64>\n";
+    gateOperand = ", %p";
   }
   return text + R"(
 func.func @forward(
@@ -76,7 +93,8 @@ func.func @forward(
 }
 func.func private @layer(%x: tensor<?x?x4xf64>, %cos: tensor<?x?x1xf64>, %sin: tensor<?x?x1xf64>, %slots: tensor<?x?xi32>,
     %n: tensor<4xf64>, %b: tensor<4xf64>, %q: tensor<4x4xf64>, %qb: tensor<4xf64>, %k: tensor<2x4xf64>, %r: tensor<3x4xf64>,
-    %g0: tensor<5x4xf64>, %u0: tensor<5x4xf64>, %d0: tensor<4x5xf64>,
+    )" + gateArgument +
+         R"(%g0: tensor<5x4xf64>, %u0: tensor<5x4xf64>, %d0: tensor<4x5xf64>,
     %g1: tensor<5x4xf64>, %u1: tensor<5x4xf64>, %d1: tensor<4x5xf64>,
     %g2: tensor<5x4xf64>, %u2: tensor<5x4xf64>, %d2: tensor<4x5xf64>) -> tensor<?x?x4xf64> {
   %m = moe.layer_norm %x, %n, %b {epsilon = 1.0e-5} : (tensor<?x?x4xf64>, tensor<4xf64>, tensor<4xf64>) -> tensor<?x?x4xf64>
@@ -87,7 +105,10 @@ func.func private @layer(%x: tensor<?x?x4xf64>, %cos: tensor<?x?x1xf64>, %sin: t
   %o = moe.attention %q1, %k1, %k0, %slots {heads = 2 : i64, kv_heads = 1 : i64, scale = 0.7} : (tensor<?x?x4xf64>, tensor<?x?x2xf64>, tensor<?x?x2xf64>, tensor<?x?xi32>) -> tensor<?x?x4xf64>
   %h = moe.add %x, %o : (tensor<?x?x4xf64>, tensor<?x?x4xf64>) -> tensor<?x?x4xf64>
   %l = moe.router %h, %r : (tensor<?x?x4xf64>, tensor<3x4xf64>) -> tensor<?x?x3xf64>
-  %routes, %s = moe.route %l {renormalize} : (tensor<?x?x3xf64>) -> (!moe.routes<3, 2>, tensor<?x?x2xf64>)
+  )" + gate +
+         "%routes, %s = moe.route %l" + gateOperand +
+         " {renormalize} : (tensor<?x?x3xf64>" + gateType +
+         R"() -> (!moe.routes<3, 2>, tensor<?x?x2xf64>)
   %y = moe.experts %h, %s, %routes, %g0, %u0, %d0, %g1, %u1, %d1, %g2, %u2, %d2 {form = #moe.ffn<gated>, activation = #moe.activation<gelu_tanh>} : (tensor<?x?x4xf64>, tensor<?x?x2xf64>, !moe.routes<3, 2>, tensor<5x4xf64>, tensor<5x4xf64>, tensor<4x5xf64>, tensor<5x4xf64>, tensor<5x4xf64>, tensor<4x5xf64>, tensor<5x4xf64>, tensor<5x4xf64>, tensor<4x5xf64>) -> tensor<?x?x4xf64>
   %z = moe.add %h, %y : (tensor<?x?x4xf64>, tensor<?x?x4xf64>) -> tensor<?x?x4xf64>
   return %z : tensor<?x?x4xf64>
@@ -101,18 +122,21 @@ static Batch mixedBatch() {
   return batch;
 }
 
-static const LossWeights mixedWeights = {1.0 / 5, 1.0 / 3, 1.0};
+static const LossWeights mixedWeights = {1.0 / 5, 1.0 / 3, 1.0, 1.0 / 6};
 
 struct ObjectiveCase {
   const char *name;
   Objective objective;
+  const char *pool = "";
 };
 
 class TorchGradients : public testing::TestWithParam<ObjectiveCase> {};
 
 // Whatever the executor calls the loss, its gradients are that loss's.
 TEST_P(TorchGradients, MatchFiniteDifferences) {
-  TestModel model(decoder("backbone expert router"), GetParam().objective);
+  TestModel model(
+      decoder("backbone expert router language_gate", GetParam().pool),
+      GetParam().objective);
   Batch batch = mixedBatch();
   auto loss = [&] {
     return model.executor->accumulateGradients(batch, mixedWeights).at("loss");
@@ -141,15 +165,18 @@ TEST_P(TorchGradients, MatchFiniteDifferences) {
 
 INSTANTIATE_TEST_SUITE_P(
     Objectives, TorchGradients,
-    testing::Values(ObjectiveCase{"NextToken", {}},
-                    ObjectiveCase{"BalancePaper", {.balance = 0.7}},
-                    ObjectiveCase{
-                        "BalanceReference",
-                        {.balance = 0.7, .balanceForm = LossForm::Reference}},
-                    ObjectiveCase{"PriorPaper", {.languagePrior = 0.3}},
-                    ObjectiveCase{"PriorReference",
-                                  {.languagePrior = 0.3,
-                                   .languagePriorForm = LossForm::Reference}}),
+    testing::Values(
+        ObjectiveCase{"NextToken", {}},
+        ObjectiveCase{"BalancePaper", {.balance = 0.7}},
+        ObjectiveCase{"BalanceReference",
+                      {.balance = 0.7, .balanceForm = LossForm::Reference}},
+        ObjectiveCase{"PriorPaper", {.languagePrior = 0.3}},
+        ObjectiveCase{
+            "PriorReference",
+            {.languagePrior = 0.3, .languagePriorForm = LossForm::Reference}},
+        ObjectiveCase{"Gated", {.balance = 0.7, .classifier = 0.4}, "token"},
+        ObjectiveCase{"CausalMean", {.classifier = 0.4}, "causal_mean"},
+        ObjectiveCase{"SequenceSum", {.classifier = 0.4}, "sequence_sum"}),
     [](const auto &info) { return info.param.name; });
 
 TEST(TorchObjective, LossIsItsWeightedTerms) {
@@ -161,6 +188,25 @@ TEST(TorchObjective, LossIsItsWeightedTerms) {
                   0.25 * losses.at("language_prior"),
               1e-12);
   EXPECT_EQ(losses.size(), 4u);
+}
+
+// Gates of zeros are undecided, and the lower class wins a tie.
+TEST(TorchObjective, UndecidedGatesSendAllToExpert0) {
+  TestModel gated(decoder("router", "token"), {.balance = 1, .classifier = 1});
+  for (const char *gate : {"c0", "c1"})
+    std::ranges::fill(gated.values(gate), 0.0);
+  Losses losses =
+      gated.executor->accumulateGradients(mixedBatch(), mixedWeights);
+  EXPECT_NEAR(losses.at("classifier"), std::log(2.0), 1e-12);
+  for (double g : gated.gradient("r0"))
+    EXPECT_NE(g, 0.0); // the balance loss's
+  // A row for each of 6 tokens, all expert 0's, where 12 would be full.
+  TestModel only(decoder("router", "token"), {.classifier = 1});
+  for (const char *gate : {"c0", "c1"})
+    std::ranges::fill(only.values(gate), 0.0);
+  only.executor->accumulateGradients(mixedBatch(), mixedWeights);
+  for (double g : only.gradient("r0"))
+    EXPECT_EQ(g, 0.0);
 }
 
 TEST(TorchObjective, TermsWithoutCoefficientAreLeftOut) {

@@ -322,6 +322,25 @@ TEST(TorchOps, LowerIndexWinsTies) {
   expectNear(two.logits(TestModel::row({0}), 1), {2.5 * silu(1)});
 }
 
+TEST(TorchOps, PoolsOfGates) {
+  auto pooled = [](const char *kind) {
+    TestModel model(opModule(
+        "%w = moe.get_parameter @w : tensor<2x1xf64>\n"
+        "%g = moe.language_gate %x, %w : (tensor<?x?x1xf64>, tensor<2x1xf64>) "
+        "-> tensor<?x?x2xf64>\n"
+        "%y = moe.pool %g {kind = #moe.pool<" +
+            std::string(kind) + ">} : (tensor<?x?x2xf64>) -> tensor<?x?x2xf64>",
+        1, 2,
+        "moe.parameter backbone @w : tensor<2x1xf64> from #moe.init<ones, seed "
+        "= 0>\n"));
+    model.set("table", {1, 3, 8, 0});
+    model.set("w", {1, -2});
+    return model.logits(TestModel::row({0, 1, 2}), 2);
+  };
+  expectNear(pooled("causal_mean"), {1, -2, 2, -4, 4, -8});
+  expectNear(pooled("sequence_sum"), {12, -24, 12, -24, 12, -24});
+}
+
 TEST(TorchOps, ForcedExpertHasScoreOne) {
   TestModel model = mixture(1, "{forced_expert = 1 : i64}");
   fill(model, {9, 0, 0});

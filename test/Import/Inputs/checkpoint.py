@@ -74,6 +74,8 @@ def shapes_of(family, args, config):
                 shapes[p + name + ".bias"] = shape[:1]
             if experts[i] > 1:
                 shapes[p + "mlp.gate.weight"] = [experts[i], D]
+            if i in config.get("polymoe_language_gates", []):
+                shapes[p + "mlp.language_gate.weight"] = [2, D]
         for name in norms:
             shapes[name + ".weight"] = shapes[name + ".bias"] = [D]
         return shapes
@@ -97,6 +99,8 @@ def shapes_of(family, args, config):
         if count > 1:
             block = "block_sparse_moe." if base == "mixtral" and not args.packed else "mlp."
             shapes[p + block + "gate.weight"] = [count, D]
+        if i in config.get("polymoe_language_gates", []):
+            shapes[p + "mlp.language_gate.weight"] = [2, D]
         if count > 1 and args.packed:
             shapes[p + "mlp.experts.gate_up_proj"] = [count, 2 * F, D]
             shapes[p + "mlp.experts.down_proj"] = [count, D, F]
