@@ -60,10 +60,9 @@ def score(tool, model, tokens, out, *options):
 @pytest.mark.parametrize(
     "family, pool, experts, layers",
     [
-        ("llama", "token", "experts=4", None),
+        ("qwen3", "token", "experts=4", None),
         ("bloom", "causal-mean", "experts=4", "0,2"),
         ("qwen2", "sequence-sum", "counts=3,1,4", None),
-        ("gemma", "causal-mean", "counts=2,3,3", "1"),
     ],
 )
 def test_both_stages_train_as_libtorch_does(family, pool, experts, layers, gated, tool, tokens_file, tmp_path):
