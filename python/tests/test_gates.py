@@ -9,9 +9,9 @@ import subprocess
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from test_training import OPTIONS, assert_same_training, export, last_checkpoint, losses
 
 from polymoe import reference
-from test_training import OPTIONS, assert_same_training, export, last_checkpoint, losses
 
 pytestmark = pytest.mark.tools
 
