@@ -290,8 +290,7 @@ private:
       rope = parseRope("rope_parameters", *newer, theta);
     if (older) {
       RopeConfig other = parseRope("rope_scaling", *older, theta);
-      if (newer && !(other.type == rope.type && other.factor == rope.factor &&
-                     other.theta == rope.theta))
+      if (newer && other != rope)
         reader.fail("rope_scaling", "the same as 'rope_parameters'", *older);
       rope = other;
     }

@@ -64,6 +64,8 @@ void polymoe::registerModuleDialects(MLIRContext &context) {
   registerAllDialects(registry);
   registry.insert<mlir::moe::MoEDialect>();
   context.appendDialectRegistry(registry);
+  // An error names its place; a note with a whole function would hide it.
+  context.printOpOnDiagnostic(false);
 }
 
 LoadedModule polymoe::loadModule(const fs::path &path, MLIRContext &context) {
@@ -83,6 +85,18 @@ LoadedModule polymoe::loadModule(const fs::path &path, MLIRContext &context) {
     throw Error(text.str().empty() ? concat(loaded.file, ": expected a module")
                                    : text.str());
   return loaded;
+}
+
+OwningOpRef<ModuleOp> polymoe::parseModule(const std::string &source,
+                                           const std::string &name,
+                                           MLIRContext &context) {
+  DiagnosticText text(context);
+  OwningOpRef<ModuleOp> module = parseSourceString<ModuleOp>(
+      source, ParserConfig(&context, /*verifyAfterParse=*/true), name);
+  if (!module)
+    throw Error(text.str().empty() ? concat(name, ": expected a module")
+                                   : text.str());
+  return module;
 }
 
 void polymoe::saveModule(ModuleOp module, const fs::path &file) {

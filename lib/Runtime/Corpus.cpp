@@ -7,6 +7,7 @@
 
 #include "moe/Runtime/Data.h"
 #include "moe/Runtime/Error.h"
+#include "moe/Runtime/Files.h"
 #include "moe/Runtime/Memory.h"
 #include "moe/Runtime/Safetensors.h"
 
@@ -163,6 +164,7 @@ void Corpus::addShard(const std::string &name, const std::string &split,
     fail(file.path(), ": key 'tokens': expected numbers in [0, ",
          vocabularySize, "), but got ", tokenAt(bad), " at element ", bad);
 
+  shard.digest = checksumOf(file.data(tokenInfo)).digest;
   const std::vector<int64_t> offsets = file.integers(offsetInfo);
   const std::vector<int64_t> bytes = file.integers(byteInfo);
   if (offsets.front() != 0 || offsets.back() != tokens)
@@ -202,6 +204,14 @@ std::vector<Corpus::Document> Corpus::documents(std::string_view split) const {
     if (shard.split == split)
       all.insert(all.end(), shard.documents.begin(), shard.documents.end());
   return all;
+}
+
+uint64_t Corpus::fingerprint(std::string_view split) const {
+  std::string digests;
+  for (const Shard &shard : shards)
+    if (shard.split == split)
+      digests += shard.digest;
+  return hashOf(digests);
 }
 
 void Corpus::read(const Document &document, int64_t begin, int64_t count,

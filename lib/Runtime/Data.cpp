@@ -7,6 +7,7 @@
 
 #include "moe/Runtime/Data.h"
 #include "moe/Runtime/Error.h"
+#include "moe/Runtime/Files.h"
 #include "moe/Runtime/Memory.h"
 #include "moe/Runtime/Safetensors.h"
 
@@ -128,6 +129,7 @@ TokensFile::TokensFile(const std::filesystem::path &path, int64_t vocabulary,
   if (info.shape.size() != 2 || info.shape[1] == 0)
     fail(path, ": key 'tokens': expected shape [N, S], but got ",
          toString(info.shape));
+  fingerprint = checksumOf(file->data(info)).digest;
   rowCount = info.shape[0];
   rowLength = info.shape[1];
   std::vector<int64_t> values = file->integers(info);
@@ -143,6 +145,9 @@ TokensFile::TokensFile(const std::filesystem::path &path, int64_t vocabulary,
   if (!ids)
     fail(path, ": key 'languages' is missing");
   known = parseLanguages(*file);
+  fingerprint += checksumOf(file->data(*ids)).digest;
+  for (const Language &language : known)
+    fingerprint += concat(",", language.code, "=", language.round);
   const bool perRow = ids->shape == std::vector<int64_t>{rowCount};
   if (!perRow && ids->shape != info.shape)
     fail(path, ": key 'languages': expected shape [", rowCount, "] or ",
@@ -186,11 +191,17 @@ void TokensFile::require(int64_t rows) const {
 }
 
 std::string TokensFile::position() const {
-  return json{{"kind", "tokens file"}, {"row", cursor}}.dump();
+  return json{
+      {"kind", "tokens file"}, {"row", cursor}, {"fingerprint", fingerprint}}
+      .dump();
 }
 
 void TokensFile::seek(std::string_view text) {
-  const int64_t row = numberOf(parsePosition(text, "tokens file"), "row");
+  const json position = parsePosition(text, "tokens file");
+  const int64_t row = numberOf(position, "row");
+  if (position.value("fingerprint", "") != fingerprint)
+    fail(path, ": expected the tokens and languages that the saved position "
+               "was made with, but got others");
   if (row > rowCount)
     fail(path, ": expected at least ", row, " rows, but got ", rowCount);
   cursor = row;
@@ -317,6 +328,7 @@ Batch CorpusSampler::next(int64_t rows) {
 /// What must be the same for a position to mean the same.
 std::string CorpusSampler::fingerprint() const {
   uint64_t hash = mix64(options.seed + all.size());
+  hash = mix64(hash + corpus.fingerprint(options.split));
   for (const Corpus::Document &document : all)
     hash = mix64(hash + document.id) + uint64_t(document.length);
   for (double weight : weightOf)

@@ -119,6 +119,18 @@ std::string polymoe::toJson(const std::vector<LanguageScore> &scores,
          "\n";
 }
 
+/// Repeats the first row until there are `rows`.
+static Batch filled(Batch batch, int64_t rows) {
+  const auto length = batch.length;
+  for (auto *field : {&batch.tokens, &batch.labels, &batch.languages,
+                      &batch.old, &batch.positions, &batch.segments})
+    for (int64_t row = batch.rows; row < rows; ++row)
+      for (int64_t i = 0; i < length; ++i)
+        field->push_back((*field)[size_t(i)]);
+  batch.rows = std::max(batch.rows, rows);
+  return batch;
+}
+
 void polymoe::scoreTokens(Executor &executor, const TokensFile &tokens,
                           int64_t vocabulary, const std::filesystem::path &out,
                           const ScoreOptions &options, Progress *progress) {
@@ -128,18 +140,20 @@ void polymoe::scoreTokens(Executor &executor, const TokensFile &tokens,
   auto forBatches = [&](const SafetensorsWriter::Sink *logitsSink) {
     std::vector<float> logprobs, logits;
     for (int64_t begin = 0; begin < n; begin += options.rows) {
-      const Batch batch =
-          tokens.batch(begin, std::min(options.rows, n - begin));
+      // One shape is one program. No row depends on another one.
+      const int64_t count = std::min(options.rows, n - begin);
+      const Batch batch = filled(tokens.batch(begin, count), options.rows);
       logprobs.resize(size_t(batch.rows * length));
       logits.resize(logitsSink ? size_t(batch.rows * length * vocabulary) : 0);
       executor.score(batch, logprobs, logits);
-      for (int64_t row = 0; row < batch.rows; ++row)
+      for (int64_t row = 0; row < count; ++row)
         kept.insert(kept.end(), logprobs.begin() + row * length,
                     logprobs.begin() + (row + 1) * length - 1);
       if (logitsSink)
-        (*logitsSink)(std::as_bytes(std::span(logits)));
+        (*logitsSink)(std::as_bytes(
+            std::span(logits).first(size_t(count * length * vocabulary))));
       if (progress)
-        progress->update(begin + batch.rows, (begin + batch.rows) * length);
+        progress->update(begin + count, (begin + count) * length);
     }
   };
   SafetensorsWriter writer(out);

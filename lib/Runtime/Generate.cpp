@@ -114,8 +114,9 @@ std::vector<int32_t> polymoe::generate(Executor &executor,
       scoreLast(executor, tokens, options.padTo, logits, all);
     const int32_t token = sampleToken(logits, options, index);
     tokens.push_back(token);
-    if ((onToken && !onToken(token)) || token == options.eos ||
-        index + 1 == maxTokens)
+    const bool isEnd = std::find(options.eos.begin(), options.eos.end(),
+                                 token) != options.eos.end();
+    if ((onToken && !onToken(token)) || isEnd || index + 1 == maxTokens)
       break;
     if (options.cache)
       executor.extendSequences(std::span(&token, 1), 1, logits);

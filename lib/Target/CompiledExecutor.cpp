@@ -7,6 +7,8 @@
 
 #include "moe/Target/CompiledExecutor.h"
 
+#include "GivenProgram.h"
+#include "moe/Dialect/MoE.h"
 #include "moe/Runtime/Error.h"
 #include "moe/Transforms/Pipelines.h"
 
@@ -106,41 +108,96 @@ CompiledExecutor::CompiledExecutor(mlir::ModuleOp module, ParameterStore &store,
                                    const CompiledExecutorOptions &options)
     : module(module), store(store), objective(objective), options(options) {
   context.pool = &pool;
+  if (options.given)
+    loadGiven();
 }
 
 CompiledExecutor::~CompiledExecutor() = default;
 
 CompiledExecutor::Program &
-CompiledExecutor::program(const std::string &key, const BuildPipeline &build,
+CompiledExecutor::program(const std::string &key, const ProgramUse &use,
+                          const BuildPipeline &build,
                           mlir::moe::PackedOnce packedOnce) {
+  if (given) {
+    checkUse(given->entry(), use, options.givenFile);
+    return *given;
+  }
   std::unique_ptr<Program> &known = programs[key];
   if (known)
     return *known;
-  std::string diagnostics;
-  mlir::ScopedDiagnosticHandler handler(
-      module.getContext(), [&](mlir::Diagnostic &diagnostic) {
-        diagnostics += (diagnostics.empty() ? "" : "; ") + diagnostic.str();
-        return mlir::success();
-      });
   mlir::OwningOpRef<mlir::ModuleOp> copy = module.clone();
-  mlir::PassManager pm(module.getContext());
-  build(pm);
+  using Code = llvm::FailureOr<std::unique_ptr<mlir::moe::CompiledProgram>>;
+  auto compile = [&]() -> Code {
+    mlir::PassManager pm(module.getContext());
+    build(pm);
+    if (failed(pm.run(*copy)))
+      return mlir::failure();
+    mlir::moe::CompilerOptions compiler = options.compiler;
+    compiler.packedOnce = packedOnce;
+    return mlir::moe::CompiledProgram::compile(*copy, compiler);
+  };
+  known = makeProgram("compiling " + key, module.getContext(), compile);
+  return *known;
+}
+
+std::unique_ptr<CompiledExecutor::Program>
+CompiledExecutor::makeProgram(const std::string &what, mlir::MLIRContext *in,
+                              const MakeCode &make) {
+  std::string diagnostics;
+  mlir::ScopedDiagnosticHandler handler(in, [&](mlir::Diagnostic &diagnostic) {
+    diagnostics += (diagnostics.empty() ? "" : "; ") + diagnostic.str();
+    return mlir::success();
+  });
   auto made = std::make_unique<Program>();
-  if (failed(pm.run(*copy)))
-    fail("compiling ", key, ": ", diagnostics);
-  mlir::moe::CompilerOptions compiler = options.compiler;
-  compiler.packedOnce = packedOnce;
-  auto code = mlir::moe::CompiledProgram::compile(*copy, compiler);
+  auto code = make();
   if (failed(code))
-    fail("compiling ", key, ": ", diagnostics);
+    fail(what, ": ", diagnostics);
   made->code = std::move(*code);
+  if (made->code->program().entries.empty())
+    fail(what, ": expected an entry point, but there is none");
 
   for (const Binding &binding : made->entry().bindings)
     made->arguments.push_back(memoryOf(binding, *made));
   addPreparation(*made, "prepare_frozen", /*trains=*/false);
   addPreparation(*made, "prepare_trainable", /*trains=*/true);
-  known = std::move(made);
-  return *known;
+  return made;
+}
+
+void CompiledExecutor::loadGiven() {
+  const std::string &file = options.givenFile;
+  checkTarget(options.given, file);
+  mlir::OwningOpRef<mlir::ModuleOp> copy = options.given.clone();
+  auto load = [&] {
+    auto code = mlir::moe::CompiledProgram::load(*copy, options.compiler);
+    if (succeeded(code))
+      checkParameters((*code)->program(), store, file);
+    return code;
+  };
+  given = makeProgram(file, copy->getContext(), load);
+}
+
+void CompiledExecutor::requireTraining(int64_t rows, int64_t length) {
+  if (!given)
+    return;
+  checkUse(given->entry(), {"step", rows, length}, options.givenFile);
+  // Without gates there is no classifier, whatever its coefficient.
+  Objective effective = objective;
+  bool hasGates = module
+                      .walk([](mlir::moe::LanguageGateOp) {
+                        return mlir::WalkResult::interrupt();
+                      })
+                      .wasInterrupted();
+  if (!hasGates)
+    effective.classifier = 0;
+  checkTraining(options.given, given->entry(), store, effective,
+                options.givenFile);
+}
+
+void CompiledExecutor::requireScoring(int64_t rows, int64_t length,
+                                      bool logits) const {
+  if (given)
+    checkUse(given->entry(), {"score", rows, length, logits},
+             options.givenFile);
 }
 
 void *CompiledExecutor::memoryOf(const Binding &binding, Program &program) {
@@ -246,10 +303,14 @@ CompiledExecutor::Outputs CompiledExecutor::run(Program &program,
 
 Losses CompiledExecutor::accumulateGradients(const Batch &batch,
                                              const LossWeights &weights) {
+  // A gradient that has no memory must not be written.
+  requireTraining(batch.rows, batch.length);
   Program &step = program(
       shapeKey("a training step of", {batch.rows, batch.length}),
+      {"step", batch.rows, batch.length},
       [&](mlir::OpPassManager &pm) {
         mlir::moe::TrainPipelineOptions pipeline;
+        pipeline.embedModel = false;
         pipeline.rows = batch.rows;
         pipeline.length = batch.length;
         pipeline.balance = objective.balance;
@@ -288,8 +349,10 @@ void CompiledExecutor::score(const Batch &batch, std::span<float> logprobs,
   Program &scoring = program(
       shapeKey(withLogits ? "scoring with logits of" : "scoring of",
                {batch.rows, batch.length}),
+      {"score", batch.rows, batch.length, withLogits},
       [&](mlir::OpPassManager &pm) {
         mlir::moe::ScorePipelineOptions pipeline;
+        pipeline.embedModel = false;
         pipeline.rows = batch.rows;
         pipeline.length = batch.length;
         pipeline.logits = withLogits;
@@ -310,6 +373,10 @@ void CompiledExecutor::score(const Batch &batch, std::span<float> logprobs,
 }
 
 void CompiledExecutor::beginSequences(int64_t rows, int64_t newCapacity) {
+  // Prompts take programs of two lengths, with caches of the text's own size.
+  if (given)
+    fail(options.givenFile, ": expected a module of the model level to "
+                            "generate with, but this one is compiled");
   sequences = rows;
   capacity = newCapacity;
   length = 0;
@@ -333,8 +400,10 @@ void CompiledExecutor::extendBy(const int32_t *tokens, int64_t stride,
                                 int64_t count, std::span<float> logits) {
   Program &extend = program(
       shapeKey("generation of", {sequences, count, capacity}),
+      {"extend", sequences, count},
       [&](mlir::OpPassManager &pm) {
         mlir::moe::GeneratePipelineOptions pipeline;
+        pipeline.embedModel = false;
         pipeline.rows = sequences;
         pipeline.length = count;
         pipeline.capacity = capacity;

@@ -58,8 +58,12 @@ takeEntries(ModuleOp module) {
     entry.name = function.getName().str();
     for (size_t i = 0; i < bindings.size(); i += 2) {
       auto binding = dyn_cast<BindingAttr>(bindings[i]);
-      auto type = cast<MemRefType>(cast<TypeAttr>(bindings[i + 1]).getValue());
-      if (!binding)
+      auto typeAttr = i + 1 < bindings.size()
+                          ? dyn_cast<TypeAttr>(bindings[i + 1])
+                          : TypeAttr();
+      auto type =
+          typeAttr ? dyn_cast<MemRefType>(typeAttr.getValue()) : MemRefType();
+      if (!binding || !type)
         return function.emitError()
                << "expected every argument of an entry point to have a "
                   "moe.binding, but number "
@@ -99,6 +103,18 @@ static void setVectorWidth(llvm::Module &module, int64_t bytes) {
 
 FailureOr<std::unique_ptr<CompiledProgram>>
 CompiledProgram::compile(ModuleOp module, const CompilerOptions &options) {
+  DialectRegistry registry;
+  registerCompilerDialects(registry);
+  module.getContext()->appendDialectRegistry(registry);
+  PassManager pm(module.getContext());
+  buildCpuPipeline(pm, options);
+  if (failed(pm.run(module)))
+    return failure();
+  return load(module, options);
+}
+
+FailureOr<std::unique_ptr<CompiledProgram>>
+CompiledProgram::load(ModuleOp module, const CompilerOptions &options) {
   static const bool initialized = [] {
     llvm::InitializeNativeTarget();
     llvm::InitializeNativeTargetAsmPrinter();
@@ -109,11 +125,6 @@ CompiledProgram::compile(ModuleOp module, const CompilerOptions &options) {
   DialectRegistry registry;
   registerCompilerDialects(registry);
   module.getContext()->appendDialectRegistry(registry);
-
-  PassManager pm(module.getContext());
-  buildCpuPipeline(pm, options);
-  if (failed(pm.run(module)))
-    return failure();
   FailureOr<std::vector<polymoe::EntryPoint>> entries = takeEntries(module);
   if (failed(entries))
     return failure();

@@ -6,6 +6,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "moe/Dialect/MoE.h"
+#include "moe/Runtime/ABI.h"
 #include "moe/Target/Passes.h"
 
 #include "mlir/Conversion/LLVMCommon/MemRefBuilder.h"
@@ -210,6 +211,12 @@ void ConvertMoEToLLVM::runOnOperation() {
   for (func::FuncOp function : functions)
     if (!function.isPrivate())
       lowerEntry(function);
+  module->setAttr(
+      "moe.target",
+      builder.getDictionaryAttr(
+          {builder.getNamedAttr("abi",
+                                builder.getI64IntegerAttr(MOE_ABI_VERSION)),
+           builder.getNamedAttr("variant", builder.getStringAttr(variant))}));
   // The bindings name the parameters now; machine code has no symbols for them.
   for (auto parameter :
        llvm::make_early_inc_range(module.getOps<ParameterOp>()))

@@ -41,10 +41,11 @@ bool mlir::moe::hostHasBf16Dot() {
   return features.lookup("avx512bf16") && features.lookup("avx512vl");
 }
 
-std::string mlir::moe::hostVariant() {
-  switch (hostVectorBytes()) {
+/// The instruction set of code with vectors of so many bytes.
+static std::string variantOf(int64_t vectorBytes, bool bf16Dot) {
+  switch (vectorBytes) {
   case 64:
-    return hostHasBf16Dot() ? "avx512-bf16" : "avx512";
+    return bf16Dot ? "avx512-bf16" : "avx512";
   case 32:
     return "avx2";
   default:
@@ -52,19 +53,25 @@ std::string mlir::moe::hostVariant() {
   }
 }
 
+std::string mlir::moe::hostVariant() {
+  return variantOf(hostVectorBytes(), hostHasBf16Dot());
+}
+
 void mlir::moe::buildCpuPipeline(OpPassManager &pm,
                                  const CompilerOptions &options) {
+  int64_t vectorBytes =
+      options.vectorBytes ? options.vectorBytes : hostVectorBytes();
   // Kernels on memrefs, launched from straight-line programs.
-  pm.addPass(createConvertMoEToKernels(ConvertMoEToKernelsOptions{
-      options.vectorBytes ? options.vectorBytes : hostVectorBytes(),
-      options.bf16Dot}));
+  pm.addPass(createConvertMoEToKernels(
+      ConvertMoEToKernelsOptions{vectorBytes, options.bf16Dot}));
   // What depends on parameters only is done by entry points of its own.
   pm.addPass(createHoistParameterWork(HoistParameterWorkOptions{
       options.packedOnce == PackedOnce::All ? "all" : "frozen"}));
   // No memory is allocated any more.
   pm.addPass(createPlanArena());
   // The runtime's ABI is all that is left of the dialect.
-  pm.addPass(createConvertMoEToLLVM());
+  pm.addPass(createConvertMoEToLLVM(
+      ConvertMoEToLLVMOptions{variantOf(vectorBytes, options.bf16Dot)}));
   pm.addPass(createCanonicalizerPass());
   pm.addPass(createCSEPass());
   pm.addPass(createLoopInvariantCodeMotionPass());

@@ -15,6 +15,13 @@
 using namespace mlir;
 using namespace mlir::moe;
 
+/// Checks the model that a program is made of.
+static void addModel(OpPassManager &pm, bool embed) {
+  pm.addPass(createVerifyLevel(VerifyLevelOptions{"model"}));
+  if (embed)
+    pm.addPass(createEmbedModel());
+}
+
 /// Fixes the shapes of a program and simplifies it; what is above this level
 /// never runs, so all of it is checked here.
 static void addShapes(OpPassManager &pm, int64_t rows, int64_t length) {
@@ -49,7 +56,7 @@ void mlir::moe::buildExpandPipeline(OpPassManager &pm,
 
 void mlir::moe::buildTrainPipeline(OpPassManager &pm,
                                    const TrainPipelineOptions &options) {
-  pm.addPass(createVerifyLevel(VerifyLevelOptions{"model"}));
+  addModel(pm, options.embedModel);
   AddObjectiveOptions objective;
   objective.balance = options.balance;
   objective.balanceForm = options.balanceForm;
@@ -72,7 +79,7 @@ void mlir::moe::buildTrainPipeline(OpPassManager &pm,
 
 void mlir::moe::buildScorePipeline(OpPassManager &pm,
                                    const ScorePipelineOptions &options) {
-  pm.addPass(createVerifyLevel(VerifyLevelOptions{"model"}));
+  addModel(pm, options.embedModel);
   pm.addPass(createAddScoring(AddScoringOptions{options.logits}));
   // @score returns log-probabilities.
   addShapes(pm, options.rows, options.length);
@@ -81,7 +88,7 @@ void mlir::moe::buildScorePipeline(OpPassManager &pm,
 
 void mlir::moe::buildGeneratePipeline(OpPassManager &pm,
                                       const GeneratePipelineOptions &options) {
-  pm.addPass(createVerifyLevel(VerifyLevelOptions{"model"}));
+  addModel(pm, options.embedModel);
   pm.addPass(createInsertCache(InsertCacheOptions{options.capacity}));
   // @extend keeps keys and values over calls.
   addShapes(pm, options.rows, options.length);

@@ -45,7 +45,8 @@ class Tools:
         self._run("moe-translate", "--import-hf", checkpoint, "-o", module)
 
     def export_hf(self, model, checkpoint):
-        self._run("moe-translate", "--export-hf", model, "-o", checkpoint)
+        # What an interrupted call left is replaced.
+        self._run("moe-translate", "--export-hf", model, "-o", checkpoint, "--force")
 
     def upcycle(self, module, moe, experts, top_k, seed):
         """`experts` is a number for every layer, or one for each with commas."""

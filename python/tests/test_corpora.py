@@ -3,7 +3,8 @@
 """Fetching, importing, tokenizing: everything up to the corpus folder."""
 
 import json
-from pathlib import Path
+import shutil
+import subprocess
 
 import pytest
 from safetensors import safe_open
@@ -13,6 +14,7 @@ from polymoe import cli
 from polymoe.fetch_text import clean_pages, parse_page
 from polymoe.files import read_json, write_documents
 from polymoe.import_text import import_text
+from polymoe.languages import HELP_PACKAGES
 from polymoe.splits import split_of
 from polymoe.tokenize import load_tokenizer
 
@@ -250,12 +252,37 @@ def test_help_teaches(capsys):
         assert "examples:" in printed, command
 
 
-def test_fetched_text_is_parallel():
-    """Only where the text has been fetched before."""
-    folder = Path(__file__).resolve().parents[2] / "work" / "text"
-    if not (folder / "el.jsonl").exists() or not (folder / "en.jsonl").exists():
-        pytest.skip("needs `polymoe fetch-text el en` first")
-    ids = [
-        {json.loads(line)["id"] for line in open(folder / f"{code}.jsonl", encoding="utf-8")} for code in ("el", "en")
-    ]
-    assert len(ids[0] & ids[1]) > 1500
+def help_package(folder, language, paragraphs):
+    """A package as Debian has it, with a page for each paragraph."""
+    name = HELP_PACKAGES[language]
+    root = folder / f"root-{language}"
+    text = root / "usr/share/libreoffice/help" / name / "text" / "scalc"
+    text.mkdir(parents=True)
+    for i, paragraph in enumerate(paragraphs):
+        (text / f"page{i}.html").write_text(
+            f'<div id="DisplayArea"><p id="p{i}">{paragraph}</p></div>', encoding="utf-8"
+        )
+    (root / "DEBIAN").mkdir()
+    control = f"Package: libreoffice-help-{name}\nVersion: 1\nArchitecture: all\nMaintainer: none\nDescription: help\n"
+    (root / "DEBIAN" / "control").write_text(control)
+    folder.mkdir(exist_ok=True)
+    package = folder / f"libreoffice-help-{name}_1_all.deb"
+    subprocess.run(["dpkg-deb", "--root-owner-group", "--build", root, package], check=True, capture_output=True)
+    shutil.rmtree(root)
+
+
+def test_fetched_text_is_parallel(tmp_path):
+    """Packages that are there already are not downloaded."""
+    english = [f"Page {i} says in English what a cell is and how it is filled with a number." for i in range(9)]
+    greek = [f"Η σελίδα {i} λέει στα ελληνικά τι είναι ένα κελί και πώς γεμίζει με αριθμό." for i in range(9)]
+    greek[3] = english[3]  # not translated
+    help_package(tmp_path / "debs", "en", english)
+    help_package(tmp_path / "debs", "el", greek)
+    assert run("fetch-text", "en", "el", "--work", tmp_path, "--jobs", 1) == 0
+    texts = {}
+    for code in ("en", "el"):
+        with open(tmp_path / "text" / f"{code}.jsonl", encoding="utf-8") as file:
+            texts[code] = {document["id"]: document["text"] for document in map(json.loads, file)}
+    assert list(texts["en"].values()) == english
+    assert texts["en"].keys() - texts["el"].keys() == {"scalc/page3"}
+    assert all(texts["el"][f"scalc/page{i}"] == greek[i] for i in range(9) if i != 3)

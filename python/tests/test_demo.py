@@ -53,7 +53,7 @@ elif "train" in arguments:
 elif "generate" in arguments:
     print("και κάτι ακόμη")
 elif "-o" in arguments:
-    after("-o").write_text("module {}") if after("-o").suffix == ".mlir" else after("-o").mkdir(exist_ok=True)
+    after("-o").write_text("module {}") if after("-o").suffix == ".mlir" else after("-o").mkdir(exist_ok="--force" in arguments)
 """
 
 
@@ -189,6 +189,20 @@ def test_an_interrupted_demo_goes_on(stand_ins, monkeypatch, capsys):
     made = calls()
     assert "--stage=2" in made[0] and "--resume" in made[0]
     assert sum(" train " in line for line in made) == 1
+
+
+@pytest.mark.parametrize("step", ["base-hf", "export"])
+def test_a_kill_after_an_export_is_gone_over(step, stand_ins, tmp_path):
+    options, calls = stand_ins
+    assert cli.main(options) == 0
+    calls()
+    # The export is there, but not yet noted.
+    path = tmp_path / "out" / "demo.json"
+    state = json.loads(path.read_text())
+    del state["seconds"][step]
+    path.write_text(json.dumps(state))
+    assert cli.main(options) == 0
+    assert "--export-hf" in calls()[0]
 
 
 def test_other_options_are_refused(stand_ins, capsys):

@@ -66,3 +66,26 @@ def test_an_exported_mixture_of_copies_equals_the_dense_model(family, counts, ch
         torch.cat(list(reference.score(reference.load(folder), tokens))) for folder in (dense, tmp_path / "hf")
     )
     assert (got - expected).abs().max() / expected.std() < 1e-5
+
+
+def test_any_of_several_ends_ends_a_text(tool, tmp_path, documents):
+    from tokenizers import Tokenizer
+
+    from polymoe.files import write_documents
+    from polymoe.new_model import new_model
+    from polymoe.train_tokenizer import train, write
+
+    for language, group in documents.items():
+        write_documents(tmp_path / f"{language}.jsonl", group)
+    write(train([tmp_path / "en.jsonl", tmp_path / "el.jsonl"], 280), tmp_path / "tokenizer")
+    new_model("qwen3", tmp_path / "hf", tokenizer=tmp_path / "tokenizer", hidden=32, intermediate=32, layers=1, heads=2)
+    tool("moe-translate", "--import-hf", tmp_path / "hf", "-o", tmp_path / "model.mlir")
+    prompt = Tokenizer.from_file(str(tmp_path / "tokenizer" / "tokenizer.json")).encode("A cell").ids
+    ids = ",".join(map(str, prompt))
+    first = int(tool("moe-run", "generate", tmp_path / "model.mlir", "--prompt-tokens", ids, "--max-tokens=1"))
+    generate = ["moe-run", "generate", tmp_path / "model.mlir", "--prompt=A cell", "--max-tokens=8"]
+    config = json.loads((tmp_path / "hf" / "config.json").read_text())
+    config["eos_token_id"] = [(first + 1) % 256, first]
+    (tmp_path / "hf" / "config.json").write_text(json.dumps(config))
+    assert tool(*generate) == "\n"
+    assert tool(*generate, "--ignore-eos") != "\n"

@@ -11,9 +11,11 @@
 #include "moe/Transforms/Passes.h"
 #include "moe/Transforms/Pipelines.h"
 
+#include "mlir/IR/MLIRContext.h"
 #include "mlir/InitAllDialects.h"
 #include "mlir/InitAllPasses.h"
 #include "mlir/Tools/mlir-opt/MlirOptMain.h"
+#include "llvm/Support/CommandLine.h"
 
 int main(int argc, char **argv) {
   mlir::DialectRegistry registry;
@@ -24,6 +26,13 @@ int main(int argc, char **argv) {
   mlir::moe::registerPipelines();
   mlir::moe::registerMoETargetPasses();
   mlir::moe::registerTargetPipelines();
+
+  // An error names its place; a note with the whole function would hide it.
+  // The option that asks for it stays.
+  mlir::registerMLIRContextCLOptions();
+  llvm::cl::Option *notes =
+      llvm::cl::getRegisteredOptions().lookup("mlir-print-op-on-diagnostic");
+  static_cast<llvm::cl::opt<bool> *>(notes)->setValue(false);
 
   return mlir::asMainReturnCode(
       mlir::MlirOptMain(argc, argv, "PolyMoE optimizer driver\n", registry));

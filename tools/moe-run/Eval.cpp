@@ -40,6 +40,8 @@ static int64_t batchesOf(const Corpus &corpus, const EvaluateOptions &options) {
 
 static int runEval(const EvalOptions &options) {
   Inference inference(options.machine);
+  inference.made.requireScoring(options.evaluation.rows,
+                                options.evaluation.length, /*logits=*/false);
   Corpus corpus(options.data, inference.model.vocabulary());
   Progress progress("evaluating", "batch",
                     batchesOf(corpus, options.evaluation), progressOptions());

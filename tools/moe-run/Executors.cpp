@@ -31,19 +31,36 @@ static std::unique_ptr<Executor> makeTorch(const MachineOptions &options,
       make(module, &store, &objective, options.threads));
 }
 
-MadeExecutor makeExecutor(const MachineOptions &options, mlir::ModuleOp module,
-                          ParameterStore &store, ThreadPool &pool,
-                          const Objective &objective) {
-  if (options.executor == "torch")
-    return {makeTorch(options, module, store, objective), "torch"};
+MadeExecutor makeExecutor(const MachineOptions &options, Model &file,
+                          mlir::ModuleOp module, ParameterStore &store,
+                          ThreadPool &pool, const Objective &objective) {
+  MadeExecutor made;
+  made.requireTraining = [](int64_t, int64_t) {};
+  made.requireScoring = [](int64_t, int64_t, bool) {};
+  if (options.executor == "torch") {
+    made.executor = makeTorch(options, module, store, objective);
+    made.variant = "torch";
+    return made;
+  }
   CompiledExecutorOptions compiled;
   compiled.memoryBudget = options.memoryBudget;
   // Validation must not hold a second copy of what trains.
   if (!store.trainables().empty())
     compiled.compiler.packedOnce = mlir::moe::PackedOnce::Frozen;
-  return {std::make_unique<CompiledExecutor>(module, store, pool, objective,
-                                             compiled),
-          mlir::moe::hostVariant()};
+  compiled.given = file.program();
+  compiled.givenFile = file.file().string();
+  auto executor = std::make_unique<CompiledExecutor>(module, store, pool,
+                                                     objective, compiled);
+  made.requireTraining = [&executor = *executor](int64_t rows, int64_t length) {
+    executor.requireTraining(rows, length);
+  };
+  made.requireScoring = [&executor = *executor](int64_t rows, int64_t length,
+                                                bool logits) {
+    executor.requireScoring(rows, length, logits);
+  };
+  made.executor = std::move(executor);
+  made.variant = mlir::moe::hostVariant();
+  return made;
 }
 
 } // namespace polymoe

@@ -47,19 +47,26 @@ static std::vector<int32_t> parseTokens(const std::string &text) {
   }
 }
 
-/// The id that ends a text, as the model's configuration says; -1 if it names
-/// none.
-static int32_t endOfText(Model &model) {
+/// The ids that end a text, as the model's configuration says.
+static std::vector<int32_t> endOfText(Model &model) {
   if (!model.module()->hasAttr("moe.model"))
-    return -1;
+    return {};
   auto config =
       readJsonObject(model.folder() / modelSource(model.module()).config);
   auto eos = config.find("eos_token_id");
+  std::vector<int32_t> ids;
   if (eos == config.end())
-    return -1;
-  if (eos->is_array() && !eos->empty())
-    return eos->front().is_number_integer() ? eos->front().get<int32_t>() : -1;
-  return eos->is_number_integer() ? eos->get<int32_t>() : -1;
+    return ids;
+  auto add = [&](const nlohmann::ordered_json &id) {
+    if (id.is_number_integer())
+      ids.push_back(id.get<int32_t>());
+  };
+  if (eos->is_array())
+    for (const auto &id : *eos)
+      add(id);
+  else
+    add(*eos);
+  return ids;
 }
 
 /// Prints ids with commas between them.
@@ -81,7 +88,7 @@ static void generateText(Inference &inference, const std::string &prompt,
   TextStream stream(tokenizer, /*skipSpecial=*/true);
   generate(*inference.executor, tokenizer.encode(prompt, true),
            inference.model.vocabulary(), options, [&](int32_t token) {
-             if (token != options.eos)
+             if (!llvm::is_contained(options.eos, token))
                std::cout << stream.push(token) << std::flush;
              return true;
            });

@@ -54,6 +54,14 @@ Progress::Options progressOptions(double flopsPerToken) {
 Model::Model(const fs::path &path) : fromRunFolder(fs::is_directory(path)) {
   registerModuleDialects(context);
   loaded = loadModule(path, context);
+  if (std::string source = embeddedModel(module()); !source.empty()) {
+    if (!module()->hasAttr("moe.target"))
+      fail(file(), ": expected a module of the model level or a compiled one, "
+                   "but got a level between; moe-opt --moe-cpu-pipeline "
+                   "compiles it");
+    program_ = std::move(loaded.module);
+    loaded.module = parseModule(source, file().string(), context);
+  }
   if (!module().lookupSymbol<func::FuncOp>("forward"))
     fail(file(), ": expected a module of the model level, but got one without "
                  "@forward");
@@ -134,7 +142,8 @@ Inference::Inference(const MachineOptions &options)
   module = withDType(model.module(), options.dtype);
   dropUntrainedGates(*module);
   store = loadParameters(model, *module, pool, /*training=*/false);
-  executor = makeExecutor(options, *module, *store, pool).executor;
+  made = makeExecutor(options, model, *module, *store, pool);
+  executor = made.executor.get();
 }
 
 } // namespace polymoe

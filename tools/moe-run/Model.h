@@ -18,6 +18,7 @@
 
 #include <CLI/CLI.hpp>
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -49,10 +50,15 @@ Progress::Options progressOptions(double flopsPerToken = 0);
 /// A module and where it came from.
 class Model {
 public:
-  /// Loads `path`, a .mlir file or a run folder. Throws Error.
+  /// Loads `path`, a .mlir file or a run folder. Throws Error. Of a compiled
+  /// module it takes the model that is embedded there.
   explicit Model(const std::filesystem::path &path);
 
+  /// At the model level.
   mlir::ModuleOp module() { return *loaded.module; }
+  /// The program that the file holds beside the model, in the LLVM dialect;
+  /// null for most.
+  mlir::ModuleOp program() { return program_ ? *program_ : mlir::ModuleOp(); }
   /// Against which the module's paths resolve.
   const std::filesystem::path &folder() const { return loaded.folder; }
   const std::filesystem::path &file() const { return loaded.file; }
@@ -72,6 +78,7 @@ public:
 private:
   mlir::MLIRContext context;
   LoadedModule loaded;
+  mlir::OwningOpRef<mlir::ModuleOp> program_;
   bool fromRunFolder;
 };
 
@@ -104,13 +111,17 @@ struct MadeExecutor {
   std::unique_ptr<Executor> executor;
   /// What the numbers depend on beside the inputs: the instruction set.
   std::string variant;
+  /// Throw Error if a given program takes other batches, or none of this kind.
+  std::function<void(int64_t rows, int64_t length)> requireTraining;
+  std::function<void(int64_t rows, int64_t length, bool logits)> requireScoring;
 };
 
 /// The executor that `options` names for `module`, which is at the model level
-/// and outlives it. Throws Error.
-MadeExecutor makeExecutor(const MachineOptions &options, mlir::ModuleOp module,
-                          ParameterStore &store, ThreadPool &pool,
-                          const Objective &objective = {});
+/// and outlives it, as does `file`, whose program runs if it has one. Throws
+/// Error.
+MadeExecutor makeExecutor(const MachineOptions &options, Model &file,
+                          mlir::ModuleOp module, ParameterStore &store,
+                          ThreadPool &pool, const Objective &objective = {});
 
 /// All that running a model without training takes.
 class Inference {
@@ -121,7 +132,8 @@ public:
   ThreadPool pool;
   mlir::OwningOpRef<mlir::ModuleOp> module;
   std::unique_ptr<ParameterStore> store;
-  std::unique_ptr<Executor> executor;
+  MadeExecutor made;
+  Executor *executor;
 };
 
 } // namespace polymoe

@@ -24,10 +24,14 @@ static int runScore(const ScoreCommandOptions &options) {
   Inference inference(options.machine);
   int64_t vocabulary = inference.model.vocabulary();
   TokensFile tokens(options.tokens, vocabulary, /*needsLanguages=*/false);
+  ScoreOptions score = options.score;
+  if (!inference.model.program())
+    score.rows = std::min(score.rows, std::max<int64_t>(tokens.rows(), 1));
+  inference.made.requireScoring(score.rows, tokens.length(), score.logits);
   Progress progress("scoring", "row", tokens.rows(), progressOptions());
   progress.start(0);
-  scoreTokens(*inference.executor, tokens, vocabulary, options.out,
-              options.score, &progress);
+  scoreTokens(*inference.executor, tokens, vocabulary, options.out, score,
+              &progress);
   progress.finish();
   return 0;
 }

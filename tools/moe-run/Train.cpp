@@ -77,6 +77,9 @@ private:
   bool isFinished = false; ///< and has done all its steps
 
   std::unique_ptr<Model> model;
+  /// The model of the command line where a begun run goes on with its own:
+  /// for its program.
+  std::unique_ptr<Model> named;
   ThreadPool pool;
   std::unique_ptr<Corpus> corpus;
   std::unique_ptr<BatchSource> source;
@@ -186,6 +189,8 @@ void Training::loadModel() {
   bool isInFolder = isModelTheRun || isBegun;
   model = std::make_unique<Model>(isInFolder ? out
                                              : fs::path(options.machine.model));
+  if (!isModelTheRun && isBegun)
+    named = std::make_unique<Model>(options.machine.model);
   if (isInFolder) {
     // A kill between checkpoint and module leaves the module behind.
     if (auto latest = folder.latestCheckpoint())
@@ -280,6 +285,12 @@ void Training::openData() {
     if (options.validateEvery)
       fail("--validate-every: expected --data with documents to validate on");
     source = std::make_unique<TokensFile>(options.tokens, model->vocabulary());
+    if (options.isGiven("sequence") &&
+        options.phase.sequence != source->length())
+      fail("--sequence: expected ", source->length(),
+           ", the length of the "
+           "rows of ",
+           options.tokens, ", but got ", options.phase.sequence);
     return;
   }
   corpus = std::make_unique<Corpus>(options.data, model->vocabulary());
@@ -354,8 +365,15 @@ int Training::run() {
   dropUntrainedGates(*module);
   std::unique_ptr<ParameterStore> store =
       loadParameters(*model, *module, pool, /*training=*/true);
-  MadeExecutor made = makeExecutor(options.machine, *module, *store, pool,
-                                   options.phase.objective());
+  Model &program = named ? *named : *model;
+  MadeExecutor made = makeExecutor(options.machine, program, *module, *store,
+                                   pool, options.phase.objective());
+  if (program.program() && options.validateEvery > 0)
+    fail("--validate-every: expected a module of the model level to score "
+         "with, but ",
+         program.file(), " is compiled");
+  if (options.phase.steps > 0)
+    made.requireTraining(options.phase.batch, source->length());
 
   TrainerOptions trainerOptions = options.phase.trainer();
   trainerOptions.saveEvery = options.saveEvery;

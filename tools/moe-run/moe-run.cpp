@@ -7,7 +7,11 @@
 
 #include "Commands.h"
 
+#include "moe/Runtime/Error.h"
+
+#include <cerrno>
 #include <cstdio>
+#include <iostream>
 
 using namespace polymoe;
 
@@ -32,7 +36,12 @@ static int run(int argc, char **argv) {
   addInspectCommand(app, command);
   addProfileCommand(app, command);
   CLI11_PARSE(app, argc, argv);
-  return command();
+  int code = command();
+  // A full disk shows when what is buffered is written.
+  errno = 0;
+  if (!std::cout.flush() || std::fflush(stdout) != 0)
+    failWithErrno(errno ? errno : EIO, "standard output: cannot be written");
+  return code;
 }
 
 int main(int argc, char **argv) {

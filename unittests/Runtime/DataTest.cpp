@@ -53,11 +53,30 @@ TEST(TokensFile, GivesRowsInOrder) {
   EXPECT_EQ(batch.positions, (Ints{0, 1, 2, 0, 1, 2}));
   EXPECT_EQ(batch.segments, (Ints{0, 0, 0, 0, 0, 0}));
   EXPECT_ERROR(file.next(1), "expected at least 3 rows, but got 2");
-  file.seek(R"({"kind":"tokens file","row":1})");
+  TokensFile again = Tokens().open(folder);
+  (void)again.next(1);
+  file.seek(again.position());
   EXPECT_EQ(file.next(1).tokens, (Ints{4, 5, 6}));
   EXPECT_ERROR(file.seek("{}"), "saved data position");
   EXPECT_ERROR(file.seek("no json"), "saved data position");
   EXPECT_ERROR(file.require(5), "expected at least 7 rows, but got 2");
+}
+
+TEST(TokensFile, RefusesAPositionInOtherContent) {
+  TestFolder folder;
+  const std::string position = Tokens().open(folder).position();
+  Tokens tokens;
+  tokens.tokens[4] = 9;
+  EXPECT_ERROR(tokens.open(folder).seek(position),
+               "t.safetensors: expected the tokens and languages that the "
+               "saved position was made with, but got others");
+  Tokens languages;
+  languages.languages[0] = 0;
+  EXPECT_ERROR(languages.open(folder).seek(position), "but got others");
+  Tokens rounds;
+  rounds.metadata["rounds"] = "0,2";
+  EXPECT_ERROR(rounds.open(folder).seek(position), "but got others");
+  Tokens().open(folder).seek(position);
 }
 
 TEST(TokensFile, LanguagesPerToken) {
@@ -265,6 +284,25 @@ TEST_F(Sampler, RefusesAPositionOfAnotherRun) {
   EXPECT_ERROR(sampler.seek(bad.dump()), "whole number");
   // A position that is refused changes nothing that matters.
   sampler.seek(CorpusSampler(*corpus, {.length = 7, .seed = 1}).position());
+}
+
+TEST_F(Sampler, RefusesAPositionInOtherText) {
+  const SamplerOptions options{.length = 7, .seed = 1};
+  const std::string position = CorpusSampler(*corpus, options).position();
+  for (const char *split : {"test", "train"}) {
+    TestFolder changed;
+    TestCorpus other = smallCorpus();
+    for (TestCorpus::Shard &shard : other.shards)
+      if (shard.split == split)
+        shard.tokens[0] += 1;
+    other.write(changed.path);
+    Corpus second(changed.path, 1000);
+    CorpusSampler sampler(second, options);
+    if (split == std::string("test"))
+      sampler.seek(position); // nothing is drawn from there
+    else
+      EXPECT_ERROR(sampler.seek(position), "expected the documents");
+  }
 }
 
 TEST_F(Sampler, ChoosesLanguagesAndRounds) {

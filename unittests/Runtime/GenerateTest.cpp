@@ -36,7 +36,9 @@ TEST(Generate, WithAndWithoutCacheAlike) {
 TEST(Generate, EndsWhereItShould) {
   SumModel model(97);
   const Ints prompt = {3, 1, 4};
-  EXPECT_EQ(generate(model, prompt, 97, {.eos = 24}), Ints{24});
+  EXPECT_EQ(generate(model, prompt, 97, {.eos = {24}}), Ints{24});
+  // Any of several.
+  EXPECT_EQ(generate(model, prompt, 97, {.eos = {96, 24}}), Ints{24});
   EXPECT_EQ(generate(model, prompt, 97, {.maxTokens = 0}), Ints{});
   EXPECT_EQ(generate(model, prompt, 97, {.capacity = 5}).size(), 2u);
   int calls = 0;

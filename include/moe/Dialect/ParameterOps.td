@@ -42,7 +42,7 @@ def MoE_ParameterOp : MoE_Op<"parameter",
                        TypeAttrOf<MoE_FloatTensor>:$type,
                        MoE_AnyOrigin:$origin);
   let assemblyFormat = [{
-    (`trainable` $trainable^)? $role $sym_name `:` $type `from` $origin attr-dict
+    (`trainable` $trainable^)? `` $role $sym_name `:` $type `from` $origin attr-dict
   }];
   let hasVerifier = 1;
 }

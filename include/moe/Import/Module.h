@@ -36,6 +36,12 @@ void registerModuleDialects(mlir::MLIRContext &context);
 LoadedModule loadModule(const std::filesystem::path &path,
                         mlir::MLIRContext &context);
 
+/// The module that `text` is, verified; `name` stands for its file in errors.
+/// Throws Error.
+mlir::OwningOpRef<mlir::ModuleOp> parseModule(const std::string &text,
+                                              const std::string &name,
+                                              mlir::MLIRContext &context);
+
 /// Verifies the module and writes it, atomically.
 void saveModule(mlir::ModuleOp module, const std::filesystem::path &file);
 

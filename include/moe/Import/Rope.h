@@ -24,6 +24,8 @@ struct RopeConfig {
   double lowFrequencyFactor = 1.0;
   double highFrequencyFactor = 4.0;
   double originalPositions = 8192;
+
+  bool operator==(const RopeConfig &) const = default;
 };
 
 /// The `headDim / 2` inverse frequencies, bit for bit those that transformers

@@ -81,6 +81,7 @@ private:
   int64_t rowCount = 0, rowLength = 0, cursor = 0;
   std::vector<int32_t> tokens;      // [N,S]
   std::vector<int32_t> languageIds; // [N,S]
+  std::string fingerprint;          // of all that batches are made of
 };
 
 //===----------------------------------------------------------------------===//
@@ -117,6 +118,9 @@ public:
   /// Documents of "train", "valid" or "test", in the order of the shards.
   std::vector<Document> documents(std::string_view split) const;
 
+  /// Changes with the tokens of a split.
+  uint64_t fingerprint(std::string_view split) const;
+
   /// Copies tokens [begin, begin + count) of the document.
   void read(const Document &document, int64_t begin, int64_t count,
             int32_t *into) const;
@@ -126,6 +130,7 @@ private:
     std::shared_ptr<const SafetensorsFile> file;
     const std::byte *tokens = nullptr;
     std::string split;
+    std::string digest; // of the tokens
     std::vector<Document> documents;
   };
   void addShard(const std::string &file, const std::string &split,

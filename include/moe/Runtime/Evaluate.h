@@ -56,7 +56,7 @@ std::string toJson(const std::vector<LanguageScore> &scores,
                    const EvaluateOptions &options);
 
 struct ScoreOptions {
-  int64_t rows = 8; ///< in a batch
+  int64_t rows = 8; ///< in a batch; the last one is filled up
   bool logits = false;
 };
 

@@ -22,8 +22,8 @@ struct GenerateOptions {
   /// probability, after the temperature.
   double topP = 1;
   uint64_t seed = 0;
-  /// Ends a sequence (and is its last token); -1 for none.
-  int32_t eos = -1;
+  /// Each of these ends a sequence (and is its last token).
+  std::vector<int32_t> eos = {};
   /// Without, the whole sequence is scored anew for every token: slow, and the
   /// same text. Rows are then filled up to a multiple of `padTo` tokens, for
   /// programs that want that.

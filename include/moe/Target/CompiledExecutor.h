@@ -30,7 +30,13 @@ struct CompiledExecutorOptions {
   int64_t chunk = 256;
   /// Tokens of a prompt that are fed at a time.
   int64_t prefill = 32;
+  /// A program that buildCpuPipeline left, to run in place of compiling one,
+  /// and the file to name in errors. It outlives the executor.
+  mlir::ModuleOp given;
+  std::string givenFile;
 };
+
+struct ProgramUse;
 
 /// Compiles a program for each shape that it meets, when it meets it, and keeps
 /// it. All programs share one arena, and one copy of every packed weight.
@@ -52,6 +58,11 @@ public:
   void extendSequences(std::span<const int32_t> tokens, int64_t count,
                        std::span<float> logits) override;
 
+  /// Throw Error if there is a given program and it is not one for training on,
+  /// or scoring of, such batches.
+  void requireTraining(int64_t rows, int64_t length);
+  void requireScoring(int64_t rows, int64_t length, bool logits) const;
+
   /// Where launches are recorded; null (the default) for nowhere.
   void setProfile(Profile *profile) { context.profile = profile; }
   /// Memory of packed weights.
@@ -68,8 +79,17 @@ private:
 
   struct Program;
   struct Packed;
-  Program &program(const std::string &key, const BuildPipeline &build,
+  /// The program for `use`; compiled by `build` when it is met first.
+  Program &program(const std::string &key, const ProgramUse &use,
+                   const BuildPipeline &build,
                    mlir::moe::PackedOnce packedOnce);
+  using MakeCode = std::function<
+      llvm::FailureOr<std::unique_ptr<mlir::moe::CompiledProgram>>()>;
+  /// What the compiler says of a failure of `make` is in the Error.
+  std::unique_ptr<Program> makeProgram(const std::string &what,
+                                       mlir::MLIRContext *in,
+                                       const MakeCode &make);
+  void loadGiven();
   void *memoryOf(const Binding &binding, Program &program);
   void addPreparation(Program &program, const char *name, bool trains);
   void prepare(Program &program);
@@ -84,6 +104,7 @@ private:
   CompiledExecutorOptions options;
   MoeContext context;
   std::map<std::string, std::unique_ptr<Program>> programs;
+  std::unique_ptr<Program> given;
   Program *latest = nullptr;
   /// Packed weights of all programs by the name of their binding.
   std::map<std::string, Packed> packed;

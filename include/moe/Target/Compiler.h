@@ -62,6 +62,10 @@ public:
   static FailureOr<std::unique_ptr<CompiledProgram>>
   compile(ModuleOp module, const CompilerOptions &options = {});
 
+  /// The same for what buildCpuPipeline left.
+  static FailureOr<std::unique_ptr<CompiledProgram>>
+  load(ModuleOp module, const CompilerOptions &options = {});
+
   const polymoe::Program &program() const { return description; }
 
 private:

@@ -106,9 +106,14 @@ def ConvertMoEToLLVM : Pass<"convert-moe-to-llvm", "mlir::ModuleOp"> {
     An entry point becomes `MoeEntry` of moe/Runtime/ABI.h: a function of the
     context and an array of pointers, one for each of its arguments. A
     `moe.dispatch` becomes a call of `moeParallelFor` with the kernel's address
-    and an array of its arguments on the stack.
+    and an array of its arguments on the stack. The module's `moe.target` notes
+    `variant` and the version of the ABI, for whoever runs it.
   }];
   let dependentDialects = ["mlir::LLVM::LLVMDialect"];
+  let options = [
+    Option<"variant", "variant", "std::string", "\"generic\"",
+           "instruction set that the kernels are made for">,
+  ];
 }
 
 def ExpandMath : Pass<"moe-expand-math", "mlir::ModuleOp"> {

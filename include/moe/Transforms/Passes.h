@@ -18,6 +18,12 @@ namespace mlir::moe {
 #define GEN_PASS_REGISTRATION
 #include "moe/Transforms/Passes.h.inc"
 
+/// Where moe-embed-model puts the model.
+inline constexpr const char *modelAttributeName = "moe.source";
+
+/// The text of the model that is embedded in a program; empty if none is.
+std::string embeddedModel(ModuleOp module);
+
 } // namespace mlir::moe
 
 #endif // MOE_TRANSFORMS_PASSES_H

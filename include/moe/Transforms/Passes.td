@@ -49,6 +49,22 @@ def Upcycle : Pass<"moe-upcycle", "mlir::ModuleOp"> {
   ];
 }
 
+def EmbedModel : Pass<"moe-embed-model", "mlir::ModuleOp"> {
+  let summary = "keep the model beside the program that is made of it";
+  let description = [{
+    Attaches the module as it is as `moe.source`, a resource. The pipelines of
+    programs begin with it, so that moe-run finds in what they and
+    `moe-cpu-pipeline` leave the parameters with their origins, and whatever
+    else it asks of a model.
+
+    ```mlir
+    module { ... }
+    // ==>
+    module attributes {moe.source = dense_resource<model> : tensor<4096xui8>} { ... }
+    ```
+  }];
+}
+
 def ForceExpert : Pass<"moe-force-expert", "mlir::ModuleOp"> {
   let summary = "send every token to one expert with a score of 1";
   let description = [{

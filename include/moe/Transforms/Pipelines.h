@@ -27,6 +27,10 @@ template <typename Derived> struct ShapeOptions : PassPipelineOptions<Derived> {
                        llvm::cl::init(1)};
   Option<int64_t> length{*this, "length", llvm::cl::desc("tokens of a row"),
                          llvm::cl::init(1)};
+  Option<bool> embedModel{
+      *this, "embed-model",
+      llvm::cl::desc("keep the model in the result, for moe-run"),
+      llvm::cl::init(true)};
 };
 
 struct ExpandPipelineOptions : PassPipelineOptions<ExpandPipelineOptions> {
