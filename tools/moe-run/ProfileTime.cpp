@@ -52,6 +52,7 @@ std::vector<KernelTime> timesOf(const Profile &profile) {
     kernel.seconds += double(event.end - event.begin) * 1e-9;
   }
   std::vector<KernelTime> times;
+  times.reserve(byName.size());
   for (auto &[name, kernel] : byName)
     times.push_back(kernel);
   // The name breaks ties.
@@ -180,6 +181,7 @@ static int runProfileTime(const ProfileTimeOptions &options) {
   workload.run();
   workload.profile.clear();
   std::vector<double> seconds;
+  seconds.reserve(static_cast<size_t>(options.repeat));
   for (int64_t i = 0; i < options.repeat; ++i)
     seconds.push_back(workload.run());
   if (!options.trace.empty())

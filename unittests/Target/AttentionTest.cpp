@@ -78,7 +78,8 @@ Tensors inputsFor(const Config &c) {
   for (int64_t b = 0; b < c.batch; ++b)
     for (int64_t i = 0; i < c.length; ++i) {
       slots.values.push_back(i);
-      segments.values.push_back(i / 11);
+      const int64_t segment = i / 11;
+      segments.values.push_back(double(segment));
     }
   std::vector<int64_t> q{c.batch, c.length, c.heads * c.width};
   std::vector<int64_t> kv{c.batch, c.length, c.kvHeads * c.width};

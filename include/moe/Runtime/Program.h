@@ -99,7 +99,8 @@ struct EntryPoint {
   std::vector<Binding> bindings;
 };
 
-/// What one launch of a kernel does, as far as shapes tell; 0 where they do not.
+/// What one launch of a kernel does, as far as shapes tell; 0 where they do
+/// not.
 struct KernelCost {
   std::string name;
   double flops = 0; ///< of products; a fused multiply-add counts two
