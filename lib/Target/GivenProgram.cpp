@@ -94,7 +94,7 @@ static void checkObjective(mlir::ModuleOp module, const Objective &objective,
   if (!noted)
     fail(file, ": expected the attribute moe.objective, which "
                "moe-train-pipeline notes");
-  auto check = [&](std::string name, double coefficient,
+  auto check = [&](const std::string &name, double coefficient,
                    std::optional<LossForm> form) {
     auto number = noted.getAs<mlir::FloatAttr>(name);
     auto text = noted.getAs<mlir::StringAttr>(name + "_form");
