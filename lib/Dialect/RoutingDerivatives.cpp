@@ -5,37 +5,20 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "moe/Dialect/MoE.h"
-
-#include "mlir/IR/Builders.h"
+#include "Derivatives.h"
 
 using namespace mlir;
 using namespace mlir::moe;
 
-/// The type of the gradient of `parameter`.
-static Type gradientType(Value parameter) {
-  return parameterGradientType(cast<RankedTensorType>(parameter.getType()));
-}
-
 void RouterOp::buildVjp(OpBuilder &b, ValueRange dy, ArrayRef<bool> wanted,
                         MutableArrayRef<Value> grads) {
-  if (wanted[0])
-    grads[0] = LinearInputGradOp::create(b, getLoc(), getInput().getType(),
-                                         dy[0], getWeight());
-  if (wanted[1])
-    grads[1] = LinearWeightGradOp::create(
-        b, getLoc(), gradientType(getWeight()), dy[0], getInput());
+  buildProductVjp(*this, b, dy[0], wanted, grads);
 }
 
 void LanguageGateOp::buildVjp(OpBuilder &b, ValueRange dy,
                               ArrayRef<bool> wanted,
                               MutableArrayRef<Value> grads) {
-  if (wanted[0])
-    grads[0] = LinearInputGradOp::create(b, getLoc(), getInput().getType(),
-                                         dy[0], getWeight());
-  if (wanted[1])
-    grads[1] = LinearWeightGradOp::create(
-        b, getLoc(), gradientType(getWeight()), dy[0], getInput());
+  buildProductVjp(*this, b, dy[0], wanted, grads);
 }
 
 void PoolOp::buildVjp(OpBuilder &b, ValueRange dy, ArrayRef<bool> wanted,

@@ -26,6 +26,20 @@ static Value scalarArgument(KernelBuilder &k, unsigned i) {
   return k.loadScalar(k.buffer(i, {1}), k.idx(0));
 }
 
+/// Arguments 0 to 4 of the gradient of a loss: logits, what the loss says of
+/// them, the loss's gradient, its weight, and the logits' gradient.
+template <typename OpT>
+static SmallVector<Value> gradientArguments(OpT op, Value about,
+                                            KernelLowering &lowering) {
+  return {lowering.buffer(op.getLogits()), lowering.buffer(about),
+          lowering.buffer(op.getDloss()), lowering.buffer(op.getWeight()),
+          lowering.result(op.getDlogits())};
+}
+/// `dloss * weight` of these.
+static Value gradientFactor(KernelBuilder &k) {
+  return k.mulf(scalarArgument(k, 2), scalarArgument(k, 3));
+}
+
 static Value isNegative(KernelBuilder &k, Value index) {
   return k.less(index, k.idx(0));
 }
@@ -110,16 +124,12 @@ static LogicalResult lowerCrossEntropyGrad(CrossEntropyGradOp op,
       op,
       {.label = "",
        .tiles = llvm::divideCeilSigned(rows, perTile),
-       .arguments = {lowering.buffer(op.getLogits()),
-                     lowering.buffer(op.getLabels()),
-                     lowering.buffer(op.getDloss()),
-                     lowering.buffer(op.getWeight()),
-                     lowering.result(op.getDlogits())},
+       .arguments = gradientArguments(op, op.getLabels(), lowering),
        .compute = computeTypeOf(op.getLogits())},
       [&](KernelBuilder &k) {
         Value x = k.buffer(0, {rows, width}), label = k.buffer(1, {rows});
         Value dx = k.buffer(4, {rows, width});
-        Value factor = k.mulf(scalarArgument(k, 2), scalarArgument(k, 3));
+        Value factor = gradientFactor(k);
         k.rowsOfTile(rows, perTile, [&](Value row) {
           Value target = k.loadIndex(label, row);
           ifElse(
@@ -231,19 +241,13 @@ static LogicalResult lowerBalanceLossGrad(BalanceLossGradOp op,
       op,
       {.label = "",
        .tiles = llvm::divideCeilSigned(tokens, perTile),
-       .arguments = {lowering.buffer(op.getLogits()),
-                     lowering.buffer(op.getRoutes()),
-                     lowering.buffer(op.getDloss()),
-                     lowering.buffer(op.getWeight()),
-                     lowering.result(op.getDlogits())},
+       .arguments = gradientArguments(op, op.getRoutes(), lowering),
        .compute = elementOf(op.getLogits()),
        .key = {type.getTopK()}},
       [&](KernelBuilder &k) {
         Value logits = k.buffer(0, {tokens, experts}), routes = k.buffer(1);
         Value dlogits = k.buffer(4, {tokens, experts});
-        Value factor =
-            k.divf(k.mulf(scalarArgument(k, 2), scalarArgument(k, 3)),
-                   k.scalar(tokens));
+        Value factor = k.divf(gradientFactor(k), k.scalar(tokens));
         Value p = k.scratch({experts}, k.compute());
         Value dp = k.scratch({experts}, k.compute());
         k.loop(k.idx(0), k.idx(experts), 1, [&](Value e) {
@@ -324,17 +328,13 @@ static LogicalResult lowerLanguagePriorLossGrad(LanguagePriorLossGradOp op,
       op,
       {.label = "",
        .tiles = llvm::divideCeilSigned(tokens, perTile),
-       .arguments = {lowering.buffer(op.getLogits()),
-                     lowering.buffer(op.getOld()),
-                     lowering.buffer(op.getDloss()),
-                     lowering.buffer(op.getWeight()),
-                     lowering.result(op.getDlogits())},
+       .arguments = gradientArguments(op, op.getOld(), lowering),
        .compute = elementOf(op.getLogits())},
       [&](KernelBuilder &k) {
         Value logits = k.buffer(0, {tokens, experts});
         Value old = k.buffer(1, {tokens});
         Value dlogits = k.buffer(4, {tokens, experts});
-        Value factor = k.mulf(scalarArgument(k, 2), scalarArgument(k, 3));
+        Value factor = gradientFactor(k);
         Value p = k.scratch({experts}, k.compute());
         Value dp = k.scratch({experts}, k.compute());
         auto store = [&](Value token, Value e, Value value) {
@@ -428,17 +428,13 @@ static LogicalResult lowerClassifierLossGrad(ClassifierLossGradOp op,
       op,
       {.label = "",
        .tiles = llvm::divideCeilSigned(tokens, perTile),
-       .arguments = {lowering.buffer(op.getLogits()),
-                     lowering.buffer(op.getOld()),
-                     lowering.buffer(op.getDloss()),
-                     lowering.buffer(op.getWeight()),
-                     lowering.result(op.getDlogits())},
+       .arguments = gradientArguments(op, op.getOld(), lowering),
        .compute = elementOf(op.getLogits())},
       [&](KernelBuilder &k) {
         Value logits = k.buffer(0, {tokens, 2});
         Value old = k.buffer(1, {tokens});
         Value dlogits = k.buffer(4, {tokens, 2});
-        Value factor = k.mulf(scalarArgument(k, 2), scalarArgument(k, 3));
+        Value factor = gradientFactor(k);
         Value p = k.scratch({2}, k.compute());
         k.rowsOfTile(tokens, perTile, [&](Value token) {
           softmaxInto(

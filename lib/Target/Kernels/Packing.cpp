@@ -201,13 +201,31 @@ void mlir::moe::packPairs(KernelBuilder &k, const PairedRows &rows, Value first,
   });
 }
 
+/// Launches the packing of `weight` into panels of `shape`, which it returns.
+static Value launchPacking(KernelLowering &lowering, Operation *op,
+                           Value weight, const ProductTypes &types,
+                           ArrayRef<int64_t> shape, StringRef label,
+                           StringRef layout, int64_t tiles,
+                           function_ref<void(KernelBuilder &)> body) {
+  Type element = cast<MemRefType>(weight.getType()).getElementType();
+  Value panels = lowering.temporary(shape, element);
+  lowering.launch(op,
+                  {.label = label,
+                   .tiles = tiles,
+                   .arguments = {weight, panels},
+                   .compute = types.compute,
+                   .derives = (layout + "." + types.layout()).str(),
+                   .attributes = lowering.builder().getDictionaryAttr({})},
+                  body);
+  return panels;
+}
+
 Value mlir::moe::packTransposed(KernelLowering &lowering, Operation *op,
                                 Value weight, const ProductTypes &types) {
   auto type = cast<MemRefType>(weight.getType());
   int64_t columns = type.getDimSize(0), inner = type.getDimSize(1);
   int64_t lanes = types.lanes;
   SmallVector<int64_t> shape = panelShape(columns, inner, types);
-  Value panels = lowering.temporary(shape, type.getElementType());
   // Long panels of a weight with few rows are cut for the threads.
   constexpr int64_t wantedTiles = 16, shortestSlice = 256;
   int64_t slices =
@@ -216,15 +234,9 @@ Value mlir::moe::packTransposed(KernelLowering &lowering, Operation *op,
   int64_t slice =
       llvm::alignTo(llvm::divideCeilSigned(inner, slices), shape.back());
   slices = llvm::divideCeilSigned(inner, slice);
-  lowering.launch(
-      op,
-      {.label = "pack",
-       .tiles = shape[0] * slices,
-       .arguments = {weight, panels},
-       .compute = types.compute,
-       .derives = "transposed." + types.layout(),
-       .attributes = lowering.builder().getDictionaryAttr({})},
-      [&](KernelBuilder &k) {
+  return launchPacking(
+      lowering, op, weight, types, shape, "pack", "transposed",
+      shape[0] * slices, [&](KernelBuilder &k) {
         Value from = k.buffer(0), to = k.buffer(1);
         Value panel = k.div(k.tile(), k.idx(slices));
         Value first = k.mul(panel, k.idx(lanes));
@@ -239,7 +251,6 @@ Value mlir::moe::packTransposed(KernelLowering &lowering, Operation *op,
             count, lo, k.min(k.add(lo, k.idx(slice)), k.idx(inner)), inner, to,
             panel);
       });
-  return panels;
 }
 
 Value mlir::moe::packStraight(KernelLowering &lowering, Operation *op,
@@ -248,18 +259,11 @@ Value mlir::moe::packStraight(KernelLowering &lowering, Operation *op,
   int64_t inner = type.getDimSize(0), columns = type.getDimSize(1);
   int64_t lanes = types.lanes;
   SmallVector<int64_t> shape = panelShape(columns, inner, types);
-  Value panels = lowering.temporary(shape, type.getElementType());
   int64_t steps = types.steps(inner);
   int64_t perTile = rowsPerTile(steps, columns * types.step);
-  lowering.launch(
-      op,
-      {.label = "pack_rows",
-       .tiles = llvm::divideCeilSigned(steps, perTile),
-       .arguments = {weight, panels},
-       .compute = types.compute,
-       .derives = "straight." + types.layout(),
-       .attributes = lowering.builder().getDictionaryAttr({})},
-      [&](KernelBuilder &k) {
+  return launchPacking(
+      lowering, op, weight, types, shape, "pack_rows", "straight",
+      llvm::divideCeilSigned(steps, perTile), [&](KernelBuilder &k) {
         Value from = k.buffer(0), to = k.buffer(1);
         if (types.inPairs()) {
           Value first = k.mul(k.tile(), k.idx(perTile));
@@ -289,5 +293,4 @@ Value mlir::moe::packStraight(KernelLowering &lowering, Operation *op,
           }
         });
       });
-  return panels;
 }
