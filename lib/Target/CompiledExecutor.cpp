@@ -38,10 +38,6 @@ std::string shapeKey(const char *name, std::initializer_list<int64_t> shape) {
   return key;
 }
 
-const char *formName(LossForm form) {
-  return form == LossForm::Paper ? "paper" : "reference";
-}
-
 void fillIds(void *memory, const std::vector<int32_t> &ids) {
   std::memcpy(memory, ids.data(), ids.size() * sizeof(int32_t));
 }
@@ -314,9 +310,9 @@ Losses CompiledExecutor::accumulateGradients(const Batch &batch,
         pipeline.rows = batch.rows;
         pipeline.length = batch.length;
         pipeline.balance = objective.balance;
-        pipeline.balanceForm = formName(objective.balanceForm);
+        pipeline.balanceForm = nameOf(objective.balanceForm);
         pipeline.languagePrior = objective.languagePrior;
-        pipeline.languagePriorForm = formName(objective.languagePriorForm);
+        pipeline.languagePriorForm = nameOf(objective.languagePriorForm);
         pipeline.classifier = objective.classifier;
         pipeline.memoryBudget = options.memoryBudget;
         pipeline.chunk = options.chunk;

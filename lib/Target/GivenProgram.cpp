@@ -84,10 +84,6 @@ void polymoe::checkUse(const EntryPoint &entry, const ProgramUse &use,
                "compiled without (moe-score-pipeline=\"logits=true\")");
 }
 
-static const char *formName(LossForm form) {
-  return form == LossForm::Paper ? "paper" : "reference";
-}
-
 static void checkObjective(mlir::ModuleOp module, const Objective &objective,
                            const std::string &file) {
   auto noted = module->getAttrOfType<mlir::DictionaryAttr>("moe.objective");
@@ -105,12 +101,13 @@ static void checkObjective(mlir::ModuleOp module, const Objective &objective,
     if (number.getValueAsDouble() != coefficient)
       fail(option, ": expected ", number.getValueAsDouble(), ", with which ",
            file, " was compiled, but got ", coefficient);
-    if (coefficient != 0 && form && text.getValue() != formName(*form))
+    if (coefficient != 0 && form && text.getValue() != nameOf(*form))
       fail(option, "-form: expected ", text.str(), ", with which ", file,
-           " was compiled, but got ", formName(*form));
+           " was compiled, but got ", nameOf(*form));
   };
   check("balance", objective.balance, objective.balanceForm);
   check("language_prior", objective.languagePrior, objective.languagePriorForm);
+  check("classifier", objective.classifier, std::nullopt);
 }
 
 void polymoe::checkTraining(mlir::ModuleOp module, const EntryPoint &entry,

@@ -43,14 +43,10 @@ bool mlir::moe::hostHasBf16Dot() {
 
 /// The instruction set of code with vectors of so many bytes.
 static std::string variantOf(int64_t vectorBytes, bool bf16Dot) {
-  switch (vectorBytes) {
-  case 64:
-    return bf16Dot ? "avx512-bf16" : "avx512";
-  case 32:
-    return "avx2";
-  default:
-    return "generic";
-  }
+  std::string name = vectorBytes == 64   ? "avx512"
+                     : vectorBytes == 32 ? "avx2"
+                                         : "generic";
+  return bf16Dot ? name + "-bf16" : name;
 }
 
 std::string mlir::moe::hostVariant() {

@@ -289,8 +289,9 @@ struct AddObjective : moe::impl::AddObjectiveBase<AddObjective> {
             {builder.getNamedAttr("balance", builder.getF64FloatAttr(balance)),
              builder.getNamedAttr("balance_form",
                                   builder.getStringAttr(balanceForm)),
-             builder.getNamedAttr("classifier", builder.getF64FloatAttr(
-                                                    hasGates ? classifier : 0)),
+             builder.getNamedAttr(
+                 "classifier",
+                 builder.getF64FloatAttr(hasGates ? double(classifier) : 0.0)),
              builder.getNamedAttr("language_prior",
                                   builder.getF64FloatAttr(languagePrior)),
              builder.getNamedAttr("language_prior_form",

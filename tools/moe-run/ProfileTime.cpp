@@ -101,10 +101,14 @@ private:
 Workload::Workload(const ProfileTimeOptions &options)
     : options(options), model(options.machine.model),
       pool(options.machine.threads) {
+  if (model.program())
+    fail(model.file(), ": expected a module of the model level to profile, but "
+                       "this one is compiled");
   const bool trains = options.what == "train";
   if (!trains)
     setTrainable(model.module(), {});
   module = withDType(model.module(), options.machine.dtype);
+  dropUntrainedGates(*module);
   store = loadParameters(model, *module, pool, trains);
   Objective objective;
   CompiledExecutorOptions compiledOptions;

@@ -19,6 +19,11 @@ namespace polymoe {
 /// computes it.
 enum class LossForm { Paper, Reference };
 
+/// As options and attributes spell it.
+inline const char *nameOf(LossForm form) {
+  return form == LossForm::Paper ? "paper" : "reference";
+}
+
 /// `next_token + balance * balance_loss + languagePrior * language_prior_loss +
 /// classifier * classifier_loss`, the router losses being means over the MoE
 /// layers and the classifier's over those with a language gate. A coefficient
