@@ -100,6 +100,17 @@ def test_both_stages_train_as_libtorch_does(family, pool, experts, layers, gated
     assert changed == routers | {f"{prefix}.mlp.language_gate.weight" for prefix in prefixes}
 
 
+def test_untrained_gates_take_no_part_in_dense_training(gated, tool, tokens_file, tmp_path):
+    _, moe, gates = gated("llama", "token")
+    found = []
+    for model in (moe, gates):
+        run = tmp_path / model.stem
+        tool("moe-run", "train", model, "--stage=dense", "--tokens", tokens_file(3), "--steps=1", "--batch=2",
+             "--lr=1e-2", "--schedule=constant", "--out", run)  # fmt: skip
+        found.append((last_checkpoint(run) / "parameters.safetensors").read_bytes())
+    assert found[0] == found[1]
+
+
 def test_stage_2_does_not_depend_on_threads(gated, tool, tokens_file, tmp_path):
     _, _, gates = gated("llama", "causal-mean", layers=None)
     tokens = tokens_file(40, length=37)
@@ -169,6 +180,16 @@ def test_a_cache_changes_no_text(pool, trained, tool):
     text = tool("moe-run", "generate", run, *prompt)
     assert text == tool("moe-run", "generate", run, *prompt, "--no-cache")
     assert len(text.split(",")) == 40
+
+
+def test_a_gate_that_pools_refuses_a_cache_in_transformers(trained, tool, tmp_path):
+    _, run = trained("causal-mean")
+    export(tool, run, tmp_path / "hf")
+    model = reference.load(tmp_path / "hf")
+    text = tool("moe-run", "generate", run, "--prompt-tokens", "5,17,3", "--max-tokens", 8, "--temperature", 0)
+    assert reference.generate(model, [5, 17, 3], 8, cache=False) == [int(token) for token in text.split(",")]
+    with pytest.raises(ValueError, match="use_cache=False"):
+        reference.generate(model, [5, 17, 3], 8)
 
 
 @pytest.mark.parametrize("option", [[], ["--no-cache"], ["--executor=torch"]])

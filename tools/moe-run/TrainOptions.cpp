@@ -19,7 +19,8 @@ using namespace polymoe;
 static const StagePreset presets[] = {
     {"1", "expert,router", 0.01, 0, 0, 0, 1, 1024, 45856},
     {"2", "router,language_gate", 0, 0.1, 0.1, 0.5, 1, 512, -1},
-    {"dense", "backbone,expert,router,language_gate", 0, 0, 0, 1, 1, 1024, -1},
+    // Gates have no gradient but from their own loss.
+    {"dense", "backbone,expert,router", 0, 0, 0, 1, 1, 1024, -1},
 };
 
 const StagePreset &polymoe::stagePreset(const std::string &name) {
@@ -228,7 +229,8 @@ void polymoe::addTrainOptions(CLI::App &app, TrainCommandOptions &options) {
       ->check(CLI::IsMember({"1", "2", "dense"}));
   add(stage, "--train-roles", phase.trainRoles,
       "what trains: backbone, expert, router, language_gate, with commas "
-      "(stage 1: expert,router; 2: router,language_gate; dense: all)");
+      "(stage 1: expert,router; 2: router,language_gate; dense: all but "
+      "language_gate)");
   add(stage, "--balance", phase.balance,
       "coefficient of the balance loss (stage 1: 0.01, else 0)")
       ->check(CLI::NonNegativeNumber);

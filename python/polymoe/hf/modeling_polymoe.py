@@ -89,6 +89,15 @@ class RoutedExperts(nn.Module):
         return out if residual is None else residual + out
 
 
+def _refuse_cache(_, args, kwargs):
+    past = kwargs.get("past_key_values")
+    if past is not None and past.get_seq_length() > 0:
+        raise ValueError(
+            "polymoe_gate_pool: expected a sequence from its start, since a gate that pools reads hidden states that no"
+            " cache keeps; use_cache=False gives it"
+        )
+
+
 class _Mixture:
     """Replaces the FFNs of its family's model by routed experts."""
 
@@ -104,6 +113,8 @@ class _Mixture:
         for index, (layer, experts) in enumerate(zip(layers, counts, strict=True)):
             if experts > 1:
                 layer.mlp = RoutedExperts(config, type(layer.mlp), experts, index in gates)
+        if gates and config.polymoe_gate_pool != "token":
+            self.register_forward_pre_hook(_refuse_cache, with_kwargs=True)
         self.post_init()
 
 
