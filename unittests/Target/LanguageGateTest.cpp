@@ -83,7 +83,7 @@ TEST_P(GatedRoutes, EqualPlainLoops) {
     if (mode.type == "bf16")
       in["rows"] = roundToBf16(in["rows"]);
     Tensors out = run(withSlots(forward, slots), in, mode);
-    const Tensor &routes = out["routes"], &free = out["free"];
+    const Tensor routes = out["routes"], free = out["free"];
 
     // The expert of every slot, from the routes without a gate.
     std::vector<int64_t> expert(rows);
