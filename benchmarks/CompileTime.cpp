@@ -43,7 +43,9 @@ int main(int argc, char **argv) {
     if (failed(pm.run(*loaded.module)))
       return 1;
     double passes = seconds();
-    if (failed(mlir::moe::CompiledProgram::compile(*loaded.module)))
+    mlir::moe::CompilerOptions compiler;
+    compiler.packedOnce = mlir::moe::PackedOnce::Frozen; // As in training.
+    if (failed(mlir::moe::CompiledProgram::compile(*loaded.module, compiler)))
       return 1;
     std::printf("%.2f s: %.2f to the fused level, %.2f to machine code\n",
                 seconds(), passes, seconds() - passes);

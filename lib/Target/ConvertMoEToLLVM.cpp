@@ -9,8 +9,6 @@
 #include "moe/Runtime/ABI.h"
 #include "moe/Target/Passes.h"
 
-#include "mlir/Conversion/LLVMCommon/MemRefBuilder.h"
-#include "mlir/Conversion/LLVMCommon/TypeConverter.h"
 #include "mlir/Dialect/Arith/IR/Arith.h"
 #include "mlir/Dialect/LLVMIR/LLVMDialect.h"
 #include "mlir/Dialect/MemRef/IR/MemRef.h"
@@ -31,10 +29,10 @@ struct ConvertMoEToLLVM : moe::impl::ConvertMoEToLLVMBase<ConvertMoEToLLVM> {
   void runOnOperation() override;
 
 private:
-  void addContext(func::FuncOp function);
-  void lowerBody(func::FuncOp function);
+  void lowerFunction(func::FuncOp function);
   void lowerEntry(func::FuncOp function);
-  Value lowerTable(OpBuilder &builder, PointerTableOp table);
+  LLVM::LLVMFuncOp replaceFunction(func::FuncOp function);
+  void lowerBody(Block &body);
   void lowerDispatch(OpBuilder &builder, DispatchOp dispatch, Value context);
   Value nameOf(OpBuilder &builder, Location loc, StringRef kernel);
 
@@ -43,16 +41,6 @@ private:
 };
 
 constexpr StringLiteral parallelFor = "moeParallelFor";
-
-/// The address of a buffer.
-Value addressOf(OpBuilder &builder, Location loc, Value buffer) {
-  Value index =
-      memref::ExtractAlignedPointerAsIndexOp::create(builder, loc, buffer);
-  Value integer =
-      arith::IndexCastOp::create(builder, loc, builder.getI64Type(), index);
-  return LLVM::IntToPtrOp::create(
-      builder, loc, LLVM::LLVMPointerType::get(builder.getContext()), integer);
-}
 
 /// An array of pointers on the stack.
 Value pointerArray(OpBuilder &builder, Location loc, ArrayRef<Value> values) {
@@ -72,17 +60,6 @@ Value pointerArray(OpBuilder &builder, Location loc, ArrayRef<Value> values) {
 
 } // namespace
 
-/// Every function that launches kernels needs the context: it becomes the first
-/// argument.
-void ConvertMoEToLLVM::addContext(func::FuncOp function) {
-  (void)function.insertArgument(0, pointer, {}, function.getLoc());
-  Value context = function.getArgument(0);
-  function.walk([&](func::CallOp call) {
-    call.getOperandsMutable().assign(llvm::to_vector(llvm::concat<Value>(
-        SmallVector<Value>{context}, SmallVector<Value>(call.getOperands()))));
-  });
-}
-
 Value ConvertMoEToLLVM::nameOf(OpBuilder &builder, Location loc,
                                StringRef kernel) {
   LLVM::GlobalOp &global = names[kernel];
@@ -99,11 +76,58 @@ Value ConvertMoEToLLVM::nameOf(OpBuilder &builder, Location loc,
   return LLVM::AddressOfOp::create(builder, loc, global);
 }
 
-Value ConvertMoEToLLVM::lowerTable(OpBuilder &builder, PointerTableOp table) {
-  SmallVector<Value> entries;
-  for (Value buffer : table.getBuffers())
-    entries.push_back(addressOf(builder, table.getLoc(), buffer));
-  return pointerArray(builder, table.getLoc(), entries);
+/// Makes `f(memrefs...)` the function `f(context, pointers...)`: whatever
+/// launches kernels needs the context, and only passes buffers on.
+void ConvertMoEToLLVM::lowerFunction(func::FuncOp function) {
+  Block &body = function.getBody().front();
+  body.insertArgument(0u, pointer, function.getLoc());
+  for (BlockArgument argument : body.getArguments())
+    argument.setType(pointer);
+  replaceFunction(function);
+}
+
+/// Makes `f(memrefs...)` the entry `f(context, array of pointers)`.
+void ConvertMoEToLLVM::lowerEntry(func::FuncOp function) {
+  SmallVector<Attribute> bindings;
+  Location loc = function.getLoc();
+  Block &body = function.getBody().front();
+  OpBuilder builder(&body.front());
+  unsigned count = body.getNumArguments();
+  body.addArgument(pointer, loc);
+  Value array = body.addArgument(pointer, loc);
+  for (unsigned i = 0; i < count; ++i) {
+    Value argument = body.getArgument(i);
+    bindings.push_back(function.getArgAttr(i, "moe.binding"));
+    bindings.push_back(TypeAttr::get(argument.getType()));
+    Value slot =
+        LLVM::GEPOp::create(builder, loc, pointer, pointer, array,
+                            ArrayRef<LLVM::GEPArg>{static_cast<int32_t>(i)});
+    Value address = LLVM::LoadOp::create(builder, loc, pointer, slot);
+    argument.replaceAllUsesWith(address);
+  }
+  body.eraseArguments(0, count);
+  replaceFunction(function)->setAttr("moe.bindings",
+                                     builder.getArrayAttr(bindings));
+}
+
+/// Moves the body, whose arguments are pointers already.
+LLVM::LLVMFuncOp ConvertMoEToLLVM::replaceFunction(func::FuncOp function) {
+  OpBuilder builder(function);
+  Block &body = function.getBody().front();
+  lowerBody(body);
+  auto type =
+      LLVM::LLVMFunctionType::get(LLVM::LLVMVoidType::get(&getContext()),
+                                  llvm::to_vector(body.getArgumentTypes()));
+  auto lowered = LLVM::LLVMFuncOp::create(builder, function.getLoc(),
+                                          function.getName(), type);
+  if (function.isPrivate())
+    lowered.setLinkage(LLVM::Linkage::Internal);
+  // A long list of calls, each run once a step: not worth time of the backend.
+  lowered.setOptimizeNone(true);
+  lowered.setNoInline(true);
+  lowered.getBody().takeBody(function.getBody());
+  function.erase();
+  return lowered;
 }
 
 void ConvertMoEToLLVM::lowerDispatch(OpBuilder &builder, DispatchOp dispatch,
@@ -111,13 +135,10 @@ void ConvertMoEToLLVM::lowerDispatch(OpBuilder &builder, DispatchOp dispatch,
   Location loc = dispatch.getLoc();
   SmallVector<Value> arguments;
   for (Value argument : dispatch.getArguments()) {
-    if (isa<MemRefType>(argument.getType()))
-      arguments.push_back(addressOf(builder, loc, argument));
-    else if (auto cast = argument.getDefiningOp<UnrealizedConversionCastOp>())
-      arguments.push_back(cast.getOperand(0));
-    else
-      arguments.push_back(
-          LLVM::IntToPtrOp::create(builder, loc, pointer, argument));
+    bool isNumber = argument.getType().isInteger(64);
+    arguments.push_back(
+        isNumber ? LLVM::IntToPtrOp::create(builder, loc, pointer, argument)
+                 : argument);
   }
   Value array = pointerArray(builder, loc, arguments);
   auto kernelType =
@@ -134,59 +155,41 @@ void ConvertMoEToLLVM::lowerDispatch(OpBuilder &builder, DispatchOp dispatch,
                                   nameOf(builder, loc, dispatch.getKernel())});
 }
 
-void ConvertMoEToLLVM::lowerBody(func::FuncOp function) {
-  OpBuilder builder(function);
-  Value context = function.getArgument(0);
-  function.walk([&](PointerTableOp table) {
-    builder.setInsertionPoint(table);
-    Value array = lowerTable(builder, table);
-    auto cast = UnrealizedConversionCastOp::create(builder, table.getLoc(),
-                                                   table.getType(), array);
-    table.replaceAllUsesWith(cast);
-    table.erase();
-  });
-  function.walk([&](DispatchOp dispatch) {
-    builder.setInsertionPoint(dispatch);
-    lowerDispatch(builder, dispatch, context);
-    dispatch.erase();
-  });
-  function.walk([&](UnrealizedConversionCastOp cast) {
-    if (isa<TableType>(cast.getResult(0).getType()) && cast.use_empty())
-      cast.erase();
-  });
-}
-
-/// Makes `f(context, memrefs...)` the entry `f(context, pointers)`.
-void ConvertMoEToLLVM::lowerEntry(func::FuncOp function) {
-  SmallVector<Attribute> bindings;
-  for (unsigned i = 1; i < function.getNumArguments(); ++i) {
-    Attribute binding = function.getArgAttr(i, "moe.binding");
-    bindings.push_back(binding);
-    bindings.push_back(TypeAttr::get(function.getArgument(i).getType()));
+/// Operands come before their uses, so by the time that an op is reached its
+/// buffers are pointers, and its numbers i64.
+void ConvertMoEToLLVM::lowerBody(Block &body) {
+  Value context = body.getArgument(0);
+  for (Operation &op : llvm::make_early_inc_range(body)) {
+    OpBuilder builder(&op);
+    Location loc = op.getLoc();
+    if (auto constant = dyn_cast<arith::ConstantOp>(op)) {
+      int64_t number = cast<IntegerAttr>(constant.getValue()).getInt();
+      Value lowered = LLVM::ConstantOp::create(
+          builder, loc, builder.getI64IntegerAttr(number));
+      op.getResult(0).replaceAllUsesWith(lowered);
+    } else if (isa<memref::ViewOp>(op)) {
+      Value arena = op.getOperand(0), offset = op.getOperand(1);
+      Value address =
+          LLVM::GEPOp::create(builder, loc, pointer, builder.getI8Type(), arena,
+                              ArrayRef<LLVM::GEPArg>{offset});
+      op.getResult(0).replaceAllUsesWith(address);
+    } else if (auto table = dyn_cast<PointerTableOp>(op)) {
+      op.getResult(0).replaceAllUsesWith(
+          pointerArray(builder, loc, llvm::to_vector(table.getBuffers())));
+    } else if (auto dispatch = dyn_cast<DispatchOp>(op)) {
+      lowerDispatch(builder, dispatch, context);
+    } else if (auto call = dyn_cast<func::CallOp>(op)) {
+      SmallVector<Value> operands{context};
+      llvm::append_range(operands, call.getOperands());
+      LLVM::CallOp::create(builder, loc, TypeRange(), call.getCallee(),
+                           operands);
+    } else if (isa<func::ReturnOp>(op)) {
+      LLVM::ReturnOp::create(builder, loc, ValueRange());
+    } else {
+      continue;
+    }
+    op.erase();
   }
-  LLVMTypeConverter converter(&getContext());
-  OpBuilder builder(&function.getBody().front().front());
-  Location loc = function.getLoc();
-  unsigned count = function.getNumArguments();
-  (void)function.insertArgument(count, pointer, {}, loc);
-  Value array = function.getArgument(count);
-  for (unsigned i = 1; i < count; ++i) {
-    Value argument = function.getArgument(i);
-    Value slot = LLVM::GEPOp::create(
-        builder, loc, pointer, pointer, array,
-        ArrayRef<LLVM::GEPArg>{static_cast<int32_t>(i - 1)});
-    Value address = LLVM::LoadOp::create(builder, loc, pointer, slot);
-    Value descriptor = MemRefDescriptor::fromStaticShape(
-        builder, loc, converter, cast<MemRefType>(argument.getType()), address);
-    Value buffer = UnrealizedConversionCastOp::create(
-                       builder, loc, argument.getType(), descriptor)
-                       .getResult(0);
-    argument.replaceAllUsesWith(buffer);
-  }
-  llvm::BitVector erased(count + 1);
-  erased.set(1, count);
-  (void)function.eraseArguments(erased);
-  function->setAttr("moe.bindings", builder.getArrayAttr(bindings));
 }
 
 void ConvertMoEToLLVM::runOnOperation() {
@@ -200,17 +203,15 @@ void ConvertMoEToLLVM::runOnOperation() {
           LLVM::LLVMVoidType::get(&getContext()),
           {pointer, pointer, builder.getI64Type(), pointer, pointer}));
 
-  SmallVector<func::FuncOp> functions;
-  for (auto function : module.getOps<func::FuncOp>())
-    if (!function->hasAttr("moe.kernel"))
-      functions.push_back(function);
-  for (func::FuncOp function : functions)
-    addContext(function);
-  for (func::FuncOp function : functions)
-    lowerBody(function);
-  for (func::FuncOp function : functions)
-    if (!function.isPrivate())
+  for (auto function :
+       llvm::make_early_inc_range(module.getOps<func::FuncOp>())) {
+    if (function->hasAttr("moe.kernel"))
+      continue;
+    if (function.isPrivate())
+      lowerFunction(function);
+    else
       lowerEntry(function);
+  }
   module->setAttr(
       "moe.target",
       builder.getDictionaryAttr(

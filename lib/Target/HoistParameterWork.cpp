@@ -70,10 +70,23 @@ private:
   /// last arguments.
   llvm::MapVector<Operation *, SmallVector<Work>> lifted;
   llvm::MapVector<StringAttr, PreparedWork> prepared;
+  /// The arguments of entry points that hold what is prepared.
+  llvm::DenseMap<std::pair<Operation *, Attribute>, Value> packedArguments;
 };
 
 BindingAttr bindingOf(func::FuncOp function, unsigned argument) {
   return function.getArgAttrOfType<BindingAttr>(argument, "moe.binding");
+}
+
+/// One more argument, the last.
+Value addArgument(func::FuncOp function, BindingAttr binding, Type type) {
+  unsigned index = function.getNumArguments();
+  Builder builder(function);
+  (void)function.insertArgument(
+      index, type,
+      builder.getDictionaryAttr(builder.getNamedAttr("moe.binding", binding)),
+      function.getLoc());
+  return function.getArgument(index);
 }
 
 bool isKernel(func::FuncOp function) { return function->hasAttr("moe.kernel"); }
@@ -179,15 +192,10 @@ Value HoistParameterWork::packedArgument(func::FuncOp entry, const Work &work) {
   prepared.insert({name, preparation});
   auto binding =
       BindingAttr::get(builder.getContext(), BindingKind::Packed, name);
-  for (unsigned i = 0; i < entry.getNumArguments(); ++i)
-    if (bindingOf(entry, i) == binding)
-      return entry.getArgument(i);
-  unsigned index = entry.getNumArguments();
-  (void)entry.insertArgument(
-      index, work.type,
-      builder.getDictionaryAttr(builder.getNamedAttr("moe.binding", binding)),
-      entry.getLoc());
-  return entry.getArgument(index);
+  Value &argument = packedArguments[{entry, binding}];
+  if (!argument)
+    argument = addArgument(entry, binding, work.type);
+  return argument;
 }
 
 void HoistParameterWork::lift(func::FuncOp function) {
@@ -225,14 +233,9 @@ void HoistParameterWork::makePreparation(StringRef name, bool trains) {
   builder.setInsertionPointToEnd(getOperation().getBody());
   func::FuncOp function;
   llvm::MapVector<StringAttr, Value> parameters;
-  auto argument = [&](BindingKind kind, StringAttr bound, Type type) -> Value {
-    unsigned index = function.getNumArguments();
-    auto binding = BindingAttr::get(builder.getContext(), kind, bound);
-    (void)function.insertArgument(
-        index, type,
-        builder.getDictionaryAttr(builder.getNamedAttr("moe.binding", binding)),
-        function.getLoc());
-    return function.getArgument(index);
+  auto argument = [&](BindingKind kind, StringAttr bound, Type type) {
+    return addArgument(
+        function, BindingAttr::get(builder.getContext(), kind, bound), type);
   };
   for (auto &[packed, preparation] : prepared) {
     if (preparation.trains != trains)
@@ -268,6 +271,7 @@ void HoistParameterWork::runOnOperation() {
   fixed.clear();
   lifted.clear();
   prepared.clear();
+  packedArguments.clear();
   findFixedArguments();
   SmallVector<func::FuncOp> functions(getOperation().getOps<func::FuncOp>());
   for (func::FuncOp function : functions)

@@ -18,6 +18,7 @@
 #include "mlir/Conversion/ReconcileUnrealizedCasts/ReconcileUnrealizedCasts.h"
 #include "mlir/Conversion/SCFToControlFlow/SCFToControlFlow.h"
 #include "mlir/Conversion/VectorToLLVM/ConvertVectorToLLVMPass.h"
+#include "mlir/Dialect/Func/IR/FuncOps.h"
 #include "mlir/Dialect/MemRef/Transforms/Passes.h"
 #include "mlir/Pass/PassManager.h"
 #include "mlir/Pass/PassRegistry.h"
@@ -68,27 +69,29 @@ void mlir::moe::buildCpuPipeline(OpPassManager &pm,
   // The runtime's ABI is all that is left of the dialect.
   pm.addPass(createConvertMoEToLLVM(
       ConvertMoEToLLVMOptions{variantOf(vectorBytes, options.bf16Dot)}));
-  pm.addPass(createCanonicalizerPass());
-  pm.addPass(createCSEPass());
-  pm.addPass(createLoopInvariantCodeMotionPass());
-  // Vector mathematics is arithmetic, scalar mathematics is libm.
-  pm.addPass(createExpandMath());
-  // The LLVM dialect.
-  pm.addPass(createSCFToControlFlowPass());
+  // Only kernels are not in the LLVM dialect yet. Vector mathematics is
+  // arithmetic, scalar mathematics is libm.
+  OpPassManager &kernels = pm.nest<func::FuncOp>();
+  kernels.addPass(createCanonicalizerPass());
+  kernels.addPass(createCSEPass());
+  kernels.addPass(createLoopInvariantCodeMotionPass());
+  kernels.addPass(createExpandMath());
+  kernels.addPass(createSCFToControlFlowPass());
   // Intrinsics first: fused multiply-adds must not become calls. What goes to
   // libm is taken out of its vectors, so vectors come last.
-  pm.addPass(createConvertMathToLLVMPass());
+  kernels.addPass(createConvertMathToLLVMPass());
   pm.addPass(createConvertMathToLibmPass());
+  OpPassManager &vectors = pm.nest<func::FuncOp>();
   ConvertVectorToLLVMPassOptions vectorOptions;
   vectorOptions.x86Vector = true;
-  pm.addPass(createConvertVectorToLLVMPass(vectorOptions));
-  pm.addPass(memref::createExpandStridedMetadataPass());
+  vectors.addPass(createConvertVectorToLLVMPass(vectorOptions));
+  vectors.addPass(memref::createExpandStridedMetadataPass());
+  vectors.addPass(createArithToLLVMConversionPass());
+  vectors.addPass(createConvertIndexToLLVMPass());
   pm.addPass(createFinalizeMemRefToLLVMConversionPass());
   pm.addPass(createConvertFuncToLLVMPass(
       ConvertFuncToLLVMPassOptions{/*useBarePtrCallConv=*/true}));
-  pm.addPass(createArithToLLVMConversionPass());
   pm.addPass(createConvertControlFlowToLLVMPass());
-  pm.addPass(createConvertIndexToLLVMPass());
   pm.addPass(createReconcileUnrealizedCastsPass());
 }
 

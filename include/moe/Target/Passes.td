@@ -104,7 +104,8 @@ def ConvertMoEToLLVM : Pass<"convert-moe-to-llvm", "mlir::ModuleOp"> {
   let summary = "lower launches and entry points to the runtime's ABI";
   let description = [{
     An entry point becomes `MoeEntry` of moe/Runtime/ABI.h: a function of the
-    context and an array of pointers, one for each of its arguments. A
+    context and an array of pointers, one for each of its arguments. Functions
+    that it calls take pointers, too. A
     `moe.dispatch` becomes a call of `moeParallelFor` with the kernel's address
     and an array of its arguments on the stack. The module's `moe.target` notes
     `variant` and the version of the ABI, for whoever runs it.
@@ -116,7 +117,7 @@ def ConvertMoEToLLVM : Pass<"convert-moe-to-llvm", "mlir::ModuleOp"> {
   ];
 }
 
-def ExpandMath : Pass<"moe-expand-math", "mlir::ModuleOp"> {
+def ExpandMath : Pass<"moe-expand-math"> {
   let summary = "replace exp, log, tanh and erf of f32 by arithmetic";
   let description = [{
     Upstream's polynomial approximations, a few units in the last place off, so
