@@ -196,39 +196,48 @@ SmallVector<Value> mlir::moe::timesPanels(KernelBuilder &k,
                   &KernelBuilder::loadHalfPair);
 }
 
-SmallVector<Value> mlir::moe::sumOuterProducts(
-    KernelBuilder &k, const MatmulTiling &tiling, Value lo, Value hi, Value lhs,
-    Value row, int64_t offset, int64_t limit, Value rhs,
-    const TileColumns &tile, function_ref<Value(Value)> lhsRow,
-    function_ref<Value(Value)> rhsRow, ValueRange init) {
-  SmallVector<Value> columns;
-  for (int64_t i = 0; i < tiling.tileRows; ++i)
-    columns.push_back(
-        k.add(k.min(k.add(row, k.idx(i)), k.idx(limit - 1)), k.idx(offset)));
+SmallVector<Value>
+mlir::moe::sumOuterProducts(KernelBuilder &k, const MatmulTiling &tiling,
+                            int64_t step, Value firstStep, Value steps,
+                            Value lhs, Value row, Value rhs,
+                            const TileColumns &tile, ValueRange init) {
+  Value leftPanel = k.div(row, k.idx(tiling.tileRows));
+  Value rightPanel = k.mul(tile.group, k.idx(accumulators));
   return k.registerTile(
-      tiling.tileRows, accumulators, lo, hi,
-      [&](Value r, int64_t i) {
-        return k.loadScalar(lhs, {lhsRow(r), columns[i]});
+      tiling.tileRows, accumulators, firstStep, k.add(firstStep, steps),
+      [&](Value s, int64_t i) {
+        SmallVector<Value> position{leftPanel, s, k.idx(step * i)};
+        return step == 2 ? k.loadPair(lhs, position)
+                         : k.loadScalar(lhs, position);
       },
-      [&](Value r, int64_t j) { return k.load(rhs, rhsRow(r), tile.lanes[j]); },
+      [&](Value s, int64_t j) {
+        return loadPanel(k, rhs, k.add(rightPanel, k.idx(j)), s);
+      },
       init);
 }
 
-Value mlir::moe::leftPairs(KernelLowering &lowering, const MatmulTiling &tiling,
-                           int64_t columns, int64_t rows,
-                           const ProductTypes &types) {
+static Type elementTypeOf(Value buffer) {
+  return cast<MemRefType>(buffer.getType()).getElementType();
+}
+
+Value mlir::moe::leftPanels(KernelLowering &lowering,
+                            const MatmulTiling &tiling, Value from,
+                            int64_t columns, int64_t steps,
+                            const ProductTypes &types) {
   return lowering.temporary({llvm::divideCeilSigned(columns, tiling.tileRows),
-                             types.steps(rows), tiling.tileRows * types.step},
-                            types.operand);
+                             steps, tiling.tileRows * types.step},
+                            elementTypeOf(from));
 }
 
-Value mlir::moe::rightPairs(KernelLowering &lowering, int64_t columns,
-                            int64_t rows, const ProductTypes &types) {
-  return lowering.temporary(panelShape(columns, rows, types), types.operand);
+Value mlir::moe::rightPanels(KernelLowering &lowering, Value from,
+                             int64_t columns, int64_t steps,
+                             const ProductTypes &types) {
+  return lowering.temporary(panelShape(columns, steps * types.step, types),
+                            elementTypeOf(from));
 }
 
-void mlir::moe::launchPairs(KernelLowering &lowering, Operation *op,
-                            const PairedOperand &operand,
+void mlir::moe::launchSteps(KernelLowering &lowering, Operation *op,
+                            const SteppedOperand &operand,
                             const ProductTypes &types, ArrayRef<Value> more,
                             ArrayRef<int64_t> key,
                             function_ref<RowList(KernelBuilder &)> rows) {
@@ -236,11 +245,11 @@ void mlir::moe::launchPairs(KernelLowering &lowering, Operation *op,
   SmallVector<Value> arguments{operand.from, operand.to};
   llvm::append_range(arguments, more);
   SmallVector<int64_t> fullKey{operand.width, operand.firstColumn,
-                               operand.columns};
+                               operand.columns, types.step};
   llvm::append_range(fullKey, key);
   lowering.launch(
       op,
-      {.label = "pair",
+      {.label = "pack_steps",
        .tiles = tiles,
        .arguments = arguments,
        .compute = types.compute,
@@ -250,35 +259,19 @@ void mlir::moe::launchPairs(KernelLowering &lowering, Operation *op,
         int64_t elements = cast<MemRefType>(k.argType(0)).getNumElements();
         Value from = k.buffer(0, {elements / operand.width, operand.width});
         RowList list = rows(k);
-        Value pairs = k.div(k.add(list.count, k.idx(1)), k.idx(2));
-        Value share = k.div(k.add(pairs, k.idx(tiles - 1)), k.idx(tiles));
+        Value steps =
+            k.div(k.add(list.count, k.idx(types.step - 1)), k.idx(types.step));
+        Value share = k.div(k.add(steps, k.idx(tiles - 1)), k.idx(tiles));
         Value first = k.mul(k.tile(), share);
-        packPairs(k,
+        packSteps(k,
                   {.from = from,
                    .row = list.row,
                    .count = list.count,
                    .firstColumn = operand.firstColumn,
                    .width = operand.columns},
-                  first, k.min(k.add(first, share), pairs), k.buffer(1));
+                  first, k.min(k.add(first, share), steps), k.buffer(1),
+                  list.firstStep, types.step);
       });
-}
-
-SmallVector<Value> mlir::moe::sumOuterPairs(KernelBuilder &k,
-                                            const MatmulTiling &tiling,
-                                            Value pairs, Value lhs, Value row,
-                                            Value rhs, const TileColumns &tile,
-                                            ValueRange init) {
-  Value leftPanel = k.div(row, k.idx(tiling.tileRows));
-  Value rightPanel = k.mul(tile.group, k.idx(accumulators));
-  return k.registerTile(
-      tiling.tileRows, accumulators, k.idx(0), pairs,
-      [&](Value pair, int64_t i) {
-        return k.loadPair(lhs, {leftPanel, pair, k.idx(2 * i)});
-      },
-      [&](Value pair, int64_t j) {
-        return loadPanel(k, rhs, k.add(rightPanel, k.idx(j)), pair);
-      },
-      init);
 }
 
 void mlir::moe::storeSums(KernelBuilder &k, ValueRange sums, Value to,
@@ -355,46 +348,34 @@ void mlir::moe::launchProduct(KernelLowering &lowering, Operation *op,
 
 void mlir::moe::launchOuterProducts(KernelLowering &lowering, Operation *op,
                                     const OuterProducts &p) {
-  auto elementTypeOf = [](Value buffer) {
-    return cast<MemRefType>(buffer.getType()).getElementType();
-  };
   ProductTypes types(lowering.target(), elementTypeOf(p.lhs),
                      elementTypeOf(p.rhs));
   MatmulTiling tiling(p.lhsWidth, p.rhsWidth, types.lanes, lowering.target());
-  Value left = p.lhs, right = p.rhs;
-  if (types.inPairs()) {
-    left = leftPairs(lowering, tiling, p.lhsWidth, p.rows, types);
-    right = rightPairs(lowering, p.rhsWidth, p.rows, types);
-    auto pack = [&](const PairedOperand &operand, int64_t firstRow) {
-      launchPairs(lowering, op, operand, types, lowering.constant(firstRow),
-                  p.rows, [&](KernelBuilder &k) -> RowList {
-                    Value first = k.integer(2);
-                    return {k.idx(p.rows),
-                            [&k, first](Value r) { return k.add(first, r); }};
-                  });
-    };
-    pack({p.lhs, p.lhsWidth, 0, p.lhsWidth, left}, 0);
-    pack({p.rhs, p.rhsWidth, 0, p.rhsWidth, right}, p.firstRhs);
-  }
+  int64_t steps = types.steps(p.rows);
+  Value left = leftPanels(lowering, tiling, p.lhs, p.lhsWidth, steps, types);
+  Value right = rightPanels(lowering, p.rhs, p.rhsWidth, steps, types);
+  auto pack = [&](const SteppedOperand &operand, int64_t firstRow) {
+    launchSteps(lowering, op, operand, types, lowering.constant(firstRow),
+                p.rows, [&](KernelBuilder &k) -> RowList {
+                  Value first = k.integer(2);
+                  return {k.idx(p.rows),
+                          [&k, first](Value r) { return k.add(first, r); },
+                          k.idx(0)};
+                });
+  };
+  pack({p.lhs, p.lhsWidth, 0, p.lhsWidth, left}, 0);
+  pack({p.rhs, p.rhsWidth, 0, p.rhsWidth, right}, p.firstRhs);
   lowering.launch(
       op,
       {.label = p.accumulate ? "outer_next" : "outer",
        .tiles = tiling.rowBlocks(p.lhsWidth) * tiling.splits,
-       .arguments = {left, right, p.result, lowering.constant(p.firstRhs)},
+       .arguments = {left, right, p.result},
        .compute = types.compute,
        .key = {p.rows},
        .flops = productFlops(p.lhsWidth, p.rows, p.rhsWidth),
        .attributes = lowering.builder().getDictionaryAttr({})},
       [&](KernelBuilder &k) {
-        auto rowsIn = [&](unsigned i, int64_t width) {
-          auto type = cast<MemRefType>(k.argType(i));
-          return k.buffer(i, {type.getNumElements() / width, width});
-        };
-        bool paired = types.inPairs();
-        Value lhs = paired ? k.buffer(0) : rowsIn(0, p.lhsWidth);
-        Value rhs = paired ? k.buffer(1) : rowsIn(1, p.rhsWidth);
-        Value result = k.buffer(2);
-        Value firstRhs = k.integer(3);
+        Value lhs = k.buffer(0), rhs = k.buffer(1), result = k.buffer(2);
         Value splits = k.idx(tiling.splits);
         RowBlock block = denseRowBlock(k, k.div(k.tile(), splits), p.lhsWidth,
                                        tiling.blockRows);
@@ -410,13 +391,9 @@ void mlir::moe::launchOuterProducts(KernelLowering &lowering, Operation *op,
                   for (const KernelBuilder::Lane &lane : tile.lanes)
                     init.push_back(k.load(result, previous, lane));
                 }
-              if (paired)
-                return sumOuterPairs(k, tiling, k.idx(types.steps(p.rows)), lhs,
-                                     first, rhs, tile, init);
-              return sumOuterProducts(
-                  k, tiling, k.idx(0), k.idx(p.rows), lhs, first, 0, p.lhsWidth,
-                  rhs, tile, [](Value r) { return r; },
-                  [&](Value r) { return k.add(firstRhs, r); }, init);
+              return sumOuterProducts(k, tiling, types.step, k.idx(0),
+                                      k.idx(steps), lhs, first, rhs, tile,
+                                      init);
             },
             [&](Value row, const TileColumns &tile, ValueRange sums) {
               storeSums(k, sums, result, k.add(block.first, row), tile);

@@ -126,44 +126,39 @@ SmallVector<Value> timesPanels(KernelBuilder &k, const MatmulTiling &tiling,
                                function_ref<Panel(int64_t)> panel,
                                const LeftOperand &left = {});
 
-/// Sums over rows `r` in [lo, hi) of column `row + i` of `lhs` (from column
-/// `offset` on, columns beyond the last of `limit` repeat it) times the tile's
-/// columns of `rhs`; `lhsRow(r)`, `rhsRow(r)` say which rows those are.
+/// Sums over `steps` steps, from `firstStep` on, of columns `row + i` of `lhs`
+/// times the tile's columns of `rhs`, both packed by launchSteps.
 SmallVector<Value>
-sumOuterProducts(KernelBuilder &k, const MatmulTiling &tiling, Value lo,
-                 Value hi, Value lhs, Value row, int64_t offset, int64_t limit,
-                 Value rhs, const TileColumns &tile,
-                 function_ref<Value(Value)> lhsRow,
-                 function_ref<Value(Value)> rhsRow, ValueRange init = {});
+sumOuterProducts(KernelBuilder &k, const MatmulTiling &tiling, int64_t step,
+                 Value firstStep, Value steps, Value lhs, Value row, Value rhs,
+                 const TileColumns &tile, ValueRange init = {});
 
-/// The same where rows go in pairs: over the pairs [0, pairs) of operands that
-/// launchPairs packed.
-SmallVector<Value> sumOuterPairs(KernelBuilder &k, const MatmulTiling &tiling,
-                                 Value pairs, Value lhs, Value row, Value rhs,
-                                 const TileColumns &tile, ValueRange init = {});
-
-/// One operand of outer products whose rows go in pairs: `columns` columns of
-/// `from`, whose rows are `width` wide, packed into `to`.
-struct PairedOperand {
+/// One operand of outer products: `columns` columns of `from`, whose rows are
+/// `width` wide, packed into `to` so that sums over rows read memory in order.
+struct SteppedOperand {
   Value from;
   int64_t width, firstColumn, columns;
   Value to;
 };
-/// Memory for at most `rows` rows in panels as wide as the register tile has
-/// rows (of the left operand), or as a vector (of the right one).
-Value leftPairs(KernelLowering &lowering, const MatmulTiling &tiling,
-                int64_t columns, int64_t rows, const ProductTypes &types);
-Value rightPairs(KernelLowering &lowering, int64_t columns, int64_t rows,
+/// Memory for `steps` steps of elements like those of `from` in panels as wide
+/// as the register tile has rows (of the left operand), or as a vector (of the
+/// right one).
+Value leftPanels(KernelLowering &lowering, const MatmulTiling &tiling,
+                 Value from, int64_t columns, int64_t steps,
                  const ProductTypes &types);
-/// The rows of an operand: how many, and where in its buffer.
+Value rightPanels(KernelLowering &lowering, Value from, int64_t columns,
+                  int64_t steps, const ProductTypes &types);
+/// The rows of an operand: how many, where in its buffer, and the step that
+/// they begin with.
 struct RowList {
   Value count;
   std::function<Value(Value)> row;
+  Value firstStep;
 };
 /// Packs the rows that `rows` finds from the arguments `more`, which are
 /// numbered from 2 on; `key` says what else it depends on.
-void launchPairs(KernelLowering &lowering, Operation *op,
-                 const PairedOperand &operand, const ProductTypes &types,
+void launchSteps(KernelLowering &lowering, Operation *op,
+                 const SteppedOperand &operand, const ProductTypes &types,
                  ArrayRef<Value> more, ArrayRef<int64_t> key,
                  function_ref<RowList(KernelBuilder &)> rows);
 

@@ -22,9 +22,7 @@ int64_t mlir::moe::lanesOf(const TargetDescription &target, Type compute) {
 ProductTypes::ProductTypes(const TargetDescription &target, Type lhs, Type rhs)
     : compute(preciseType(rhs)), operand(compute),
       lanes(lanesOf(target, compute)), step(1) {
-  // packPairs packs the rows of a register tile as the lanes of a vector.
-  bool fits = target.tileRows() <= lanes;
-  if (target.bf16Dot && fits && lhs.isBF16() && rhs.isBF16()) {
+  if (target.bf16Dot && lhs.isBF16() && rhs.isBF16()) {
     operand = lhs;
     step = 2;
   }
@@ -151,53 +149,68 @@ void mlir::moe::packPanel(KernelBuilder &k, Value from,
   });
 }
 
-void mlir::moe::packPairs(KernelBuilder &k, const PairedRows &rows, Value first,
-                          Value last, Value panels) {
+void mlir::moe::packSteps(KernelBuilder &k, const SteppedRows &rows,
+                          Value first, Value last, Value panels, Value target,
+                          int64_t step) {
   auto type = cast<MemRefType>(panels.getType());
-  int64_t panelWidth = type.getDimSize(2) / 2, lanes = k.lanes();
+  int64_t panelWidth = type.getDimSize(2) / step, lanes = k.lanes();
   int64_t whole = rows.width / panelWidth;
-  // A few pairs at a time fill whole lines of the cache. The last pairs are
+  // A few steps at a time fill whole lines of the cache. The last steps are
   // packed again where there are fewer.
-  constexpr int64_t pairsAtOnce = 4;
-  struct Pair {
-    Value number, hasSecond, first, second;
+  constexpr int64_t stepsAtOnce = 4;
+  struct Step {
+    Value number, first, second, hasSecond;
   };
-  k.loop(first, last, pairsAtOnce, [&](Value begin) {
-    SmallVector<Pair> pairs;
-    for (int64_t i = 0; i < pairsAtOnce; ++i) {
+  k.loop(first, last, stepsAtOnce, [&](Value begin) {
+    SmallVector<Step> steps;
+    for (int64_t i = 0; i < stepsAtOnce; ++i) {
       Value number = k.min(k.add(begin, k.idx(i)), k.sub(last, k.idx(1)));
-      Value r = k.mul(number, k.idx(2)), next = k.add(r, k.idx(1));
-      Value lastRow = k.sub(rows.count, k.idx(1));
-      pairs.push_back({number, k.less(next, rows.count), rows.row(r),
-                       rows.row(k.min(next, lastRow))});
+      Value r = k.mul(number, k.idx(step));
+      Step packed{k.add(target, number), rows.row(r), Value(), Value()};
+      if (step == 2) {
+        Value next = k.add(r, k.idx(1)), lastRow = k.sub(rows.count, k.idx(1));
+        packed.second = rows.row(k.min(next, lastRow));
+        packed.hasSecond = k.less(next, rows.count);
+      }
+      steps.push_back(packed);
     }
-    // `columns` of the panel are there, all of a vector if there is no number.
-    auto packVectors = [&](Value panel, Value columns) {
-      Value column =
+    // Vector by vector; `columns` of the panel are there.
+    auto packPanelColumns = [&](Value panel, int64_t columns) {
+      Value firstColumn =
           k.add(k.mul(panel, k.idx(panelWidth)), k.idx(rows.firstColumn));
-      Value mask = columns ? maskOf(k, lanes, columns) : Value();
-      for (const Pair &pair : pairs) {
-        Value a = loadElements(k, rows.from, pair.first, column, lanes, mask);
-        Value b = loadElements(k, rows.from, pair.second, column, lanes, mask);
-        Value zero = arith::ConstantOp::create(k, k.getZeroAttr(b.getType()));
-        b = arith::SelectOp::create(k, pair.hasSecond, b, zero);
-        Value both = vector::InterleaveOp::create(k, a, b);
-        SmallVector<Value> position{panel, pair.number, k.idx(0)};
-        if (panelWidth == lanes) {
-          vector::StoreOp::create(k, both, panels, position);
-          continue;
+      for (int64_t lane = 0; lane < panelWidth; lane += lanes) {
+        int64_t width = std::min(lanes, panelWidth - lane);
+        int64_t present = std::clamp<int64_t>(columns - lane, 0, width);
+        Value column = k.add(firstColumn, k.idx(lane));
+        Value mask =
+            present == lanes ? Value() : maskOf(k, lanes, k.idx(present));
+        for (const Step &packed : steps) {
+          auto load = [&](Value row) {
+            return loadElements(k, rows.from, row, column, lanes, mask);
+          };
+          Value elements = load(packed.first);
+          if (step == 2) {
+            Value second = load(packed.second);
+            Value zero =
+                arith::ConstantOp::create(k, k.getZeroAttr(second.getType()));
+            second = arith::SelectOp::create(k, packed.hasSecond, second, zero);
+            elements = vector::InterleaveOp::create(k, elements, second);
+          }
+          SmallVector<Value> position{panel, packed.number, k.idx(lane * step)};
+          if (width == lanes)
+            vector::StoreOp::create(k, elements, panels, position);
+          else
+            vector::MaskedStoreOp::create(
+                k, panels, position,
+                maskOf(k, lanes * step, k.idx(width * step)), elements);
         }
-        Value inside = maskOf(k, 2 * lanes, k.idx(2 * panelWidth));
-        vector::MaskedStoreOp::create(k, panels, position, inside, both);
       }
     };
-    k.loop(k.idx(0), k.idx(whole), 1, [&](Value panel) {
-      packVectors(panel, panelWidth == lanes ? Value() : k.idx(panelWidth));
-    });
+    k.loop(k.idx(0), k.idx(whole), 1,
+           [&](Value panel) { packPanelColumns(panel, panelWidth); });
     // The last one, and the one that makes their number even.
     for (int64_t panel = whole; panel < type.getDimSize(0); ++panel)
-      packVectors(k.idx(panel),
-                  k.idx(std::max<int64_t>(rows.width - panel * panelWidth, 0)));
+      packPanelColumns(k.idx(panel), rows.width - panel * panelWidth);
   });
 }
 
@@ -257,7 +270,6 @@ Value mlir::moe::packStraight(KernelLowering &lowering, Operation *op,
                               Value weight, const ProductTypes &types) {
   auto type = cast<MemRefType>(weight.getType());
   int64_t inner = type.getDimSize(0), columns = type.getDimSize(1);
-  int64_t lanes = types.lanes;
   SmallVector<int64_t> shape = panelShape(columns, inner, types);
   int64_t steps = types.steps(inner);
   int64_t perTile = rowsPerTile(steps, columns * types.step);
@@ -265,32 +277,14 @@ Value mlir::moe::packStraight(KernelLowering &lowering, Operation *op,
       lowering, op, weight, types, shape, "pack_rows", "straight",
       llvm::divideCeilSigned(steps, perTile), [&](KernelBuilder &k) {
         Value from = k.buffer(0), to = k.buffer(1);
-        if (types.inPairs()) {
-          Value first = k.mul(k.tile(), k.idx(perTile));
-          packPairs(k,
-                    {.from = from,
-                     .row = [](Value r) { return r; },
-                     .count = k.idx(inner),
-                     .firstColumn = 0,
-                     .width = columns},
-                    first, k.min(k.add(first, k.idx(perTile)), k.idx(steps)),
-                    to);
-          return;
-        }
-        k.rowsOfTile(inner, perTile, [&](Value row) {
-          k.columns(columns, [&](Lane lane) {
-            Value panel = k.div(lane.column, k.idx(lanes));
-            k.storeBits(k.loadBits(from, row, lane), to, {panel, row},
-                        {k.idx(0), Value()});
-          });
-          // The panel that makes their number even.
-          for (int64_t panel = llvm::divideCeilSigned(columns, lanes);
-               panel < shape[0]; ++panel) {
-            auto bits = k.getIntegerType(type.getElementTypeBitWidth());
-            Value zero = arith::ConstantOp::create(
-                k, k.getZeroAttr(VectorType::get({lanes}, bits)));
-            k.storeBits(zero, to, {k.idx(panel), row}, {k.idx(0), Value()});
-          }
-        });
+        Value first = k.mul(k.tile(), k.idx(perTile));
+        packSteps(k,
+                  {.from = from,
+                   .row = [](Value r) { return r; },
+                   .count = k.idx(inner),
+                   .firstColumn = 0,
+                   .width = columns},
+                  first, k.min(k.add(first, k.idx(perTile)), k.idx(steps)), to,
+                  k.idx(0), types.step);
       });
 }

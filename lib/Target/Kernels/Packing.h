@@ -62,19 +62,19 @@ void packPanel(KernelBuilder &k, Value from, function_ref<Value(int64_t)> row,
                Value count, Value lo, Value hi, int64_t width, Value panels,
                ValueRange panel);
 
-/// Rows of `from`, each pair of which becomes a step.
-struct PairedRows {
+/// Rows of `from`, as many of which as a step takes become one.
+struct SteppedRows {
   Value from;
-  /// The number in `from` of each of the rows 0 to `count`; an odd count is
-  /// paired with zeros.
+  /// The number in `from` of each of the rows 0 to `count`; zeros fill up the
+  /// last step.
   function_ref<Value(Value)> row;
   Value count;
   int64_t firstColumn, width;
 };
-/// Inside a kernel: packs the pairs [first, last) of `rows` into panels
-/// [panels, steps, 2 * columns of a panel].
-void packPairs(KernelBuilder &k, const PairedRows &rows, Value first,
-               Value last, Value panels);
+/// Inside a kernel: packs the steps [first, last) of `rows` into the steps from
+/// `target` on of panels [panels, steps, columns of a panel * step].
+void packSteps(KernelBuilder &k, const SteppedRows &rows, Value first,
+               Value last, Value panels, Value target, int64_t step);
 
 /// Packs `weight` [columns, inner], whose rows become columns: for `x
 /// weight^T`.

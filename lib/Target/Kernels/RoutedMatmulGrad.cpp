@@ -250,11 +250,9 @@ static LogicalResult lowerRoutedWeightGrad(RoutedWeightGradOp op,
                                            KernelLowering &lowering) {
   Grouping grouping(op.getRoutes(), lowering.tokens());
   int64_t lhsWidth = widthOf(op.getLhs()), rhsWidth = widthOf(op.getRhs());
-  bool lhsTokens = inTokenOrder(op.getLhs());
-  bool rhsTokens = inTokenOrder(op.getRhs());
   ProductTypes types(lowering.target(), elementOf(op.getLhs()),
                      elementOf(op.getRhs()));
-  int64_t offset = op.getOffset();
+  Value lhs = lowering.buffer(op.getLhs()), rhs = lowering.buffer(op.getRhs());
   for (auto [expert, dweight] :
        llvm::zip_equal(op.getExperts(), op.getDweights())) {
     int64_t m = cast<RankedTensorType>(dweight.getType()).getDimSize(0);
@@ -263,30 +261,34 @@ static LogicalResult lowerRoutedWeightGrad(RoutedWeightGradOp op,
     if (grouping.routed)
       rowArguments = {lowering.buffer(op.getRoutes()),
                       lowering.constant(expert)};
-    Value left = lowering.buffer(op.getLhs()),
-          right = lowering.buffer(op.getRhs());
-    if (types.inPairs()) {
-      // Rows are paired by their position among the expert's own.
-      auto pack = [&](const PairedOperand &operand, bool tokenOrder) {
-        launchPairs(lowering, op, operand, types, rowArguments,
-                    grouping.key({tokenOrder}), [&](KernelBuilder &k) {
-                      Value routes = grouping.routed ? k.buffer(2) : Value();
-                      Value e = grouping.routed ? k.integer(3) : Value();
-                      auto [lo, hi] = expertRows(k, grouping, routes, e);
-                      return RowList{k.sub(hi, lo),
-                                     [&, routes, tokenOrder, lo = lo](Value r) {
-                                       return operandRow(k, grouping, routes,
-                                                         tokenOrder,
-                                                         k.add(lo, r));
-                                     }};
-                    });
-      };
-      Value lhs = left, rhs = right;
-      left = leftPairs(lowering, tiling, m, grouping.rows, types);
-      right = rightPairs(lowering, rhsWidth, grouping.rows, types);
-      pack({lhs, lhsWidth, offset, m, left}, lhsTokens);
-      pack({rhs, rhsWidth, 0, rhsWidth, right}, rhsTokens);
-    }
+    auto rowsOfExpert = [&](KernelBuilder &k, unsigned argument) {
+      Value routes = grouping.routed ? k.buffer(argument) : Value();
+      Value e = grouping.routed ? k.integer(argument + 1) : Value();
+      return expertRows(k, grouping, routes, e);
+    };
+    // Only this expert's rows are packed: one that is frozen costs nothing.
+    auto pack = [&](const SteppedOperand &operand, Value tensor) {
+      bool tokenOrder = inTokenOrder(tensor);
+      launchSteps(lowering, op, operand, types, rowArguments,
+                  grouping.key({tokenOrder}), [&](KernelBuilder &k) {
+                    Value routes = grouping.routed ? k.buffer(2) : Value();
+                    auto [lo, hi] = rowsOfExpert(k, 2);
+                    return RowList{k.sub(hi, lo),
+                                   [&, routes, tokenOrder, lo = lo](Value r) {
+                                     return operandRow(k, grouping, routes,
+                                                       tokenOrder,
+                                                       k.add(lo, r));
+                                   },
+                                   k.idx(0)};
+                  });
+    };
+    int64_t steps = types.steps(grouping.rows);
+    Value left = leftPanels(lowering, tiling, lhs, m, steps, types);
+    Value right = rightPanels(lowering, rhs, rhsWidth, steps, types);
+    pack({lhs, lhsWidth, static_cast<int64_t>(op.getOffset()), m, left},
+         op.getLhs());
+    pack({rhs, rhsWidth, 0, rhsWidth, right}, op.getRhs());
+
     SmallVector<Value> arguments = {left, right, lowering.result(dweight)};
     llvm::append_range(arguments, rowArguments);
     lowering.launch(
@@ -295,44 +297,25 @@ static LogicalResult lowerRoutedWeightGrad(RoutedWeightGradOp op,
          .tiles = tiling.rowBlocks(m) * tiling.splits,
          .arguments = arguments,
          .compute = types.compute,
-         .key = grouping.key({offset, m, lhsTokens, rhsTokens}),
+         .key = grouping.key({m}),
          // As if experts had equal shares of the rows.
          .flops = productFlops(m, grouping.rows, rhsWidth) /
                   static_cast<double>(grouping.experts),
          .attributes = lowering.builder().getDictionaryAttr({})},
         [&](KernelBuilder &k) {
-          auto rowCount = [&](bool tokenOrder) {
-            return tokenOrder ? grouping.tokens : grouping.rows;
-          };
-          bool paired = types.inPairs();
-          Value lhs = paired ? k.buffer(0)
-                             : k.buffer(0, {rowCount(lhsTokens), lhsWidth});
-          Value rhs = paired ? k.buffer(1)
-                             : k.buffer(1, {rowCount(rhsTokens), rhsWidth});
-          Value dw = k.buffer(2);
-          Value routes = grouping.routed ? k.buffer(3) : Value();
-          Value e = grouping.routed ? k.integer(4) : Value();
-          auto [lo, hi] = expertRows(k, grouping, routes, e);
+          Value left = k.buffer(0), right = k.buffer(1), dw = k.buffer(2);
+          auto [lo, hi] = rowsOfExpert(k, 3);
+          Value steps = k.div(k.add(k.sub(hi, lo), k.idx(types.step - 1)),
+                              k.idx(types.step));
           Value splits = k.idx(tiling.splits);
           RowBlock block =
               denseRowBlock(k, k.div(k.tile(), splits), m, tiling.blockRows);
           forEachRegisterTile(
               k, tiling, block, k.rem(k.tile(), splits),
-              [&, lo = lo, hi = hi](Value row, const TileColumns &tile) {
-                if (paired) {
-                  Value pairs = k.div(k.add(k.sub(hi, lo), k.idx(1)), k.idx(2));
-                  return sumOuterPairs(k, tiling, pairs, lhs,
-                                       k.add(block.first, row), rhs, tile);
-                }
-                return sumOuterProducts(
-                    k, tiling, lo, hi, lhs, k.add(block.first, row), offset, m,
-                    rhs, tile,
-                    [&](Value r) {
-                      return operandRow(k, grouping, routes, lhsTokens, r);
-                    },
-                    [&](Value r) {
-                      return operandRow(k, grouping, routes, rhsTokens, r);
-                    });
+              [&](Value row, const TileColumns &tile) {
+                return sumOuterProducts(k, tiling, types.step, k.idx(0), steps,
+                                        left, k.add(block.first, row), right,
+                                        tile);
               },
               [&](Value row, const TileColumns &tile, ValueRange sums) {
                 storeSums(k, sums, dw, k.add(block.first, row), tile);
