@@ -60,7 +60,7 @@ class Recipe:
     top_k: int = 2
     sequence: int = 256
     batch: int = 4
-    base_steps: int = 3000
+    base_steps: int = 4000
     base_lr: float = 2e-3
     # What the base has seen of a new language, against an old one: real
     # checkpoints have seen a little of most languages, and a base that never

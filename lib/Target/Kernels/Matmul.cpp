@@ -196,15 +196,13 @@ SmallVector<Value> mlir::moe::timesPanels(KernelBuilder &k,
                   &KernelBuilder::loadHalfPair);
 }
 
-SmallVector<Value>
-mlir::moe::sumOuterProducts(KernelBuilder &k, const MatmulTiling &tiling,
-                            int64_t step, Value firstStep, Value steps,
-                            Value lhs, Value row, Value rhs,
-                            const TileColumns &tile, ValueRange init) {
+SmallVector<Value> mlir::moe::sumOuterProducts(
+    KernelBuilder &k, const MatmulTiling &tiling, int64_t step, Value steps,
+    Value lhs, Value row, Value rhs, const TileColumns &tile, ValueRange init) {
   Value leftPanel = k.div(row, k.idx(tiling.tileRows));
   Value rightPanel = k.mul(tile.group, k.idx(accumulators));
   return k.registerTile(
-      tiling.tileRows, accumulators, firstStep, k.add(firstStep, steps),
+      tiling.tileRows, accumulators, k.idx(0), steps,
       [&](Value s, int64_t i) {
         SmallVector<Value> position{leftPanel, s, k.idx(step * i)};
         return step == 2 ? k.loadPair(lhs, position)
@@ -270,7 +268,7 @@ void mlir::moe::launchSteps(KernelLowering &lowering, Operation *op,
                    .firstColumn = operand.firstColumn,
                    .width = operand.columns},
                   first, k.min(k.add(first, share), steps), k.buffer(1),
-                  list.firstStep, types.step);
+                  types.step);
       });
 }
 
@@ -359,8 +357,7 @@ void mlir::moe::launchOuterProducts(KernelLowering &lowering, Operation *op,
                 p.rows, [&](KernelBuilder &k) -> RowList {
                   Value first = k.integer(2);
                   return {k.idx(p.rows),
-                          [&k, first](Value r) { return k.add(first, r); },
-                          k.idx(0)};
+                          [&k, first](Value r) { return k.add(first, r); }};
                 });
   };
   pack({p.lhs, p.lhsWidth, 0, p.lhsWidth, left}, 0);
@@ -391,9 +388,8 @@ void mlir::moe::launchOuterProducts(KernelLowering &lowering, Operation *op,
                   for (const KernelBuilder::Lane &lane : tile.lanes)
                     init.push_back(k.load(result, previous, lane));
                 }
-              return sumOuterProducts(k, tiling, types.step, k.idx(0),
-                                      k.idx(steps), lhs, first, rhs, tile,
-                                      init);
+              return sumOuterProducts(k, tiling, types.step, k.idx(steps), lhs,
+                                      first, rhs, tile, init);
             },
             [&](Value row, const TileColumns &tile, ValueRange sums) {
               storeSums(k, sums, result, k.add(block.first, row), tile);

@@ -126,12 +126,13 @@ SmallVector<Value> timesPanels(KernelBuilder &k, const MatmulTiling &tiling,
                                function_ref<Panel(int64_t)> panel,
                                const LeftOperand &left = {});
 
-/// Sums over `steps` steps, from `firstStep` on, of columns `row + i` of `lhs`
+/// Sums over `steps` steps of columns `row + i` of `lhs`
 /// times the tile's columns of `rhs`, both packed by launchSteps.
-SmallVector<Value>
-sumOuterProducts(KernelBuilder &k, const MatmulTiling &tiling, int64_t step,
-                 Value firstStep, Value steps, Value lhs, Value row, Value rhs,
-                 const TileColumns &tile, ValueRange init = {});
+SmallVector<Value> sumOuterProducts(KernelBuilder &k,
+                                    const MatmulTiling &tiling, int64_t step,
+                                    Value steps, Value lhs, Value row,
+                                    Value rhs, const TileColumns &tile,
+                                    ValueRange init = {});
 
 /// One operand of outer products: `columns` columns of `from`, whose rows are
 /// `width` wide, packed into `to` so that sums over rows read memory in order.
@@ -148,12 +149,10 @@ Value leftPanels(KernelLowering &lowering, const MatmulTiling &tiling,
                  const ProductTypes &types);
 Value rightPanels(KernelLowering &lowering, Value from, int64_t columns,
                   int64_t steps, const ProductTypes &types);
-/// The rows of an operand: how many, where in its buffer, and the step that
-/// they begin with.
+/// The rows of an operand: how many, and where in its buffer.
 struct RowList {
   Value count;
   std::function<Value(Value)> row;
-  Value firstStep;
 };
 /// Packs the rows that `rows` finds from the arguments `more`, which are
 /// numbered from 2 on; `key` says what else it depends on.

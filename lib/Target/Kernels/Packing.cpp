@@ -150,8 +150,7 @@ void mlir::moe::packPanel(KernelBuilder &k, Value from,
 }
 
 void mlir::moe::packSteps(KernelBuilder &k, const SteppedRows &rows,
-                          Value first, Value last, Value panels, Value target,
-                          int64_t step) {
+                          Value first, Value last, Value panels, int64_t step) {
   auto type = cast<MemRefType>(panels.getType());
   int64_t panelWidth = type.getDimSize(2) / step, lanes = k.lanes();
   int64_t whole = rows.width / panelWidth;
@@ -166,7 +165,7 @@ void mlir::moe::packSteps(KernelBuilder &k, const SteppedRows &rows,
     for (int64_t i = 0; i < stepsAtOnce; ++i) {
       Value number = k.min(k.add(begin, k.idx(i)), k.sub(last, k.idx(1)));
       Value r = k.mul(number, k.idx(step));
-      Step packed{k.add(target, number), rows.row(r), Value(), Value()};
+      Step packed{number, rows.row(r), Value(), Value()};
       if (step == 2) {
         Value next = k.add(r, k.idx(1)), lastRow = k.sub(rows.count, k.idx(1));
         packed.second = rows.row(k.min(next, lastRow));
@@ -285,6 +284,6 @@ Value mlir::moe::packStraight(KernelLowering &lowering, Operation *op,
                    .firstColumn = 0,
                    .width = columns},
                   first, k.min(k.add(first, k.idx(perTile)), k.idx(steps)), to,
-                  k.idx(0), types.step);
+                  types.step);
       });
 }

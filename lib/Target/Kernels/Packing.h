@@ -71,10 +71,10 @@ struct SteppedRows {
   Value count;
   int64_t firstColumn, width;
 };
-/// Inside a kernel: packs the steps [first, last) of `rows` into the steps from
-/// `target` on of panels [panels, steps, columns of a panel * step].
+/// Inside a kernel: packs the steps [first, last) of `rows` into panels
+/// [panels, steps, columns of a panel * step].
 void packSteps(KernelBuilder &k, const SteppedRows &rows, Value first,
-               Value last, Value panels, Value target, int64_t step);
+               Value last, Value panels, int64_t step);
 
 /// Packs `weight` [columns, inner], whose rows become columns: for `x
 /// weight^T`.

@@ -278,8 +278,7 @@ static LogicalResult lowerRoutedWeightGrad(RoutedWeightGradOp op,
                                      return operandRow(k, grouping, routes,
                                                        tokenOrder,
                                                        k.add(lo, r));
-                                   },
-                                   k.idx(0)};
+                                   }};
                   });
     };
     int64_t steps = types.steps(grouping.rows);
@@ -313,9 +312,8 @@ static LogicalResult lowerRoutedWeightGrad(RoutedWeightGradOp op,
           forEachRegisterTile(
               k, tiling, block, k.rem(k.tile(), splits),
               [&](Value row, const TileColumns &tile) {
-                return sumOuterProducts(k, tiling, types.step, k.idx(0), steps,
-                                        left, k.add(block.first, row), right,
-                                        tile);
+                return sumOuterProducts(k, tiling, types.step, steps, left,
+                                        k.add(block.first, row), right, tile);
               },
               [&](Value row, const TileColumns &tile, ValueRange sums) {
                 storeSums(k, sums, dw, k.add(block.first, row), tile);
