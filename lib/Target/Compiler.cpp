@@ -14,11 +14,12 @@
 #include "mlir/Dialect/Func/IR/FuncOps.h"
 #include "mlir/Dialect/LLVMIR/LLVMDialect.h"
 #include "mlir/ExecutionEngine/ExecutionEngine.h"
-#include "mlir/ExecutionEngine/OptUtils.h"
 #include "mlir/Target/LLVMIR/Dialect/Builtin/BuiltinToLLVMIRTranslation.h"
 #include "mlir/Target/LLVMIR/Dialect/LLVMIR/LLVMToLLVMIRTranslation.h"
 #include "llvm/ExecutionEngine/Orc/JITTargetMachineBuilder.h"
 #include "llvm/IR/Module.h"
+#include "llvm/Passes/PassBuilder.h"
+#include "llvm/Passes/StandardInstrumentations.h"
 #include "llvm/Support/TargetSelect.h"
 
 using namespace mlir;
@@ -101,6 +102,35 @@ static void setVectorWidth(llvm::Module &module, int64_t bytes) {
   }
 }
 
+/// LLVM's pipeline of a level. MLIR's own transformer lacks the instrumentation
+/// that leaves out functions which are marked so.
+static void optimize(llvm::Module &module, llvm::TargetMachine &machine,
+                     llvm::OptimizationLevel level) {
+  llvm::LoopAnalysisManager loops;
+  llvm::FunctionAnalysisManager functions;
+  llvm::CGSCCAnalysisManager callGraph;
+  llvm::ModuleAnalysisManager modules;
+  llvm::PassInstrumentationCallbacks callbacks;
+  llvm::StandardInstrumentations instrumentations(module.getContext(),
+                                                  /*DebugLogging=*/false);
+  instrumentations.registerCallbacks(callbacks, &modules);
+  llvm::PassBuilder builder(&machine, llvm::PipelineTuningOptions(),
+                            std::nullopt, &callbacks);
+  builder.registerModuleAnalyses(modules);
+  builder.registerCGSCCAnalyses(callGraph);
+  builder.registerFunctionAnalyses(functions);
+  builder.registerLoopAnalyses(loops);
+  builder.crossRegisterProxies(loops, functions, callGraph, modules);
+  builder.buildPerModuleDefaultPipeline(level).run(module, modules);
+}
+
+/// Of an option, 0 to 3.
+static llvm::OptimizationLevel levelOf(unsigned number) {
+  using Level = llvm::OptimizationLevel;
+  const Level levels[] = {Level::O0, Level::O1, Level::O2, Level::O3};
+  return levels[std::min(number, 3u)];
+}
+
 FailureOr<std::unique_ptr<CompiledProgram>>
 CompiledProgram::compile(ModuleOp module, const CompilerOptions &options) {
   DialectRegistry registry;
@@ -140,12 +170,14 @@ CompiledProgram::load(ModuleOp module, const CompilerOptions &options) {
   auto machine = host->createTargetMachine();
   if (!machine)
     return report(machine.takeError());
-  auto optimize =
-      makeOptimizingTransformer(options.optimizationLevel, 0, machine->get());
   int64_t vectorBytes = options.vectorBytes ? options.vectorBytes : 64;
+  llvm::TargetMachine &target = **machine; // The engine takes it over.
   auto transform = [&](llvm::Module *llvmModule) {
+    llvmModule->setTargetTriple(target.getTargetTriple());
+    llvmModule->setDataLayout(target.createDataLayout());
     setVectorWidth(*llvmModule, vectorBytes);
-    return optimize(llvmModule);
+    optimize(*llvmModule, target, levelOf(options.optimizationLevel));
+    return llvm::Error::success();
   };
   ExecutionEngineOptions engineOptions;
   engineOptions.transformer = transform;

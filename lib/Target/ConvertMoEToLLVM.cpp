@@ -42,13 +42,18 @@ private:
 
 constexpr StringLiteral parallelFor = "moeParallelFor";
 
-/// An array of pointers on the stack.
+/// An array of pointers on the stack of the function, which is one block.
 Value pointerArray(OpBuilder &builder, Location loc, ArrayRef<Value> values) {
   auto pointer = LLVM::LLVMPointerType::get(builder.getContext());
-  Value count = LLVM::ConstantOp::create(
-      builder, loc, builder.getI64Type(),
-      builder.getI64IntegerAttr(std::max<size_t>(values.size(), 1)));
-  Value array = LLVM::AllocaOp::create(builder, loc, pointer, pointer, count);
+  Value array;
+  {
+    OpBuilder::InsertionGuard guard(builder);
+    builder.setInsertionPointToStart(builder.getInsertionBlock());
+    Value count = LLVM::ConstantOp::create(
+        builder, loc, builder.getI64Type(),
+        builder.getI64IntegerAttr(std::max<size_t>(values.size(), 1)));
+    array = LLVM::AllocaOp::create(builder, loc, pointer, pointer, count);
+  }
   for (auto [i, value] : llvm::enumerate(values)) {
     Value slot =
         LLVM::GEPOp::create(builder, loc, pointer, pointer, array,
@@ -56,6 +61,17 @@ Value pointerArray(OpBuilder &builder, Location loc, ArrayRef<Value> values) {
     LLVM::StoreOp::create(builder, loc, value, slot);
   }
   return array;
+}
+
+/// Ends a block after every call: selecting instructions takes time that grows
+/// with the square of a block's length.
+void cutAtCalls(Block &body) {
+  SmallVector<LLVM::CallOp> calls(body.getOps<LLVM::CallOp>());
+  for (LLVM::CallOp call : llvm::reverse(calls)) {
+    Block *next = body.splitBlock(call->getNextNode());
+    auto builder = OpBuilder::atBlockEnd(&body);
+    LLVM::BrOp::create(builder, call.getLoc(), next);
+  }
 }
 
 } // namespace
@@ -115,6 +131,7 @@ LLVM::LLVMFuncOp ConvertMoEToLLVM::replaceFunction(func::FuncOp function) {
   OpBuilder builder(function);
   Block &body = function.getBody().front();
   lowerBody(body);
+  cutAtCalls(body);
   auto type =
       LLVM::LLVMFunctionType::get(LLVM::LLVMVoidType::get(&getContext()),
                                   llvm::to_vector(body.getArgumentTypes()));
