@@ -43,22 +43,21 @@ def parse():
     return parser.parse_args()
 
 
-def prepare(args, folder):
-    """The model of both sides, and tokens for all turns: half old, half new."""
+def prepare(args, folder, family="llama", tie=False):
+    """A mixture with random weights, and tokens for a turn: half old, half new."""
     import torch
     from safetensors.torch import save_file
 
     from polymoe.new_model import new_model
 
     new_model(
-        "llama", folder / "dense-hf", vocab=args.vocab, hidden=args.hidden, intermediate=args.intermediate,
-        layers=args.layers, heads=args.heads, kv_heads=args.kv_heads, dtype=args.dtype, tie=False,
+        family, folder / "dense-hf", vocab=args.vocab, hidden=args.hidden, intermediate=args.intermediate,
+        layers=args.layers, heads=args.heads, kv_heads=args.kv_heads, dtype=args.dtype, tie=tie,
         context=args.length,
     )  # fmt: skip
     run(args, "moe-translate", "--import-hf", folder / "dense-hf", "-o", folder / "dense.mlir")
     upcycle = f"--moe-upcycle=experts={args.experts} top-k={args.top_k} seed=0"
     run(args, "moe-opt", folder / "dense.mlir", upcycle, "--moe-freeze-backbone", "-o", folder / "moe.mlir")
-    run(args, "moe-translate", "--export-hf", folder / "moe.mlir", "-o", folder / "moe-hf")
     generator = torch.Generator().manual_seed(0)
     rows = args.rows * args.steps
     tokens = torch.randint(0, args.vocab, (rows, args.length), generator=generator, dtype=torch.int32)
@@ -206,6 +205,7 @@ def main():
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         prepare(args, folder)
+        run(args, "moe-translate", "--export-hf", folder / "moe.mlir", "-o", folder / "moe-hf")  # for the peers
         contestants = {"ours": Ours(args, folder)} | {way: Peer(args, folder, way) for way in args.ways}
         seconds, losses, peaks = {name: [] for name in contestants}, {}, []
         for round_ in range(args.rounds):

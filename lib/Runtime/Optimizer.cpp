@@ -17,6 +17,7 @@ using namespace polymoe;
 
 // Fixed for ever: the sums of a run depend on it.
 static constexpr int64_t chunkSize = 16384;
+static_assert(chunkSize % blockSize == 0);
 
 AdamW::AdamW(ParameterStore &store, ThreadPool &pool, AdamWOptions options)
     : store(store), pool(pool), options(options) {
@@ -86,6 +87,21 @@ static void update(T *__restrict p, const T *__restrict g, float *__restrict m,
   }
 }
 
+/// The update of elements whose moments are kept in 8 bits.
+static void updateBlockwise(float *p, const float *g, const BlockwiseValues &m8,
+                            const BlockwiseValues &v8, int64_t begin,
+                            int64_t end, const Coefficients<float> &c) {
+  float m[blockSize], v[blockSize];
+  for (int64_t at = begin; at < end; at += blockSize) {
+    const int64_t n = std::min(blockSize, end - at);
+    dequantize(CodeBook::Signed, m8, at, n, m);
+    dequantize(CodeBook::Unsigned, v8, at, n, v);
+    update(p + at, g + at, m, v, n, c);
+    quantize(CodeBook::Signed, m, n, m8, at);
+    quantize(CodeBook::Unsigned, v, n, v8, at);
+  }
+}
+
 void AdamW::step(double rate, double clipFactor) {
   ++count;
   const double correction1 = 1 - std::pow(options.beta1, double(count));
@@ -108,6 +124,10 @@ void AdamW::step(double rate, double clipFactor) {
       update(static_cast<double *>(s.master) + begin,
              static_cast<const double *>(s.gradient) + begin, s.m + begin,
              s.v + begin, n, wide);
+    else if (s.m8.codes)
+      updateBlockwise(static_cast<float *>(s.master),
+                      static_cast<const float *>(s.gradient), s.m8, s.v8, begin,
+                      chunk.end, narrow);
     else
       update(static_cast<float *>(s.master) + begin,
              static_cast<const float *>(s.gradient) + begin, s.m + begin,

@@ -42,6 +42,7 @@ struct ParameterStore::Slot {
   bool isMapped = false;
   int trainable = -1; ///< index among the trainable parameters
   Buffer valueMemory, masterMemory, gradientMemory, mMemory, vMemory;
+  Buffer mScaleMemory, vScaleMemory; ///< of moments in 8 bits
 };
 
 ParameterStore::~ParameterStore() = default;
@@ -116,6 +117,20 @@ Buffer ParameterStore::allocate(int64_t bytes, const std::string &what) {
   return Buffer(bytes, what);
 }
 
+bool polymoe::hasBlockwiseStates(OptimizerStates states, DType dtype,
+                                 int64_t elements) {
+  return states == OptimizerStates::Blockwise8 && dtype != DType::F64 &&
+         elements >= 4096;
+}
+
+OptimizerStates polymoe::parseOptimizerStates(std::string_view name) {
+  if (name == "fp32")
+    return OptimizerStates::F32;
+  if (name == "8bit")
+    return OptimizerStates::Blockwise8;
+  fail("optimizer states: expected fp32 or 8bit, but got '", name, "'");
+}
+
 /// Makes the memory of everything but the value that a checkpoint may map.
 void ParameterStore::makeTrainable(size_t index) {
   const ParameterSpec &spec = parameters[index];
@@ -135,11 +150,21 @@ void ParameterStore::makeTrainable(size_t index) {
   }
   if (options.training) {
     slot.gradientMemory = allocate(masterBytes, what);
-    slot.mMemory = allocate(slot.elements * 4, what);
-    slot.vMemory = allocate(slot.elements * 4, what);
     state.gradient = slot.gradientMemory.data();
-    state.m = slot.mMemory.as<float>();
-    state.v = slot.vMemory.as<float>();
+    const bool isBlockwise =
+        hasBlockwiseStates(options.states, spec.dtype, slot.elements);
+    const int64_t stateBytes = slot.elements * (isBlockwise ? 1 : 4);
+    slot.mMemory = allocate(stateBytes, what);
+    slot.vMemory = allocate(stateBytes, what);
+    if (isBlockwise) {
+      slot.mScaleMemory = allocate(blocksOf(slot.elements) * 4, what);
+      slot.vScaleMemory = allocate(blocksOf(slot.elements) * 4, what);
+      state.m8 = {slot.mMemory.as<uint8_t>(), slot.mScaleMemory.as<float>()};
+      state.v8 = {slot.vMemory.as<uint8_t>(), slot.vScaleMemory.as<float>()};
+    } else {
+      state.m = slot.mMemory.as<float>();
+      state.v = slot.vMemory.as<float>();
+    }
   }
   slot.trainable = int(trainable.size());
   trainable.push_back(state);

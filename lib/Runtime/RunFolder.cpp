@@ -188,17 +188,36 @@ static Checksum writeParameters(const fs::path &path,
   return writer.finish();
 }
 
+/// Calls visit(key, type, shape, memory) for each tensor of its moments.
+template <typename Visit>
+static void forEachMoment(const TrainableParameter &state,
+                          const ParameterSpec &spec, Visit visit) {
+  auto moment = [&](const char *suffix, float *values,
+                    const BlockwiseValues &blocks) {
+    const std::string key = spec.name + suffix;
+    if (values)
+      visit(key, DType::F32, spec.shape, values);
+    if (!blocks.codes)
+      return;
+    visit(key, DType::U8, spec.shape, blocks.codes);
+    visit(key + ".absmax", DType::F32,
+          std::vector<int64_t>{blocksOf(state.elements)}, blocks.absmax);
+  };
+  moment(".m", state.m, state.m8);
+  moment(".v", state.v, state.v8);
+}
+
 static Checksum writeOptimizer(const fs::path &path,
                                const ParameterStore &store) {
   SafetensorsWriter writer(path);
   for (const TrainableParameter &state : store.trainables()) {
-    const ParameterSpec &spec = store.specs()[state.index];
-    if (!state.m)
-      continue;
-    writer.add(spec.name + ".m", DType::F32, spec.shape,
-               bytesAt(state.m, state.elements * 4));
-    writer.add(spec.name + ".v", DType::F32, spec.shape,
-               bytesAt(state.v, state.elements * 4));
+    forEachMoment(
+        state, store.specs()[state.index],
+        [&](const std::string &key, DType type,
+            const std::vector<int64_t> &shape, const void *memory) {
+          writer.add(key, type, shape,
+                     bytesAt(memory, *byteSizeOf(shape, sizeOf(type))));
+        });
   }
   return writer.finish();
 }
@@ -385,12 +404,11 @@ CheckpointState RunFolder::loadCheckpoint(const CheckpointInfo &info,
     wanted.insert(spec.name);
     copyTensor(*parameters, spec.name, trainable.masterType, spec.shape,
                trainable.master);
-    if (!trainable.m)
-      continue;
-    copyTensor(*optimizer, spec.name + ".m", DType::F32, spec.shape,
-               trainable.m);
-    copyTensor(*optimizer, spec.name + ".v", DType::F32, spec.shape,
-               trainable.v);
+    forEachMoment(trainable, spec,
+                  [&](const std::string &key, DType type,
+                      const std::vector<int64_t> &shape, void *memory) {
+                    copyTensor(*optimizer, key, type, shape, memory);
+                  });
   }
   for (const TensorInfo &tensor : parameters->tensors())
     if (!wanted.contains(tensor.name))

@@ -123,9 +123,11 @@ static bool readsTrained(const std::vector<ParameterSpec> &specs,
 }
 
 std::unique_ptr<ParameterStore>
-loadParameters(Model &model, ModuleOp module, ThreadPool &pool, bool training) {
+loadParameters(Model &model, ModuleOp module, ThreadPool &pool, bool training,
+               OptimizerStates states) {
   ParameterOptions options;
   options.training = training;
+  options.states = states;
   std::vector<ParameterSpec> specs = extractParameterSpecs(module);
   options.requireAllKeys =
       !model.isRunFolder() && !readsTrained(specs, model.folder());

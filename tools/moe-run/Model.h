@@ -101,7 +101,8 @@ void dropUntrainedGates(mlir::ModuleOp module);
 /// checkpoints of a run, of which later phases use a part.
 std::unique_ptr<ParameterStore> loadParameters(Model &model,
                                                mlir::ModuleOp module,
-                                               ThreadPool &pool, bool training);
+                                               ThreadPool &pool, bool training,
+                                               OptimizerStates states = {});
 
 //===----------------------------------------------------------------------===//
 // Executors

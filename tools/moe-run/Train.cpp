@@ -364,7 +364,8 @@ int Training::run() {
       withDType(model->module(), options.machine.dtype);
   dropUntrainedGates(*module);
   std::unique_ptr<ParameterStore> store =
-      loadParameters(*model, *module, pool, /*training=*/true);
+      loadParameters(*model, *module, pool, /*training=*/true,
+                     parseOptimizerStates(options.phase.optimizerStates));
   Model &program = named ? *named : *model;
   MadeExecutor made = makeExecutor(options.machine, program, *module, *store,
                                    pool, options.phase.objective());

@@ -295,6 +295,11 @@ void polymoe::addTrainOptions(CLI::App &app, TrainCommandOptions &options) {
   add(optimizer, "--epsilon", phase.epsilon, "of AdamW")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
+  add(optimizer, "--optimizer-states", phase.optimizerStates,
+      "AdamW's two moments of a weight: fp32, 8 bytes; or 8bit, codes in "
+      "blocks of 256, 2 bytes (tensors of fewer than 4096 elements keep fp32)")
+      ->check(CLI::IsMember({"fp32", "8bit"}))
+      ->capture_default_str();
   add(optimizer, "--seed", phase.seed, "of the order of the data")
       ->capture_default_str();
 

@@ -59,6 +59,7 @@ struct PhaseOptions {
   double warmup = 0;
   double clip = 1;
   double weightDecay = 0;
+  std::string optimizerStates = "fp32";
   double beta1 = 0.9, beta2 = 0.999, epsilon = 1e-8;
   uint64_t seed = 0;
 

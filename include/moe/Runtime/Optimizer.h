@@ -31,7 +31,9 @@ struct AdamWOptions {
 ///   g <- clip * g                p <- p * (1 - rate * weightDecay)
 ///   m <- beta1 m + (1 - beta1) g      v <- beta2 v + (1 - beta2) g^2
 ///   p <- p - rate / (1 - beta1^t) * m / (sqrt(v / (1 - beta2^t)) + epsilon)
-/// in F32 (in F64 for an F64 parameter, whose m and v are kept in F32). A
+/// in F32 (in F64 for an F64 parameter, whose m and v are kept in F32). Where m
+/// and v are kept in 8 bits, they are those of the codes before the update, and
+/// rounded to codes after it: p takes a step with exact ones. A
 /// parameter whose gradient is zero takes part, so its state advances too.
 class AdamW {
 public:

@@ -9,10 +9,13 @@
 //
 //             value (compiled code)  master          gradient  m, v
 //   frozen    its dtype, or mapped   -               -         -
-//   F32, F64  is the master          its dtype       as master F32
-//   narrower  its dtype              F32             F32       F32
+//   F64       is the master          F64             F64       F32
+//   F32       is the master          F32             F32       F32 or 8 bits
+//   narrower  its dtype              F32             F32       F32 or 8 bits
 //
-// (the last two rows are trainable ones). What is frozen, has the dtype of the
+// (all but the first row are trainable ones; 8 bits where ParameterOptions ask
+// for them and there are at least 4096 elements, as those who measured it
+// advise). What is frozen, has the dtype of the
 // checkpoint and lies there in one piece stays in the mapped file.
 //
 // Initial values: element i of parameter NAME is made from numbers of the
@@ -27,6 +30,7 @@
 #ifndef MOE_RUNTIME_PARAMETERS_H
 #define MOE_RUNTIME_PARAMETERS_H
 
+#include "moe/Runtime/Blockwise.h"
 #include "moe/Runtime/Memory.h"
 #include "moe/Runtime/Program.h"
 
@@ -43,6 +47,9 @@ class SafetensorsFile;
 struct TensorInfo;
 class ThreadPool;
 
+/// In what the moments of AdamW are kept.
+enum class OptimizerStates { F32, Blockwise8 };
+
 struct ParameterOptions {
   /// Keys of the checkpoint that no parameter needs to use; '*' stands for any
   /// text. The default names the buffers that old checkpoints carry.
@@ -52,6 +59,7 @@ struct ParameterOptions {
   bool requireAllKeys = true;
   /// Whether to make gradients and optimiser states.
   bool training = true;
+  OptimizerStates states = OptimizerStates::F32;
 };
 
 /// The state of one trainable parameter.
@@ -61,9 +69,18 @@ struct TrainableParameter {
   DType masterType = DType::F32; ///< F32 or F64; also that of the gradient
   void *master = nullptr;
   void *gradient = nullptr; ///< null unless training
-  float *m = nullptr;       ///< null unless training
+  /// Moments in F32; null unless training with such.
+  float *m = nullptr;
   float *v = nullptr;
+  /// Moments in 8 bits, the second one unsigned; null unless training with
+  /// such.
+  BlockwiseValues m8, v8;
 };
+
+/// Whether the moments of such a parameter are kept in 8 bits.
+bool hasBlockwiseStates(OptimizerStates states, DType dtype, int64_t elements);
+/// "fp32" or "8bit"; throws Error for another name.
+OptimizerStates parseOptimizerStates(std::string_view name);
 
 class ParameterStore {
 public:

@@ -13,7 +13,8 @@
 // that one damaged later is found and the one before it is used.
 //
 //   parameters.safetensors   the masters of what trains, by parameter name
-//   optimizer.safetensors    NAME.m and NAME.v, F32
+//   optimizer.safetensors    NAME.m and NAME.v, F32; or as codes, U8, with
+//                            NAME.m.absmax and NAME.v.absmax, F32
 //   state.json               the rest of the state (CheckpointState)
 //   manifest.json            step, phase, and the files with their checksums
 //
