@@ -101,7 +101,7 @@ def unavoidable(args, states):
     trained = args.layers * ((args.experts - 1) * expert + args.experts * width)
     frozen = args.vocab * width + args.layers * (expert + 2 * width * width + 2 * width * heads)
     value = {"fp32": 4, "bf16": 2}[args.dtype]
-    master = 0 if args.dtype == "fp32" else 4
+    master = 0 if args.dtype == "fp32" else 2
     moments = 8 if states == "fp32" else 2 * (1 + 4 / 256)
     return trained * (value + master + 4 + moments) + frozen * value
 

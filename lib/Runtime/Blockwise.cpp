@@ -5,10 +5,12 @@
 //
 //===----------------------------------------------------------------------===//
 //
-// The numbers of a decade are evenly spaced, so code and number follow from
-// each other by a multiplication and an addition whose constants depend on the
-// decade. Choosing them by comparisons keeps the loops free of tables and
-// branches, and vectors of any width give the same bits.
+// Let u = 2^n + f, which counts the codes of one sign. What lies in the cell
+// of a code, [0.1, 1] of its decade cut into 2^n, follows from u on a straight
+// line, the lines of two decades meet where they change, and each is flatter
+// than that of the decade below: u is the least of all lines, and the number,
+// the middle of its cell, the largest of their inverses. So the loops have
+// neither tables nor branches, and vectors of any width give the same bits.
 //
 //===----------------------------------------------------------------------===//
 
@@ -17,6 +19,7 @@
 #include <algorithm>
 #include <bit>
 #include <cstring>
+#include <limits>
 
 using namespace polymoe;
 
@@ -26,40 +29,33 @@ using namespace polymoe;
 
 namespace {
 
-constexpr int decades = 7;
+constexpr size_t decades = 7;
 
 /// The magnitudes of a book whose largest decade has 2^bits numbers. Their
 /// ranks are 0 for zero, then those of the decades, the smallest first, and
-/// `top` for one. number(rank) = rank * slope + offset.
+/// `top` for one.
 struct Tree {
-  struct Decade {
-    int first;           ///< rank
-    float slope, offset; ///< of numbers by rank
-    float from;          ///< numbers nearer to this decade than to smaller ones
-    float perNumber, at; ///< rank by number, truncated
+  /// rank = x * perNumber + at, truncated; x = rank * step + middle.
+  struct Line {
+    float perNumber, at, step, middle;
   };
-  std::array<Decade, decades> all{};
+  std::array<Line, decades> lines{};
   int top = 1;
-  float topFrom = 0;
+  /// Where zero ends and where one begins: half way to the next number.
+  float zeroTo = 0, topFrom = 0;
 
   explicit constexpr Tree(int bits) {
-    double largest = 0; // so far
     double scale = 1e-6;
-    for (int i = 0; i < decades; ++i, scale *= 10) {
-      const int count = 1 << (bits - (decades - 1) + i);
-      const double step = 0.9 * scale / count;
-      const double smallest = 0.1 * scale + step / 2;
-      Decade &decade = all[size_t(i)];
-      decade.first = top;
-      decade.slope = float(step);
-      decade.offset = float(smallest - top * step);
-      decade.from = float((largest + smallest) / 2);
-      decade.perNumber = float(1 / step);
-      decade.at = float(top - 0.1 * scale / step);
-      largest = scale - step / 2;
+    for (size_t i = 0; i < decades; ++i, scale *= 10) {
+      const int count = 1 << (bits + int(i + 1 - decades));
+      const double step = 0.9 * scale / count, begin = 0.1 * scale;
+      lines[i] = {float(1 / step), float(top - begin / step), float(step),
+                  float(begin + step / 2 - top * step)};
+      if (i == 0)
+        zeroTo = float((begin + step / 2) / 2);
+      topFrom = float((1 + scale - step / 2) / 2);
       top += count;
     }
-    topFrom = float((largest + 1) / 2);
   }
 };
 
@@ -68,7 +64,7 @@ static_assert(trees[0].top == 128 && trees[1].top == 255);
 
 template <CodeBook book> constexpr const Tree &tree = trees[int(book)];
 
-/// The rank that a code and its negative share.
+/// The code of zero among signed numbers.
 constexpr int zeroCode = 127;
 
 } // namespace
@@ -80,43 +76,41 @@ template <CodeBook book> MOE_INLINE float numberOf(int code) {
   int rank = code;
   if constexpr (book == CodeBook::Signed)
     rank = code < zeroCode ? zeroCode - code : code - zeroCode;
-  float slope = 0, offset = 0;
-  for (const Tree::Decade &decade : t.all) {
-    slope = rank >= decade.first ? decade.slope : slope;
-    offset = rank >= decade.first ? decade.offset : offset;
+  const auto place = float(rank);
+  float number = 0;
+  for (const Tree::Line &line : t.lines) {
+    const float here = place * line.step + line.middle;
+    number = here > number ? here : number;
   }
-  const float inside = float(rank) * slope + offset;
-  const float magnitude = rank >= t.top ? 1.0f : inside;
+  number = rank == 0 ? 0.0f : number;
+  number = rank == t.top ? 1.0f : number;
   if constexpr (book == CodeBook::Signed)
-    return code < zeroCode ? -magnitude : magnitude;
-  return magnitude;
+    return code < zeroCode ? -number : number;
+  return number;
 }
 
-/// The code of the number nearest to `number`, which is at most 1 in
-/// magnitude.
+/// The code in whose cell `number` lies, which is at most 1 in magnitude.
 template <CodeBook book> MOE_INLINE int codeOf(float number) {
   constexpr const Tree &t = tree<book>;
   const float magnitude = number < 0 ? -number : number;
   // Not a number counts as one, so that the conversion is defined.
-  const float x = magnitude <= 1 ? magnitude : 1.0f;
-  float perNumber = 0, at = 0;
-  int last = 0;
-  for (int i = 0; i < decades; ++i) {
-    const Tree::Decade &decade = t.all[size_t(i)];
-    const bool isHere = x >= decade.from;
-    const int end = i + 1 < decades ? t.all[size_t(i) + 1].first : t.top;
-    perNumber = isHere ? decade.perNumber : perNumber;
-    at = isHere ? decade.at : at;
-    last = isHere ? end - 1 : last;
+  const float x = magnitude < 1 ? magnitude : 1.0f;
+  auto place = float(t.top);
+  for (const Tree::Line &line : t.lines) {
+    const float here = x * line.perNumber + line.at;
+    place = here < place ? here : place;
   }
-  int rank = int(x * perNumber + at);
-  rank = rank < last ? rank : last;
-  rank = x >= t.topFrom ? t.top : rank;
+  int rank = int(place);
   if constexpr (book == CodeBook::Signed) {
+    rank = x < t.zeroTo ? 0 : rank;
+    rank = x < t.topFrom ? rank : t.top;
     const int negative = rank < zeroCode ? zeroCode - rank : 0;
     return number < 0 ? negative : zeroCode + rank;
   }
-  return x > 0 && rank == 0 ? 1 : rank;
+  // The smallest number's cell reaches down to zero.
+  const int least = x > 0 ? 1 : 0;
+  rank = rank > least ? rank : least;
+  return x < t.topFrom ? rank : t.top;
 }
 
 template <CodeBook book>
@@ -136,9 +130,10 @@ MOE_INLINE float quantizeBlock(const float *__restrict source,
     largest = bits > largest ? bits : largest;
   }
   const float absmax = std::bit_cast<float>(largest);
-  const float divisor = largest ? absmax : 1.0f;
+  // Finite for what is too small, too, which is then taken for smaller.
+  const float inverse = std::min(1 / absmax, std::numeric_limits<float>::max());
   for (int64_t i = 0; i < blockSize; ++i)
-    codes[i] = uint8_t(codeOf<book>(source[i] / divisor));
+    codes[i] = uint8_t(codeOf<book>(source[i] * inverse));
   return absmax;
 }
 
@@ -159,15 +154,13 @@ struct Kernels {
     dequantizeBlock<book>(codes, absmax, target);                              \
   }                                                                            \
   template <CodeBook book>                                                     \
-  ATTRIBUTE static float quantize##NAME(const float *source,                   \
-                                        uint8_t *codes) {                      \
+  ATTRIBUTE static float quantize##NAME(const float *source, uint8_t *codes) { \
     return quantizeBlock<book>(source, codes);                                 \
   }                                                                            \
   static constexpr Kernels kernels##NAME = {                                   \
       {dequantize##NAME<CodeBook::Signed>,                                     \
        dequantize##NAME<CodeBook::Unsigned>},                                  \
-      {quantize##NAME<CodeBook::Signed>,                                       \
-       quantize##NAME<CodeBook::Unsigned>}};
+      {quantize##NAME<CodeBook::Signed>, quantize##NAME<CodeBook::Unsigned>}};
 
 MOE_KERNELS(Generic, )
 #ifdef __x86_64__
@@ -178,12 +171,13 @@ MOE_KERNELS(Avx512,
 
 static const Kernels &kernels() {
 #ifdef __x86_64__
-  static const Kernels &best =
-      __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-              __builtin_cpu_supports("avx512vl")
-          ? kernelsAvx512
-      : __builtin_cpu_supports("avx2") ? kernelsAvx2
-                                       : kernelsGeneric;
+  static const Kernels &best = __builtin_cpu_supports("avx512bw") &&
+                                       __builtin_cpu_supports("avx512dq") &&
+                                       __builtin_cpu_supports("avx512vl")
+                                   ? kernelsAvx512
+                               : __builtin_cpu_supports("avx2")
+                                   ? kernelsAvx2
+                                   : kernelsGeneric;
   return best;
 #else
   return kernelsGeneric;

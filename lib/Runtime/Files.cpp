@@ -10,11 +10,14 @@
 
 #include <xxhash.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cerrno>
 #include <cstring>
 #include <fcntl.h>
 #include <linux/fs.h>
+#include <memory>
+#include <new>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -43,10 +46,6 @@ static std::string digestOf(XXH128_hash_t hash) {
   return text;
 }
 
-Checksum polymoe::checksumOf(const std::filesystem::path &path) {
-  return checksumOf(MappedFile(path).bytes());
-}
-
 Checksum polymoe::checksumOf(std::span<const std::byte> bytes) {
   return {int64_t(bytes.size()),
           digestOf(XXH3_128bits(bytes.data(), bytes.size()))};
@@ -62,6 +61,24 @@ struct OutputFile::Hash {
   ~Hash() { XXH3_freeState(state); }
   XXH3_state_t *state;
 };
+
+Checksum polymoe::checksumOf(const std::filesystem::path &path) {
+  MappedFile file(path);
+  const std::span<const std::byte> bytes = file.bytes();
+  const std::unique_ptr<XXH3_state_t, decltype(&XXH3_freeState)> hash(
+      XXH3_createState(), XXH3_freeState);
+  if (!hash)
+    throw std::bad_alloc();
+  XXH3_128bits_reset(hash.get());
+  // Piece by piece: a checkpoint is as large as what trains.
+  constexpr size_t piece = size_t(16) << 20;
+  for (size_t done = 0; done < bytes.size(); done += piece) {
+    auto part = bytes.subspan(done, std::min(piece, bytes.size() - done));
+    XXH3_128bits_update(hash.get(), part.data(), part.size());
+    dropPages(part);
+  }
+  return {int64_t(bytes.size()), digestOf(XXH3_128bits_digest(hash.get()))};
+}
 
 //===----------------------------------------------------------------------===//
 // Input
@@ -103,6 +120,24 @@ MappedFile::MappedFile(const std::filesystem::path &path) {
 MappedFile::~MappedFile() {
   if (data)
     ::munmap(const_cast<std::byte *>(data), size);
+}
+
+/// Tells the system how the pages are used that these bytes are on.
+static void advise(std::span<const std::byte> mapped, int advice) {
+  const auto page = uintptr_t(::sysconf(_SC_PAGESIZE));
+  const size_t before = reinterpret_cast<uintptr_t>(mapped.data()) % page;
+  // A hint: whether the system takes it does not matter.
+  if (!mapped.empty())
+    (void)::madvise(const_cast<std::byte *>(mapped.data()) - before,
+                    mapped.size() + before, advice);
+}
+
+void polymoe::dropPages(std::span<const std::byte> mapped) {
+  advise(mapped, MADV_DONTNEED);
+}
+
+void polymoe::readPagesAhead(std::span<const std::byte> mapped) {
+  advise(mapped, MADV_WILLNEED);
 }
 
 std::string polymoe::readText(const std::filesystem::path &path,

@@ -128,6 +128,26 @@ void polymoe::convert(DType from, const void *source, DType to, void *target,
   });
 }
 
+void polymoe::join(const SplitFloats &from, int64_t begin, int64_t count,
+                   float *target) {
+  const uint16_t *high = from.high + begin;
+  const int16_t *low = from.low + begin;
+  for (int64_t i = 0; i < count; ++i)
+    target[i] =
+        std::bit_cast<float>((uint32_t(high[i]) << 16) + uint32_t(low[i]));
+}
+
+void polymoe::split(const float *source, int64_t count, const SplitFloats &to,
+                    int64_t begin) {
+  uint16_t *__restrict high = to.high + begin;
+  int16_t *__restrict low = to.low + begin;
+  for (int64_t i = 0; i < count; ++i) {
+    const uint32_t bits = std::bit_cast<uint32_t>(source[i]);
+    high[i] = uint16_t((bits + 0x8000) >> 16);
+    low[i] = int16_t(bits);
+  }
+}
+
 /// Whether any element has all of its exponent bits set.
 template <typename Bits, Bits exponent>
 static bool anyFullExponent(const void *values, int64_t count) {

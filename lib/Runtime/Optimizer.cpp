@@ -87,18 +87,30 @@ static void update(T *__restrict p, const T *__restrict g, float *__restrict m,
   }
 }
 
-/// The update of elements whose moments are kept in 8 bits.
-static void updateBlockwise(float *p, const float *g, const BlockwiseValues &m8,
-                            const BlockwiseValues &v8, int64_t begin,
-                            int64_t end, const Coefficients<float> &c) {
-  float m[blockSize], v[blockSize];
+/// The update of F32 elements, block by block: what is kept in another form
+/// than plain F32 is made so for a block.
+static void updateBlocks(const TrainableParameter &s, int64_t begin,
+                         int64_t end, const Coefficients<float> &c) {
+  float pBlock[blockSize], mBlock[blockSize], vBlock[blockSize];
+  const bool isSplit = s.split.high, isBlockwise = s.m8.codes;
   for (int64_t at = begin; at < end; at += blockSize) {
     const int64_t n = std::min(blockSize, end - at);
-    dequantize(CodeBook::Signed, m8, at, n, m);
-    dequantize(CodeBook::Unsigned, v8, at, n, v);
-    update(p + at, g + at, m, v, n, c);
-    quantize(CodeBook::Signed, m, n, m8, at);
-    quantize(CodeBook::Unsigned, v, n, v8, at);
+    float *p = isSplit ? pBlock : static_cast<float *>(s.master) + at;
+    float *m = isBlockwise ? mBlock : s.m + at;
+    float *v = isBlockwise ? vBlock : s.v + at;
+    if (isSplit)
+      join(s.split, at, n, p);
+    if (isBlockwise) {
+      dequantize(CodeBook::Signed, s.m8, at, n, m);
+      dequantize(CodeBook::Unsigned, s.v8, at, n, v);
+    }
+    update(p, static_cast<const float *>(s.gradient) + at, m, v, n, c);
+    if (isSplit)
+      split(p, n, s.split, at);
+    if (isBlockwise) {
+      quantize(CodeBook::Signed, m, n, s.m8, at);
+      quantize(CodeBook::Unsigned, v, n, s.v8, at);
+    }
   }
 }
 
@@ -124,14 +136,8 @@ void AdamW::step(double rate, double clipFactor) {
       update(static_cast<double *>(s.master) + begin,
              static_cast<const double *>(s.gradient) + begin, s.m + begin,
              s.v + begin, n, wide);
-    else if (s.m8.codes)
-      updateBlockwise(static_cast<float *>(s.master),
-                      static_cast<const float *>(s.gradient), s.m8, s.v8, begin,
-                      chunk.end, narrow);
     else
-      update(static_cast<float *>(s.master) + begin,
-             static_cast<const float *>(s.gradient) + begin, s.m + begin,
-             s.v + begin, n, narrow);
+      updateBlocks(s, begin, chunk.end, narrow);
   });
 }
 

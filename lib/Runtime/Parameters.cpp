@@ -7,6 +7,7 @@
 
 #include "moe/Runtime/Parameters.h"
 #include "moe/Runtime/Error.h"
+#include "moe/Runtime/Files.h"
 #include "moe/Runtime/Safetensors.h"
 #include "moe/Runtime/ThreadPool.h"
 
@@ -123,6 +124,21 @@ bool polymoe::hasBlockwiseStates(OptimizerStates states, DType dtype,
          elements >= 4096;
 }
 
+int64_t polymoe::trainingBytesOf(const ParameterSpec &spec,
+                                 OptimizerStates states) {
+  if (!spec.trainable)
+    return 0;
+  const int64_t elements = byteSizeOf(spec.shape, 1).value_or(0);
+  const int64_t gradient = elements * (spec.dtype == DType::F64 ? 8 : 4);
+  const int64_t moments = hasBlockwiseStates(states, spec.dtype, elements)
+                              ? 2 * (elements + blocksOf(elements) * 4)
+                              : elements * 8;
+  const int64_t master = spec.dtype == DType::BF16  ? 2
+                         : spec.dtype == DType::F16 ? 4
+                                                    : 0;
+  return gradient + moments + elements * master;
+}
+
 OptimizerStates polymoe::parseOptimizerStates(std::string_view name) {
   if (name == "fp32")
     return OptimizerStates::F32;
@@ -144,7 +160,12 @@ void ParameterStore::makeTrainable(size_t index) {
   slot.value = slot.valueMemory.data();
   state.master = slot.value;
   const int64_t masterBytes = slot.elements * sizeOf(state.masterType);
-  if (spec.dtype != state.masterType) {
+  if (spec.dtype == DType::BF16) {
+    slot.masterMemory = allocate(slot.elements * 2, what);
+    state.master = nullptr;
+    state.split = {slot.valueMemory.as<uint16_t>(),
+                   slot.masterMemory.as<int16_t>()};
+  } else if (spec.dtype != state.masterType) {
     slot.masterMemory = allocate(masterBytes, what);
     state.master = slot.masterMemory.data();
   }
@@ -168,6 +189,48 @@ void ParameterStore::makeTrainable(size_t index) {
   }
   slot.trainable = int(trainable.size());
   trainable.push_back(state);
+}
+
+void TrainableParameter::readMaster(int64_t begin, int64_t count,
+                                    void *target) const {
+  if (split.high)
+    return join(split, begin, count, static_cast<float *>(target));
+  const int64_t size = sizeOf(masterType);
+  std::memcpy(target, static_cast<std::byte *>(master) + begin * size,
+              size_t(count * size));
+}
+
+void TrainableParameter::writeMaster(int64_t begin, int64_t count,
+                                     const void *source) const {
+  if (split.high)
+    return polymoe::split(static_cast<const float *>(source), count, split,
+                          begin);
+  const int64_t size = sizeOf(masterType);
+  std::memcpy(static_cast<std::byte *>(master) + begin * size, source,
+              size_t(count * size));
+}
+
+/// Writes elements of the master, or of the value where it does not train.
+/// Returns whether all are finite, after the conversion: what overflows is not.
+bool ParameterStore::put(size_t index, DType from, const std::byte *source,
+                         int64_t begin, int64_t count) {
+  const Slot &slot = slots[index];
+  DType to = parameters[index].dtype;
+  auto *target = static_cast<std::byte *>(slot.value);
+  if (slot.trainable >= 0) {
+    const TrainableParameter &state = trainable[size_t(slot.trainable)];
+    to = state.masterType;
+    if (!state.master) {
+      std::vector<float> values(static_cast<size_t>(count));
+      convert(from, source, to, values.data(), count);
+      state.writeMaster(begin, count, values.data());
+      return allFinite(to, values.data(), count);
+    }
+    target = static_cast<std::byte *>(state.master);
+  }
+  target += begin * sizeOf(to);
+  convert(from, source, to, target, count);
+  return allFinite(to, target, count);
 }
 
 void ParameterStore::load(size_t index) {
@@ -270,10 +333,6 @@ void ParameterStore::loadFromCheckpoint(size_t index,
   const std::byte *data = file.data(*tensor).data();
   file.willRead(*tensor);
   std::atomic<bool> finite = true;
-  auto check = [&](DType type, const void *values, int64_t count) {
-    if (!allFinite(type, values, count))
-      finite = false;
-  };
 
   const std::byte *first = data + pieces.begin * sizeOf(from);
   const bool aligned =
@@ -285,30 +344,25 @@ void ParameterStore::loadFromCheckpoint(size_t index,
     slot.isMapped = true;
     mapped += slot.elements * sizeOf(from);
     forChunks(pool, slot.elements, [&](int64_t begin, int64_t end) {
-      check(from, first + begin * sizeOf(from), end - begin);
+      if (!allFinite(from, first + begin * sizeOf(from), end - begin))
+        finite = false;
     });
   } else {
-    DType to = spec.dtype;
     if (!spec.trainable) {
-      slot.valueMemory = allocate(slot.elements * sizeOf(to),
+      slot.valueMemory = allocate(slot.elements * sizeOf(spec.dtype),
                                   concat("parameter '", spec.name, "'"));
       slot.value = slot.valueMemory.data();
     }
-    auto *target = static_cast<std::byte *>(slot.value);
-    if (spec.trainable) {
-      to = trainable.back().masterType;
-      target = static_cast<std::byte *>(trainable.back().master);
-    }
     for (int64_t piece = 0; piece < pieces.count; ++piece) {
-      const std::byte *begin = first + piece * pieces.stride * sizeOf(from);
-      std::byte *into = target + piece * pieces.length * sizeOf(to);
-      forChunks(pool, pieces.length, [&](int64_t from_, int64_t end) {
-        convert(from, begin + from_ * sizeOf(from), to,
-                into + from_ * sizeOf(to), end - from_);
-        // After the conversion, so that what overflows is found too.
-        check(to, into + from_ * sizeOf(to), end - from_);
+      const std::byte *source = first + piece * pieces.stride * sizeOf(from);
+      const int64_t into = piece * pieces.length;
+      forChunks(pool, pieces.length, [&](int64_t begin, int64_t end) {
+        if (!put(index, from, source + begin * sizeOf(from), into + begin,
+                 end - begin))
+          finite = false;
       });
     }
+    dropPages(file.data(*tensor));
   }
   if (!finite)
     fail(where, "holds a value that is not finite as ",
@@ -356,9 +410,6 @@ void ParameterStore::initialise(size_t index, const ParameterSpec &root) {
   const ParameterSpec &spec = parameters[index];
   const Slot &slot = slots[index];
   const auto &origin = std::get<InitOrigin>(root.origin);
-  const DType to = spec.trainable ? trainable.back().masterType : spec.dtype;
-  auto *target = static_cast<std::byte *>(
-      spec.trainable ? trainable.back().master : slot.value);
   if (origin.kind == InitOrigin::Kind::Zeros)
     return; // as memory comes
   if (!isFloat(spec.dtype))
@@ -387,8 +438,8 @@ void ParameterStore::initialise(size_t index, const ParameterSpec &root) {
       values[size_t(i - begin)] = radius * std::cos(angle);
       values[size_t(i - begin) + 1] = radius * std::sin(angle);
     }
-    convert(DType::F64, values.data(), to, target + begin * sizeOf(to),
-            end - begin);
+    put(index, DType::F64, reinterpret_cast<const std::byte *>(values.data()),
+        begin, end - begin);
   });
 }
 
@@ -420,6 +471,13 @@ void *ParameterStore::gradient(const std::string &name) const {
   return state ? state->gradient : nullptr;
 }
 
+void ParameterStore::dropMappedPages() const {
+  for (size_t i = 0; i < slots.size(); ++i)
+    if (slots[i].isMapped)
+      dropPages({static_cast<const std::byte *>(slots[i].value),
+                 size_t(slots[i].elements * sizeOf(parameters[i].dtype))});
+}
+
 void ParameterStore::zeroGradients() {
   for (const TrainableParameter &state : trainable)
     if (state.gradient)
@@ -434,7 +492,7 @@ void ParameterStore::refreshComputeCopies() {
   for (const TrainableParameter &state : trainable) {
     const DType to = parameters[state.index].dtype;
     void *value = slots[state.index].value;
-    if (value == state.master)
+    if (!state.master || value == state.master)
       continue;
     forChunks(pool, state.elements, [&](int64_t begin, int64_t end) {
       convert(state.masterType,

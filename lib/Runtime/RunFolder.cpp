@@ -176,14 +176,33 @@ static std::span<const std::byte> bytesAt(const void *memory, int64_t size) {
   return {static_cast<const std::byte *>(memory), size_t(size)};
 }
 
+/// Calls visit(begin, count) for pieces of the elements.
+template <typename Visit>
+static void forEachPiece(const TrainableParameter &state, Visit visit) {
+  constexpr int64_t piece = int64_t(1) << 18;
+  for (int64_t begin = 0; begin < state.elements; begin += piece)
+    visit(begin, std::min(piece, state.elements - begin));
+}
+
 static Checksum writeParameters(const fs::path &path,
                                 const ParameterStore &store) {
   SafetensorsWriter writer(path, trainedMetadata());
   for (const TrainableParameter &state : store.trainables()) {
     const ParameterSpec &spec = store.specs()[state.index];
-    writer.add(
-        spec.name, state.masterType, spec.shape,
-        bytesAt(state.master, state.elements * sizeOf(state.masterType)));
+    if (state.master) {
+      writer.add(
+          spec.name, state.masterType, spec.shape,
+          bytesAt(state.master, state.elements * sizeOf(state.masterType)));
+      continue;
+    }
+    writer.add(spec.name, state.masterType, spec.shape,
+               [&state](const SafetensorsWriter::Sink &sink) {
+                 forEachPiece(state, [&](int64_t begin, int64_t count) {
+                   std::vector<float> piece(static_cast<size_t>(count));
+                   state.readMaster(begin, count, piece.data());
+                   sink(std::as_bytes(std::span(piece)));
+                 });
+               });
   }
   return writer.finish();
 }
@@ -211,13 +230,13 @@ static Checksum writeOptimizer(const fs::path &path,
                                const ParameterStore &store) {
   SafetensorsWriter writer(path);
   for (const TrainableParameter &state : store.trainables()) {
-    forEachMoment(
-        state, store.specs()[state.index],
-        [&](const std::string &key, DType type,
-            const std::vector<int64_t> &shape, const void *memory) {
-          writer.add(key, type, shape,
-                     bytesAt(memory, *byteSizeOf(shape, sizeOf(type))));
-        });
+    forEachMoment(state, store.specs()[state.index],
+                  [&](const std::string &key, DType type,
+                      const std::vector<int64_t> &shape, const void *memory) {
+                    writer.add(
+                        key, type, shape,
+                        bytesAt(memory, *byteSizeOf(shape, sizeOf(type))));
+                  });
   }
   return writer.finish();
 }
@@ -380,17 +399,16 @@ CheckpointState RunFolder::loadState(const CheckpointInfo &info) const {
   return state;
 }
 
-/// Copies a tensor of exactly this type and shape.
-static void copyTensor(const SafetensorsFile &file, const std::string &key,
-                       DType dtype, const std::vector<int64_t> &shape,
-                       void *target) {
+/// The bytes of a tensor, which must have exactly this type and shape.
+static std::span<const std::byte>
+expectTensor(const SafetensorsFile &file, const std::string &key, DType dtype,
+             const std::vector<int64_t> &shape) {
   const TensorInfo &info = file.get(key);
   if (info.dtype != dtype || info.shape != shape)
     fail(file.path(), ": key '", key, "': expected ", dtype, " ",
          toString(shape), ", but got ", info.dtypeName, " ",
          toString(info.shape));
-  if (info.bytes)
-    std::memcpy(target, file.data(info).data(), size_t(info.bytes));
+  return file.data(info);
 }
 
 CheckpointState RunFolder::loadCheckpoint(const CheckpointInfo &info,
@@ -402,12 +420,21 @@ CheckpointState RunFolder::loadCheckpoint(const CheckpointInfo &info,
   for (const TrainableParameter &trainable : store.trainables()) {
     const ParameterSpec &spec = store.specs()[trainable.index];
     wanted.insert(spec.name);
-    copyTensor(*parameters, spec.name, trainable.masterType, spec.shape,
-               trainable.master);
+    const std::span<const std::byte> master =
+        expectTensor(*parameters, spec.name, trainable.masterType, spec.shape);
+    forEachPiece(trainable, [&](int64_t begin, int64_t count) {
+      trainable.writeMaster(
+          begin, count, master.data() + begin * sizeOf(trainable.masterType));
+    });
+    dropPages(master);
     forEachMoment(trainable, spec,
                   [&](const std::string &key, DType type,
                       const std::vector<int64_t> &shape, void *memory) {
-                    copyTensor(*optimizer, key, type, shape, memory);
+                    const std::span<const std::byte> bytes =
+                        expectTensor(*optimizer, key, type, shape);
+                    if (!bytes.empty())
+                      std::memcpy(memory, bytes.data(), bytes.size());
+                    dropPages(bytes);
                   });
   }
   for (const TensorInfo &tensor : parameters->tensors())

@@ -254,13 +254,7 @@ std::vector<int64_t> SafetensorsFile::integers(const TensorInfo &tensor) const {
 }
 
 void SafetensorsFile::willRead(const TensorInfo &tensor) const {
-  std::span<const std::byte> bytes = data(tensor);
-  const auto page = uintptr_t(::sysconf(_SC_PAGESIZE));
-  const size_t before = reinterpret_cast<uintptr_t>(bytes.data()) % page;
-  // A hint: whether the system takes it does not matter.
-  if (!bytes.empty())
-    (void)::madvise(const_cast<std::byte *>(bytes.data()) - before,
-                    bytes.size() + before, MADV_WILLNEED);
+  readPagesAhead(data(tensor));
 }
 
 //===----------------------------------------------------------------------===//

@@ -242,6 +242,10 @@ void CompiledExecutor::prepare(Program &program) {
     if (llvm::all_of(preparation.makes, isCurrent))
       continue;
     preparation.entry->function(&context, preparation.arguments.data());
+    // What is packed is hardly read again: the pages of its checkpoint need not
+    // take memory beside it.
+    if (!preparation.trains)
+      store.dropMappedPages();
     for (Packed *made : preparation.makes)
       made->version = parameterVersion;
   }

@@ -20,6 +20,7 @@ namespace {
 struct InspectOptions {
   std::string model;
   int64_t length = 512;
+  std::string optimizerStates = "fp32";
 };
 } // namespace
 
@@ -78,13 +79,10 @@ static int runInspect(const InspectOptions &options) {
          role);
   line("all", total);
 
-  // What trains has a gradient and two moments, all F32, and a master where
-  // the model computes in a narrower type.
-  bool isNarrow = false;
+  double training = 0;
   for (const ParameterSpec &spec : extractParameterSpecs(model.module()))
-    isNarrow |= spec.dtype == DType::BF16;
-  double training =
-      double(total.trainableElements) * (3 + isNarrow) * sizeof(float);
+    training += double(
+        trainingBytesOf(spec, parseOptimizerStates(options.optimizerStates)));
   std::printf("\n");
   print("feed-forward", expertsText(facts.layers));
   print("training memory", bytes(training) + " for gradients, moments and "
@@ -111,6 +109,11 @@ void polymoe::addInspectCommand(CLI::App &app, Command &command) {
       ->add_option("--sequence", options->length,
                    "tokens of a row, for the cost of attention")
       ->check(CLI::Range(int64_t(1), int64_t(1) << 20))
+      ->capture_default_str();
+  inspect
+      ->add_option("--optimizer-states", options->optimizerStates,
+                   "AdamW's moments, for the memory of training: fp32 or 8bit")
+      ->check(CLI::IsMember({"fp32", "8bit"}))
       ->capture_default_str();
   inspect->callback([options, &command] {
     command = [options] { return runInspect(*options); };

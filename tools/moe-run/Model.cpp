@@ -122,9 +122,9 @@ static bool readsTrained(const std::vector<ParameterSpec> &specs,
   });
 }
 
-std::unique_ptr<ParameterStore>
-loadParameters(Model &model, ModuleOp module, ThreadPool &pool, bool training,
-               OptimizerStates states) {
+std::unique_ptr<ParameterStore> loadParameters(Model &model, ModuleOp module,
+                                               ThreadPool &pool, bool training,
+                                               OptimizerStates states) {
   ParameterOptions options;
   options.training = training;
   options.states = states;

@@ -28,6 +28,7 @@ struct ProfileTimeOptions {
   std::string what = "train";
   int64_t rows = 1, length = 512, repeat = 3;
   std::string trace;
+  std::string optimizerStates = "fp32";
 };
 
 int64_t now() {
@@ -109,7 +110,8 @@ Workload::Workload(const ProfileTimeOptions &options)
     setTrainable(model.module(), {});
   module = withDType(model.module(), options.machine.dtype);
   dropUntrainedGates(*module);
-  store = loadParameters(model, *module, pool, trains);
+  store = loadParameters(model, *module, pool, trains,
+                         parseOptimizerStates(options.optimizerStates));
   Objective objective;
   CompiledExecutorOptions compiledOptions;
   compiledOptions.memoryBudget = options.machine.memoryBudget;
@@ -260,6 +262,10 @@ void polymoe::addProfileCommand(CLI::App &app, Command &command) {
   time->add_option("--memory-budget", options->machine.memoryBudget,
                    "MiB for saved activations, 0 for no limit")
       ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  time->add_option("--optimizer-states", options->optimizerStates,
+                   "AdamW's moments: fp32 or 8bit")
+      ->check(CLI::IsMember({"fp32", "8bit"}))
       ->capture_default_str();
   time->add_option("--trace", options->trace,
                    "file for a trace that chrome://tracing and Perfetto read");

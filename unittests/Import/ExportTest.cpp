@@ -75,7 +75,8 @@ protected:
     options.requireAllKeys = false;
     ParameterStore store(specs, folder / "run", pool, options);
     for (const TrainableParameter &state : store.trainables())
-      std::fill_n(static_cast<float *>(state.master), state.elements, value);
+      for (int64_t i = 0; i < state.elements; ++i)
+        state.writeMaster(i, 1, &value);
     RunFolder run(folder / "run", RunFolder::Access::Write);
     CheckpointState state;
     state.step = step;

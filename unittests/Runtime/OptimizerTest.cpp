@@ -17,7 +17,8 @@ using namespace polymoe;
 /// A store with one trainable parameter per size, drawn by an initialiser.
 static ParameterStore makeStore(ThreadPool &pool,
                                 const std::vector<int64_t> &sizes,
-                                DType dtype = DType::F32) {
+                                DType dtype = DType::F32,
+                                OptimizerStates states = {}) {
   std::vector<ParameterSpec> specs;
   for (int64_t size : sizes)
     specs.push_back({concat("p", specs.size()),
@@ -25,7 +26,9 @@ static ParameterStore makeStore(ThreadPool &pool,
                      {size},
                      true,
                      InitOrigin{InitOrigin::Kind::Normal, 1, 3}});
-  return ParameterStore(std::move(specs), ".", pool);
+  ParameterOptions options;
+  options.states = states;
+  return ParameterStore(std::move(specs), ".", pool, options);
 }
 
 static void fillGradients(ParameterStore &store, uint64_t step) {
@@ -107,6 +110,126 @@ TEST(Optimizer, NormAndUpdateDoNotDependOnThreads) {
   EXPECT_EQ(values[0], values[2]);
   // Uniform numbers of variance 1/12.
   EXPECT_NEAR(norms[0], std::sqrt(132776 / 12.0), 1);
+}
+
+static std::vector<float> masterOf(const TrainableParameter &state) {
+  std::vector<float> values(static_cast<size_t>(state.elements));
+  state.readMaster(0, state.elements, values.data());
+  return values;
+}
+
+TEST(Optimizer, BF16StepsAsF32Does) {
+  ThreadPool pool(1);
+  ParameterStore precise = makeStore(pool, {1000});
+  ParameterStore narrow = makeStore(pool, {1000}, DType::BF16);
+  AdamW first(precise, pool), second(narrow, pool);
+  for (uint64_t step = 0; step < 5; ++step) {
+    fillGradients(precise, step);
+    fillGradients(narrow, step);
+    first.step(1e-3, 1);
+    second.step(1e-3, 1);
+  }
+  EXPECT_EQ(masterOf(precise.trainables()[0]),
+            masterOf(narrow.trainables()[0]));
+}
+
+// One step of gradients of many magnitudes, from moments of 100 steps.
+TEST(Optimizer, StatesOf8BitsStayNearThoseOfF32) {
+  ThreadPool pool(2);
+  const int64_t count = 5000; // the last block is not a whole one
+  ParameterStore precise = makeStore(pool, {count});
+  ParameterStore small =
+      makeStore(pool, {count, 4095}, DType::F32, OptimizerStates::Blockwise8);
+  EXPECT_EQ(small.trainables()[0].m, nullptr);
+  EXPECT_NE(small.trainables()[1].m, nullptr);
+  EXPECT_EQ(small.trainables()[1].m8.codes, nullptr);
+  AdamW first(precise, pool), second(small, pool);
+  const std::vector<float> before = masterOf(precise.trainables()[0]);
+  for (uint64_t step = 1; step <= 100; ++step) {
+    fillGradients(precise, step);
+    fillGradients(small, step);
+    first.step(1e-3, 1);
+    second.step(1e-3, 1);
+  }
+  const std::vector<float> want = masterOf(precise.trainables()[0]);
+  const std::vector<float> got = masterOf(small.trainables()[0]);
+  double error = 0, moved = 0;
+  for (size_t i = 0; i < want.size(); ++i) {
+    error += std::pow(double(got[i]) - want[i], 2);
+    moved += std::pow(double(want[i]) - before[i], 2);
+  }
+  // 3% of the way that F32 states went.
+  EXPECT_LT(std::sqrt(error / moved), 0.03);
+  EXPECT_GT(error, 0);
+}
+
+// What an expert without rows sees: gradients that are zero. A second moment
+// that became zero before the first one would throw the weights far away.
+TEST(Optimizer, ZeroGradientsTakeSmallStepsWith8Bits) {
+  ThreadPool pool(1);
+  ParameterStore store =
+      makeStore(pool, {4096}, DType::F32, OptimizerStates::Blockwise8);
+  AdamW adam(store, pool);
+  const TrainableParameter &state = store.trainables()[0];
+  auto *gradient = static_cast<float *>(state.gradient);
+  for (int64_t i = 0; i < state.elements; ++i)
+    gradient[i] = float(std::pow(10.0, -double(i % 256) / 40)); // to 4e-7
+  adam.step(1e-3, 1);
+  store.zeroGradients();
+  for (int step = 0; step < 50; ++step) {
+    const std::vector<float> before = masterOf(state);
+    adam.step(1e-3, 1);
+    const std::vector<float> after = masterOf(state);
+    for (size_t i = 0; i < before.size(); ++i)
+      ASSERT_LE(std::fabs(after[i] - before[i]), 2e-3f) << step << " " << i;
+  }
+}
+
+TEST(Optimizer, StatesOf8BitsDoNotDependOnThreads) {
+  std::vector<std::vector<uint8_t>> codes;
+  std::vector<std::vector<float>> values;
+  for (int threads : {1, 4}) {
+    ThreadPool pool(threads);
+    ParameterStore store = makeStore(pool, {16384, 100001}, DType::BF16,
+                                     OptimizerStates::Blockwise8);
+    AdamW adam(store, pool);
+    for (uint64_t step = 0; step < 3; ++step) {
+      fillGradients(store, step);
+      adam.step(1e-3, 1);
+    }
+    const TrainableParameter &state = store.trainables()[1];
+    std::vector<uint8_t> all(state.m8.codes, state.m8.codes + state.elements);
+    all.insert(all.end(), state.v8.codes, state.v8.codes + state.elements);
+    codes.push_back(all);
+    std::vector<float> floats = masterOf(state);
+    floats.insert(floats.end(), state.v8.absmax,
+                  state.v8.absmax + blocksOf(state.elements));
+    values.push_back(floats);
+  }
+  EXPECT_EQ(codes[0], codes[1]);
+  EXPECT_EQ(values[0], values[1]);
+}
+
+TEST(Optimizer, KnowsItsStatesByName) {
+  EXPECT_EQ(parseOptimizerStates("8bit"), OptimizerStates::Blockwise8);
+  EXPECT_ERROR(parseOptimizerStates("4bit"),
+               "expected fp32 or 8bit, but got '4bit'");
+  // F64 parameters keep F32 moments.
+  EXPECT_FALSE(
+      hasBlockwiseStates(OptimizerStates::Blockwise8, DType::F64, 1 << 20));
+}
+
+// What moe-run inspect says is what a store takes.
+TEST(Optimizer, MemoryIsKnownBeforehand) {
+  ThreadPool pool(1);
+  for (DType dtype : {DType::F64, DType::F32, DType::BF16, DType::F16})
+    for (auto states : {OptimizerStates::F32, OptimizerStates::Blockwise8})
+      for (int64_t count : {4095, 5000}) {
+        ParameterStore store = makeStore(pool, {count}, dtype, states);
+        EXPECT_EQ(store.allocatedBytes(),
+                  trainingBytesOf(store.specs()[0], states) +
+                      count * sizeOf(dtype));
+      }
 }
 
 TEST(Optimizer, NormShowsWhatIsNotFinite) {

@@ -77,9 +77,9 @@ TEST_F(Parameters, FrozenOnesStayInTheFile) {
   EXPECT_TRUE(store.trainables().empty());
 }
 
-TEST_F(Parameters, TrainableBF16HasAnF32Master) {
+TEST_F(Parameters, TrainableF16HasAnF32Master) {
   write("a.safetensors", {{"w", {{2}, {1.00001f, -3.1415926f}}}});
-  ParameterStore store = load({fromKey("w", {2}, true, DType::BF16)});
+  ParameterStore store = load({fromKey("w", {2}, true, DType::F16)});
   EXPECT_FALSE(store.isMapped("w"));
   auto *master = static_cast<float *>(store.master("w"));
   // The master has every digit of the checkpoint, the value is rounded.
@@ -96,6 +96,33 @@ TEST_F(Parameters, TrainableBF16HasAnF32Master) {
   for (void *memory :
        {store.value("w"), store.master("w"), store.gradient("w")})
     EXPECT_EQ(reinterpret_cast<uintptr_t>(memory) % 64, 0u);
+}
+
+TEST_F(Parameters, TheMasterOfBF16IsAnF32NumberInTwoHalves) {
+  const std::vector<float> numbers = {
+      1.00001f,   -3.1415926f, 0,        -0.0f,
+      0x1.01p0f, // a tie
+      -0x1.03p0f, 1e-40f,      3.38e38f, -1e-45f};
+  const auto count = int64_t(numbers.size());
+  write("a.safetensors", {{"w", {{count}, numbers}}});
+  ParameterStore store = load({fromKey("w", {count}, true, DType::BF16)});
+  EXPECT_EQ(store.master("w"), nullptr);
+  const TrainableParameter &state = *store.findTrainable("w");
+  // Every digit of the checkpoint is there, the value is rounded.
+  std::vector<float> masters(numbers.size());
+  state.readMaster(0, count, masters.data());
+  EXPECT_EQ(0, std::memcmp(masters.data(), numbers.data(), size_t(count) * 4));
+  const std::vector<float> values = valuesOf(store, "w");
+  EXPECT_EQ(values[0], 1.0f);
+  EXPECT_EQ(values[1], -3.140625f);
+  EXPECT_EQ(values[4], 0x1.02p0f);
+  EXPECT_EQ(values[5], -0x1.04p0f);
+  const float other = 2.5f;
+  state.writeMaster(1, 1, &other);
+  EXPECT_EQ(valuesOf(store, "w")[1], 2.5f);
+  EXPECT_EQ(valuesOf(store, "w")[0], 1.0f);
+  // Value and lower half, and the gradient and moments in F32.
+  EXPECT_EQ(store.allocatedBytes(), count * (2 + 2 + 4 + 8));
 }
 
 TEST_F(Parameters, TrainableF32AndF64AreTheirOwnMasters) {

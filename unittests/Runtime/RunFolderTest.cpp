@@ -143,6 +143,53 @@ TEST_F(Checkpoints, MustFitTheModel) {
   EXPECT_ERROR(loadInto(specs), "key 'bias': unexpected key");
 }
 
+TEST_F(Checkpoints, CarryStatesOf8Bits) {
+  auto specs = [] {
+    return std::vector<ParameterSpec>{
+        {"w",
+         DType::BF16,
+         {50, 100},
+         true,
+         InitOrigin{InitOrigin::Kind::Normal, 1, 3}},
+        {"b", DType::F32, {3}, true, InitOrigin{}}};
+  };
+  ParameterOptions options;
+  options.states = OptimizerStates::Blockwise8;
+  ParameterStore first(specs(), ".", pool, options);
+  const TrainableParameter &state = first.trainables()[0];
+  for (int64_t i = 0; i < state.elements; ++i) {
+    const float value = float(i) * 1.0001f;
+    state.writeMaster(i, 1, &value);
+    state.m8.codes[i] = uint8_t(i * 7);
+    state.v8.codes[i] = uint8_t(i * 11);
+  }
+  for (int64_t i = 0; i < blocksOf(state.elements); ++i) {
+    state.m8.absmax[i] = float(i) + 0.5f;
+    state.v8.absmax[i] = float(i) + 0.25f;
+  }
+  RunFolder run = open();
+  CheckpointState saved;
+  saved.step = 1;
+  run.saveCheckpoint(first, saved);
+
+  ParameterStore second(specs(), ".", pool, options);
+  run.loadCheckpoint(*run.latestCheckpoint(), second);
+  const TrainableParameter &got = second.trainables()[0];
+  auto expectSame = [](const void *a, const void *b, int64_t bytes) {
+    EXPECT_EQ(0, std::memcmp(a, b, size_t(bytes)));
+  };
+  expectSame(got.split.high, state.split.high, state.elements * 2);
+  expectSame(got.split.low, state.split.low, state.elements * 2);
+  expectSame(got.m8.codes, state.m8.codes, state.elements);
+  expectSame(got.v8.codes, state.v8.codes, state.elements);
+  expectSame(got.m8.absmax, state.m8.absmax, blocksOf(state.elements) * 4);
+  expectSame(got.v8.absmax, state.v8.absmax, blocksOf(state.elements) * 4);
+
+  ParameterStore other(specs(), ".", pool);
+  EXPECT_ERROR(run.loadCheckpoint(*run.latestCheckpoint(), other),
+               "key 'w.m': expected F32 [50, 100], but got U8 [50, 100]");
+}
+
 TEST_F(Checkpoints, PruningKeepsWhatLaterPhasesStandOn) {
   RunFolder run = open();
   for (int64_t step : {1, 2, 3})

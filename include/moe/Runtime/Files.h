@@ -63,6 +63,12 @@ private:
   size_t size = 0;
 };
 
+/// Tells the system that bytes of a mapped file will be read soon.
+void readPagesAhead(std::span<const std::byte> mapped);
+/// Gives back the memory of bytes that lie in a mapped file; they are read
+/// again when they are looked at.
+void dropPages(std::span<const std::byte> mapped);
+
 /// What a checksum function says of some bytes: XXH3, 128 bits, as 32
 /// hexadecimal digits, high half first.
 struct Checksum {

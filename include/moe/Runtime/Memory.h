@@ -55,6 +55,16 @@ bool isFloat(DType type);
 void convert(DType from, const void *source, DType to, void *target,
              int64_t count);
 
+/// F32 numbers in two halves: bits = high << 16 + low. The upper ones are BF16
+/// numbers, rounded to nearest, ties away from zero.
+struct SplitFloats {
+  uint16_t *high = nullptr;
+  int16_t *low = nullptr;
+};
+void join(const SplitFloats &from, int64_t begin, int64_t count, float *target);
+void split(const float *source, int64_t count, const SplitFloats &to,
+           int64_t begin);
+
 /// Whether none of the elements (of a floating-point type) is infinite or NaN.
 bool allFinite(DType type, const void *values, int64_t count);
 

@@ -7,16 +7,20 @@
 //
 // Memory of a parameter, by what it is for:
 //
-//             value (compiled code)  master          gradient  m, v
-//   frozen    its dtype, or mapped   -               -         -
-//   F64       is the master          F64             F64       F32
-//   F32       is the master          F32             F32       F32 or 8 bits
-//   narrower  its dtype              F32             F32       F32 or 8 bits
+//             value (compiled code)  master            gradient  m, v
+//   frozen    its dtype, or mapped   -                 -         -
+//   F64       is the master          F64               F64       F32
+//   F32       is the master          F32               F32       F32 or 8 bits
+//   F16       F16                    F32               F32       F32 or 8 bits
+//   BF16      BF16                   16 bits beside it F32       F32 or 8 bits
 //
 // (all but the first row are trainable ones; 8 bits where ParameterOptions ask
 // for them and there are at least 4096 elements, as those who measured it
-// advise). What is frozen, has the dtype of the
-// checkpoint and lies there in one piece stays in the mapped file.
+// advise). The master of a BF16 parameter is an F32 number, too, of which the
+// value is the upper half, rounded to nearest, ties away from zero; only the
+// lower half, which says what rounding did, has memory of its own. What is
+// frozen, has the dtype of the checkpoint and lies there in one piece stays in
+// the mapped file.
 //
 // Initial values: element i of parameter NAME is made from numbers of the
 // sequence randomBits(key, .) with key = mix64(seed + mix64(fnv1a64(NAME))).
@@ -67,7 +71,10 @@ struct TrainableParameter {
   size_t index = 0; ///< among the specs
   int64_t elements = 0;
   DType masterType = DType::F32; ///< F32 or F64; also that of the gradient
+  /// Null for a BF16 parameter.
   void *master = nullptr;
+  /// Of a BF16 parameter, value and lower half.
+  SplitFloats split;
   void *gradient = nullptr; ///< null unless training
   /// Moments in F32; null unless training with such.
   float *m = nullptr;
@@ -75,10 +82,17 @@ struct TrainableParameter {
   /// Moments in 8 bits, the second one unsigned; null unless training with
   /// such.
   BlockwiseValues m8, v8;
+
+  /// Copies elements of the master from and to memory of masterType.
+  void readMaster(int64_t begin, int64_t count, void *target) const;
+  void writeMaster(int64_t begin, int64_t count, const void *source) const;
 };
 
 /// Whether the moments of such a parameter are kept in 8 bits.
 bool hasBlockwiseStates(OptimizerStates states, DType dtype, int64_t elements);
+/// Bytes that training takes for a parameter beside its value: gradient,
+/// moments, and what its master has of its own.
+int64_t trainingBytesOf(const ParameterSpec &spec, OptimizerStates states);
 /// "fp32" or "8bit"; throws Error for another name.
 OptimizerStates parseOptimizerStates(std::string_view name);
 
@@ -103,7 +117,7 @@ public:
   /// file, is then read-only and aligned to its elements; otherwise it is
   /// aligned to 64 bytes.
   void *value(const std::string &name) const;
-  /// Null for a frozen parameter.
+  /// Null for a frozen parameter and for one of BF16.
   void *master(const std::string &name) const;
   void *gradient(const std::string &name) const;
   bool isMapped(const std::string &name) const;
@@ -117,12 +131,15 @@ public:
 
   void zeroGradients();
   /// Rounds the masters to the values that compiled code reads; to be called
-  /// after masters changed.
+  /// after masters changed. Those of BF16 are never apart.
   void refreshComputeCopies();
 
   /// "FILE: KEY" of what is in the files that were read, but is neither used
   /// nor ignored.
   std::vector<std::string> unusedKeys() const;
+
+  /// Gives back the memory of what is mapped, until it is read again.
+  void dropMappedPages() const;
 
   /// Bytes of memory, mapped files not counted, and bytes in mapped files.
   int64_t allocatedBytes() const { return allocated; }
@@ -135,6 +152,8 @@ private:
   const ParameterSpec &rootOf(const ParameterSpec &spec) const;
   void load(size_t index);
   void loadFromCheckpoint(size_t index, const ParameterSpec &root);
+  bool put(size_t index, DType from, const std::byte *source, int64_t begin,
+           int64_t count);
   void initialise(size_t index, const ParameterSpec &root);
   void makeTrainable(size_t index);
   Buffer allocate(int64_t bytes, const std::string &what);
