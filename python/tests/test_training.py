@@ -179,6 +179,29 @@ def test_twenty_kills_change_nothing(resumed, uninterrupted, pace):
     assert sorted((run / "checkpoints").iterdir()) == checkpoints(run)
 
 
+def test_kills_change_nothing_with_8_bit_states(mixture, tool, program, tokens_file, tmp_path):
+    # Large enough that experts have such states, and in bf16, where masters lie in two halves.
+    moe = mixture("llama", layers=1, hidden=64, intermediate=80, heads=2, kv_heads=1, head_dim=32)
+    steps = 30
+    command = [
+        program("moe-run"), "train", str(moe), "--tokens", str(tokens_file(2 * steps)), "--stage=1", f"--steps={steps}",
+        "--batch=2", "--lr=1e-2", "--save-every=1", "--dtype=bf16", "--optimizer-states=8bit", "--resume", "--out",
+    ]  # fmt: skip
+    whole, run, draw = tmp_path / "whole", tmp_path / "run", random.Random(7)
+    subprocess.run([*command, str(whole), "--threads=1"], check=True, capture_output=True)
+    states = load_file(last_checkpoint(whole) / "optimizer.safetensors")
+    name = "model.layers.0.mlp.experts.1.up_proj.weight"
+    assert states[f"{name}.m"].dtype == torch.uint8 and states[f"{name}.v"].dtype == torch.uint8
+    assert states[f"{name}.m.absmax"].shape == (64 * 80 // 256,)
+    assert states["model.layers.0.mlp.gate.weight.m"].dtype == torch.float32
+    for _ in range(4):
+        assert interrupt([*command, str(run)], run, signal.SIGKILL, draw.uniform(0, 0.01)) == -signal.SIGKILL
+    assert checkpoints(run) and last_checkpoint(run).name < f"step-{steps:08}"
+    subprocess.run([*command, str(run)], check=True, capture_output=True)
+    assert_same_bits(run, whole)
+    assert losses(run) == losses(whole)
+
+
 def test_ctrl_c_saves(resumed, uninterrupted, pace):
     run, command = resumed
     assert interrupt(command, run, signal.SIGINT, pace) == 3

@@ -68,7 +68,7 @@ using Origin = std::variant<CheckpointOrigin, CopyOrigin, InitOrigin>;
 struct ParameterSpec {
   std::string name;
   /// The type that compiled code reads. A trainable parameter of a narrower
-  /// type than F32 has an F32 master beside it.
+  /// type than F32 has an F32 master beside it (Parameters.h).
   DType dtype = DType::F32;
   std::vector<int64_t> shape;
   bool trainable = false;
