@@ -117,7 +117,9 @@ def main():
         if not (folder / "tokens.safetensors").exists():
             folder.mkdir(parents=True, exist_ok=True)
             prepare(args, folder, family="qwen2", tie=True)
-        print(f"{'states':8}{'peak GiB':>10}{'bar':>6}{'VmHWM':>8}{'anon':>8}{'file':>7}{'needed':>9}{'s/step':>8}  loss")
+        print(
+            f"{'states':8}{'peak GiB':>10}{'bar':>6}{'VmHWM':>8}{'anon':>8}{'file':>7}{'needed':>9}{'s/step':>8}  loss"
+        )
         for states in args.states:
             peaks, steps = train(args, folder, states)
             seconds = sorted(step["seconds"] for step in steps)[len(steps) // 2]

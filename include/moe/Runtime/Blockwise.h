@@ -7,13 +7,13 @@
 //
 // Block-wise dynamic quantisation (Dettmers et al., 8-bit Optimizers via
 // Block-wise Quantization, 2022): a block of 256 elements has its largest
-// magnitude in F32, and each element the code of the number nearest to its
-// share of that.
+// magnitude in F32, and each element the code of the cell in which its share of
+// that lies.
 //
 // The codes are those of the dynamic tree: below the sign, e zeros, a one, and
 // a fraction f of the n bits that are left, stand for the number
 //   10^-e (0.1 + 0.9 (f + 1/2) / 2^n),  e = 0 ... 6, n = 6 - e,
-// beside 0 and 1. An unsigned book has the sign's bit for the fraction,
+// the middle of its cell, beside 0 and 1. An unsigned book has the sign's bit for the fraction,
 // n = 7 - e. A code is the number's place among all of its book in ascending
 // order, so -1 is missing from the signed one: 127 negative numbers, 0, 128
 // positive ones.
