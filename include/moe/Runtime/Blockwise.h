@@ -13,10 +13,10 @@
 // The codes are those of the dynamic tree: below the sign, e zeros, a one, and
 // a fraction f of the n bits that are left, stand for the number
 //   10^-e (0.1 + 0.9 (f + 1/2) / 2^n),  e = 0 ... 6, n = 6 - e,
-// the middle of its cell, beside 0 and 1. An unsigned book has the sign's bit for the fraction,
-// n = 7 - e. A code is the number's place among all of its book in ascending
-// order, so -1 is missing from the signed one: 127 negative numbers, 0, 128
-// positive ones.
+// the middle of its cell, beside 0 and 1. An unsigned book has the sign's bit
+// for the fraction, n = 7 - e. A code is the number's place among all of its
+// book in ascending order, so -1 is missing from the signed one: 127 negative
+// numbers, 0, 128 positive ones.
 //
 //===----------------------------------------------------------------------===//
 
