@@ -132,7 +132,10 @@ def serve(args, folder, way, pipe):
     data = load_file(folder / "tokens.safetensors")
     old = (data["languages"] == 0).float()[:, None].expand(data["tokens"].shape)
     while True:
-        request = pipe.recv()
+        try:
+            request = pipe.recv()
+        except EOFError:  # The parent is done.
+            return
         if request == "peak":
             pipe.send(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
             continue
