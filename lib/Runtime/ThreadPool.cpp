@@ -39,6 +39,7 @@ static constexpr int64_t maxTilesPerJob = int64_t(1) << 31;
 static constexpr int spins = 1000;
 
 static thread_local bool insideTask = false;
+static thread_local bool onLargeStack = false;
 
 static void pauseBriefly() {
 #if defined(__x86_64__)
@@ -242,12 +243,15 @@ std::string Profile::toChromeTrace() const {
 }
 
 void polymoe::runOnLargeStack(const std::function<void()> &body) {
+  if (onLargeStack)
+    return body();
   struct Call {
     const std::function<void()> &body;
     std::exception_ptr thrown;
   } call{body, nullptr};
   pthread_t thread = startThread(
       [](void *pointer) -> void * {
+        onLargeStack = true;
         auto *call = static_cast<Call *>(pointer);
         try {
           call->body();

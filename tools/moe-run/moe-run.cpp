@@ -8,6 +8,7 @@
 #include "Commands.h"
 
 #include "moe/Runtime/Error.h"
+#include "moe/Runtime/ThreadPool.h"
 
 #include <cerrno>
 #include <cstdio>
@@ -36,7 +37,9 @@ static int run(int argc, char **argv) {
   addInspectCommand(app, command);
   addProfileCommand(app, command);
   CLI11_PARSE(app, argc, argv);
-  int code = command();
+  // Not a thread for every run of a program: decoding makes many short ones.
+  int code = 0;
+  runOnLargeStack([&] { code = command(); });
   // A full disk shows when what is buffered is written.
   errno = 0;
   if (!std::cout.flush() || std::fflush(stdout) != 0)

@@ -201,7 +201,7 @@ INSTANTIATE_TEST_SUITE_P(
 /// One program that extends a cache by `length` tokens.
 std::string extension(int64_t length, int64_t capacity,
                       const std::string &element) {
-  std::string q = tensorType({1, length, 24}, element);
+  std::string q = tensorType({1, length, 48}, element);
   std::string cache = tensorType({1, capacity, 12}, element);
   std::string slots = tensorType({1, length}, "i32");
   return "func.func @extend(%q: " + q +
@@ -210,14 +210,14 @@ std::string extension(int64_t length, int64_t capacity,
          " {moe.binding = #moe.binding<input, \"v\">}, %slots: " + slots +
          " {moe.binding = #moe.binding<input, \"slots\">}) -> (" + q +
          " {moe.binding = #moe.binding<output, \"out\">}) {\n  %out = "
-         "moe.attention %q, %k, %v, %slots {heads = 4 : i64, kv_heads = 2 : "
+         "moe.attention %q, %k, %v, %slots {heads = 8 : i64, kv_heads = 2 : "
          "i64, scale = 0.4} : (" +
          q + ", " + cache + ", " + cache + ", " + slots + ") -> " + q +
          "\n  return %out : " + q + "\n}";
 }
 
 TEST(AttentionCache, DecodingEqualsPrefillBitForBit) {
-  constexpr int64_t length = 37, capacity = 64, width = 24;
+  constexpr int64_t length = 37, capacity = 64, width = 48;
   Tensor q = randomTensor({1, length, width}, 1);
   Tensors in{{"k", randomTensor({1, capacity, 12}, 2)},
              {"v", randomTensor({1, capacity, 12}, 3)}};
@@ -236,7 +236,7 @@ TEST(AttentionCache, DecodingEqualsPrefillBitForBit) {
   };
   for (const char *type : {"f32", "bf16"}) {
     std::vector<double> whole = run(0, length, type);
-    for (int64_t step : {1, 8}) {
+    for (int64_t step : {1, 8, 20}) {
       for (int64_t first = 0; first + step <= length; first += 9) {
         std::vector<double> part = run(first, step, type);
         EXPECT_EQ(part,
@@ -248,9 +248,10 @@ TEST(AttentionCache, DecodingEqualsPrefillBitForBit) {
   }
 }
 
-// Keys of a cache are packed by the queries that read them, others once.
+// Keys of a cache are packed by a few queries that read them, for heads that
+// share them at once; for many queries they are packed beforehand.
 TEST(AttentionCache, EqualsAttentionWithoutOneBitForBit) {
-  constexpr int64_t length = 37, width = 24;
+  constexpr int64_t length = 37, width = 48;
   auto run = [&](int64_t capacity, int64_t vectorBytes, const char *type) {
     Tensors in{{"q", randomTensor({1, length, width}, 1)},
                {"k", randomTensor({1, length, 12}, 2)},

@@ -19,14 +19,32 @@ using namespace mlir::moe;
 
 using Lane = KernelBuilder::Lane;
 
+/// How many heads with the same keys a tile takes: most, so that the keys are
+/// read and packed once, as long as there are tiles for a few threads.
+static int64_t sharedHeads(const AttentionShape &shape) {
+  constexpr int64_t wantedTiles = 4;
+  // Each head has a slope of its own.
+  if (shape.alibi)
+    return 1;
+  int64_t shared = shape.headsPerKv();
+  while (shared > 1 && (shape.headsPerKv() % shared != 0 ||
+                        shape.batch * shape.heads / shared < wantedTiles))
+    --shared;
+  return shared;
+}
+
 static LogicalResult lowerAttention(AttentionOp op, KernelLowering &lowering) {
   AttentionShape shape(op, lowering.target());
-  MatmulTiling tiling(shape.length, shape.keys, shape.lanes, lowering.target());
+  // Few queries read more keys than they have work for: tiles pack what they
+  // see of a cache.
+  bool packsHeads =
+      shape.keys == shape.length || shape.length > lowering.target().tileRows();
+  int64_t shared = packsHeads ? 1 : sharedHeads(shape);
+  MatmulTiling tiling(shape.length * shared, shape.keys, shape.lanes,
+                      lowering.target());
   int64_t blockRows = tiling.tileRows;
-  // A cache is mostly older than its queries, and longer.
-  bool hasCache = shape.keys != shape.length;
   Value keys = lowering.buffer(op.getKey());
-  if (!hasCache)
+  if (packsHeads)
     keys = packHeads(lowering, op, keys, shape.keys, shape.kvHeads, shape);
   SmallVector<Value> arguments = {
       lowering.buffer(op.getQuery()), keys, lowering.buffer(op.getValue()),
@@ -41,8 +59,8 @@ static LogicalResult lowerAttention(AttentionOp op, KernelLowering &lowering) {
   lowering.launch(
       op,
       {.label = "",
-       .tiles = shape.batch * shape.heads *
-                llvm::divideCeilSigned(shape.length, blockRows),
+       .tiles = shape.batch * shape.heads / shared *
+                HeadBlock::tilesOfHead(shape.length, blockRows, shared),
        .arguments = arguments,
        .compute = shape.compute,
        .key = {op.getSegments() != nullptr},
@@ -52,9 +70,9 @@ static LogicalResult lowerAttention(AttentionOp op, KernelLowering &lowering) {
         Value query =
             k.buffer(0, {shape.batch * shape.length * shape.heads, d});
         Value keys =
-            hasCache
-                ? k.buffer(1, {shape.batch * shape.keys * shape.kvHeads, d})
-                : k.buffer(1);
+            packsHeads
+                ? k.buffer(1)
+                : k.buffer(1, {shape.batch * shape.keys * shape.kvHeads, d});
         Value value =
             k.buffer(2, {shape.batch * shape.keys * shape.kvHeads, d});
         Value slots = k.buffer(3);
@@ -62,7 +80,7 @@ static LogicalResult lowerAttention(AttentionOp op, KernelLowering &lowering) {
         Value segments = op.getSegments() ? k.buffer(segmentsIndex) : Value();
         Value lse = op.getLse() ? k.buffer(lseIndex) : Value();
 
-        HeadBlock block(k, shape.heads, shape.length, blockRows);
+        HeadBlock block(k, shape.heads, shape.length, blockRows, shared);
         Value kvHead = k.div(block.h, k.idx(shape.headsPerKv()));
         Value panelHead = k.add(k.mul(block.b, k.idx(shape.kvHeads)), kvHead);
         auto [numKeys, groups] =
@@ -70,7 +88,7 @@ static LogicalResult lowerAttention(AttentionOp op, KernelLowering &lowering) {
         Value packed = packRows(
             k, query, block.rows, blockRows, d, shape.scores, [&](Value i) {
               return headRow(k, block.b, shape.length, block.row(i),
-                             shape.heads, block.h);
+                             shape.heads, block.head(i));
             });
         Value scores = k.scratch(
             {blockRows, int64_t(llvm::alignTo(shape.keys, tiling.groupWidth))},
@@ -80,7 +98,7 @@ static LogicalResult lowerAttention(AttentionOp op, KernelLowering &lowering) {
         Value hidden = k.splat(-std::numeric_limits<double>::infinity());
 
         std::optional<HeadPanels> headPanels;
-        if (hasCache)
+        if (!packsHeads)
           headPanels.emplace(k, keys, block.b, kvHead, shape);
         auto panelsOf = [&](Value group) -> PanelPosition {
           Value first = k.mul(group, k.idx(accumulators));
@@ -120,7 +138,7 @@ static LogicalResult lowerAttention(AttentionOp op, KernelLowering &lowering) {
           k.storeScalar(k.divf(k.scalar(1.0), sum), inverse, i);
           if (lse)
             k.storeScalar(k.addf(largest, math::LogOp::create(k, sum)), lse,
-                          {block.b, block.h, block.row(i)});
+                          {block.b, block.head(i), block.row(i)});
         });
         // Rows beyond the block feed the register tile too: keep them finite.
         zeroRows(k, scores, block.rows.count, k.idx(blockRows), columns);
@@ -134,7 +152,7 @@ static LogicalResult lowerAttention(AttentionOp op, KernelLowering &lowering) {
               Value scale = k.broadcast(k.loadScalar(inverse, i));
               k.store(k.mulf(sum, scale), out,
                       headRow(k, block.b, shape.length, block.row(i),
-                              shape.heads, block.h),
+                              shape.heads, block.head(i)),
                       lane);
             });
       });

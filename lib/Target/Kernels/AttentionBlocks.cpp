@@ -250,11 +250,11 @@ void mlir::moe::forEachWeightedSum(
 
 std::pair<Value, Value> mlir::moe::keyBound(KernelBuilder &k,
                                             const AttentionShape &shape,
-                                            Value slots, const HeadBlock &block,
+                                            Value slots, HeadBlock &block,
                                             int64_t groupWidth) {
   Value last = k.loop(
       k.idx(0), block.rows.count, 1, k.idx(0), [&](Value i, ValueRange state) {
-        Value slot = k.loadIndex(slots, {block.b, k.add(block.rows.first, i)});
+        Value slot = k.loadIndex(slots, {block.b, block.row(i)});
         return SmallVector<Value>{arith::MaxSIOp::create(k, slot, state[0])};
       })[0];
   Value keys = k.min(k.add(last, k.idx(1)), k.idx(shape.keys));

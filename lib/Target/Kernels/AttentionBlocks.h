@@ -116,20 +116,37 @@ private:
   Value slope;
 };
 
-/// One block of rows of one head: queries, or keys.
+/// One block of rows of one head: queries, or keys. Where `shared` heads share
+/// their keys and a tile, its rows are those heads of a query, then of the
+/// next.
 struct HeadBlock {
-  HeadBlock(KernelBuilder &k, int64_t heads, int64_t length, int64_t blockRows)
-      : k(k), length(length) {
-    int64_t blocks = llvm::divideCeilSigned(length, blockRows);
+  HeadBlock(KernelBuilder &k, int64_t heads, int64_t length, int64_t blockRows,
+            int64_t shared = 1)
+      : k(k), length(length), shared(shared) {
+    int64_t blocks = tilesOfHead(length, blockRows, shared);
     Value position = k.div(k.tile(), k.idx(blocks));
-    b = k.div(position, k.idx(heads));
-    h = k.rem(position, k.idx(heads));
-    rows = denseRowBlock(k, k.rem(k.tile(), k.idx(blocks)), length, blockRows);
+    b = k.div(position, k.idx(heads / shared));
+    h = k.mul(k.rem(position, k.idx(heads / shared)), k.idx(shared));
+    rows = denseRowBlock(k, k.rem(k.tile(), k.idx(blocks)), length * shared,
+                         blockRows);
   }
-  Value row(Value i) { return k.add(rows.first, i); }
+  static int64_t tilesOfHead(int64_t length, int64_t blockRows,
+                             int64_t shared) {
+    return llvm::divideCeilSigned(length * shared, blockRows);
+  }
+  /// The query or key, and the head, of row `i`.
+  Value row(Value i) {
+    Value number = k.add(rows.first, i);
+    return shared == 1 ? number : k.div(number, k.idx(shared));
+  }
+  Value head(Value i) {
+    return shared == 1 ? h
+                       : k.add(h, k.rem(k.add(rows.first, i), k.idx(shared)));
+  }
 
   KernelBuilder &k;
-  int64_t length;
+  int64_t length, shared;
+  /// `h` is the first of the heads.
   Value b, h;
   RowBlock rows;
 };
@@ -168,7 +185,7 @@ void forEachWeightedSum(
 /// How many keys a block of queries may see, those up to its largest slot, and
 /// how many groups of columns hold them.
 std::pair<Value, Value> keyBound(KernelBuilder &k, const AttentionShape &shape,
-                                 Value slots, const HeadBlock &block,
+                                 Value slots, HeadBlock &block,
                                  int64_t groupWidth);
 
 /// Zeroes `columns` columns of rows [lo, hi) of scratch memory.
