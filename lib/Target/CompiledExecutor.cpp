@@ -387,10 +387,12 @@ void CompiledExecutor::extendSequences(std::span<const int32_t> tokens,
   if (length + count > capacity)
     fail("expected at most ", capacity, " tokens in a sequence, but got ",
          length + count);
-  // A prompt is fed in pieces of one size, then token by token: two programs
+  // A prompt is fed in pieces of few sizes, then token by token: few programs
   // serve every length, and the results are the same bits.
   for (int64_t done = 0; done < count;) {
-    int64_t piece = count - done >= options.prefill ? options.prefill : 1;
+    auto fits = llvm::find_if(
+        options.prefill, [&](int64_t size) { return size <= count - done; });
+    int64_t piece = fits == options.prefill.end() ? 1 : *fits;
     extendBy(tokens.data() + done, count, piece, logits);
     done += piece;
   }

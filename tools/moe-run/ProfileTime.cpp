@@ -11,6 +11,7 @@
 
 #include "moe/Runtime/Error.h"
 #include "moe/Runtime/Files.h"
+#include "moe/Runtime/Generate.h"
 #include "moe/Runtime/Optimizer.h"
 #include "moe/Target/CompiledExecutor.h"
 
@@ -79,6 +80,8 @@ public:
 
 private:
   void trainStep();
+  /// The likeliest token of every row, which is decoded next.
+  void drawTokens();
   /// Calls `body` and notes it as if it were a kernel.
   template <typename Body> void timed(const char *name, const Body &body) {
     const int64_t begin = now();
@@ -95,6 +98,7 @@ private:
   std::unique_ptr<CompiledExecutor> compiled;
   Batch batch;
   std::vector<float> logprobs, logits;
+  std::vector<int32_t> drawn;
 };
 
 } // namespace
@@ -148,6 +152,7 @@ Workload::Workload(const ProfileTimeOptions &options)
     // What is decoded follows a prompt of the given length.
     compiled->beginSequences(options.rows, options.length + options.repeat + 1);
     compiled->extendSequences(batch.tokens, options.length, logits);
+    drawTokens();
   }
 }
 
@@ -162,6 +167,16 @@ void Workload::trainStep() {
   compiled->parametersChanged();
 }
 
+void Workload::drawTokens() {
+  const size_t vocabulary = logits.size() / size_t(options.rows);
+  drawn.clear();
+  timed("choice of tokens", [&] {
+    for (size_t row = 0; row < size_t(options.rows); ++row)
+      drawn.push_back(sampleToken(
+          std::span(logits).subspan(row * vocabulary, vocabulary), {}, 0));
+  });
+}
+
 double Workload::run() {
   const int64_t begin = now();
   if (options.what == "train") {
@@ -169,11 +184,13 @@ double Workload::run() {
   } else if (options.what == "score") {
     compiled->score(batch, logprobs, {});
   } else if (options.what == "prefill") {
-    compiled->beginSequences(options.rows, options.length);
+    // A cache with room for what follows, as generation makes it.
+    compiled->beginSequences(options.rows, options.length + 1);
     compiled->extendSequences(batch.tokens, options.length, logits);
+    drawTokens();
   } else {
-    compiled->extendSequences(
-        std::span(batch.tokens).first(size_t(options.rows)), 1, logits);
+    compiled->extendSequences(drawn, 1, logits);
+    drawTokens();
   }
   return double(now() - begin) * 1e-9;
 }
