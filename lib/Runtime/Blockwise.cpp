@@ -146,7 +146,8 @@ struct Kernels {
 };
 } // namespace
 
-// The same code for instruction sets that the machine may have.
+// The same code for instruction sets that the machine may have. An attribute
+// takes no parentheses. NOLINTBEGIN(bugprone-macro-parentheses)
 #define MOE_KERNELS(NAME, ATTRIBUTE)                                           \
   template <CodeBook book>                                                     \
   ATTRIBUTE static void dequantize##NAME(const uint8_t *codes, float absmax,   \
@@ -161,6 +162,7 @@ struct Kernels {
       {dequantize##NAME<CodeBook::Signed>,                                     \
        dequantize##NAME<CodeBook::Unsigned>},                                  \
       {quantize##NAME<CodeBook::Signed>, quantize##NAME<CodeBook::Unsigned>}};
+// NOLINTEND(bugprone-macro-parentheses)
 
 MOE_KERNELS(Generic, )
 #ifdef __x86_64__
