@@ -68,7 +68,7 @@ class Recipe:
     new_share: float = 0.1
     stage1_steps: int = 600
     stage1_lr: float = 1e-3
-    stage2_steps: int = 200
+    stage2_steps: int = 800
     stage2_lr: float = 5e-3
     continued_lr: float = 1e-3
     seed: int = 0
