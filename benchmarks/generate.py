@@ -23,10 +23,11 @@ import multiprocessing
 import os
 import re
 import statistics
-import subprocess
 import tempfile
 import time
 from pathlib import Path
+
+from common import add_shape, matmul_peak, run
 
 PEERS = ("llama.cpp", "transformers")
 
@@ -39,18 +40,10 @@ def parse():
     parser.add_argument("--new", type=int, default=32, help="tokens decoded in a turn (default: 32)")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--peers", nargs="*", choices=PEERS, default=PEERS, help="(default: all)")
-    shape = parser.add_argument_group("shape")
-    for name, default in (
-        ("hidden", 1024), ("intermediate", 2816), ("layers", 12), ("heads", 16), ("kv-heads", 4), ("vocab", 32000),
-        ("experts", 6), ("top-k", 2),
-    ):  # fmt: skip
-        shape.add_argument(f"--{name}", type=int, default=default, help=f"(default: {default})")
+    add_shape(
+        parser, hidden=1024, intermediate=2816, layers=12, heads=16, kv_heads=4, vocab=32000, experts=6, top_k=2
+    )  # fmt: skip
     return parser.parse_args()
-
-
-def run(args, name, *arguments):
-    command = [str(args.bin / name), *map(str, arguments)]
-    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
 def prepare(args, folder):
@@ -65,24 +58,10 @@ def prepare(args, folder):
         layers=args.layers, heads=args.heads, kv_heads=args.kv_heads, dtype="bf16", tie=False,
         context=2 * (args.prompt + args.new),
     )  # fmt: skip
-    run(
-        args,
-        "moe-translate",
-        "--import-hf",
-        folder / "dense-hf",
-        "-o",
-        folder / "dense.mlir",
-    )
+    run(args, "moe-translate", "--import-hf", folder / "dense-hf", "-o", folder / "dense.mlir")
     upcycle = f"--moe-upcycle=experts={args.experts} top-k={args.top_k} seed=0"
     run(args, "moe-opt", folder / "dense.mlir", upcycle, "-o", folder / "copies.mlir")
-    run(
-        args,
-        "moe-translate",
-        "--export-hf",
-        folder / "copies.mlir",
-        "-o",
-        folder / "moe-hf",
-    )
+    run(args, "moe-translate", "--export-hf", folder / "copies.mlir", "-o", folder / "moe-hf")
     # Experts begin as copies; who takes the wrong one must be found out.
     generator = torch.Generator().manual_seed(0)
     for path in (folder / "moe-hf").glob("*.safetensors"):
@@ -92,14 +71,7 @@ def prepare(args, folder):
                 noise = torch.randn(tensor.shape, generator=generator) * tensor.float().std()
                 tensors[key] = noise.to(tensor.dtype)
         save_file(tensors, path, metadata={"format": "pt"})
-    run(
-        args,
-        "moe-translate",
-        "--import-hf",
-        folder / "moe-hf",
-        "-o",
-        folder / "moe.mlir",
-    )
+    run(args, "moe-translate", "--import-hf", folder / "moe-hf", "-o", folder / "moe.mlir")
     tokens = torch.randint(0, args.vocab, (1, args.prompt), generator=generator, dtype=torch.int32)
     save_file({"tokens": tokens}, folder / "tokens.safetensors")
     return tokens[0].tolist()
@@ -295,18 +267,9 @@ def write_gguf(source, path):
         ours, theirs = f"model.layers.{layer}", f"blk.{layer}"
         attention, mixture = f"{ours}.self_attn", f"{ours}.block_sparse_moe"
         precise(f"{theirs}.attn_norm.weight", tensors[f"{ours}.input_layernorm.weight"])
-        precise(
-            f"{theirs}.ffn_norm.weight",
-            tensors[f"{ours}.post_attention_layernorm.weight"],
-        )
-        half(
-            f"{theirs}.attn_q.weight",
-            rotated(tensors[f"{attention}.q_proj.weight"], heads),
-        )
-        half(
-            f"{theirs}.attn_k.weight",
-            rotated(tensors[f"{attention}.k_proj.weight"], kv_heads),
-        )
+        precise(f"{theirs}.ffn_norm.weight", tensors[f"{ours}.post_attention_layernorm.weight"])
+        half(f"{theirs}.attn_q.weight", rotated(tensors[f"{attention}.q_proj.weight"], heads))
+        half(f"{theirs}.attn_k.weight", rotated(tensors[f"{attention}.k_proj.weight"], kv_heads))
         half(f"{theirs}.attn_v.weight", tensors[f"{attention}.v_proj.weight"])
         half(f"{theirs}.attn_output.weight", tensors[f"{attention}.o_proj.weight"])
         precise(f"{theirs}.ffn_gate_inp.weight", tensors[f"{mixture}.gate.weight"])
@@ -330,20 +293,6 @@ def read_bandwidth(threads):
             start = time.perf_counter()
             reduction(array)
             best = max(best, 2**31 / (time.perf_counter() - start))
-    return best
-
-
-def matmul_peak(threads):
-    """FLOP/s of torch.matmul on large matrices in bf16."""
-    import torch
-
-    torch.set_num_threads(threads)
-    n, best = 2048, 0
-    a, b = (torch.randn(n, n).bfloat16() for _ in range(2))
-    for _ in range(5):
-        start = time.perf_counter()
-        a @ b
-        best = max(best, 2 * n**3 / (time.perf_counter() - start))
     return best
 
 
@@ -381,7 +330,7 @@ def main():
                     flush=True,
                 )
             bandwidths.append(read_bandwidth(args.threads))
-            peaks.append(matmul_peak(args.threads))
+            peaks.append(matmul_peak("bf16", args.threads))
     report(args, prefills, tokens, statistics.median(bandwidths), statistics.median(peaks))
 
 

@@ -22,6 +22,7 @@ import threading
 import time
 from pathlib import Path
 
+from common import add_shape
 from train_step import prepare
 
 BARS = {"fp32": 20, "8bit": 13}  # GiB, for the default shape
@@ -37,12 +38,10 @@ def parse():
     parser.add_argument("--memory-budget", type=int, default=0, help="as of moe-run train, MiB (default: no limit)")
     parser.add_argument("--reserve", type=float, default=1, help="GiB that the machine must keep (default: 1)")
     parser.add_argument("--folder", type=Path, help="keep the model here, and take it from here the next time")
-    shape = parser.add_argument_group("shape")
-    for name, default in (
-        ("hidden", 1024), ("intermediate", 2816), ("layers", 24), ("heads", 16), ("kv-heads", 16), ("vocab", 151936),
-        ("experts", 6), ("top-k", 2), ("rows", 2), ("length", 512),
-    ):  # fmt: skip
-        shape.add_argument(f"--{name}", type=int, default=default, help=f"(default: {default})")
+    add_shape(
+        parser, hidden=1024, intermediate=2816, layers=24, heads=16, kv_heads=16, vocab=151936, experts=6, top_k=2,
+        rows=2, length=512,
+    )  # fmt: skip
     return parser.parse_args()
 
 

@@ -22,6 +22,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from common import add_shape, matmul_peak, run
+
 WAYS = ("eager", "compile", "grouped")
 
 
@@ -34,12 +36,10 @@ def parse():
     parser.add_argument("--steps", type=int, default=3, help="steps of a turn, the first not counted (default: 3)")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--ways", nargs="*", choices=WAYS, default=WAYS, help="PyTorch's ways (default: all)")
-    shape = parser.add_argument_group("shape")
-    for name, default in (
-        ("hidden", 512), ("intermediate", 1408), ("layers", 8), ("heads", 8), ("kv-heads", 2), ("vocab", 16384),
-        ("experts", 6), ("top-k", 2), ("rows", 4), ("length", 512),
-    ):  # fmt: skip
-        shape.add_argument(f"--{name}", type=int, default=default, help=f"(default: {default})")
+    add_shape(
+        parser, hidden=512, intermediate=1408, layers=8, heads=8, kv_heads=2, vocab=16384, experts=6, top_k=2, rows=4,
+        length=512,
+    )  # fmt: skip
     return parser.parse_args()
 
 
@@ -64,11 +64,6 @@ def prepare(args, folder, family="llama", tie=False):
     languages = torch.arange(rows, dtype=torch.int32) % 2
     metadata = {"languages": "en,el", "rounds": "0,1"}
     save_file({"tokens": tokens, "languages": languages}, folder / "tokens.safetensors", metadata=metadata)
-
-
-def run(args, name, *arguments):
-    command = [str(args.bin / name), *map(str, arguments)]
-    subprocess.run(command, check=True, capture_output=True, text=True)
 
 
 class Ours:
@@ -188,21 +183,6 @@ def flops(args):
     return 2 * args.rows * args.length * (forward + inputs + weights)
 
 
-def peak_flops(dtype, threads):
-    """What torch.matmul reaches on large matrices."""
-    import torch
-
-    torch.set_num_threads(threads)
-    n = 2048
-    a, b = (torch.randn(n, n).to({"fp32": torch.float32, "bf16": torch.bfloat16}[dtype]) for _ in range(2))
-    times = []
-    for _ in range(5):
-        start = time.perf_counter()
-        a @ b
-        times.append(time.perf_counter() - start)
-    return 2 * n**3 / min(times)
-
-
 def main():
     args = parse()
     with tempfile.TemporaryDirectory() as name:
@@ -217,7 +197,7 @@ def main():
                 losses.setdefault(name, results[0][1])
                 seconds[name] += [time_ for time_, _ in results[1:]]
                 print(f"round {round_ + 1}/{args.rounds} {name}: {statistics.median(seconds[name]):.3f} s", flush=True)
-            peaks.append(peak_flops(args.dtype, args.threads))
+            peaks.append(matmul_peak(args.dtype, args.threads))
         tolerance = {"fp32": 1e-4, "bf16": 2e-2}[args.dtype]
         for name, loss in losses.items():
             if abs(loss - losses["ours"]) > tolerance * abs(loss):
