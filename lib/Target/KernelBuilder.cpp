@@ -260,6 +260,33 @@ void KernelBuilder::store(Value vector, Value buffer, ValueRange indices,
             lane);
 }
 
+void KernelBuilder::stream(Value vector, Value buffer, ValueRange indices,
+                           Lane lane) {
+  constexpr int64_t line = 64;
+  auto type = cast<MemRefType>(buffer.getType());
+  int64_t bytes = type.getElementTypeBitWidth() / 8;
+  if (targetDescription.vectorBytes != line || lane.mask ||
+      numLanes * bytes % line != 0 ||
+      type.getShape().back() * bytes % line != 0)
+    return store(vector, buffer, indices, lane);
+  Value converted = convertTo(*this, getLoc(), vector, type.getElementType());
+  vector::StoreOp::create(*this, converted, buffer, positionOf(indices, lane),
+                          /*nontemporal=*/true, llvm::Align(line));
+  if (hasFence)
+    return;
+  hasFence = true;
+  InsertionGuard guard(*this);
+  setInsertionPoint(kernel.getBody().front().getTerminator());
+  LLVM::CallIntrinsicOp::create(*this, getStringAttr("llvm.x86.sse.sfence"),
+                                ValueRange());
+}
+
+void KernelBuilder::prefetch(Value buffer, Value row, Value column) {
+  memref::PrefetchOp::create(*this, buffer, ValueRange{row, column},
+                             /*isWrite=*/false, /*localityHint=*/3,
+                             /*isDataCache=*/true);
+}
+
 Value KernelBuilder::loadBits(Value buffer, ValueRange indices, Lane lane) {
   Type element = cast<MemRefType>(buffer.getType()).getElementType();
   auto bits = VectorType::get({lanes()},

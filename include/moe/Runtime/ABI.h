@@ -10,7 +10,8 @@
 |* A compiled program is a set of entry points. An entry point takes the
 |* context that the runtime made and one array of pointers, whose meaning the
 |* program's signature gives (moe/Runtime/Program.h). All memory belongs to the
-|* caller; compiled code allocates nothing.
+|* caller, compiled code allocates nothing; what it writes begins at a multiple
+|* of 64 bytes.
 |*
 |* Work is done by tasks: a task is called once for every tile in [0, tiles),
 |* in any order, on any thread. Tiles write disjoint memory and their number

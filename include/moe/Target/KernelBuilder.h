@@ -113,6 +113,12 @@ public:
   Value load(Value buffer, ValueRange indices, Lane lane);
   /// Rounds to the buffer's type and stores.
   void store(Value vector, Value buffer, ValueRange indices, Lane lane);
+  /// The same past the caches, where a vector takes whole lines of them: for
+  /// what is read much later.
+  void stream(Value vector, Value buffer, ValueRange indices, Lane lane);
+  /// Asks for the line of the cache that holds an element, which need not
+  /// exist.
+  void prefetch(Value buffer, Value row, Value column);
   /// The same without conversion, as integers: moves data, whatever it holds.
   Value loadBits(Value buffer, ValueRange indices, Lane lane);
   void storeBits(Value bits, Value buffer, ValueRange indices, Lane lane);
@@ -174,6 +180,9 @@ private:
   const LLVMTypeConverter &typeConverter;
   Value tileIndex;
   Value arguments;
+  /// Whether the kernel ends with a fence: stores past the caches are not
+  /// ordered by what tells other threads that the tile is done.
+  bool hasFence = false;
 };
 
 } // namespace mlir::moe

@@ -21,13 +21,17 @@ using namespace mlir::moe;
 
 using Lane = KernelBuilder::Lane;
 
+/// Elements beyond the last logit of a row. Where rows are a power of two long,
+/// those of a register tile would share one set of the cache.
+static constexpr int64_t rowPadding = 32;
+
 /// Losses of `rows` tokens from `first` on, and the gradient of their logits,
 /// which may take the place of the logits.
 static void launchSoftmaxGrad(LinearCrossEntropyOp op, Value logits,
                               Value dlogits, Value losses, int64_t first,
                               int64_t rows, KernelLowering &lowering) {
-  auto type = cast<MemRefType>(logits.getType());
-  int64_t vocabulary = type.getDimSize(1);
+  int64_t vocabulary =
+      cast<RankedTensorType>(op.getWeight().getType()).getDimSize(0);
   lowering.launch(
       op,
       {.label = "softmax",
@@ -35,7 +39,7 @@ static void launchSoftmaxGrad(LinearCrossEntropyOp op, Value logits,
        .arguments = {logits, lowering.buffer(op.getLabels()),
                      lowering.buffer(op.getLossWeight()), losses,
                      lowering.constant(first), dlogits},
-       .compute = type.getElementType(),
+       .compute = cast<MemRefType>(logits.getType()).getElementType(),
        .attributes = lowering.builder().getDictionaryAttr({})},
       [&](KernelBuilder &k) {
         Value x = k.buffer(0), dx = k.buffer(5);
@@ -89,7 +93,8 @@ static LogicalResult lowerLinearCrossEntropy(LinearCrossEntropyOp op,
 
   for (int64_t first = 0; first < tokens; first += op.getChunk()) {
     int64_t rows = std::min<int64_t>(op.getChunk(), tokens - first);
-    Value logits = lowering.temporary({rows, vocabulary}, compute);
+    SmallVector<int64_t> padded{rows, vocabulary + rowPadding};
+    Value logits = lowering.temporary(padded, compute);
     launchProduct(lowering, op,
                   {.types = types,
                    .input = input,
@@ -101,7 +106,7 @@ static LogicalResult lowerLinearCrossEntropy(LinearCrossEntropyOp op,
                    .firstInput = first});
     Value dlogits = gradient == compute || !(op.getDx() || op.getDweight())
                         ? logits
-                        : lowering.temporary({rows, vocabulary}, gradient);
+                        : lowering.temporary(padded, gradient);
     launchSoftmaxGrad(op, logits, dlogits, losses, first, rows, lowering);
     if (op.getDx())
       launchProduct(lowering, op,

@@ -20,19 +20,32 @@ static constexpr int64_t scratchPadding = 64;
 static constexpr int64_t widestPackedRow = 16384;
 
 MatmulTiling::MatmulTiling(int64_t rows, int64_t columns, int64_t lanes,
-                           const TargetDescription &target, int64_t vectors)
+                           const TargetDescription &target, int64_t vectors,
+                           int64_t rowBytes)
     : columns(columns), vectors(vectors) {
   tileRows = std::min(target.tileRows(), rows);
-  // Four register tiles share a panel of columns while it is in the cache.
-  blockRows =
-      std::min(4 * tileRows, llvm::divideCeilSigned(rows, tileRows) * tileRows);
+  // Register tiles that share a panel of columns while it is in the first
+  // caches. Panels that the last cache cannot hold come from memory for every
+  // block: it gets as many rows as stay in the cache beside a panel.
+  constexpr int64_t panelBytes = 8 << 20, blockBytes = 256 << 10;
+  constexpr int64_t fewest = 4, most = 16;
+  int64_t tiles = fewest;
+  if (rowBytes * columns > panelBytes)
+    tiles = std::clamp(blockBytes / (rowBytes * tileRows), fewest, most);
+  blockRows = std::min(tiles * tileRows,
+                       llvm::divideCeilSigned(rows, tileRows) * tileRows);
   groupWidth = vectors * lanes;
   groups = llvm::divideCeilSigned(columns, groupWidth);
-  // Enough tiles for any number of threads, few enough to reuse packed rows.
-  constexpr int64_t wantedTiles = 16;
+  // Enough tiles for any number of threads, and so many that threads end
+  // together, but each with columns enough to be worth the packing of its rows.
+  constexpr int64_t leastTiles = 16, wantedTiles = 64, widthOfSplit = 512;
   int64_t blocks = rowBlocks(rows);
-  splits = std::clamp<int64_t>(llvm::divideCeilSigned(wantedTiles, blocks), 1,
-                               groups);
+  auto splitsFor = [&](int64_t count) {
+    return llvm::divideCeilSigned(count, blocks);
+  };
+  splits = std::max(splitsFor(leastTiles),
+                    std::min(splitsFor(wantedTiles), columns / widthOfSplit));
+  splits = std::clamp<int64_t>(splits, 1, groups);
   groupsPerSplit = llvm::divideCeilSigned(groups, splits);
   splits = llvm::divideCeilSigned(groups, groupsPerSplit);
 }
@@ -242,8 +255,8 @@ void mlir::moe::launchSteps(KernelLowering &lowering, Operation *op,
   constexpr int64_t tiles = 16;
   SmallVector<Value> arguments{operand.from, operand.to};
   llvm::append_range(arguments, more);
-  SmallVector<int64_t> fullKey{operand.width, operand.firstColumn,
-                               operand.columns, types.step};
+  SmallVector<int64_t> fullKey{operand.firstColumn, operand.columns,
+                               types.step};
   llvm::append_range(fullKey, key);
   lowering.launch(
       op,
@@ -254,8 +267,9 @@ void mlir::moe::launchSteps(KernelLowering &lowering, Operation *op,
        .key = fullKey,
        .attributes = lowering.builder().getDictionaryAttr({})},
       [&](KernelBuilder &k) {
-        int64_t elements = cast<MemRefType>(k.argType(0)).getNumElements();
-        Value from = k.buffer(0, {elements / operand.width, operand.width});
+        auto type = cast<MemRefType>(k.argType(0));
+        int64_t width = type.getShape().back();
+        Value from = k.buffer(0, {type.getNumElements() / width, width});
         RowList list = rows(k);
         Value steps =
             k.div(k.add(list.count, k.idx(types.step - 1)), k.idx(types.step));
@@ -285,7 +299,7 @@ void mlir::moe::storeSums(KernelBuilder &k, ValueRange sums, Value to,
 void mlir::moe::launchProduct(KernelLowering &lowering, Operation *op,
                               const DenseProduct &p, Value bias) {
   const ProductTypes &types = p.types;
-  MatmulTiling tiling(p.rows, p.columns, types.lanes, lowering.target());
+  MatmulTiling tiling(p.rows, p.inner, p.columns, types, lowering.target());
   SmallVector<Value> arguments = {p.input, p.weight, p.result,
                                   lowering.constant(p.firstInput),
                                   lowering.constant(p.firstResult)};
@@ -301,11 +315,13 @@ void mlir::moe::launchProduct(KernelLowering &lowering, Operation *op,
        .flops = productFlops(p.rows, p.inner, p.columns),
        .attributes = lowering.builder().getDictionaryAttr({})},
       [&](KernelBuilder &k) {
-        auto rowsIn = [&](unsigned i, int64_t width) {
+        // As a matrix, whose rows may be longer than what is read or written.
+        auto rowsIn = [&](unsigned i) {
           auto type = cast<MemRefType>(k.argType(i));
+          int64_t width = type.getShape().back();
           return k.buffer(i, {type.getNumElements() / width, width});
         };
-        Value x = rowsIn(0, p.inner), y = rowsIn(2, p.columns);
+        Value x = rowsIn(0), y = rowsIn(2);
         Value w = k.buffer(1);
         Value firstInput = k.integer(3), firstResult = k.integer(4);
         Value b = bias ? k.buffer(5, {p.columns}) : Value();
@@ -348,7 +364,7 @@ void mlir::moe::launchOuterProducts(KernelLowering &lowering, Operation *op,
                                     const OuterProducts &p) {
   ProductTypes types(lowering.target(), elementTypeOf(p.lhs),
                      elementTypeOf(p.rhs));
-  MatmulTiling tiling(p.lhsWidth, p.rhsWidth, types.lanes, lowering.target());
+  MatmulTiling tiling(p.lhsWidth, p.rows, p.rhsWidth, types, lowering.target());
   int64_t steps = types.steps(p.rows);
   Value left = leftPanels(lowering, tiling, p.lhs, p.lhsWidth, steps, types);
   Value right = rightPanels(lowering, p.rhs, p.rhsWidth, steps, types);
@@ -360,8 +376,8 @@ void mlir::moe::launchOuterProducts(KernelLowering &lowering, Operation *op,
                           [&k, first](Value r) { return k.add(first, r); }};
                 });
   };
-  pack({p.lhs, p.lhsWidth, 0, p.lhsWidth, left}, 0);
-  pack({p.rhs, p.rhsWidth, 0, p.rhsWidth, right}, p.firstRhs);
+  pack({p.lhs, 0, p.lhsWidth, left}, 0);
+  pack({p.rhs, 0, p.rhsWidth, right}, p.firstRhs);
   lowering.launch(
       op,
       {.label = p.accumulate ? "outer_next" : "outer",

@@ -31,9 +31,17 @@ constexpr int64_t accumulators = 2;
 /// and on the target only.
 struct MatmulTiling {
   /// `vectors` vectors of columns for each register tile: 2, or 1 where each
-  /// column has two sums (gate and up).
+  /// column has two sums (gate and up). A row of the left operand takes
+  /// `rowBytes`.
   MatmulTiling(int64_t rows, int64_t columns, int64_t lanes,
-               const TargetDescription &target, int64_t vectors = accumulators);
+               const TargetDescription &target, int64_t vectors = accumulators,
+               int64_t rowBytes = 0);
+  /// Of products of `types` over `inner` elements.
+  MatmulTiling(int64_t rows, int64_t inner, int64_t columns,
+               const ProductTypes &types, const TargetDescription &target,
+               int64_t vectors = accumulators)
+      : MatmulTiling(rows, columns, types.lanes, target, vectors,
+                     inner * types.operand.getIntOrFloatBitWidth() / 8) {}
 
   int64_t columns;
   int64_t blockRows;  ///< rows copied to scratch memory at a time
@@ -134,11 +142,11 @@ SmallVector<Value> sumOuterProducts(KernelBuilder &k,
                                     Value rhs, const TileColumns &tile,
                                     ValueRange init = {});
 
-/// One operand of outer products: `columns` columns of `from`, whose rows are
-/// `width` wide, packed into `to` so that sums over rows read memory in order.
+/// One operand of outer products: `columns` columns of `from`, packed into `to`
+/// so that sums over rows read memory in order.
 struct SteppedOperand {
   Value from;
-  int64_t width, firstColumn, columns;
+  int64_t firstColumn, columns;
   Value to;
 };
 /// Memory for `steps` steps of elements like those of `from` in panels as wide
@@ -166,7 +174,8 @@ void launchSteps(KernelLowering &lowering, Operation *op,
 //===----------------------------------------------------------------------===//
 
 /// `result[firstResult + t, n] = sum_k input[firstInput + t, k] w(k, n)` for
-/// `rows` rows. `weight` is panels.
+/// `rows` rows. `weight` is panels. The rows of `input` and `result` may be
+/// longer than `inner` and `columns`.
 struct DenseProduct {
   ProductTypes types;
   Value input, weight, result;

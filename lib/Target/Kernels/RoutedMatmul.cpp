@@ -19,7 +19,7 @@ static LogicalResult lowerRoutedUp(RoutedUpOp op, KernelLowering &lowering) {
   bool gated = op.getForm() == FfnForm::Gated;
   ActivationKind activation = op.getActivation();
   // Gated: each column has a sum for the gate and one for the value.
-  MatmulTiling tiling(grouping.tokens, hidden, types.lanes, lowering.target(),
+  MatmulTiling tiling(grouping.tokens, inner, hidden, types, lowering.target(),
                       gated ? 1 : accumulators);
 
   auto kinds = byKind(lowering, op.getWeights(), 2);
@@ -80,9 +80,9 @@ static LogicalResult lowerRoutedUp(RoutedUpOp op, KernelLowering &lowering) {
                         target, lane);
                 if (!z)
                   return;
-                k.store(gate, z, target, lane);
-                k.store(up, z, target,
-                        {k.add(lane.column, k.idx(hidden)), lane.mask});
+                k.stream(gate, z, target, lane);
+                k.stream(up, z, target,
+                         {k.add(lane.column, k.idx(hidden)), lane.mask});
                 return;
               }
               for (auto [sum, lane] : llvm::zip_equal(sums, tile.lanes)) {
@@ -105,7 +105,7 @@ static LogicalResult lowerRoutedDown(RoutedDownOp op,
   Type element = elementOf(op.getHidden());
   ProductTypes types(lowering.target(), element, elementOf(op.getWeights()[0]));
   bool biased = op.getForm() == FfnForm::Plain;
-  MatmulTiling tiling(grouping.tokens, width, types.lanes, lowering.target());
+  MatmulTiling tiling(grouping.tokens, hidden, width, types, lowering.target());
 
   auto kinds = byKind(lowering, op.getWeights(), biased ? 2 : 1);
   SmallVector<Value> arguments = {lowering.buffer(op.getHidden()),

@@ -35,7 +35,7 @@ static LogicalResult lowerRoutedDownGrad(RoutedDownGradOp op,
   Type element = elementOf(op.getDy());
   ProductTypes types(lowering.target(), element, elementOf(op.getWeights()[0]));
   ActivationKind activation = op.getActivation();
-  MatmulTiling tiling(grouping.tokens, hidden, types.lanes, lowering.target());
+  MatmulTiling tiling(grouping.tokens, width, hidden, types, lowering.target());
   // The gradient of a score is a sum over all hidden columns of its row.
   if (op.getDscores())
     tiling.doNotSplit();
@@ -100,6 +100,14 @@ static LogicalResult lowerRoutedDownGrad(RoutedDownGradOp op,
             k, tiling, rows.block, rows.split,
             [&](Value row, const TileColumns &tile) {
               Value panel = k.mul(tile.group, k.idx(accumulators));
+              // Comes from memory while the sums are made.
+              for (int64_t i = 0; i < tiling.tileRows; ++i)
+                for (const Lane &lane : tile.lanes) {
+                  Value target = k.add(rows.row(row), k.idx(i));
+                  k.prefetch(z, target, lane.column);
+                  if (gated)
+                    k.prefetch(z, target, k.add(lane.column, k.idx(hidden)));
+                }
               return timesPanels(k, tiling, packed, row, width, [&](int64_t j) {
                 return Panel{down, {k.add(panel, k.idx(j))}};
               });
@@ -119,15 +127,16 @@ static LogicalResult lowerRoutedDownGrad(RoutedDownGradOp op,
                 if (gated) {
                   Value up = k.load(z, target, upLane);
                   output = k.mulf(act, up);
-                  k.store(k.mulf(k.mulf(scaledH, up), slope), dz, target, lane);
-                  k.store(k.mulf(scaledH, act), dz, target, upLane);
+                  k.stream(k.mulf(k.mulf(scaledH, up), slope), dz, target,
+                           lane);
+                  k.stream(k.mulf(scaledH, act), dz, target, upLane);
                 } else {
                   k.store(k.mulf(scaledH, slope), dz, target, lane);
                 }
                 // What the forward multiplied by: rounded.
                 output = k.roundTo(output, element);
                 if (hiddenScaled)
-                  k.store(k.mulf(s, output), hiddenScaled, target, lane);
+                  k.stream(k.mulf(s, output), hiddenScaled, target, lane);
                 if (partial) {
                   Lane whole{k.idx(0), Value()};
                   Value sum = k.fma(h, output, k.load(partial, row, whole));
@@ -164,7 +173,8 @@ static LogicalResult lowerRoutedInputGrad(RoutedInputGradOp op,
   int64_t width = widthOf(op.getResult());
   Type element = elementOf(op.getDz());
   ProductTypes types(lowering.target(), element, elementOf(op.getWeights()[0]));
-  MatmulTiling tiling(grouping.tokens, width, types.lanes, lowering.target());
+  MatmulTiling tiling(grouping.tokens, gated ? 2 * hidden : hidden, width,
+                      types, lowering.target());
   auto kinds = byKind(lowering, op.getWeights(), gated ? 2 : 1);
   auto pack = [&](ArrayRef<Value> weights) {
     return packedTable(lowering, op, weights, types, packStraight);
@@ -249,14 +259,16 @@ static Value operandRow(KernelBuilder &k, const Grouping &grouping,
 static LogicalResult lowerRoutedWeightGrad(RoutedWeightGradOp op,
                                            KernelLowering &lowering) {
   Grouping grouping(op.getRoutes(), lowering.tokens());
-  int64_t lhsWidth = widthOf(op.getLhs()), rhsWidth = widthOf(op.getRhs());
+  int64_t rhsWidth = widthOf(op.getRhs());
   ProductTypes types(lowering.target(), elementOf(op.getLhs()),
                      elementOf(op.getRhs()));
   Value lhs = lowering.buffer(op.getLhs()), rhs = lowering.buffer(op.getRhs());
   for (auto [expert, dweight] :
        llvm::zip_equal(op.getExperts(), op.getDweights())) {
     int64_t m = cast<RankedTensorType>(dweight.getType()).getDimSize(0);
-    MatmulTiling tiling(m, rhsWidth, types.lanes, lowering.target());
+    // As if experts had equal shares of the rows.
+    int64_t share = llvm::divideCeilSigned(grouping.rows, grouping.experts);
+    MatmulTiling tiling(m, share, rhsWidth, types, lowering.target());
     SmallVector<Value> rowArguments;
     if (grouping.routed)
       rowArguments = {lowering.buffer(op.getRoutes()),
@@ -284,9 +296,8 @@ static LogicalResult lowerRoutedWeightGrad(RoutedWeightGradOp op,
     int64_t steps = types.steps(grouping.rows);
     Value left = leftPanels(lowering, tiling, lhs, m, steps, types);
     Value right = rightPanels(lowering, rhs, rhsWidth, steps, types);
-    pack({lhs, lhsWidth, static_cast<int64_t>(op.getOffset()), m, left},
-         op.getLhs());
-    pack({rhs, rhsWidth, 0, rhsWidth, right}, op.getRhs());
+    pack({lhs, static_cast<int64_t>(op.getOffset()), m, left}, op.getLhs());
+    pack({rhs, 0, rhsWidth, right}, op.getRhs());
 
     SmallVector<Value> arguments = {left, right, lowering.result(dweight)};
     llvm::append_range(arguments, rowArguments);
@@ -297,9 +308,7 @@ static LogicalResult lowerRoutedWeightGrad(RoutedWeightGradOp op,
          .arguments = arguments,
          .compute = types.compute,
          .key = grouping.key({m}),
-         // As if experts had equal shares of the rows.
-         .flops = productFlops(m, grouping.rows, rhsWidth) /
-                  static_cast<double>(grouping.experts),
+         .flops = productFlops(m, share, rhsWidth),
          .attributes = lowering.builder().getDictionaryAttr({})},
         [&](KernelBuilder &k) {
           Value left = k.buffer(0), right = k.buffer(1), dw = k.buffer(2);
