@@ -6,7 +6,8 @@
 //===----------------------------------------------------------------------===//
 //
 // usage: moe-kernel-benchmark [--threads=N] [--width=D] [--hidden=F]
-//          [--experts=E] [--top-k=K] [--tokens=T] [--benchmark_filter=...]
+//          [--experts=E] [--top-k=K] [--tokens=T] [--launches]
+//          [--benchmark_filter=...]
 //
 // Benchmarks are called KERNEL/TYPE/ROWS. KERNEL: up, down, down_grad,
 // input_grad, weight_grad, or all of them with the combines; gathering, packing
@@ -36,6 +37,17 @@ using namespace polymoe;
 using namespace polymoe::test;
 
 namespace {
+
+struct Options {
+  RoutedShape shape{.batch = 1,
+                    .length = 2048,
+                    .width = 2048,
+                    .hidden = 5504,
+                    .experts = 6,
+                    .topK = 2};
+  int threads = 0;
+  bool showsLaunches = false;
+};
 
 /// How rows are distributed over experts.
 struct Distribution {
@@ -68,46 +80,50 @@ struct Kernel {
 };
 
 struct Case {
-  const Kernel *kernel;
+  Kernel kernel;
   std::string type;
   Distribution distribution;
 };
-
-const std::vector<Kernel> kernels{
-    {"up", {&RoutedProgram::up}, {"h", "z"}, 2},
-    {"down", {&RoutedProgram::down}, {"rows"}, 1},
-    {"down_grad", {&RoutedProgram::downGrad}, {"dz", "scaled", "dscores"}, 1},
-    {"input_grad", {&RoutedProgram::inputGrad}, {"dx"}, 2},
-    {"weight_grad", {&RoutedProgram::weightGrads}, {}, 0, true},
-    {"all",
-     {&RoutedProgram::up, &RoutedProgram::down, &RoutedProgram::combine,
-      &RoutedProgram::downGrad, &RoutedProgram::inputGrad,
-      &RoutedProgram::weightGrads},
-     {"y", "dx", "dscores"},
-     6,
-     true}};
 
 /// Keeps the program that was asked for last: they are large, and one serves
 /// several distributions.
 class Workbench {
 public:
-  Workbench(RoutedShape shape, int threads) : shape(shape), threads(threads) {}
+  explicit Workbench(const Options &options)
+      : options(options), shape(options.shape) {}
 
   void measure(benchmark::State &state, const Case &measured);
   void measurePeak(benchmark::State &state, const PeakLoop &loop) const;
 
 private:
-  void load(const Case &wanted);
+  /// Makes the program and fills its memory, unless it is there already.
+  bool load(const Case &wanted);
   void writeRoutes(const Distribution &distribution);
   double flops(const Case &measured) const;
 
-  RoutedShape shape;
-  int threads;
+  const Options &options;
+  const RoutedShape &shape;
   std::string loaded;
   std::unique_ptr<ProgramRunner> runner;
 };
 
 } // namespace
+
+static std::vector<Kernel> allKernels() {
+  return {
+      {"up", {&RoutedProgram::up}, {"h", "z"}, 2},
+      {"down", {&RoutedProgram::down}, {"rows"}, 1},
+      {"down_grad", {&RoutedProgram::downGrad}, {"dz", "scaled", "dscores"}, 1},
+      {"input_grad", {&RoutedProgram::inputGrad}, {"dx"}, 2},
+      {"weight_grad", {&RoutedProgram::weightGrads}, {}, 0, true},
+      {"all",
+       {&RoutedProgram::up, &RoutedProgram::down, &RoutedProgram::combine,
+        &RoutedProgram::downGrad, &RoutedProgram::inputGrad,
+        &RoutedProgram::weightGrads},
+       {"y", "dx", "dscores"},
+       6,
+       true}};
+}
 
 /// Numbers around 0 that are none of the fast ones (0, 1, subnormal).
 static void fill(void *data, DType type, int64_t count) {
@@ -126,19 +142,19 @@ static void fill(void *data, DType type, int64_t count) {
   }
 }
 
-void Workbench::load(const Case &wanted) {
-  std::string key = std::string(wanted.kernel->name) + wanted.type +
+bool Workbench::load(const Case &wanted) {
+  std::string key = std::string(wanted.kernel.name) + wanted.type +
                     (wanted.distribution.firstTrains ? "" : "frozen");
   if (key == loaded)
-    return;
+    return false;
   loaded.clear();
   runner.reset();
   RoutedShape used = shape;
   used.firstTrained = wanted.distribution.firstTrains ? 0 : 1;
   RoutedProgram program(used);
-  for (auto step : wanted.kernel->steps)
+  for (auto step : wanted.kernel.steps)
     (program.*step)();
-  std::vector<std::string> results = wanted.kernel->results;
+  std::vector<std::string> results = wanted.kernel.results;
   for (const std::string &name : program.gradientNames())
     results.push_back(name);
   TestProgram text = program.returning(results);
@@ -148,19 +164,17 @@ void Workbench::load(const Case &wanted) {
       for (Port &port : text.inputs)
         if (port.name == name)
           port.kind = "parameter";
-  mlir::moe::CompilerOptions options;
-  options.packedOnce = mlir::moe::PackedOnce::Frozen;
-  runner =
-      std::make_unique<ProgramRunner>(text.text(wanted.type), options, threads);
+  mlir::moe::CompilerOptions compiler;
+  compiler.packedOnce = mlir::moe::PackedOnce::Frozen;
+  runner = std::make_unique<ProgramRunner>(text.text(wanted.type), compiler,
+                                           options.threads);
   for (size_t i = 0; i < runner->bindings().size(); ++i) {
     const Binding &binding = runner->bindings()[i];
     if (binding.dtype == DType::F32 || binding.dtype == DType::BF16)
       fill(runner->data(i), binding.dtype, ProgramRunner::elements(binding));
   }
-  writeRoutes(wanted.distribution);
-  runner->prepare();
-  runner->run(); // What it touches for the first time costs extra.
   loaded = key;
+  return true;
 }
 
 /// Row order, its inverse, and where each expert's rows begin. Slots are dealt
@@ -197,20 +211,31 @@ double Workbench::flops(const Case &measured) const {
   int64_t rows = shape.rows(), trained = rows;
   if (!measured.distribution.firstTrains)
     trained -= measured.distribution.rowsOf(shape.experts, rows)[0];
-  int64_t products = rows * measured.kernel->products;
-  if (measured.kernel->hasWeightGrads)
+  int64_t products = rows * measured.kernel.products;
+  if (measured.kernel.hasWeightGrads)
     products += 3 * trained;
   return 2.0 * static_cast<double>(products) *
          static_cast<double>(shape.width * shape.hidden);
 }
 
 void Workbench::measure(benchmark::State &state, const Case &measured) {
-  load(measured);
+  bool isNew = load(measured);
   writeRoutes(measured.distribution);
+  if (isNew) {
+    runner->prepare();
+    runner->run(); // What it touches for the first time costs extra.
+  }
   for (auto _ : state)
     runner->run();
   state.counters["FLOP/s"] = benchmark::Counter(
       flops(measured), benchmark::Counter::kIsIterationInvariantRate);
+  if (!options.showsLaunches)
+    return;
+  Profile profile;
+  runner->run(profile);
+  for (const Profile::Event &event : profile.all())
+    state.counters[event.name] +=
+        static_cast<double>(event.end - event.begin) / 1e6;
 }
 
 void Workbench::measurePeak(benchmark::State &state,
@@ -220,7 +245,7 @@ void Workbench::measurePeak(benchmark::State &state,
     return;
   }
   constexpr int64_t steps = int64_t(1) << 20;
-  ThreadPool pool(threads);
+  ThreadPool pool(options.threads);
   // Several turns each, so that a thread that wakes late costs little.
   constexpr int64_t turns = 64;
   int64_t tiles = turns * pool.threads();
@@ -233,7 +258,7 @@ void Workbench::measurePeak(benchmark::State &state,
 }
 
 static void registerBenchmarks(Workbench &workbench) {
-  auto add = [](const std::string &name, auto body) {
+  auto add = [](const std::string &name, const auto &body) {
     benchmark::RegisterBenchmark(name.c_str(), body)
         ->UseRealTime()
         ->Unit(benchmark::kMillisecond);
@@ -249,9 +274,9 @@ static void registerBenchmarks(Workbench &workbench) {
     add(std::string("peak/") + type, [&workbench, loop](benchmark::State &s) {
       workbench.measurePeak(s, loop);
     });
-    for (const Kernel &kernel : kernels)
+    for (const Kernel &kernel : allKernels())
       for (const Distribution &distribution : distributions) {
-        Case measured{&kernel, type, distribution};
+        Case measured{kernel, type, distribution};
         add(std::string(kernel.name) + "/" + type + "/" + distribution.name,
             [&workbench, measured](benchmark::State &state) {
               workbench.measure(state, measured);
@@ -260,14 +285,16 @@ static void registerBenchmarks(Workbench &workbench) {
   }
 }
 
-static int parse(int argc, char **argv, RoutedShape &shape, int &threads) {
+/// A code to exit with, or -1.
+static int parse(int argc, char **argv, Options &options) {
+  RoutedShape &shape = options.shape;
   CLI::App app("Measures routed matmuls, the compiled kernels of experts. "
                "--benchmark_... are options of Google Benchmark.");
   auto counts = CLI::Range(int64_t(1), int64_t(1) << 20);
   auto add = [&](const char *name, int64_t &value, const char *text) {
     app.add_option(name, value, text)->check(counts)->capture_default_str();
   };
-  app.add_option("--threads", threads, "0: one per processor")
+  app.add_option("--threads", options.threads, "0: one per processor")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
   add("--width", shape.width, "D, the width of the model");
@@ -275,6 +302,9 @@ static int parse(int argc, char **argv, RoutedShape &shape, int &threads) {
   add("--experts", shape.experts, "E, at least 3");
   add("--top-k", shape.topK, "K, rows of a token");
   add("--tokens", shape.length, "T; there are T * K rows");
+  app.add_flag("--launches", options.showsLaunches,
+               "Adds the milliseconds of each kernel that a program launches, "
+               "from one more run.");
   CLI11_PARSE(app, argc, argv);
   if (shape.experts < 3 || shape.topK > shape.experts) {
     std::fprintf(stderr, "moe-kernel-benchmark: error: expected at least 3 "
@@ -285,18 +315,15 @@ static int parse(int argc, char **argv, RoutedShape &shape, int &threads) {
 }
 
 int main(int argc, char **argv) {
-  benchmark::Initialize(&argc, argv);
-  RoutedShape shape{.batch = 1,
-                    .length = 2048,
-                    .width = 2048,
-                    .hidden = 5504,
-                    .experts = 6,
-                    .topK = 2};
-  int threads = 0;
-  if (int code = parse(argc, argv, shape, threads); code >= 0)
-    return code;
   try {
-    Workbench workbench(shape, threads);
+    benchmark::Initialize(&argc, argv, [] {
+      std::puts("moe-kernel-benchmark -h shows its own options; others are:");
+      benchmark::PrintDefaultHelp();
+    });
+    Options options;
+    if (int code = parse(argc, argv, options); code >= 0)
+      return code;
+    Workbench workbench(options);
     registerBenchmarks(workbench);
     runOnLargeStack([] { benchmark::RunSpecifiedBenchmarks(); });
     benchmark::Shutdown();

@@ -14,8 +14,8 @@ Parts, each for fp32 and bf16:
            experts a token and 8192 rows
 
 Ours gathers rows, packs weights that train, applies activations and combines;
-torch.matmul finds its operands ready, and
-memory for its results. Prints medians.
+torch.matmul finds its operands ready, and memory for its results. Prints
+medians.
 
 usage: python benchmarks/kernels.py [--parts ...] [--dtypes ...] [--rounds 5]
 """

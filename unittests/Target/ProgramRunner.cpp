@@ -51,7 +51,7 @@ int64_t ProgramRunner::elements(const Binding &binding) {
   return count;
 }
 
-void ProgramRunner::call(const EntryPoint &called) {
+void ProgramRunner::call(const EntryPoint &called, Profile *profile) {
   std::vector<void *> arguments;
   for (const Binding &binding : called.bindings) {
     auto known = std::find_if(
@@ -60,14 +60,12 @@ void ProgramRunner::call(const EntryPoint &called) {
         });
     arguments.push_back(data(known - bindings().begin()));
   }
-  MoeContext context{&pool};
+  MoeContext context{&pool, profile};
   called.function(&context, arguments.data());
 }
 
 void ProgramRunner::prepare() {
   const std::vector<EntryPoint> &entries = compiled->program().entries;
   for (size_t i = 1; i < entries.size(); ++i)
-    call(entries[i]);
+    call(entries[i], nullptr);
 }
-
-void ProgramRunner::run() { call(entry()); }

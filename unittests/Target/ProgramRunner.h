@@ -35,7 +35,9 @@ public:
   /// Packs what is packed once, from parameters as they are. Like run(), it
   /// needs the stack of a worker (runOnLargeStack).
   void prepare();
-  void run();
+  void run() { call(entry(), nullptr); }
+  /// The same; notes in `profile` what ran when.
+  void run(Profile &profile) { call(entry(), &profile); }
 
 private:
   /// Bytes of a binding, aligned for vectors.
@@ -50,7 +52,7 @@ private:
   };
 
   const EntryPoint &entry() const { return compiled->program().entries.at(0); }
-  void call(const EntryPoint &called);
+  void call(const EntryPoint &called, Profile *profile);
 
   std::unique_ptr<mlir::moe::CompiledProgram> compiled;
   ThreadPool pool;
