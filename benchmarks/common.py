@@ -19,13 +19,20 @@ def run(args, name, *arguments):
     return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
+def torch_dtype(name):
+    """PyTorch's type for fp32 or bf16."""
+    import torch
+
+    return {"fp32": torch.float32, "bf16": torch.bfloat16}[name]
+
+
 def matmul_peak(dtype, threads):
     """FLOP/s that torch.matmul reaches on large matrices of fp32 or bf16."""
     import torch
 
     torch.set_num_threads(threads)
     n, best = 2048, 0
-    a, b = (torch.randn(n, n).to({"fp32": torch.float32, "bf16": torch.bfloat16}[dtype]) for _ in range(2))
+    a, b = (torch.randn(n, n).to(torch_dtype(dtype)) for _ in range(2))
     for _ in range(5):
         start = time.perf_counter()
         a @ b

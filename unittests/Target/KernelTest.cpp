@@ -7,15 +7,10 @@
 
 #include "KernelTest.h"
 
-#include "moe/Runtime/ThreadPool.h"
-#include "moe/Target/Compiler.h"
-
-#include "mlir/IR/MLIRContext.h"
-#include "mlir/Parser/Parser.h"
+#include "ProgramRunner.h"
 
 #include <bit>
 #include <cmath>
-#include <cstring>
 #include <gtest/gtest.h>
 #include <random>
 
@@ -59,18 +54,6 @@ Tensor polymoe::test::roundToBf16(const Tensor &tensor) {
   return rounded;
 }
 
-/// Bytes of a binding, aligned for vectors.
-struct Storage {
-  explicit Storage(int64_t bytes) : memory((bytes + 127) / 64), size(bytes) {}
-  void *data() { return memory.data(); }
-
-  struct alignas(64) Line {
-    char bytes[64];
-  };
-  std::vector<Line> memory;
-  int64_t size;
-};
-
 static void write(const Tensor &tensor, DType type, void *to) {
   for (int64_t i = 0; i < tensor.size(); ++i) {
     double value = tensor[i];
@@ -101,54 +84,23 @@ static void read(const void *from, DType type, Tensor &tensor) {
 Tensors polymoe::test::runProgram(const std::string &ir, const Tensors &inputs,
                                   int threads, int64_t vectorBytes,
                                   bool bf16Dot) {
-  mlir::DialectRegistry registry;
-  mlir::moe::registerCompilerDialects(registry);
-  mlir::MLIRContext context(registry);
-  auto module = mlir::parseSourceString<mlir::ModuleOp>(ir, &context);
-  if (!module)
-    throw std::runtime_error("the test's IR does not parse");
   mlir::moe::CompilerOptions options;
   options.vectorBytes = vectorBytes;
   options.bf16Dot = bf16Dot && mlir::moe::hostHasBf16Dot();
-  auto compiled = mlir::moe::CompiledProgram::compile(*module, options);
-  if (failed(compiled))
-    throw std::runtime_error("the test's IR does not compile");
-  const std::vector<EntryPoint> &entries = (*compiled)->program().entries;
-  const EntryPoint &entry = entries.at(0);
-
-  std::vector<Storage> storage;
-  std::vector<void *> pointers;
-  std::map<std::string, void *> byName;
-  storage.reserve(entry.bindings.size());
-  for (const Binding &binding : entry.bindings) {
-    int64_t count = 1;
-    for (int64_t extent : binding.shape)
-      count *= extent;
-    Storage &memory = storage.emplace_back(count * sizeOf(binding.dtype));
-    // What is not written must show.
-    std::memset(memory.data(), 0xff, memory.size);
+  ProgramRunner runner(ir, options, threads);
+  for (auto [i, binding] : llvm::enumerate(runner.bindings()))
     if (auto it = inputs.find(binding.name); it != inputs.end()) {
-      EXPECT_EQ(it->second.size(), count) << binding.name;
-      write(it->second, binding.dtype, memory.data());
+      EXPECT_EQ(it->second.size(), ProgramRunner::elements(binding))
+          << binding.name;
+      write(it->second, binding.dtype, runner.data(i));
     }
-    pointers.push_back(memory.data());
-    byName[binding.name] = memory.data();
-  }
-  ThreadPool pool(threads);
-  MoeContext contextOfRun{&pool};
   runOnLargeStack([&] {
-    // What is packed once is packed by the entry points after the first.
-    for (size_t i = 1; i < entries.size(); ++i) {
-      std::vector<void *> arguments;
-      for (const Binding &binding : entries[i].bindings)
-        arguments.push_back(byName.at(binding.name));
-      entries[i].function(&contextOfRun, arguments.data());
-    }
-    entry.function(&contextOfRun, pointers.data());
+    runner.prepare();
+    runner.run();
   });
 
   Tensors outputs;
-  for (auto [i, binding] : llvm::enumerate(entry.bindings)) {
+  for (auto [i, binding] : llvm::enumerate(runner.bindings())) {
     if (binding.kind != Binding::Kind::Output &&
         binding.kind != Binding::Kind::Gradient &&
         binding.kind != Binding::Kind::Packed &&
@@ -156,11 +108,8 @@ Tensors polymoe::test::runProgram(const std::string &ir, const Tensors &inputs,
       continue;
     Tensor &tensor = outputs[binding.name];
     tensor.shape = binding.shape;
-    int64_t count = 1;
-    for (int64_t extent : binding.shape)
-      count *= extent;
-    tensor.values.resize(count);
-    read(storage[i].data(), binding.dtype, tensor);
+    tensor.values.resize(ProgramRunner::elements(binding));
+    read(runner.data(i), binding.dtype, tensor);
   }
   return outputs;
 }

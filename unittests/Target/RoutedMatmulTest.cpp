@@ -5,6 +5,7 @@
 //
 //===----------------------------------------------------------------------===//
 
+#include "RoutedProgram.h"
 #include "TestProgram.h"
 
 #include <algorithm>
@@ -18,224 +19,47 @@ namespace {
 constexpr int64_t batch = 2, length = 37, width = 50, hidden = 35;
 constexpr int64_t tokens = batch * length;
 
-struct Config {
-  int64_t experts, topK;
-  bool gated;
-  const char *activation;
-  bool routed = true;
-  bool languageGate = false;
-};
-
-std::string number(int64_t value) { return std::to_string(value); }
-
-std::string matrix(int64_t rows, int64_t columns) {
-  return number(rows) + "x" + number(columns) + "x$T";
+/// The first of several experts is frozen.
+RoutedShape mixture(int64_t experts, int64_t topK, bool gated,
+                    const char *activation, bool languageGate = false) {
+  return {batch, length,     width, hidden,       experts, topK,
+          gated, activation, true,  languageGate, 1};
 }
 
-const std::string activations =
-    number(batch) + "x" + number(length) + "x" + number(width) + "x$T";
-
-/// The names of the weights of expert `e`.
-std::vector<std::string> weightNames(const Config &c, int64_t e) {
-  std::vector<std::string> names =
-      c.gated ? std::vector<std::string>{"gate", "up", "down"}
-              : std::vector<std::string>{"up", "b", "down", "c"};
-  for (std::string &name : names)
-    name += number(e);
-  return names;
+RoutedShape dense(bool gated, const char *activation) {
+  return {batch, length,     width, hidden, 1, 1,
+          gated, activation, false, false,  0};
 }
 
-std::vector<int64_t> weightShape(const std::string &name) {
-  switch (name[0]) {
-  case 'd':
-    return {width, hidden};
-  case 'b':
-    return {hidden};
-  case 'c':
-    return {width};
-  default:
-    return {hidden, width};
-  }
+RoutedProgram forwardOf(const RoutedShape &shape) {
+  RoutedProgram program(shape);
+  if (shape.routed)
+    program.route();
+  program.up();
+  program.down();
+  program.combine();
+  return program;
 }
 
-std::string weightType(const std::string &name, const std::string &element) {
-  std::string type;
-  for (int64_t extent : weightShape(name))
-    type += number(extent) + "x";
-  return type + element;
+TestProgram forward(const RoutedShape &shape) {
+  return forwardOf(shape).returning({"y"});
 }
 
-/// Operands of the weights whose name begins with one of `kinds`, and their
-/// types.
-std::pair<std::string, std::string> weightsOf(const Config &c,
-                                              const std::string &kinds) {
-  std::string operands, types;
-  for (int64_t e = 0; e < c.experts; ++e)
-    for (const std::string &name : weightNames(c, e))
-      if (kinds.find(name[0]) != std::string::npos) {
-        operands += ", %" + name;
-        types += ", tensor<" + weightType(name, "$T") + ">";
-      }
-  return {operands, types};
+/// Gradients of the input, the scores and the weights of what trains.
+TestProgram backward(const RoutedShape &shape) {
+  RoutedProgram program = forwardOf(shape);
+  program.downGrad();
+  program.inputGrad();
+  program.weightGrads();
+  std::vector<std::string> results = program.gradientNames();
+  results.insert(results.end(), {"y", "dx"});
+  if (shape.routed)
+    results.push_back("dscores");
+  return program.returning(results);
 }
-
-/// Everything about one configuration as text.
-struct Program {
-  explicit Program(const Config &c) : c(c) {
-    rows = c.routed ? tokens * c.topK : tokens;
-    zWidth = c.gated ? 2 * hidden : hidden;
-    form = c.gated ? "#moe.ffn<gated>" : "#moe.ffn<plain>";
-    routes = "!moe.routes<" + number(c.experts) + ", " + number(c.topK) + ">";
-    scores =
-        number(batch) + "x" + number(length) + "x" + number(c.topK) + "x$P";
-    routesOperand = c.routed ? ", %routes" : "";
-    routesType = c.routed ? ", " + routes : "";
-    segment = c.routed ? "1" : "0";
-    yRows = c.routed ? matrix(rows, width) : activations;
-  }
-
-  std::string attributes(const std::string &segments, bool activation) const {
-    return std::string(" {form = ") + form +
-           (activation ? std::string(", activation = #moe.activation<") +
-                             c.activation + ">"
-                       : "") +
-           ", operandSegmentSizes = array<i32: " + segments + ">}";
-  }
-
-  std::vector<Port> inputs() const {
-    std::vector<Port> ports{{"x", activations}, {"dy", activations}};
-    if (c.routed) {
-      ports.push_back({"logits", number(batch) + "x" + number(length) + "x" +
-                                     number(c.experts) + "x$P"});
-      ports.push_back({"scores", scores});
-    }
-    if (c.languageGate)
-      ports.push_back({"gate", number(batch) + "x" + number(length) + "x2x$P"});
-    for (int64_t e = 0; e < c.experts; ++e)
-      for (const std::string &name : weightNames(c, e))
-        ports.push_back({name, weightType(name, "$T")});
-    return ports;
-  }
-
-  std::string forwardBody() const {
-    auto [ups, upTypes] = weightsOf(c, c.gated ? "gu" : "ub");
-    auto [downs, downTypes] = weightsOf(c, c.gated ? "d" : "dc");
-    std::string h = "tensor<" + matrix(rows, hidden) + ">";
-    std::string z = "tensor<" + matrix(rows, zWidth) + ">";
-    std::string count = number(2 * c.experts);
-    std::string downCount = number((c.gated ? 1 : 2) * c.experts);
-    std::string text;
-    if (c.routed)
-      text += std::string("  %routes, %own = moe.route %logits") +
-              (c.languageGate ? ", %gate" : "") + " {renormalize} : (tensor<" +
-              number(batch) + "x" + number(length) + "x" + number(c.experts) +
-              "x$P>" +
-              (c.languageGate ? ", tensor<" + number(batch) + "x" +
-                                    number(length) + "x2x$P>"
-                              : "") +
-              ") -> (" + routes + ", tensor<" + scores + ">)\n";
-    text += "  %h, %z = moe.routed_up %x" + routesOperand + ups +
-            attributes("1, " + segment + ", " + count, true) + " : (tensor<" +
-            activations + ">" + routesType + upTypes + ") -> (" + h + ", " + z +
-            ")\n";
-    text += std::string("  %") + (c.routed ? "rows" : "y") +
-            " = moe.routed_down %h" + routesOperand + downs +
-            attributes("1, " + segment + ", " + downCount, false) + " : (" + h +
-            routesType + downTypes + ") -> tensor<" + yRows + ">\n";
-    if (c.routed)
-      text += "  %y = moe.combine %rows, %routes, %scores : (tensor<" + yRows +
-              ">, " + routes + ", tensor<" + scores + ">) -> tensor<" +
-              activations + ">\n";
-    return text;
-  }
-
-  /// Gradients of the input, the scores and the weights of every expert but
-  /// the first.
-  TestProgram backward() const {
-    TestProgram program{inputs(), forwardBody(), {{"y", activations}}};
-    auto [downs, downTypes] = weightsOf(c, c.gated ? "d" : "dc");
-    auto [ups, upTypes] = weightsOf(c, c.gated ? "gu" : "u");
-    std::string z = "tensor<" + matrix(rows, zWidth) + ">";
-    std::string h = "tensor<" + matrix(rows, hidden) + ">";
-    std::string act = "tensor<" + activations + ">";
-    std::string &body = program.body;
-    body += std::string("  %dz, %scaled") + (c.routed ? ", %dscores" : "") +
-            " = moe.routed_down_grad %dy" + (c.routed ? ", %scores" : "") +
-            routesOperand + ", %z" + downs + " {form = " + form +
-            ", activation = #moe.activation<" + c.activation +
-            ">, operandSegmentSizes = array<i32: 1, " + segment + ", " +
-            segment + ", 1, " + number((c.gated ? 1 : 2) * c.experts) +
-            ">, resultSegmentSizes = array<i32: 1, 1, " + segment + ">} : (" +
-            act + (c.routed ? ", tensor<" + scores + ">" : "") + routesType +
-            ", " + z + downTypes + ") -> (" + z + ", " + h +
-            (c.routed ? ", tensor<" + scores + ">" : "") + ")\n";
-    std::string inner = c.routed ? "%dxrows" : "%dx";
-    body += "  " + inner + " = moe.routed_input_grad %dz" + routesOperand +
-            ups +
-            attributes("1, " + segment + ", " +
-                           number((c.gated ? 2 : 1) * c.experts),
-                       false) +
-            " : (" + z + routesType + upTypes + ") -> tensor<" + yRows + ">\n";
-    if (c.routed)
-      body += "  %dx = moe.combine %dxrows, %routes : (tensor<" + yRows +
-              ">, " + routes + ") -> " + act + "\n";
-    program.results.push_back({"dx", activations});
-    if (c.routed)
-      program.results.push_back({"dscores", scores});
-
-    int64_t first = c.routed ? 1 : 0;
-    auto grad = [&](const std::string &op, const std::string &kind,
-                    const std::string &operands, const std::string &types,
-                    const std::string &more) {
-      std::string experts, results, resultTypes;
-      for (int64_t e = first; e < c.experts; ++e) {
-        std::string name = kind + number(e);
-        experts += (e > first ? ", " : "") + number(e);
-        results += (e > first ? ", %d" : "%d") + name;
-        resultTypes += (e > first ? ", tensor<" : "tensor<") +
-                       weightType(name, "$P") + ">";
-        program.results.push_back({"d" + name, weightType(name, "$P")});
-      }
-      body += "  " + results + " = moe." + op + " " + operands + routesOperand +
-              more + " {experts = array<i64: " + experts + ">" +
-              types.substr(0, types.find('|')) + "} : (" +
-              types.substr(types.find('|') + 1) + ") -> (" + resultTypes +
-              ")\n";
-    };
-    std::string tail = routesType;
-    grad("routed_weight_grad", "down", "%dy, %scaled",
-         "|" + act + ", " + h + tail, "");
-    if (c.gated)
-      grad("routed_weight_grad", "gate", "%dz, %x", "|" + z + ", " + act + tail,
-           "");
-    grad("routed_weight_grad", "up", "%dz, %x",
-         (c.gated ? ", offset = " + number(hidden) + " : i64|" : "|") + z +
-             ", " + act + tail,
-         "");
-    if (!c.gated) {
-      grad("routed_bias_grad", "b", "%dz",
-           ", operandSegmentSizes = array<i32: 1, " + segment + ", 0>|" + z +
-               tail,
-           "");
-      grad("routed_bias_grad", "c", "%dy",
-           ", operandSegmentSizes = array<i32: 1, " + segment + ", " + segment +
-               ">|" + act + tail + (c.routed ? ", tensor<" + scores + ">" : ""),
-           c.routed ? ", %scores" : "");
-    }
-    return program;
-  }
-
-  TestProgram forward() const {
-    return {inputs(), forwardBody(), {{"y", activations}}};
-  }
-
-  Config c;
-  int64_t rows, zWidth;
-  std::string form, routes, scores, routesOperand, routesType, segment, yRows;
-};
 
 /// The last expert of several gets no token.
-Tensors inputsFor(const Config &c) {
+Tensors inputsFor(const RoutedShape &c) {
   Tensors in{{"x", randomTensor({batch, length, width}, 1)},
              {"dy", randomTensor({batch, length, width}, 2)}};
   if (c.routed) {
@@ -249,8 +73,8 @@ Tensors inputsFor(const Config &c) {
     in["gate"] = randomTensor({batch, length, 2}, 99);
   uint64_t seed = 5;
   for (int64_t e = 0; e < c.experts; ++e)
-    for (const std::string &name : weightNames(c, e)) {
-      in[name] = randomTensor(weightShape(name), seed++);
+    for (const std::string &name : c.weightNames(e)) {
+      in[name] = randomTensor(c.weightShape(name), seed++);
       for (double &value : in[name].values)
         value = static_cast<float>(value * 0.3);
     }
@@ -267,7 +91,7 @@ double activate(const std::string &kind, double x) {
 }
 
 /// The mixture, token by token.
-Tensor reference(const Config &c, const Tensors &in) {
+Tensor reference(const RoutedShape &c, const Tensors &in) {
   auto dot = [](const Tensor &w, int64_t row, int64_t n, const double *x) {
     double sum = 0;
     for (int64_t i = 0; i < n; ++i)
@@ -288,7 +112,7 @@ Tensor reference(const Config &c, const Tensors &in) {
     bool old =
         c.languageGate && in.at("gate")[2 * t] >= in.at("gate")[2 * t + 1];
     for (int64_t slot = 0; slot < (old ? 1 : c.topK); ++slot) {
-      std::string e = number(old ? 0 : order[slot]);
+      std::string e = std::to_string(old ? 0 : order[slot]);
       double score = c.routed ? in.at("scores")[t * c.topK + slot] : 1;
       std::vector<double> h(hidden);
       for (int64_t f = 0; f < hidden; ++f) {
@@ -307,7 +131,7 @@ Tensor reference(const Config &c, const Tensors &in) {
   return y;
 }
 
-class RoutedMatmul : public ::testing::TestWithParam<Config> {};
+class RoutedMatmul : public ::testing::TestWithParam<RoutedShape> {};
 
 TEST_P(RoutedMatmul, EqualsPlainLoops) {
   Tensors in = inputsFor(GetParam());
@@ -315,52 +139,48 @@ TEST_P(RoutedMatmul, EqualsPlainLoops) {
     SCOPED_TRACE(nameOf(mode));
     Tensors stored = rounded(in, mode);
     // A chain of two products and an activation between them.
-    expectClose(run(Program(GetParam()).forward(), in, mode)["y"],
+    expectClose(run(forward(GetParam()), in, mode)["y"],
                 reference(GetParam(), stored), 8 * mode.tolerance, "y");
   }
 }
 
 TEST_P(RoutedMatmul, GradientsAreThoseOfTheForward) {
-  Program program(GetParam());
   Tensors in = inputsFor(GetParam());
   Mode f64{"f64", 0, 1e-12};
-  Tensors out = run(program.backward(), in, f64);
+  Tensors out = run(backward(GetParam()), in, f64);
   // One expert stands for all: they differ in nothing but their number.
-  std::string checked = number(program.c.routed ? 1 : 0);
+  std::string checked = std::to_string(GetParam().firstTrained);
   for (auto &[name, gradient] : out)
     if (name == "dx" || name == "dscores" ||
         name.substr(name.size() - 1) == checked)
-      expectGradient(program.forward(), in, "y", in["dy"], name.substr(1),
+      expectGradient(forward(GetParam()), in, "y", in["dy"], name.substr(1),
                      gradient);
 }
 
 TEST_P(RoutedMatmul, Bf16GradientsAreThoseOfF64) {
-  Program program(GetParam());
   Tensors in = rounded(inputsFor(GetParam()), {"bf16", 0, 0});
   // Routed by the same logits.
   if (GetParam().routed)
     in["logits"] = inputsFor(GetParam())["logits"];
-  Tensors expected = run(program.backward(), in, {"f64", 0, 0});
+  Tensors expected = run(backward(GetParam()), in, {"f64", 0, 0});
   for (const Mode &mode : allModes()) {
     if (mode.type != "bf16")
       continue;
     SCOPED_TRACE(nameOf(mode));
     // The hidden state, its gradient and what is made of them are rounded.
-    for (auto &[name, tensor] : run(program.backward(), in, mode))
+    for (auto &[name, tensor] : run(backward(GetParam()), in, mode))
       expectClose(tensor, expected[name], 2 * mode.tolerance, name);
   }
 }
 
 TEST_P(RoutedMatmul, SameBitsForAnyNumberOfThreads) {
-  expectSameBitsOnThreads(Program(GetParam()).backward(),
-                          inputsFor(GetParam()));
+  expectSameBitsOnThreads(backward(GetParam()), inputsFor(GetParam()));
 }
 
 TEST(RoutedMatmulRows, DependOnNoOtherExpert) {
   // Tokens of other experts come and go before and after those of expert 1,
   // which has an odd number of them.
-  Config c{3, 1, true, "silu"};
-  Program program(c);
+  RoutedShape c = mixture(3, 1, true, "silu");
   auto runWith = [&](const std::string &type, bool toFirst) {
     Tensors in = inputsFor(c);
     for (int64_t t = 0; t < tokens; ++t) {
@@ -368,7 +188,7 @@ TEST(RoutedMatmulRows, DependOnNoOtherExpert) {
       for (int64_t e = 0; e < c.experts; ++e)
         in["logits"][t * c.experts + e] = e == expert ? 1 : -1;
     }
-    return run(program.backward(), in, {type, 0, 0});
+    return run(backward(c), in, {type, 0, 0});
   };
   for (const char *type : {"f32", "bf16"}) {
     Tensors one = runWith(type, true), other = runWith(type, false);
@@ -380,14 +200,14 @@ TEST(RoutedMatmulRows, DependOnNoOtherExpert) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    Forms, RoutedMatmul,
-    ::testing::Values(Config{4, 2, true, "silu"}, Config{3, 1, false, "gelu"},
-                      Config{3, 3, true, "gelu_tanh"},
-                      Config{4, 2, true, "silu", true, true},
-                      Config{3, 2, false, "gelu", true, true},
-                      Config{3, 1, true, "silu", true, true},
-                      Config{1, 1, true, "silu", false},
-                      Config{1, 1, false, "gelu_tanh", false}));
+INSTANTIATE_TEST_SUITE_P(Forms, RoutedMatmul,
+                         ::testing::Values(mixture(4, 2, true, "silu"),
+                                           mixture(3, 1, false, "gelu"),
+                                           mixture(3, 3, true, "gelu_tanh"),
+                                           mixture(4, 2, true, "silu", true),
+                                           mixture(3, 2, false, "gelu", true),
+                                           mixture(3, 1, true, "silu", true),
+                                           dense(true, "silu"),
+                                           dense(false, "gelu_tanh")));
 
 } // namespace

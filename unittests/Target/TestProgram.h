@@ -1,4 +1,5 @@
-//===-- TestProgram.h - programs of the fused level, in words ---*- C++ -*-===//
+//===-- TestProgram.h - one program, checked in every type -------*- C++
+//-*-===//
 //
 // Part of PolyMoE, under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -15,27 +16,9 @@
 #define MOE_UNITTESTS_TARGET_TESTPROGRAM_H
 
 #include "KernelTest.h"
+#include "ProgramText.h"
 
 namespace polymoe::test {
-
-/// An argument or a result. `type` is what stands inside `tensor<>`, or a type
-/// with a `!`.
-struct Port {
-  std::string name;
-  std::string type;
-  std::string kind = "input";
-};
-
-/// One entry point: inputs and state, a body that names them `%name`, and the
-/// values that it returns. In types and body `$T` is the type of the model,
-/// `$P` that of what is kept in f32 (f64 in a f64 model).
-struct TestProgram {
-  std::vector<Port> inputs;
-  std::string body;
-  std::vector<Port> results;
-
-  std::string text(const std::string &type) const;
-};
 
 /// A model's type, a width of vectors, how close results must come, and whether
 /// bf16 is multiplied in pairs where the host can.

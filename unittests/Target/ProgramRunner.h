@@ -1,0 +1,64 @@
+//===-- ProgramRunner.h - a compiled program and its memory -----*- C++ -*-===//
+//
+// Part of PolyMoE, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef MOE_UNITTESTS_TARGET_PROGRAMRUNNER_H
+#define MOE_UNITTESTS_TARGET_PROGRAMRUNNER_H
+
+#include "moe/Runtime/ThreadPool.h"
+#include "moe/Target/Compiler.h"
+
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace polymoe::test {
+
+/// Compiles a module of the fused level, whose one public function has a
+/// moe.binding on every argument and result, and holds memory for all of them.
+class ProgramRunner {
+public:
+  /// Throws std::runtime_error where `ir` does not parse or compile.
+  ProgramRunner(const std::string &ir,
+                const mlir::moe::CompilerOptions &options, int threads);
+
+  /// Of the function; what prepares packed weights is another entry point.
+  const std::vector<Binding> &bindings() const { return entry().bindings; }
+  /// Memory of binding `i`, all ones until somebody writes it: what is not
+  /// written must show.
+  void *data(size_t i) { return storage[i].data(); }
+  static int64_t elements(const Binding &binding);
+
+  /// Packs what is packed once, from parameters as they are. Like run(), it
+  /// needs the stack of a worker (runOnLargeStack).
+  void prepare();
+  void run() { call(entry(), nullptr); }
+  /// The same; notes in `profile` what ran when.
+  void run(Profile &profile) { call(entry(), &profile); }
+
+private:
+  /// Bytes of a binding, aligned for vectors.
+  struct Storage {
+    explicit Storage(int64_t bytes);
+    void *data() { return memory.data(); }
+
+    struct alignas(64) Line {
+      char bytes[64];
+    };
+    std::vector<Line> memory;
+  };
+
+  const EntryPoint &entry() const { return compiled->program().entries.at(0); }
+  void call(const EntryPoint &called, Profile *profile);
+
+  std::unique_ptr<mlir::moe::CompiledProgram> compiled;
+  ThreadPool pool;
+  std::vector<Storage> storage;
+};
+
+} // namespace polymoe::test
+
+#endif // MOE_UNITTESTS_TARGET_PROGRAMRUNNER_H
