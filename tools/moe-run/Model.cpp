@@ -14,6 +14,7 @@
 
 #include "mlir/Pass/PassManager.h"
 
+#include <map>
 #include <set>
 
 using namespace mlir;
@@ -34,6 +35,19 @@ void addMachineOptions(CLI::App &app, MachineOptions &options) {
   app.add_option("--dtype", options.dtype,
                  "type to compute in: fp32 or bf16 (default: the model's own)")
       ->check(CLI::IsMember({"fp32", "bf16"}));
+  using mlir::moe::Bf16Products;
+  std::map<std::string, Bf16Products> products{
+      {"widened", Bf16Products::Widened},
+      {"pairs", Bf16Products::Pairs},
+      {"tiles", Bf16Products::Tiles}};
+  std::erase_if(products, [](const auto &entry) {
+    return entry.second > mlir::moe::hostBf16Products();
+  });
+  app.add_option("--bf16-products", options.bf16Products,
+                 "how compiled code multiplies bf16: widened to fp32, pairs "
+                 "(AVX512-BF16) or tiles (AMX); last bits of results depend on "
+                 "it (default: the last one that this machine can do)")
+      ->transform(CLI::CheckedTransformer(products));
   app.add_option("--threads", options.threads,
                  "threads, 0 for one per processor; results do not depend on "
                  "it")

@@ -7,8 +7,9 @@
 
 #include "KernelTest.h"
 
+#include "TileEmulation.h"
+
 #include "moe/Runtime/ThreadPool.h"
-#include "moe/Target/Compiler.h"
 
 #include "mlir/IR/MLIRContext.h"
 #include "mlir/Parser/Parser.h"
@@ -100,7 +101,7 @@ static void read(const void *from, DType type, Tensor &tensor) {
 
 Tensors polymoe::test::runProgram(const std::string &ir, const Tensors &inputs,
                                   int threads, int64_t vectorBytes,
-                                  bool bf16Dot) {
+                                  Bf16Products bf16Products, bool emulate) {
   mlir::DialectRegistry registry;
   mlir::moe::registerCompilerDialects(registry);
   mlir::MLIRContext context(registry);
@@ -109,8 +110,17 @@ Tensors polymoe::test::runProgram(const std::string &ir, const Tensors &inputs,
     throw std::runtime_error("the test's IR does not parse");
   mlir::moe::CompilerOptions options;
   options.vectorBytes = vectorBytes;
-  options.bf16Dot = bf16Dot && mlir::moe::hostHasBf16Dot();
-  auto compiled = mlir::moe::CompiledProgram::compile(*module, options);
+  emulate &= bf16Products == Bf16Products::Tiles;
+  options.bf16Products =
+      emulate ? bf16Products
+              : std::min(bf16Products, mlir::moe::hostBf16Products());
+  mlir::PassManager pm(&context);
+  mlir::moe::buildCpuPipeline(pm, options);
+  if (failed(pm.run(*module)))
+    throw std::runtime_error("the test's IR does not compile");
+  if (emulate)
+    emulateTiles(*module);
+  auto compiled = mlir::moe::CompiledProgram::load(*module, options);
   if (failed(compiled))
     throw std::runtime_error("the test's IR does not compile");
   const std::vector<EntryPoint> &entries = (*compiled)->program().entries;

@@ -19,14 +19,14 @@ static constexpr int64_t scratchPadding = 64;
 /// A block of 48 such rows takes 3 MiB of the stack.
 static constexpr int64_t widestPackedRow = 16384;
 
-MatmulTiling::MatmulTiling(int64_t rows, int64_t columns, int64_t lanes,
-                           const TargetDescription &target, int64_t vectors)
-    : columns(columns), vectors(vectors) {
-  tileRows = std::min(target.tileRows(), rows);
+MatmulTiling::MatmulTiling(int64_t rows, int64_t columns,
+                           const ProductTypes &types, int64_t vectors)
+    : columns(columns), vectors(vectors), inTiles(types.inTiles()) {
+  tileRows = std::min(types.tileRows, rows);
   // Four register tiles share a panel of columns while it is in the cache.
   blockRows =
       std::min(4 * tileRows, llvm::divideCeilSigned(rows, tileRows) * tileRows);
-  groupWidth = vectors * lanes;
+  groupWidth = vectors * types.lanes;
   groups = llvm::divideCeilSigned(columns, groupWidth);
   // Enough tiles for any number of threads, few enough to reuse packed rows.
   constexpr int64_t wantedTiles = 16;
@@ -78,7 +78,8 @@ Value mlir::moe::packRows(KernelBuilder &k, Value from, const RowBlock &block,
                           const ProductTypes &types,
                           function_ref<Value(Value)> source) {
   int64_t padding = scratchPadding * 8 / types.operand.getIntOrFloatBitWidth();
-  int64_t stride = llvm::alignTo(width, types.step) + padding;
+  int64_t stride =
+      llvm::alignTo(width, types.step * types.stepsAtOnce) + padding;
   Value scratch = k.scratch({blockRows, stride}, types.operand);
   bool asItIs =
       cast<MemRefType>(from.getType()).getElementType() == types.operand;
@@ -90,13 +91,17 @@ Value mlir::moe::packRows(KernelBuilder &k, Value from, const RowBlock &block,
       else
         k.store(k.load(from, row, lane), scratch, i, lane);
     });
-    // The other half of the last pair.
-    if (types.inPairs())
+    // The other half of the last pair, or what a tile may read beyond.
+    if (types.inTiles())
+      for (int64_t j = 0; j < types.step; ++j)
+        k.store(k.splat(0.0), scratch, i,
+                {k.idx(width + j * k.lanes()), Value()});
+    else if (types.inPairs())
       k.storeScalar(k.scalar(0.0), scratch, {i, k.idx(width)});
   });
   // Register tiles begin at every `tileRows` rows and read no further than the
   // last that holds a row: an empty block costs nothing.
-  int64_t tileRows = std::min(k.target().tileRows(), blockRows);
+  int64_t tileRows = std::min(types.tileRows, blockRows);
   Value tiles = k.div(k.add(block.count, k.idx(tileRows - 1)), k.idx(tileRows));
   Value last = k.min(k.mul(tiles, k.idx(tileRows)), k.idx(blockRows));
   k.loop(block.count, last, 1, [&](Value i) {
@@ -126,6 +131,21 @@ static TileColumns tileColumns(KernelBuilder &k, const MatmulTiling &tiling,
   return tile;
 }
 
+/// Scratch memory for the sums of a register tile of AMX's.
+static Value tileScratch(KernelBuilder &k, const MatmulTiling &tiling) {
+  return k.scratch({tiling.tileRows, accumulators * tileSide}, k.compute());
+}
+
+/// Calls `body` for each of these tiles, row by row: how many rows it has and
+/// where in scratch memory it lies.
+static void forEachTile(KernelBuilder &k, const MatmulTiling &tiling,
+                        function_ref<void(int64_t, ArrayRef<Value>)> body) {
+  for (int64_t row = 0; row < tiling.tileRows; row += tileSide)
+    for (int64_t j = 0; j < accumulators; ++j)
+      body(std::min(tileSide, tiling.tileRows - row),
+           {k.idx(row), k.idx(j * tileSide)});
+}
+
 void mlir::moe::forEachRegisterTile(
     KernelBuilder &k, const MatmulTiling &tiling, const RowBlock &block,
     Value split,
@@ -138,6 +158,21 @@ void mlir::moe::forEachRegisterTile(
     TileColumns tile = tileColumns(k, tiling, group);
     k.loop(k.idx(0), block.count, tiling.tileRows, [&](Value tileRow) {
       SmallVector<Value> acc = sums(tileRow, tile);
+      if (tiling.inTiles) {
+        Value scratch = tileScratch(k, tiling), *next = acc.begin();
+        forEachTile(k, tiling, [&](int64_t, ArrayRef<Value> position) {
+          k.storeTile(*next++, scratch, position);
+        });
+        Value rows = k.min(k.sub(block.count, tileRow), k.idx(tiling.tileRows));
+        k.loop(k.idx(0), rows, 1, [&](Value i) {
+          SmallVector<Value> rowSums;
+          for (int64_t j = 0; j < accumulators; ++j)
+            rowSums.push_back(
+                k.load(scratch, i, {k.idx(j * k.lanes()), Value()}));
+          epilogue(k.add(tileRow, i), tile, rowSums);
+        });
+        return;
+      }
       for (int64_t i = 0; i < tiling.tileRows; ++i) {
         Value row = k.add(tileRow, k.idx(i));
         ValueRange rowSums =
@@ -158,6 +193,39 @@ static Value clampedRow(KernelBuilder &k, Value row, int64_t i, Value lastRow) {
   return lastRow ? k.min(number, lastRow) : number;
 }
 
+/// The register tile of AMX's tiles over `steps` steps: `left` gives the place
+/// of the tile of step `s` whose rows begin at `row`, and `right` that of the
+/// panel of accumulator `j`.
+static SmallVector<Value>
+sumTiles(KernelBuilder &k, const MatmulTiling &tiling, Value steps,
+         function_ref<Panel(Value s, int64_t row)> left,
+         function_ref<Panel(int64_t j)> right, ValueRange init) {
+  SmallVector<Value> start(init);
+  SmallVector<int64_t> rows;
+  forEachTile(k, tiling, [&](int64_t rowsOfTile, ArrayRef<Value>) {
+    rows.push_back(rowsOfTile);
+    if (init.empty())
+      start.push_back(k.zeroTile(rowsOfTile));
+  });
+  auto load = [&](const Panel &at, int64_t rowsOfTile) {
+    return k.loadTile(at.first, at.second, rowsOfTile);
+  };
+  return k.registerTile(
+      rows.size() / accumulators, accumulators, k.idx(0),
+      k.div(steps, k.idx(tileSide)),
+      [&](Value tile, int64_t i) {
+        return load(left(k.mul(tile, k.idx(tileSide)), i * tileSide),
+                    rows[i * accumulators]);
+      },
+      [&](Value tile, int64_t j) {
+        Panel at = right(j);
+        at.second.push_back(k.mul(tile, k.idx(tileSide)));
+        at.second.push_back(k.idx(0));
+        return load(at, tileSide);
+      },
+      start);
+}
+
 SmallVector<Value> mlir::moe::timesPanels(KernelBuilder &k,
                                           const MatmulTiling &tiling,
                                           Value packed, Value row,
@@ -168,6 +236,14 @@ SmallVector<Value> mlir::moe::timesPanels(KernelBuilder &k,
   for (int64_t j = 0; j < accumulators; ++j)
     panels.push_back(panel(j));
   int64_t step = stepOfPanels(k, panels[0].first);
+  if (tiling.inTiles)
+    return sumTiles(
+        k, tiling, k.idx(llvm::alignTo(inner, 2 * tileSide) / 2),
+        [&](Value s, int64_t i) -> Panel {
+          Value column = k.add(k.mul(s, k.idx(step)), k.idx(left.offset));
+          return {packed, {k.add(row, k.idx(i)), column}};
+        },
+        [&](int64_t j) { return panels[j]; }, left.init);
   auto sumSteps = [&](int64_t lo, int64_t hi, ValueRange init,
                       Value (KernelBuilder::*load)(Value, ValueRange)) {
     return k.registerTile(
@@ -196,11 +272,25 @@ SmallVector<Value> mlir::moe::timesPanels(KernelBuilder &k,
                   &KernelBuilder::loadHalfPair);
 }
 
-SmallVector<Value> mlir::moe::sumOuterProducts(
-    KernelBuilder &k, const MatmulTiling &tiling, int64_t step, Value steps,
-    Value lhs, Value row, Value rhs, const TileColumns &tile, ValueRange init) {
-  Value leftPanel = k.div(row, k.idx(tiling.tileRows));
+SmallVector<Value>
+mlir::moe::sumOuterProducts(KernelBuilder &k, const MatmulTiling &tiling,
+                            const ProductTypes &types, Value steps, Value lhs,
+                            Value row, Value rhs, const TileColumns &tile,
+                            ValueRange init) {
+  int64_t step = types.step;
   Value rightPanel = k.mul(tile.group, k.idx(accumulators));
+  if (tiling.inTiles)
+    return sumTiles(
+        k, tiling, steps,
+        [&](Value s, int64_t i) -> Panel {
+          Value panel = k.div(k.add(row, k.idx(i)), k.idx(tileSide));
+          return {lhs, {panel, s, k.idx(0)}};
+        },
+        [&](int64_t j) -> Panel {
+          return {rhs, {k.add(rightPanel, k.idx(j))}};
+        },
+        init);
+  Value leftPanel = k.div(row, k.idx(tiling.tileRows));
   return k.registerTile(
       tiling.tileRows, accumulators, k.idx(0), steps,
       [&](Value s, int64_t i) {
@@ -222,6 +312,8 @@ Value mlir::moe::leftPanels(KernelLowering &lowering,
                             const MatmulTiling &tiling, Value from,
                             int64_t columns, int64_t steps,
                             const ProductTypes &types) {
+  if (types.inTiles())
+    return rightPanels(lowering, from, columns, steps, types);
   return lowering.temporary({llvm::divideCeilSigned(columns, tiling.tileRows),
                              steps, tiling.tileRows * types.step},
                             elementTypeOf(from));
@@ -242,8 +334,9 @@ void mlir::moe::launchSteps(KernelLowering &lowering, Operation *op,
   constexpr int64_t tiles = 16;
   SmallVector<Value> arguments{operand.from, operand.to};
   llvm::append_range(arguments, more);
+  bool turned = types.inTiles() && operand.side == SteppedOperand::Left;
   SmallVector<int64_t> fullKey{operand.width, operand.firstColumn,
-                               operand.columns, types.step};
+                               operand.columns, types.step, turned};
   llvm::append_range(fullKey, key);
   lowering.launch(
       op,
@@ -257,9 +350,11 @@ void mlir::moe::launchSteps(KernelLowering &lowering, Operation *op,
         int64_t elements = cast<MemRefType>(k.argType(0)).getNumElements();
         Value from = k.buffer(0, {elements / operand.width, operand.width});
         RowList list = rows(k);
-        Value steps =
-            k.div(k.add(list.count, k.idx(types.step - 1)), k.idx(types.step));
-        Value share = k.div(k.add(steps, k.idx(tiles - 1)), k.idx(tiles));
+        Value steps = types.steps(k, list.count);
+        int64_t atOnce = types.stepsAtOnce;
+        Value share = k.mul(k.div(k.add(steps, k.idx(tiles * atOnce - 1)),
+                                  k.idx(tiles * atOnce)),
+                            k.idx(atOnce));
         Value first = k.mul(k.tile(), share);
         packSteps(k,
                   {.from = from,
@@ -267,8 +362,8 @@ void mlir::moe::launchSteps(KernelLowering &lowering, Operation *op,
                    .count = list.count,
                    .firstColumn = operand.firstColumn,
                    .width = operand.columns},
-                  first, k.min(k.add(first, share), steps), k.buffer(1),
-                  types.step);
+                  first, k.min(k.add(first, share), steps), k.buffer(1), types,
+                  turned);
       });
 }
 
@@ -278,14 +373,44 @@ void mlir::moe::storeSums(KernelBuilder &k, ValueRange sums, Value to,
     k.store(sum, to, row, lane);
 }
 
+/// The accumulators that were stored to rows `row` and on of `from`, which has
+/// `rows` rows.
+static SmallVector<Value> loadSums(KernelBuilder &k, const MatmulTiling &tiling,
+                                   Value from, Value row, int64_t rows,
+                                   const TileColumns &columns) {
+  auto load = [&](Value i, const KernelBuilder::Lane &lane) {
+    return k.load(from, k.min(k.add(row, i), k.idx(rows - 1)), lane);
+  };
+  SmallVector<Value> sums;
+  if (!tiling.inTiles) {
+    for (int64_t i = 0; i < tiling.tileRows; ++i)
+      for (const KernelBuilder::Lane &lane : columns.lanes)
+        sums.push_back(load(k.idx(i), lane));
+    return sums;
+  }
+  Value scratch = tileScratch(k, tiling);
+  k.loop(k.idx(0), k.idx(tiling.tileRows), 1, [&](Value i) {
+    for (auto [j, lane] : llvm::enumerate(columns.lanes))
+      k.store(load(i, lane), scratch, i, {k.idx(j * k.lanes()), Value()});
+  });
+  forEachTile(k, tiling, [&](int64_t rows, ArrayRef<Value> position) {
+    sums.push_back(k.loadTile(scratch, position, rows));
+  });
+  return sums;
+}
+
 //===----------------------------------------------------------------------===//
 // Dense products
 //===----------------------------------------------------------------------===//
 
 void mlir::moe::launchProduct(KernelLowering &lowering, Operation *op,
                               const DenseProduct &p, Value bias) {
-  const ProductTypes &types = p.types;
-  MatmulTiling tiling(p.rows, p.columns, types.lanes, lowering.target());
+  // Very wide rows (the gradient of logits) do not fit scratch memory and are
+  // read where they lie. Tiles would read beyond the last row.
+  bool packs = p.inner <= widestPackedRow;
+  ProductTypes types =
+      packs ? p.types : p.types.withoutTiles(lowering.target());
+  MatmulTiling tiling(p.rows, p.columns, types);
   SmallVector<Value> arguments = {p.input, p.weight, p.result,
                                   lowering.constant(p.firstInput),
                                   lowering.constant(p.firstResult)};
@@ -314,9 +439,6 @@ void mlir::moe::launchProduct(KernelLowering &lowering, Operation *op,
             denseRowBlock(k, k.div(k.tile(), splits), p.rows, tiling.blockRows);
         Value source = k.add(firstInput, block.first);
         Value target = k.add(firstResult, block.first);
-        // Very wide rows (the gradient of logits) do not fit scratch memory and
-        // are read where they lie.
-        bool packs = p.inner <= widestPackedRow;
         Value left =
             packs ? packRows(k, x, block, tiling.blockRows, p.inner, types,
                              [&](Value i) { return k.add(source, i); })
@@ -348,7 +470,7 @@ void mlir::moe::launchOuterProducts(KernelLowering &lowering, Operation *op,
                                     const OuterProducts &p) {
   ProductTypes types(lowering.target(), elementTypeOf(p.lhs),
                      elementTypeOf(p.rhs));
-  MatmulTiling tiling(p.lhsWidth, p.rhsWidth, types.lanes, lowering.target());
+  MatmulTiling tiling(p.lhsWidth, p.rhsWidth, types);
   int64_t steps = types.steps(p.rows);
   Value left = leftPanels(lowering, tiling, p.lhs, p.lhsWidth, steps, types);
   Value right = rightPanels(lowering, p.rhs, p.rhsWidth, steps, types);
@@ -360,8 +482,9 @@ void mlir::moe::launchOuterProducts(KernelLowering &lowering, Operation *op,
                           [&k, first](Value r) { return k.add(first, r); }};
                 });
   };
-  pack({p.lhs, p.lhsWidth, 0, p.lhsWidth, left}, 0);
-  pack({p.rhs, p.rhsWidth, 0, p.rhsWidth, right}, p.firstRhs);
+  pack({SteppedOperand::Left, p.lhs, p.lhsWidth, 0, p.lhsWidth, left}, 0);
+  pack({SteppedOperand::Right, p.rhs, p.rhsWidth, 0, p.rhsWidth, right},
+       p.firstRhs);
   lowering.launch(
       op,
       {.label = p.accumulate ? "outer_next" : "outer",
@@ -382,13 +505,8 @@ void mlir::moe::launchOuterProducts(KernelLowering &lowering, Operation *op,
               Value first = k.add(block.first, row);
               SmallVector<Value> init;
               if (p.accumulate)
-                for (int64_t i = 0; i < tiling.tileRows; ++i) {
-                  Value previous =
-                      k.min(k.add(first, k.idx(i)), k.idx(p.lhsWidth - 1));
-                  for (const KernelBuilder::Lane &lane : tile.lanes)
-                    init.push_back(k.load(result, previous, lane));
-                }
-              return sumOuterProducts(k, tiling, types.step, k.idx(steps), lhs,
+                init = loadSums(k, tiling, result, first, p.lhsWidth, tile);
+              return sumOuterProducts(k, tiling, types, k.idx(steps), lhs,
                                       first, rhs, tile, init);
             },
             [&](Value row, const TileColumns &tile, ValueRange sums) {

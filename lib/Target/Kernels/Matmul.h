@@ -11,7 +11,9 @@
 // whole inner dimension in ascending order before its epilogue sees the sums. A
 // sum is one chain of multiply-adds whatever the tile, which is what makes a
 // row's result independent of the other rows, of the batch and of the number of
-// threads.
+// threads. On machines with AMX the register tile is 2 x 2 tiles, which take 32
+// elements of the inner dimension at a time; all that differs is how operands
+// lie and that epilogues read their sums from scratch memory.
 //
 //===----------------------------------------------------------------------===//
 
@@ -32,8 +34,8 @@ constexpr int64_t accumulators = 2;
 struct MatmulTiling {
   /// `vectors` vectors of columns for each register tile: 2, or 1 where each
   /// column has two sums (gate and up).
-  MatmulTiling(int64_t rows, int64_t columns, int64_t lanes,
-               const TargetDescription &target, int64_t vectors = accumulators);
+  MatmulTiling(int64_t rows, int64_t columns, const ProductTypes &types,
+               int64_t vectors = accumulators);
 
   int64_t columns;
   int64_t blockRows;  ///< rows copied to scratch memory at a time
@@ -43,6 +45,7 @@ struct MatmulTiling {
   int64_t groups;     ///< register tiles across all columns
   int64_t splits;     ///< tiles that share the columns of a block of rows
   int64_t groupsPerSplit;
+  bool inTiles; ///< a register tile is tiles of AMX
 
   int64_t rowBlocks(int64_t rows) const {
     return llvm::divideCeilSigned(rows, blockRows);
@@ -74,7 +77,7 @@ RowBlock routedRowBlock(KernelBuilder &k, Value index, Value routes,
 /// Copies `count` rows into scratch memory [blockRows, width], in the type in
 /// which they are multiplied; row i is `source(i)` (a row number of `from`),
 /// the rest of the block is zero. Where pairs are multiplied, so is the column
-/// after the last.
+/// after the last; for tiles, the 32 after the last.
 Value packRows(KernelBuilder &k, Value from, const RowBlock &block,
                int64_t blockRows, int64_t width, const ProductTypes &types,
                function_ref<Value(Value)> source);
@@ -87,8 +90,8 @@ struct TileColumns {
 };
 
 /// For every register tile of the tile's columns and rows: `sums` gives the
-/// accumulators of the tile that begins at row `row` of the block; `epilogue`
-/// gets them row by row, for rows that exist.
+/// accumulators of the tile that begins at row `row` of the block, vectors or
+/// tiles; `epilogue` gets them as vectors row by row, for rows that exist.
 void forEachRegisterTile(
     KernelBuilder &k, const MatmulTiling &tiling, const RowBlock &block,
     Value split,
@@ -128,15 +131,15 @@ SmallVector<Value> timesPanels(KernelBuilder &k, const MatmulTiling &tiling,
 
 /// Sums over `steps` steps of columns `row + i` of `lhs`
 /// times the tile's columns of `rhs`, both packed by launchSteps.
-SmallVector<Value> sumOuterProducts(KernelBuilder &k,
-                                    const MatmulTiling &tiling, int64_t step,
-                                    Value steps, Value lhs, Value row,
-                                    Value rhs, const TileColumns &tile,
-                                    ValueRange init = {});
+SmallVector<Value>
+sumOuterProducts(KernelBuilder &k, const MatmulTiling &tiling,
+                 const ProductTypes &types, Value steps, Value lhs, Value row,
+                 Value rhs, const TileColumns &tile, ValueRange init = {});
 
 /// One operand of outer products: `columns` columns of `from`, whose rows are
 /// `width` wide, packed into `to` so that sums over rows read memory in order.
 struct SteppedOperand {
+  enum Side { Left, Right } side;
   Value from;
   int64_t width, firstColumn, columns;
   Value to;

@@ -19,8 +19,7 @@ static LogicalResult lowerRoutedUp(RoutedUpOp op, KernelLowering &lowering) {
   bool gated = op.getForm() == FfnForm::Gated;
   ActivationKind activation = op.getActivation();
   // Gated: each column has a sum for the gate and one for the value.
-  MatmulTiling tiling(grouping.tokens, hidden, types.lanes, lowering.target(),
-                      gated ? 1 : accumulators);
+  MatmulTiling tiling(grouping.tokens, hidden, types, gated ? 1 : accumulators);
 
   auto kinds = byKind(lowering, op.getWeights(), 2);
   SmallVector<Value> arguments = {
@@ -105,7 +104,7 @@ static LogicalResult lowerRoutedDown(RoutedDownOp op,
   Type element = elementOf(op.getHidden());
   ProductTypes types(lowering.target(), element, elementOf(op.getWeights()[0]));
   bool biased = op.getForm() == FfnForm::Plain;
-  MatmulTiling tiling(grouping.tokens, width, types.lanes, lowering.target());
+  MatmulTiling tiling(grouping.tokens, width, types);
 
   auto kinds = byKind(lowering, op.getWeights(), biased ? 2 : 1);
   SmallVector<Value> arguments = {lowering.buffer(op.getHidden()),
