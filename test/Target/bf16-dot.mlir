@@ -31,7 +31,7 @@
 // TILES-COUNT-8: {{tdpbf16ps.*[[:space:]]+tdpbf16ps.*}}
 // TILES-NOT: tdpbf16ps
 // TILES-COUNT-4: tilestored
-// TILES: vcvtneps2bf16
+// TILES: func_end
 
 // CHECK: linear_matmul_0:
 // CHECK: {{^}}.LBB
