@@ -14,7 +14,6 @@
 
 #include "mlir/Pass/PassManager.h"
 
-#include <map>
 #include <set>
 
 using namespace mlir;
@@ -35,19 +34,18 @@ void addMachineOptions(CLI::App &app, MachineOptions &options) {
   app.add_option("--dtype", options.dtype,
                  "type to compute in: fp32 or bf16 (default: the model's own)")
       ->check(CLI::IsMember({"fp32", "bf16"}));
-  using mlir::moe::Bf16Products;
-  std::map<std::string, Bf16Products> products{
-      {"widened", Bf16Products::Widened},
-      {"pairs", Bf16Products::Pairs},
-      {"tiles", Bf16Products::Tiles}};
-  std::erase_if(products, [](const auto &entry) {
-    return entry.second > mlir::moe::hostBf16Products();
-  });
-  app.add_option("--bf16-products", options.bf16Products,
-                 "how compiled code multiplies bf16: widened to fp32, pairs "
-                 "(AVX512-BF16) or tiles (AMX); last bits of results depend on "
-                 "it (default: the last one that this machine can do)")
-      ->transform(CLI::CheckedTransformer(products));
+  std::vector<std::string> products{"widened", "pairs", "tiles"};
+  products.resize(size_t(mlir::moe::hostBf16Products()) + 1);
+  app.add_option_function<std::string>(
+         "--bf16-products",
+         [&options, products](const std::string &name) {
+           options.bf16Products = mlir::moe::Bf16Products(
+               llvm::find(products, name) - products.begin());
+         },
+         "how compiled code multiplies bf16: widened to fp32, in pairs "
+         "(AVX512-BF16) or in tiles (AMX); last bits of results depend on it "
+         "(default: the last that this machine can do)")
+      ->check(CLI::IsMember(products));
   app.add_option("--threads", options.threads,
                  "threads, 0 for one per processor; results do not depend on "
                  "it")

@@ -16,8 +16,11 @@ using namespace mlir::moe;
 /// Bytes beyond the last column of a row of scratch memory: keep the rows of a
 /// register tile from falling into one set of the cache.
 static constexpr int64_t scratchPadding = 64;
-/// A block of 48 such rows takes 3 MiB of the stack.
+/// A block of 48 such rows takes 3 MiB of the stack; one for tiles, 4 MiB.
 static constexpr int64_t widestPackedRow = 16384;
+/// Columns of wider rows, and of results, that a block for tiles takes at a
+/// time: 512 KiB of the cache each.
+static constexpr int64_t slicedColumns = 2048, slicedResults = 1024;
 
 MatmulTiling::MatmulTiling(int64_t rows, int64_t columns,
                            const ProductTypes &types, int64_t vectors)
@@ -76,7 +79,8 @@ RowBlock mlir::moe::routedRowBlock(KernelBuilder &k, Value index, Value routes,
 Value mlir::moe::packRows(KernelBuilder &k, Value from, const RowBlock &block,
                           int64_t blockRows, int64_t width,
                           const ProductTypes &types,
-                          function_ref<Value(Value)> source) {
+                          function_ref<Value(Value)> source,
+                          Value firstColumn) {
   int64_t padding = scratchPadding * 8 / types.operand.getIntOrFloatBitWidth();
   int64_t stride =
       llvm::alignTo(width, types.step * types.stepsAtOnce) + padding;
@@ -86,10 +90,13 @@ Value mlir::moe::packRows(KernelBuilder &k, Value from, const RowBlock &block,
   k.loop(k.idx(0), block.count, 1, [&](Value i) {
     Value row = source(i);
     k.columns(width, [&](KernelBuilder::Lane lane) {
+      KernelBuilder::Lane read = lane;
+      if (firstColumn)
+        read.column = k.add(lane.column, firstColumn);
       if (asItIs)
-        k.storeBits(k.loadBits(from, row, lane), scratch, i, lane);
+        k.storeBits(k.loadBits(from, row, read), scratch, i, lane);
       else
-        k.store(k.load(from, row, lane), scratch, i, lane);
+        k.store(k.load(from, row, read), scratch, i, lane);
     });
     // The other half of the last pair, or what a tile may read beyond.
     if (types.inTiles())
@@ -195,11 +202,12 @@ static Value clampedRow(KernelBuilder &k, Value row, int64_t i, Value lastRow) {
 
 /// The register tile of AMX's tiles over `steps` steps: `left` gives the place
 /// of the tile of step `s` whose rows begin at `row`, and `right` that of the
-/// panel of accumulator `j`.
+/// panel of accumulator `j`, which is read from step `firstStep` on.
 static SmallVector<Value>
 sumTiles(KernelBuilder &k, const MatmulTiling &tiling, Value steps,
          function_ref<Panel(Value s, int64_t row)> left,
-         function_ref<Panel(int64_t j)> right, ValueRange init) {
+         function_ref<Panel(int64_t j)> right, ValueRange init,
+         Value firstStep = {}) {
   SmallVector<Value> start(init);
   SmallVector<int64_t> rows;
   forEachTile(k, tiling, [&](int64_t rowsOfTile, ArrayRef<Value>) {
@@ -219,7 +227,8 @@ sumTiles(KernelBuilder &k, const MatmulTiling &tiling, Value steps,
       },
       [&](Value tile, int64_t j) {
         Panel at = right(j);
-        at.second.push_back(k.mul(tile, k.idx(tileSide)));
+        Value step = k.mul(tile, k.idx(tileSide));
+        at.second.push_back(firstStep ? k.add(firstStep, step) : step);
         at.second.push_back(k.idx(0));
         return load(at, tileSide);
       },
@@ -243,7 +252,7 @@ SmallVector<Value> mlir::moe::timesPanels(KernelBuilder &k,
           Value column = k.add(k.mul(s, k.idx(step)), k.idx(left.offset));
           return {packed, {k.add(row, k.idx(i)), column}};
         },
-        [&](int64_t j) { return panels[j]; }, left.init);
+        [&](int64_t j) { return panels[j]; }, left.init, left.firstStep);
   auto sumSteps = [&](int64_t lo, int64_t hi, ValueRange init,
                       Value (KernelBuilder::*load)(Value, ValueRange)) {
     return k.registerTile(
@@ -405,12 +414,15 @@ static SmallVector<Value> loadSums(KernelBuilder &k, const MatmulTiling &tiling,
 
 void mlir::moe::launchProduct(KernelLowering &lowering, Operation *op,
                               const DenseProduct &p, Value bias) {
-  // Very wide rows (the gradient of logits) do not fit scratch memory and are
-  // read where they lie. Tiles would read beyond the last row.
-  bool packs = p.inner <= widestPackedRow;
-  ProductTypes types =
-      packs ? p.types : p.types.withoutTiles(lowering.target());
+  const ProductTypes &types = p.types;
   MatmulTiling tiling(p.rows, p.columns, types);
+  // Very wide rows (the gradient of logits) do not fit scratch memory. They are
+  // read where they lie, which tiles cannot, as they would go on beyond the
+  // last row: for them, slices are packed one after the other.
+  const bool wide = p.inner > widestPackedRow, slices = wide && tiling.inTiles;
+  if (slices)
+    tiling.splitAfter(
+        std::min(tiling.groupsPerSplit, slicedResults / tiling.groupWidth));
   SmallVector<Value> arguments = {p.input, p.weight, p.result,
                                   lowering.constant(p.firstInput),
                                   lowering.constant(p.firstResult)};
@@ -439,30 +451,81 @@ void mlir::moe::launchProduct(KernelLowering &lowering, Operation *op,
             denseRowBlock(k, k.div(k.tile(), splits), p.rows, tiling.blockRows);
         Value source = k.add(firstInput, block.first);
         Value target = k.add(firstResult, block.first);
-        Value left =
-            packs ? packRows(k, x, block, tiling.blockRows, p.inner, types,
-                             [&](Value i) { return k.add(source, i); })
-                  : x;
-        Value lastRow = packs ? Value() : k.add(firstInput, k.idx(p.rows - 1));
-        auto leftRow = [&](Value row) {
-          return packs ? row : k.add(source, row);
+        Value split = k.rem(k.tile(), splits);
+        auto pack = [&](int64_t width, Value firstColumn) {
+          return packRows(
+              k, x, block, tiling.blockRows, width, types,
+              [&](Value i) { return k.add(source, i); }, firstColumn);
         };
-        forEachRegisterTile(
-            k, tiling, block, k.rem(k.tile(), splits),
-            [&](Value row, const TileColumns &tile) {
-              Value panel = k.mul(tile.group, k.idx(accumulators));
-              return timesPanels(
-                  k, tiling, left, leftRow(row), p.inner,
-                  [&](int64_t j) { return Panel{w, {k.add(panel, k.idx(j))}}; },
-                  {.lastRow = lastRow});
-            },
-            [&](Value row, const TileColumns &tile, ValueRange sums) {
-              SmallVector<Value> values(sums);
-              if (b)
-                for (auto [value, lane] : llvm::zip_equal(values, tile.lanes))
-                  value = k.addf(value, k.load(b, ValueRange(), lane));
-              storeSums(k, values, y, k.add(target, row), tile);
+        // Sums of earlier slices, by columns of this split.
+        Value earlier;
+        auto inSplit = [&](const TileColumns &tile) {
+          Value before = k.mul(split, k.idx(tiling.groupsPerSplit));
+          Value first =
+              k.mul(k.sub(tile.group, before), k.idx(tiling.groupWidth));
+          TileColumns columns{tile.group, {}};
+          for (int64_t j = 0; j < tiling.vectors; ++j)
+            columns.lanes.push_back(
+                {k.add(first, k.idx(j * k.lanes())), Value()});
+          return columns;
+        };
+        auto multiply =
+            [&](Value left, int64_t width, Value firstColumn,
+                function_ref<void(Value, const TileColumns &, ValueRange)>
+                    epilogue) {
+              LeftOperand operand;
+              if (firstColumn)
+                operand.firstStep = k.div(firstColumn, k.idx(types.step));
+              if (left == x)
+                operand.lastRow = k.add(firstInput, k.idx(p.rows - 1));
+              forEachRegisterTile(
+                  k, tiling, block, split,
+                  [&](Value row, const TileColumns &tile) {
+                    SmallVector<Value> init;
+                    if (earlier)
+                      init = loadSums(k, tiling, earlier, row, tiling.blockRows,
+                                      inSplit(tile));
+                    operand.init = init;
+                    Value panel = k.mul(tile.group, k.idx(accumulators));
+                    return timesPanels(
+                        k, tiling, left, left == x ? k.add(source, row) : row,
+                        width,
+                        [&](int64_t j) {
+                          return Panel{w, {k.add(panel, k.idx(j))}};
+                        },
+                        operand);
+                  },
+                  epilogue);
+            };
+        int64_t whole = 0;
+        Value firstColumn;
+        if (slices) {
+          whole = (p.inner - 1) / slicedColumns * slicedColumns;
+          firstColumn = k.idx(whole);
+          int64_t columns = tiling.groupsPerSplit * tiling.groupWidth;
+          earlier = k.scratch({tiling.blockRows, columns}, k.compute());
+          k.loop(k.idx(0), k.idx(tiling.blockRows), 1, [&](Value i) {
+            k.columns(columns, [&](KernelBuilder::Lane lane) {
+              k.store(k.splat(0.0), earlier, i, lane);
             });
+          });
+          k.loop(k.idx(0), k.idx(whole), slicedColumns, [&](Value column) {
+            multiply(pack(slicedColumns, column), slicedColumns, column,
+                     [&](Value row, const TileColumns &tile, ValueRange sums) {
+                       storeSums(k, sums, earlier, row, inSplit(tile));
+                     });
+          });
+        }
+        multiply(wide && !slices ? x : pack(p.inner - whole, firstColumn),
+                 p.inner - whole, firstColumn,
+                 [&](Value row, const TileColumns &tile, ValueRange sums) {
+                   SmallVector<Value> values(sums);
+                   if (b)
+                     for (auto [value, lane] :
+                          llvm::zip_equal(values, tile.lanes))
+                       value = k.addf(value, k.load(b, ValueRange(), lane));
+                   storeSums(k, values, y, k.add(target, row), tile);
+                 });
       });
 }
 

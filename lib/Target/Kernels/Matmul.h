@@ -51,9 +51,11 @@ struct MatmulTiling {
     return llvm::divideCeilSigned(rows, blockRows);
   }
   /// Gives all columns of a block of rows to one tile.
-  void doNotSplit() {
-    splits = 1;
-    groupsPerSplit = groups;
+  void doNotSplit() { splitAfter(groups); }
+  /// Gives a tile at most so many register tiles of columns.
+  void splitAfter(int64_t most) {
+    groupsPerSplit = most;
+    splits = llvm::divideCeilSigned(groups, most);
   }
 };
 
@@ -76,11 +78,12 @@ RowBlock routedRowBlock(KernelBuilder &k, Value index, Value routes,
 
 /// Copies `count` rows into scratch memory [blockRows, width], in the type in
 /// which they are multiplied; row i is `source(i)` (a row number of `from`),
+/// from column `firstColumn` on,
 /// the rest of the block is zero. Where pairs are multiplied, so is the column
 /// after the last; for tiles, the 32 after the last.
 Value packRows(KernelBuilder &k, Value from, const RowBlock &block,
                int64_t blockRows, int64_t width, const ProductTypes &types,
-               function_ref<Value(Value)> source);
+               function_ref<Value(Value)> source, Value firstColumn = {});
 
 /// The columns of a register tile: `group` counts register tiles across, and
 /// there is one lane for each vector, masked where columns may be missing.
@@ -120,6 +123,8 @@ struct LeftOperand {
   /// Where the rows are not packed and may end inside a register tile, this one
   /// stands for those beyond it.
   Value lastRow = {};
+  /// In tiles: the step of the panels that its first column is multiplied by.
+  Value firstStep = {};
 };
 /// Sums of packed rows (from `row` on, `inner` columns) times panels;
 /// `panel(j)` feeds accumulator vector `j`. Rows that are not packed have
