@@ -106,6 +106,12 @@ void forEachRegisterTile(
 void storeSums(KernelBuilder &k, ValueRange sums, Value to, Value row,
                const TileColumns &columns);
 
+/// The accumulators of a register tile, from rows `row` and on of `from`, to
+/// which storeSums stored them; from its last for those beyond `rows` rows.
+SmallVector<Value> loadSums(KernelBuilder &k, const MatmulTiling &tiling,
+                            Value from, Value row, int64_t rows,
+                            const TileColumns &columns);
+
 /// Of `rows` x `inner` times `inner` x `columns`.
 inline double productFlops(int64_t rows, int64_t inner, int64_t columns) {
   return 2.0 * static_cast<double>(rows) * static_cast<double>(inner) *

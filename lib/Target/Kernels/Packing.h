@@ -45,8 +45,7 @@ struct ProductTypes {
   Value steps(KernelBuilder &k, Value inner) const;
   bool inPairs() const { return step == 2; }
   bool inTiles() const { return stepsAtOnce > 1; }
-  /// The same product in pairs, where left operands do not suit tiles. It reads
-  /// panels of either.
+  /// The same product in pairs, where its shapes do not suit tiles.
   ProductTypes withoutTiles(const TargetDescription &target) const;
   /// Names the layout of panels, apart from their shape.
   std::string layout() const;
