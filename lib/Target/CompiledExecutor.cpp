@@ -161,7 +161,7 @@ CompiledExecutor::makeProgram(const std::string &what, mlir::MLIRContext *in,
 
 void CompiledExecutor::loadGiven() {
   const std::string &file = options.givenFile;
-  checkTarget(options.given, file);
+  checkTarget(options.given, options.compiler.bf16Products, file);
   mlir::OwningOpRef<mlir::ModuleOp> copy = options.given.clone();
   auto load = [&] {
     auto code = mlir::moe::CompiledProgram::load(*copy, options.compiler);

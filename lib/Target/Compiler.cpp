@@ -10,6 +10,8 @@
 #include "moe/Dialect/MoE.h"
 #include "moe/Runtime/ThreadPool.h"
 
+#include "mlir/Conversion/ControlFlowToLLVM/ControlFlowToLLVM.h"
+#include "mlir/Dialect/AMX/Transforms.h"
 #include "mlir/Dialect/Arith/IR/Arith.h"
 #include "mlir/Dialect/Func/IR/FuncOps.h"
 #include "mlir/Dialect/LLVMIR/LLVMDialect.h"
@@ -32,6 +34,8 @@ void mlir::moe::registerCompilerDialects(DialectRegistry &registry) {
   registry.insert<MoEDialect, arith::ArithDialect, func::FuncDialect>();
   registerBuiltinDialectTranslation(registry);
   registerLLVMDialectTranslation(registry);
+  cf::registerConvertControlFlowToLLVMInterface(registry);
+  registerConvertAMXToLLVMInterface(registry);
 }
 
 static polymoe::DType dtypeOf(Type type) {

@@ -15,6 +15,7 @@
 #include "moe/Target/KernelLowering.h"
 #include "moe/Target/Passes.h"
 
+#include "mlir/Dialect/AMX/AMXDialect.h"
 #include "mlir/Dialect/Arith/IR/Arith.h"
 #include "mlir/Dialect/Math/IR/Math.h"
 #include "mlir/Dialect/MemRef/IR/MemRef.h"
@@ -279,9 +280,9 @@ void ConvertMoEToKernels::runOnOperation() {
   FailureOr<int64_t> tokens = tokensOf(module);
   if (failed(tokens))
     return signalPassFailure();
-  Converter converter(
-      module, *tokens,
-      TargetDescription{.vectorBytes = vectorBytes, .bf16Dot = bf16Dot});
+  Converter converter(module, *tokens,
+                      TargetDescription{.vectorBytes = vectorBytes,
+                                        .bf16Products = bf16Products});
   SmallVector<func::FuncOp> functions(module.getOps<func::FuncOp>());
   for (func::FuncOp function : functions)
     if (failed(converter.convertFunction(function)))

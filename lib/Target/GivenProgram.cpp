@@ -16,7 +16,9 @@
 
 using namespace polymoe;
 
-void polymoe::checkTarget(mlir::ModuleOp module, const std::string &file) {
+void polymoe::checkTarget(mlir::ModuleOp module,
+                          mlir::moe::Bf16Products products,
+                          const std::string &file) {
   auto target = module->getAttrOfType<mlir::DictionaryAttr>("moe.target");
   auto abi = target ? target.getAs<mlir::IntegerAttr>("abi") : nullptr;
   auto variant = target ? target.getAs<mlir::StringAttr>("variant") : nullptr;
@@ -26,7 +28,7 @@ void polymoe::checkTarget(mlir::ModuleOp module, const std::string &file) {
   if (abi.getInt() != MOE_ABI_VERSION)
     fail(file, ": expected a module compiled for version ", MOE_ABI_VERSION,
          " of the ABI, but got ", abi.getInt());
-  std::string host = mlir::moe::hostVariant();
+  std::string host = mlir::moe::hostVariant(products);
   if (variant.getValue() != host)
     fail(file, ": expected a module compiled for this machine, ", host,
          ", but got one for ", variant.str());

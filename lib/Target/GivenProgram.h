@@ -15,6 +15,7 @@
 
 #include "moe/Runtime/Objective.h"
 #include "moe/Runtime/Parameters.h"
+#include "moe/Target/TargetDescription.h"
 
 #include "mlir/IR/BuiltinOps.h"
 
@@ -27,8 +28,10 @@ struct ProgramUse {
   bool logits = false;
 };
 
-/// It is for this machine, and this version of the ABI.
-void checkTarget(mlir::ModuleOp module, const std::string &file);
+/// It is for this machine, multiplying bf16 by `products`, and this version of
+/// the ABI.
+void checkTarget(mlir::ModuleOp module, mlir::moe::Bf16Products products,
+                 const std::string &file);
 
 /// Parameters are of the types that it was compiled for.
 void checkParameters(const Program &program, const ParameterStore &store,

@@ -10,6 +10,7 @@
 #include "moe/Dialect/MoE.h"
 
 #include "mlir/Conversion/LLVMCommon/MemRefBuilder.h"
+#include "mlir/Dialect/AMX/AMXDialect.h"
 #include "mlir/Dialect/Arith/IR/Arith.h"
 #include "mlir/Dialect/Math/IR/Math.h"
 #include "mlir/Dialect/MemRef/IR/MemRef.h"
@@ -409,15 +410,17 @@ Value KernelBuilder::scratch(ArrayRef<int64_t> shape, Type elementType) {
 // The register tile
 //===----------------------------------------------------------------------===//
 
-/// `sum + broadcast(scalar) * vector`, of pairs if `scalar` is one.
-Value KernelBuilder::multiplyAdd(Value scalar, Value vector, Value sum) {
-  auto type = cast<VectorType>(vector.getType());
+/// `sum + a * b` of tiles; else `a` is a scalar or a pair, and broadcast.
+Value KernelBuilder::multiplyAdd(Value a, Value b, Value sum) {
+  if (isa<amx::TileType>(b.getType()))
+    return amx::TileMulFOp::create(*this, sum.getType(), a, b, sum);
+  auto type = cast<VectorType>(b.getType());
   if (type == vectorType())
-    return fma(broadcast(scalar), vector, sum);
+    return fma(broadcast(a), b, sum);
   Value bits = vector::BroadcastOp::create(
-      *this, VectorType::get({lanes()}, getI32Type()), scalar);
+      *this, VectorType::get({lanes()}, getI32Type()), a);
   Value pairs = vector::BitCastOp::create(*this, type, bits);
-  return x86vector::DotBF16Op::create(*this, sum.getType(), sum, pairs, vector);
+  return x86vector::DotBF16Op::create(*this, sum.getType(), sum, pairs, b);
 }
 
 SmallVector<Value>
@@ -440,4 +443,24 @@ KernelBuilder::registerTile(int64_t rows, int64_t vectors, Value lo, Value hi,
     }
     return next;
   });
+}
+
+static amx::TileType tileType(int64_t rows, Type element) {
+  constexpr int64_t bitsOfRow = 512;
+  return amx::TileType::get({rows, bitsOfRow / element.getIntOrFloatBitWidth()},
+                            element);
+}
+
+Value KernelBuilder::loadTile(Value buffer, ValueRange position, int64_t rows) {
+  Type element = cast<MemRefType>(buffer.getType()).getElementType();
+  return amx::TileLoadOp::create(*this, tileType(rows, element), buffer,
+                                 position);
+}
+
+Value KernelBuilder::zeroTile(int64_t rows) {
+  return amx::TileZeroOp::create(*this, tileType(rows, computeType));
+}
+
+void KernelBuilder::storeTile(Value tile, Value buffer, ValueRange position) {
+  amx::TileStoreOp::create(*this, buffer, position, tile);
 }

@@ -22,8 +22,8 @@ int64_t mlir::moe::widthOf(Value tensor) {
   return cast<RankedTensorType>(tensor.getType()).getShape().back();
 }
 
-Type mlir::moe::elementOf(Value tensor) {
-  return cast<RankedTensorType>(tensor.getType()).getElementType();
+Type mlir::moe::elementOf(Value values) {
+  return cast<ShapedType>(values.getType()).getElementType();
 }
 
 Type mlir::moe::computeTypeOf(Value tensor) {

@@ -9,7 +9,7 @@
 #include "moe/Target/Passes.h"
 
 #include "mlir/Conversion/ArithToLLVM/ArithToLLVM.h"
-#include "mlir/Conversion/ControlFlowToLLVM/ControlFlowToLLVM.h"
+#include "mlir/Conversion/ConvertToLLVM/ToLLVMPass.h"
 #include "mlir/Conversion/FuncToLLVM/ConvertFuncToLLVMPass.h"
 #include "mlir/Conversion/IndexToLLVM/IndexToLLVM.h"
 #include "mlir/Conversion/MathToLLVM/MathToLLVM.h"
@@ -25,6 +25,9 @@
 #include "mlir/Transforms/Passes.h"
 #include "llvm/TargetParser/Host.h"
 
+#include <sys/syscall.h>
+#include <unistd.h>
+
 using namespace mlir;
 using namespace mlir::moe;
 
@@ -36,22 +39,36 @@ static int64_t hostVectorBytes() {
   return features.lookup("avx2") ? 32 : 16;
 }
 
-bool mlir::moe::hostHasBf16Dot() {
-  // Narrow vectors need the forms of AVX512-VL, which all such hosts have.
-  llvm::StringMap<bool> features = llvm::sys::getHostCPUFeatures();
-  return features.lookup("avx512bf16") && features.lookup("avx512vl");
+/// Linux lets a process use tiles, whose state is large, when it asks to.
+static bool mayUseTiles() {
+  constexpr long requestPermission = 0x1023, tileData = 18;
+  return ::syscall(SYS_arch_prctl, requestPermission, tileData) == 0;
+}
+
+Bf16Products mlir::moe::hostBf16Products() {
+  static const Bf16Products products = [] {
+    llvm::StringMap<bool> features = llvm::sys::getHostCPUFeatures();
+    // Narrow vectors need the forms of AVX512-VL, which all such hosts have.
+    if (!features.lookup("avx512bf16") || !features.lookup("avx512vl"))
+      return Bf16Products::Widened;
+    bool tiles = features.lookup("amx-tile") && features.lookup("amx-bf16");
+    return tiles && mayUseTiles() ? Bf16Products::Tiles : Bf16Products::Pairs;
+  }();
+  return products;
 }
 
 /// The instruction set of code with vectors of so many bytes.
-static std::string variantOf(int64_t vectorBytes, bool bf16Dot) {
+static std::string variantOf(int64_t vectorBytes, Bf16Products products) {
   std::string name = vectorBytes == 64   ? "avx512"
                      : vectorBytes == 32 ? "avx2"
                                          : "generic";
-  return bf16Dot ? name + "-bf16" : name;
+  if (products == Bf16Products::Tiles && vectorBytes == 64)
+    return name + "-amx";
+  return products == Bf16Products::Widened ? name : name + "-bf16";
 }
 
-std::string mlir::moe::hostVariant() {
-  return variantOf(hostVectorBytes(), hostHasBf16Dot());
+std::string mlir::moe::hostVariant(Bf16Products products) {
+  return variantOf(hostVectorBytes(), products);
 }
 
 void mlir::moe::buildCpuPipeline(OpPassManager &pm,
@@ -60,7 +77,7 @@ void mlir::moe::buildCpuPipeline(OpPassManager &pm,
       options.vectorBytes ? options.vectorBytes : hostVectorBytes();
   // Kernels on memrefs, launched from straight-line programs.
   pm.addPass(createConvertMoEToKernels(
-      ConvertMoEToKernelsOptions{vectorBytes, options.bf16Dot}));
+      ConvertMoEToKernelsOptions{vectorBytes, options.bf16Products}));
   // What depends on parameters only is done by entry points of its own.
   pm.addPass(createHoistParameterWork(HoistParameterWorkOptions{
       options.packedOnce == PackedOnce::All ? "all" : "frozen"}));
@@ -68,7 +85,7 @@ void mlir::moe::buildCpuPipeline(OpPassManager &pm,
   pm.addPass(createPlanArena());
   // The runtime's ABI is all that is left of the dialect.
   pm.addPass(createConvertMoEToLLVM(
-      ConvertMoEToLLVMOptions{variantOf(vectorBytes, options.bf16Dot)}));
+      ConvertMoEToLLVMOptions{variantOf(vectorBytes, options.bf16Products)}));
   // Only kernels are not in the LLVM dialect yet. Vector mathematics is
   // arithmetic, scalar mathematics is libm.
   OpPassManager &kernels = pm.nest<func::FuncOp>();
@@ -91,7 +108,8 @@ void mlir::moe::buildCpuPipeline(OpPassManager &pm,
   pm.addPass(createFinalizeMemRefToLLVMConversionPass());
   pm.addPass(createConvertFuncToLLVMPass(
       ConvertFuncToLLVMPassOptions{/*useBarePtrCallConv=*/true}));
-  pm.addPass(createConvertControlFlowToLLVMPass());
+  // Branches carry tiles: both are converted at once.
+  pm.addPass(createConvertToLLVMPass({.filterDialects = {"cf", "amx"}}));
   pm.addPass(createReconcileUnrealizedCastsPass());
 }
 
@@ -101,11 +119,11 @@ struct CpuPipelineOptions : PassPipelineOptions<CpuPipelineOptions> {
       *this, "vector-bytes",
       llvm::cl::desc("bytes of a vector register, 0 for the host's widest"),
       llvm::cl::init(0)};
-  Option<bool> bf16Dot{
-      *this, "bf16-dot",
-      llvm::cl::desc("multiply pairs of bf16 with vdpbf16ps; the default is "
-                     "whether the host has it"),
-      llvm::cl::init(hostHasBf16Dot())};
+  Option<Bf16Products> bf16Products{
+      *this, "bf16-products",
+      llvm::cl::desc("how two operands in bf16 are multiplied; the default is "
+                     "the best that the host can do"),
+      llvm::cl::init(hostBf16Products()), bf16ProductsValues()};
   Option<PackedOnce> hoist{
       *this, "hoist",
       llvm::cl::desc("parameters whose weights are packed once"),
@@ -123,7 +141,7 @@ void mlir::moe::registerTargetPipelines() {
       [](OpPassManager &pm, const CpuPipelineOptions &options) {
         CompilerOptions compilerOptions;
         compilerOptions.vectorBytes = options.vectorBytes;
-        compilerOptions.bf16Dot = options.bf16Dot;
+        compilerOptions.bf16Products = options.bf16Products;
         compilerOptions.packedOnce = options.hoist;
         buildCpuPipeline(pm, compilerOptions);
       });

@@ -1,7 +1,7 @@
 // Products of bf16 multiply pairs where the target can: the loop over the inner
 // dimension is 24 sums of pairs (12 rows, two vectors), and all of them stay in
 // registers.
-// RUN: moe-opt %s --moe-cpu-pipeline="vector-bytes=64 bf16-dot=true" -o %t.mlir
+// RUN: moe-opt %s --moe-cpu-pipeline="vector-bytes=64 bf16-products=pairs" -o %t.mlir
 // RUN: mlir-translate --mlir-to-llvmir --allow-unregistered-dialect %t.mlir -o %t.ll
 // RUN: opt -O2 -mtriple=x86_64-unknown-linux-gnu -mcpu=cooperlake %t.ll -o %t.bc
 // RUN: llc -O2 -mtriple=x86_64-unknown-linux-gnu -mcpu=cooperlake %t.bc -o %t.s
@@ -11,9 +11,27 @@
 // RUN: sed -n '/^linear_input_grad_matmul_0:/,/func_end/p' %t.s | FileCheck %s --check-prefix=MIXED
 
 // Elsewhere they are widened.
-// RUN: moe-opt %s --moe-cpu-pipeline="vector-bytes=64 bf16-dot=false" | FileCheck %s --check-prefix=WIDENED
+// RUN: moe-opt %s --moe-cpu-pipeline="vector-bytes=64 bf16-products=widened" | FileCheck %s --check-prefix=WIDENED
 // WIDENED-NOT: dpbf16ps
 // WIDENED: llvm.fpext {{.*}}bf16
+
+// On machines with AMX a register tile is two by two tiles. Two tiles of the
+// right operand and, one after the other, two of the left are all that a turn of
+// the loop reads: no sum leaves its register before the last.
+// RUN: moe-opt %s --moe-cpu-pipeline="vector-bytes=64 bf16-products=tiles" -o %t.amx.mlir
+// RUN: mlir-translate --mlir-to-llvmir --allow-unregistered-dialect %t.amx.mlir -o %t.amx.ll
+// RUN: opt -O2 -mtriple=x86_64-unknown-linux-gnu -mcpu=sapphirerapids %t.amx.ll -o %t.amx.bc
+// RUN: llc -O2 -mtriple=x86_64-unknown-linux-gnu -mcpu=sapphirerapids %t.amx.bc -o %t.amx.s
+// RUN: sed -n '/^linear_matmul_0:/,/func_end/p' %t.amx.s | FileCheck %s --check-prefix=TILES --implicit-check-not="1024-byte"
+// RUN: sed -n '/^linear_weight_grad_outer_0:/,/func_end/p' %t.amx.s | FileCheck %s --check-prefix=TILES --implicit-check-not="1024-byte"
+// RUN: sed -n '/^linear_input_grad_matmul_0:/,/func_end/p' %t.amx.s | FileCheck %s --check-prefix=MIXED --implicit-check-not=tdpbf16ps
+
+// TILES-COUNT-4: tilezero
+// Four times 32 elements, twice two tiles at a time.
+// TILES-COUNT-8: {{tdpbf16ps.*[[:space:]]+tdpbf16ps.*}}
+// TILES-NOT: tdpbf16ps
+// TILES-COUNT-4: tilestored
+// TILES: func_end
 
 // CHECK: linear_matmul_0:
 // CHECK: {{^}}.LBB

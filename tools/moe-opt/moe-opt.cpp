@@ -5,7 +5,6 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "moe/Dialect/MoE.h"
 #include "moe/Target/Compiler.h"
 #include "moe/Target/Passes.h"
 #include "moe/Transforms/Passes.h"
@@ -20,7 +19,7 @@
 int main(int argc, char **argv) {
   mlir::DialectRegistry registry;
   mlir::registerAllDialects(registry);
-  registry.insert<mlir::moe::MoEDialect>();
+  mlir::moe::registerCompilerDialects(registry);
   mlir::registerAllPasses();
   mlir::moe::registerMoEPasses();
   mlir::moe::registerPipelines();

@@ -44,6 +44,7 @@ MadeExecutor makeExecutor(const MachineOptions &options, Model &file,
   }
   CompiledExecutorOptions compiled;
   compiled.memoryBudget = options.memoryBudget;
+  compiled.compiler.bf16Products = options.bf16Products;
   // Validation must not hold a second copy of what trains.
   if (!store.trainables().empty())
     compiled.compiler.packedOnce = mlir::moe::PackedOnce::Frozen;
@@ -59,7 +60,7 @@ MadeExecutor makeExecutor(const MachineOptions &options, Model &file,
     executor.requireScoring(rows, length, logits);
   };
   made.executor = std::move(executor);
-  made.variant = mlir::moe::hostVariant();
+  made.variant = mlir::moe::hostVariant(options.bf16Products);
   return made;
 }
 

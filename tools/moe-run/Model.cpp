@@ -34,6 +34,19 @@ void addMachineOptions(CLI::App &app, MachineOptions &options) {
   app.add_option("--dtype", options.dtype,
                  "type to compute in: fp32 or bf16 (default: the model's own)")
       ->check(CLI::IsMember({"fp32", "bf16"}));
+  static const std::vector<std::string> products{"widened", "pairs", "tiles"};
+  auto best = products.begin() + ptrdiff_t(mlir::moe::hostBf16Products());
+  app.add_option_function<std::string>(
+         "--bf16-products",
+         [&options](const std::string &name) {
+           options.bf16Products = mlir::moe::Bf16Products(
+               llvm::find(products, name) - products.begin());
+         },
+         "how compiled code multiplies bf16: widened to fp32, in pairs "
+         "(AVX512-BF16) or in tiles (AMX); last bits of results depend on it "
+         "(default: the last that this machine can do)")
+      ->check(
+          CLI::IsMember(std::vector<std::string>(products.begin(), best + 1)));
   app.add_option("--threads", options.threads,
                  "threads, 0 for one per processor; results do not depend on "
                  "it")

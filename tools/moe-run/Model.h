@@ -15,6 +15,7 @@
 #include "moe/Runtime/Parameters.h"
 #include "moe/Runtime/Progress.h"
 #include "moe/Runtime/ThreadPool.h"
+#include "moe/Target/Compiler.h"
 
 #include <CLI/CLI.hpp>
 
@@ -34,6 +35,7 @@ struct MachineOptions {
   std::string model;
   std::string executor = "compiled";
   std::string dtype; ///< empty: the model's own
+  mlir::moe::Bf16Products bf16Products = mlir::moe::hostBf16Products();
   int threads = 0;
   /// MiB for activations that a step saves, 0 for no limit.
   int64_t memoryBudget = 0;

@@ -119,6 +119,7 @@ Workload::Workload(const ProfileTimeOptions &options)
   Objective objective;
   CompiledExecutorOptions compiledOptions;
   compiledOptions.memoryBudget = options.machine.memoryBudget;
+  compiledOptions.compiler.bf16Products = options.machine.bf16Products;
   if (trains) {
     if (store->trainables().empty())
       fail(model.file(), ": expected parameters that train, but all are "

@@ -5,7 +5,7 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "KernelTest.h"
+#include "TestProgram.h"
 
 #include <cmath>
 #include <gtest/gtest.h>
@@ -181,10 +181,10 @@ TEST_P(Attention, Bf16SumsInF32) {
   Tensors in = inputsFor(c);
   for (const char *name : {"q", "k", "v", "dout"})
     in[name] = roundToBf16(in[name]);
-  for (auto [vectorBytes, bf16Dot] :
-       {std::pair(0, true), std::pair(32, true), std::pair(0, false)}) {
-    SCOPED_TRACE(std::to_string(vectorBytes) + (bf16Dot ? " in pairs" : ""));
-    Tensors out = runProgram(program(c, "bf16"), in, 2, vectorBytes, bf16Dot);
+  for (const Mode &mode : bf16Modes()) {
+    SCOPED_TRACE(nameOf(mode));
+    Tensors out = runProgram(program(c, "bf16"), in, 2, mode.vectorBytes,
+                             mode.bf16Products);
     for (auto &[name, tensor] : reference(c, in))
       // The output is rounded, and gradients start from what it became.
       expectClose(out[name], tensor, name == "lse" ? 3e-6 : 0x1p-7, name);

@@ -8,6 +8,7 @@
 #include "KernelTest.h"
 
 #include "ProgramRunner.h"
+#include "TileEmulation.h"
 
 #include <bit>
 #include <cmath>
@@ -83,11 +84,15 @@ static void read(const void *from, DType type, Tensor &tensor) {
 
 Tensors polymoe::test::runProgram(const std::string &ir, const Tensors &inputs,
                                   int threads, int64_t vectorBytes,
-                                  bool bf16Dot) {
+                                  Bf16Products bf16Products, bool emulate) {
   mlir::moe::CompilerOptions options;
   options.vectorBytes = vectorBytes;
-  options.bf16Dot = bf16Dot && mlir::moe::hostHasBf16Dot();
-  ProgramRunner runner(ir, options, threads);
+  emulate &= bf16Products == Bf16Products::Tiles;
+  options.bf16Products =
+      emulate ? bf16Products
+              : std::min(bf16Products, mlir::moe::hostBf16Products());
+  ProgramRunner runner(
+      ir, options, threads, emulate ? emulateTiles : [](mlir::ModuleOp) {});
   for (auto [i, binding] : llvm::enumerate(runner.bindings()))
     if (auto it = inputs.find(binding.name); it != inputs.end()) {
       EXPECT_EQ(it->second.size(), ProgramRunner::elements(binding))

@@ -13,12 +13,16 @@
 #ifndef MOE_UNITTESTS_TARGET_KERNELTEST_H
 #define MOE_UNITTESTS_TARGET_KERNELTEST_H
 
+#include "moe/Target/Compiler.h"
+
 #include <cstdint>
 #include <map>
 #include <string>
 #include <vector>
 
 namespace polymoe::test {
+
+using mlir::moe::Bf16Products;
 
 /// A tensor in double (whole numbers for integer types), with what the program
 /// stores it as taken from its binding.
@@ -40,15 +44,16 @@ Tensor randomIntegers(std::vector<int64_t> shape, int64_t low, int64_t high,
                       uint64_t seed);
 
 /// Compiles `ir`, whose one public function has a moe.binding on every argument
-/// and result, for vectors of `vectorBytes` (0: the host's), with products of
-/// pairs of bf16 unless `bf16Dot` is false or the host lacks them, and runs it
-/// with
-/// `threads` threads. `inputs` are read by binding name; those of kind
-/// gradient and state are read and written. Returns everything written, packed
-/// weights too.
+/// and result, for vectors of `vectorBytes` (0: the host's), and runs it with
+/// `threads` threads. Tiles are emulated where the host has pairs only, or with
+/// `emulate`; else it does what it can. `inputs` are read by binding name;
+/// those of kind gradient and state are read and written. Returns everything
+/// written, packed weights too.
 Tensors runProgram(const std::string &ir, const Tensors &inputs,
                    int threads = 1, int64_t vectorBytes = 0,
-                   bool bf16Dot = true);
+                   Bf16Products bf16Products = mlir::moe::hostBf16Products(),
+                   bool emulate = mlir::moe::hostBf16Products() ==
+                                  Bf16Products::Pairs);
 
 /// The tensor rounded to bf16 and back.
 Tensor roundToBf16(const Tensor &tensor);

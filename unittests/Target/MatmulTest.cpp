@@ -5,9 +5,7 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "KernelTest.h"
-
-#include "moe/Target/Compiler.h"
+#include "TestProgram.h"
 
 #include <algorithm>
 #include <gtest/gtest.h>
@@ -116,11 +114,10 @@ TEST_P(Linear, Bf16SumsInF32) {
                       s.inner, 1);
   Tensor dw = product(s.outer, s.inner, tokens, in["dy"], 1, s.outer, in["x"],
                       s.inner, 1);
-  for (auto [vectorBytes, bf16Dot] :
-       {std::pair(0, true), std::pair(32, true), std::pair(0, false)}) {
-    SCOPED_TRACE(std::to_string(vectorBytes) + (bf16Dot ? " in pairs" : ""));
-    Tensors out =
-        runProgram(instantiate(s, "bf16"), in, 1, vectorBytes, bf16Dot);
+  for (const Mode &mode : bf16Modes()) {
+    SCOPED_TRACE(nameOf(mode));
+    Tensors out = runProgram(instantiate(s, "bf16"), in, 1, mode.vectorBytes,
+                             mode.bf16Products);
     // One rounding of the result: half a unit in the eighth bit.
     expectClose(out["y"], y, 0x1p-8, "y");
     expectClose(out["dx"], dx, 0x1p-8, "dx");
@@ -167,23 +164,28 @@ TEST(LinearMixed, RoundsNoOperandOfF32) {
 TEST_P(Linear, SameBitsForAnyNumberOfThreads) {
   Shape s = GetParam();
   Tensors in = inputsFor(s);
-  for (const char *type : {"f32", "bf16"}) {
-    Tensors one = runProgram(instantiate(s, type), in, 1);
-    Tensors four = runProgram(instantiate(s, type), in, 4);
+  for (const Mode &mode : hostModes()) {
+    SCOPED_TRACE(nameOf(mode));
+    auto runWith = [&](int threads) {
+      return runProgram(instantiate(s, mode.type), in, threads, 0,
+                        mode.bf16Products);
+    };
+    Tensors one = runWith(1), four = runWith(4);
     for (auto &[name, tensor] : one)
-      EXPECT_EQ(tensor.values, four[name].values) << name << " in " << type;
+      EXPECT_EQ(tensor.values, four[name].values) << name;
   }
 }
 
 /// What `panels` should hold of `columns` columns and `inner` elements, of
-/// which a step takes `perStep`; element (k, column) of the right operand is
-/// at(k, column).
+/// which a step takes `perStep` and a tile `atOnce` steps; element (k, column)
+/// of the right operand is at(k, column).
 template <typename At>
 void expectPanels(const Tensor &panels, int64_t columns, int64_t inner,
-                  int64_t perStep, const At &at) {
+                  int64_t perStep, int64_t atOnce, const At &at) {
   ASSERT_EQ(panels.shape.size(), 3u);
   int64_t steps = panels.shape[1], lanes = panels.shape[2] / perStep;
-  EXPECT_EQ(steps, (inner + perStep - 1) / perStep);
+  int64_t taken = perStep * atOnce;
+  EXPECT_EQ(steps, (inner + taken - 1) / taken * atOnce);
   EXPECT_GE(panels.shape[0] * lanes, columns);
   EXPECT_EQ(panels.shape[0] % 2, 0);
   int64_t position = 0;
@@ -202,26 +204,31 @@ TEST_P(Linear, PanelsHoldTheWeight) {
   Shape s = GetParam();
   for (const std::string type : {"f32", "bf16", "f64"})
     for (int64_t vectorBytes : {64, 32})
-      for (bool bf16Dot : {true, false}) {
+      for (Bf16Products products :
+           {Bf16Products::Widened, Bf16Products::Pairs, Bf16Products::Tiles}) {
         Tensors in = inputsFor(s);
-        bool paired = bf16Dot && type == "bf16" && mlir::moe::hostHasBf16Dot();
-        if (bf16Dot && !paired)
+        bool paired = products != Bf16Products::Widened;
+        bool tiled = products == Bf16Products::Tiles;
+        if (paired && (type != "bf16" ||
+                       mlir::moe::hostBf16Products() == Bf16Products::Widened))
+          continue;
+        if (tiled && vectorBytes != 64)
           continue;
         if (type == "bf16")
           for (auto &[name, tensor] : in)
             tensor = roundToBf16(tensor);
         Tensors out = runProgram(instantiate(s, type), in, /*threads=*/2,
-                                 vectorBytes, bf16Dot);
+                                 vectorBytes, products);
         std::string layout =
             std::to_string(vectorBytes / (type == "f64" ? 8 : 4)) +
-            (paired ? "x2" : "");
-        int64_t perStep = paired ? 2 : 1;
+            (paired ? "x2" : "") + (tiled ? "x16" : "");
+        int64_t perStep = paired ? 2 : 1, atOnce = tiled ? 16 : 1;
         const Tensor &w = in["w"];
         expectPanels(
-            out.at("w.transposed." + layout), s.outer, s.inner, perStep,
+            out.at("w.transposed." + layout), s.outer, s.inner, perStep, atOnce,
             [&](int64_t k, int64_t column) { return w[column * s.inner + k]; });
         expectPanels(
-            out.at("w.straight." + layout), s.inner, s.outer, perStep,
+            out.at("w.straight." + layout), s.inner, s.outer, perStep, atOnce,
             [&](int64_t k, int64_t column) { return w[k * s.inner + column]; });
       }
 }
@@ -230,9 +237,13 @@ TEST(LinearRow, DependsNeitherOnOtherRowsNorOnTheTile) {
   constexpr int64_t inner = 51, outer = 71;
   Shape many{2, 37, inner, outer}, one{1, 1, inner, outer};
   Tensors in = inputsFor(many);
-  for (const char *type : {"f32", "bf16"}) {
-    SCOPED_TRACE(type);
-    Tensors all = runProgram(instantiate(many, type), in);
+  for (const Mode &mode : hostModes()) {
+    SCOPED_TRACE(nameOf(mode));
+    auto runWith = [&](const Shape &shape, const Tensors &inputs) {
+      return runProgram(instantiate(shape, mode.type), inputs, 1, 0,
+                        mode.bf16Products);
+    };
+    Tensors all = runWith(many, in);
     for (int64_t row : {0, 13, 73}) {
       Tensors single = in;
       single["x"] = {{1, 1, inner},
@@ -241,7 +252,7 @@ TEST(LinearRow, DependsNeitherOnOtherRowsNorOnTheTile) {
       single["dy"] = {{1, 1, outer},
                       {in["dy"].values.begin() + row * outer,
                        in["dy"].values.begin() + (row + 1) * outer}};
-      Tensors out = runProgram(instantiate(one, type), single);
+      Tensors out = runWith(one, single);
       for (int64_t j = 0; j < outer; ++j)
         EXPECT_EQ(out["y"][j], all["y"][row * outer + j]);
       for (int64_t j = 0; j < inner; ++j)
@@ -250,10 +261,27 @@ TEST(LinearRow, DependsNeitherOnOtherRowsNorOnTheTile) {
   }
 }
 
+TEST(Tiles, OfTheHostEqualEmulatedOnes) {
+  if (mlir::moe::hostBf16Products() != Bf16Products::Tiles)
+    GTEST_SKIP() << "the host has no AMX: other tests emulate it";
+  Shape s{3, 50, 129, 48};
+  Tensors in = inputsFor(s);
+  auto runWith = [&](bool emulate) {
+    return runProgram(instantiate(s, "bf16"), in, 1, 0, Bf16Products::Tiles,
+                      emulate);
+  };
+  Tensors host = runWith(false), emulated = runWith(true);
+  for (auto &[name, tensor] : emulated)
+    // Sums may round elsewhere, and results differ by a bit of bf16.
+    expectClose(host[name], tensor, name == "dw" ? 1e-6 : 0x1p-8, name);
+}
+
 INSTANTIATE_TEST_SUITE_P(
     Shapes, Linear,
     ::testing::Values(Shape{1, 1, 1, 1}, Shape{1, 5, 16, 32},
                       Shape{2, 37, 50, 70}, Shape{3, 50, 129, 48},
+                      // A register tile of a tile and a part of one.
+                      Shape{1, 21, 33, 31},
                       // Few panels, cut for the threads.
                       Shape{1, 3, 1001, 17},
                       // Wider than what is packed.

@@ -9,6 +9,7 @@
 
 #include "mlir/IR/MLIRContext.h"
 #include "mlir/Parser/Parser.h"
+#include "mlir/Pass/PassManager.h"
 
 #include <algorithm>
 #include <cstring>
@@ -18,14 +19,20 @@ using namespace polymoe;
 using namespace polymoe::test;
 
 static std::unique_ptr<mlir::moe::CompiledProgram>
-compile(const std::string &ir, const mlir::moe::CompilerOptions &options) {
+compile(const std::string &ir, const mlir::moe::CompilerOptions &options,
+        llvm::function_ref<void(mlir::ModuleOp)> change) {
   mlir::DialectRegistry registry;
   mlir::moe::registerCompilerDialects(registry);
   mlir::MLIRContext context(registry);
   auto module = mlir::parseSourceString<mlir::ModuleOp>(ir, &context);
   if (!module)
     throw std::runtime_error("the IR does not parse");
-  auto compiled = mlir::moe::CompiledProgram::compile(*module, options);
+  mlir::PassManager pm(&context);
+  mlir::moe::buildCpuPipeline(pm, options);
+  if (failed(pm.run(*module)))
+    throw std::runtime_error("the IR does not compile");
+  change(*module);
+  auto compiled = mlir::moe::CompiledProgram::load(*module, options);
   if (failed(compiled))
     throw std::runtime_error("the IR does not compile");
   return std::move(*compiled);
@@ -37,8 +44,9 @@ ProgramRunner::Storage::Storage(int64_t bytes) : memory((bytes + 127) / 64) {
 
 ProgramRunner::ProgramRunner(const std::string &ir,
                              const mlir::moe::CompilerOptions &options,
-                             int threads)
-    : compiled(compile(ir, options)), pool(threads) {
+                             int threads,
+                             llvm::function_ref<void(mlir::ModuleOp)> change)
+    : compiled(compile(ir, options, change)), pool(threads) {
   storage.reserve(bindings().size());
   for (const Binding &binding : bindings())
     storage.emplace_back(elements(binding) * sizeOf(binding.dtype));

@@ -21,9 +21,12 @@ namespace polymoe::test {
 /// moe.binding on every argument and result, and holds memory for all of them.
 class ProgramRunner {
 public:
-  /// Throws std::runtime_error where `ir` does not parse or compile.
-  ProgramRunner(const std::string &ir,
-                const mlir::moe::CompilerOptions &options, int threads);
+  /// Throws std::runtime_error where `ir` does not parse or compile. `change`
+  /// gets the module before it becomes machine code.
+  ProgramRunner(
+      const std::string &ir, const mlir::moe::CompilerOptions &options,
+      int threads,
+      llvm::function_ref<void(mlir::ModuleOp)> change = [](mlir::ModuleOp) {});
 
   /// Of the function; what prepares packed weights is another entry point.
   const std::vector<Binding> &bindings() const { return entry().bindings; }

@@ -20,7 +20,24 @@ std::vector<Mode> polymoe::test::allModes() {
     modes.push_back({"bf16", vectorBytes, 0x1p-7});
     modes.push_back({"f64", vectorBytes, 1e-13});
   }
-  modes.push_back({"bf16", 0, 0x1p-7, false});
+  for (Bf16Products products :
+       {Bf16Products::Widened, Bf16Products::Pairs, Bf16Products::Tiles})
+    if (products != mlir::moe::hostBf16Products())
+      modes.push_back({"bf16", 0, 0x1p-7, products});
+  return modes;
+}
+
+std::vector<Mode> polymoe::test::hostModes() {
+  std::vector<Mode> modes = allModes();
+  std::erase_if(modes, [](const Mode &mode) {
+    return mode.type == "f64" || mode.vectorBytes != 0;
+  });
+  return modes;
+}
+
+std::vector<Mode> polymoe::test::bf16Modes() {
+  std::vector<Mode> modes = allModes();
+  std::erase_if(modes, [](const Mode &mode) { return mode.type != "bf16"; });
   return modes;
 }
 
@@ -31,8 +48,11 @@ std::vector<Mode> polymoe::test::preciseModes() {
 }
 
 std::string polymoe::test::nameOf(const Mode &mode) {
-  return mode.type + (mode.vectorBytes ? "Narrow" : "Host") +
-         (mode.bf16Dot ? "" : "Widened");
+  std::string name = mode.type + (mode.vectorBytes ? "Narrow" : "Host");
+  if (mode.bf16Products == mlir::moe::hostBf16Products())
+    return name;
+  const char *products[] = {"Widened", "InPairs", "InTiles"};
+  return name + products[static_cast<int>(mode.bf16Products)];
 }
 
 Tensors polymoe::test::rounded(const Tensors &tensors, const Mode &mode) {
@@ -46,7 +66,7 @@ Tensors polymoe::test::rounded(const Tensors &tensors, const Mode &mode) {
 Tensors polymoe::test::run(const TestProgram &program, const Tensors &inputs,
                            const Mode &mode, int threads) {
   return runProgram(program.text(mode.type), inputs, threads, mode.vectorBytes,
-                    mode.bf16Dot);
+                    mode.bf16Products);
 }
 
 void polymoe::test::expectGradient(const TestProgram &forward,
@@ -80,11 +100,11 @@ void polymoe::test::expectGradient(const TestProgram &forward,
 
 void polymoe::test::expectSameBitsOnThreads(const TestProgram &program,
                                             const Tensors &inputs) {
-  for (const char *type : {"f32", "bf16"}) {
-    Mode mode{type, 0, 0};
+  for (const Mode &mode : hostModes()) {
+    SCOPED_TRACE(nameOf(mode));
     Tensors one = run(program, inputs, mode, 1),
             four = run(program, inputs, mode, 4);
     for (auto &[name, tensor] : one)
-      EXPECT_EQ(tensor.values, four[name].values) << name << " in " << type;
+      EXPECT_EQ(tensor.values, four[name].values) << name;
   }
 }

@@ -20,17 +20,22 @@
 
 namespace polymoe::test {
 
-/// A model's type, a width of vectors, how close results must come, and whether
-/// bf16 is multiplied in pairs where the host can.
+/// A model's type, a width of vectors, how close results must come, and how
+/// bf16 is multiplied where the host can.
 struct Mode {
   std::string type;
   int64_t vectorBytes;
   double tolerance;
-  bool bf16Dot = true;
+  Bf16Products bf16Products = mlir::moe::hostBf16Products();
 };
 
-/// f32, bf16 and f64, for the host's vectors and for narrow ones.
+/// f32, bf16 and f64, for the host's vectors and for narrow ones; bf16 in every
+/// way.
 std::vector<Mode> allModes();
+/// Those for the host's vectors without f64.
+std::vector<Mode> hostModes();
+/// Those with bf16.
+std::vector<Mode> bf16Modes();
 /// The same without bf16, for programs without `$T`: theirs is f32.
 std::vector<Mode> preciseModes();
 std::string nameOf(const Mode &mode);
@@ -49,7 +54,7 @@ void expectGradient(const TestProgram &forward, const Tensors &inputs,
                     const std::string &result, const Tensor &cotangent,
                     const std::string &input, const Tensor &gradient);
 
-/// Expects the same bits from one thread and from four, in f32 and in bf16.
+/// Expects the same bits from one thread and from four in hostModes.
 void expectSameBitsOnThreads(const TestProgram &program, const Tensors &inputs);
 
 } // namespace polymoe::test

@@ -31,7 +31,7 @@ struct CompiledExecutorOptions {
   /// Tokens of a prompt that are fed at a time, longest first: each is a
   /// program, compiled for prompts that are long enough, and the rest goes
   /// token by token.
-  std::vector<int64_t> prefill = {256, 32};
+  std::vector<int64_t> prefill = {512, 256, 32};
   /// A program that buildCpuPipeline left, to run in place of compiling one,
   /// and the file to name in errors. It outlives the executor.
   mlir::ModuleOp given;

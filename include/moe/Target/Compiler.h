@@ -9,6 +9,7 @@
 #define MOE_TARGET_COMPILER_H
 
 #include "moe/Runtime/Program.h"
+#include "moe/Target/TargetDescription.h"
 
 #include "mlir/IR/BuiltinOps.h"
 #include "mlir/IR/DialectRegistry.h"
@@ -26,14 +27,14 @@ namespace mlir::moe {
 /// of at each use, in scratch memory.
 enum class PackedOnce { All, Frozen };
 
-/// Whether the host multiplies pairs of bf16 (AVX512-BF16).
-bool hostHasBf16Dot();
+/// The best that the host can do. Asks the kernel for tiles where there are
+/// some: code with tiles runs in processes only that have asked.
+Bf16Products hostBf16Products();
 
 struct CompilerOptions {
   /// Bytes of a vector register, 0 for the host's widest.
   int64_t vectorBytes = 0;
-  /// Whether products of bf16 go in pairs.
-  bool bf16Dot = hostHasBf16Dot();
+  Bf16Products bf16Products = hostBf16Products();
   /// LLVM's optimisation level, 0 to 3.
   unsigned optimizationLevel = 2;
   PackedOnce packedOnce = PackedOnce::All;
@@ -43,8 +44,9 @@ struct CompilerOptions {
 void registerCompilerDialects(DialectRegistry &registry);
 
 /// The instruction set that the host's code is made for, which the last bits of
-/// results depend on: "avx512-bf16", "avx512", "avx2" or "generic".
-std::string hostVariant();
+/// results depend on: "avx512-amx", "avx512-bf16", "avx512", "avx2" or
+/// "generic".
+std::string hostVariant(Bf16Products products = hostBf16Products());
 
 /// From the fused level to the LLVM dialect.
 void buildCpuPipeline(OpPassManager &pm, const CompilerOptions &options);

@@ -17,23 +17,14 @@
 #ifndef MOE_TARGET_KERNELBUILDER_H
 #define MOE_TARGET_KERNELBUILDER_H
 
+#include "moe/Target/TargetDescription.h"
+
 #include "mlir/Conversion/LLVMCommon/TypeConverter.h"
 #include "mlir/Dialect/Func/IR/FuncOps.h"
 #include "mlir/Dialect/LLVMIR/LLVMDialect.h"
 #include "mlir/IR/ImplicitLocOpBuilder.h"
 
 namespace mlir::moe {
-
-/// What the host (or another machine) offers to a kernel.
-struct TargetDescription {
-  /// Bytes of a vector register: 64 (AVX-512), 32 (AVX2) or 16.
-  int64_t vectorBytes = 64;
-  /// Whether it multiplies pairs of bf16 and adds both products to a sum in f32
-  /// (AVX512-BF16).
-  bool bf16Dot = false;
-  /// Rows of the register tile that fit beside two vectors of columns.
-  int64_t tileRows() const { return vectorBytes == 64 ? 12 : 6; }
-};
 
 class KernelBuilder : public ImplicitLocOpBuilder {
 public:
@@ -159,18 +150,25 @@ public:
   /// a(k, i) * b(k, j)`, one chain of multiply-adds for each element, starting
   /// from zero or from `init`. `a` gives scalars, `b` vectors, of the type of
   /// computation; or `a` gives pairs (loadPair) and `b` vectors of a pair of
-  /// bf16 for each lane, both of whose products one multiply-add takes.
+  /// bf16 for each lane, both of whose products one multiply-add takes; or all
+  /// are tiles (loadTile), of `b` in pairs too, and `init` is given.
   SmallVector<Value> registerTile(int64_t rows, int64_t vectors, Value lo,
                                   Value hi,
                                   function_ref<Value(Value, int64_t)> a,
                                   function_ref<Value(Value, int64_t)> b,
                                   ValueRange init = {});
 
+  /// AMX's tiles: `rows` rows, 16 at most, of 64 bytes; those from a position
+  /// of a buffer on, those of a zero sum, or into a buffer.
+  Value loadTile(Value buffer, ValueRange position, int64_t rows);
+  Value zeroTile(int64_t rows);
+  void storeTile(Value tile, Value buffer, ValueRange position);
+
 private:
   Value pointer(unsigned i);
   Value asBuffer(Value pointer, MemRefType type);
   Value widen(Value value);
-  Value multiplyAdd(Value scalar, Value vector, Value sum);
+  Value multiplyAdd(Value a, Value b, Value sum);
 
   func::FuncOp kernel;
   SmallVector<Type> argTypes;

@@ -99,7 +99,8 @@ private:
 int64_t rowsOf(Value tensor);
 /// The last dimension of a tensor.
 int64_t widthOf(Value tensor);
-Type elementOf(Value tensor);
+/// Of a tensor or a buffer.
+Type elementOf(Value values);
 /// The type in which work on `tensor` is done: f32, or f64 for f64.
 Type computeTypeOf(Value tensor);
 

@@ -8,10 +8,21 @@
 #ifndef MOE_TARGET_PASSES_H
 #define MOE_TARGET_PASSES_H
 
+#include "moe/Target/TargetDescription.h"
+
 #include "mlir/IR/BuiltinOps.h"
 #include "mlir/Pass/Pass.h"
+#include "llvm/Support/CommandLine.h"
 
 namespace mlir::moe {
+
+/// The names of Bf16Products in options.
+inline llvm::cl::ValuesClass bf16ProductsValues() {
+  return llvm::cl::values(
+      clEnumValN(Bf16Products::Widened, "widened", "as f32"),
+      clEnumValN(Bf16Products::Pairs, "pairs", "with vdpbf16ps (AVX512-BF16)"),
+      clEnumValN(Bf16Products::Tiles, "tiles", "with tdpbf16ps (AMX-BF16)"));
+}
 
 #define GEN_PASS_DECL
 #define GEN_PASS_REGISTRATION

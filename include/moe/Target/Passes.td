@@ -29,13 +29,16 @@ def ConvertMoEToKernels : Pass<"convert-moe-to-kernels", "mlir::ModuleOp"> {
     ```
   }];
   let dependentDialects = [
-    "mlir::arith::ArithDialect", "mlir::LLVM::LLVMDialect",
+    "mlir::amx::AMXDialect", "mlir::arith::ArithDialect",
+    "mlir::LLVM::LLVMDialect",
     "mlir::math::MathDialect", "mlir::memref::MemRefDialect",
     "mlir::scf::SCFDialect", "mlir::vector::VectorDialect",
     "mlir::x86vector::X86VectorDialect"];
   let options = [
     Option<"vectorBytes", "vector-bytes", "int64_t", "64", "bytes of a vector register: 64, 32 or 16">,
-    Option<"bf16Dot", "bf16-dot", "bool", "false", "multiply pairs of bf16 with vdpbf16ps (AVX512-BF16)">,
+    Option<"bf16Products", "bf16-products", "mlir::moe::Bf16Products", "mlir::moe::Bf16Products::Widened",
+           "how two operands in bf16 are multiplied",
+           [{::mlir::moe::bf16ProductsValues()}]>,
   ];
 }
 

@@ -40,8 +40,8 @@ static LogicalResult lowerAttention(AttentionOp op, KernelLowering &lowering) {
   bool packsHeads =
       shape.keys == shape.length || shape.length > lowering.target().tileRows();
   int64_t shared = packsHeads ? 1 : sharedHeads(shape);
-  MatmulTiling tiling(shape.length * shared, shape.keys, shape.lanes,
-                      lowering.target());
+  MatmulTiling tiling(shape.length * shared, shape.width, shape.keys,
+                      shape.scores);
   int64_t blockRows = tiling.tileRows;
   Value keys = lowering.buffer(op.getKey());
   if (packsHeads)

@@ -227,7 +227,9 @@ void mlir::moe::forEachWeightedSum(
     Value count, int64_t blockRows, Value rows,
     function_ref<Value(Value)> rowOf,
     function_ref<void(Value, KernelBuilder::Lane, Value)> write) {
-  MatmulTiling tiling(blockRows, width, k.lanes(), k.target());
+  ProductTypes types(k.target(), k.compute(), k.compute());
+  int64_t inner = cast<MemRefType>(weights.getType()).getShape().back();
+  MatmulTiling tiling(blockRows, inner, width, types);
   tiling.doNotSplit();
   RowBlock block{k.idx(0), count, Value()};
   forEachRegisterTile(

@@ -28,7 +28,9 @@ struct AttentionShape {
       : heads(op.getHeads()), kvHeads(op.getKvHeads()),
         scale(op.getScale().convertToDouble()),
         window(op.getWindow().value_or(0)), alibi(op.getAlibi()),
-        scores(target, elementOf(op.getQuery()), elementOf(op.getKey())),
+        scores(ProductTypes(target, elementOf(op.getQuery()),
+                            elementOf(op.getKey()))
+                   .withoutTiles(target)),
         compute(scores.compute), lanes(scores.lanes) {
     auto query = cast<RankedTensorType>(op.getQuery().getType());
     batch = query.getDimSize(0);
@@ -42,7 +44,8 @@ struct AttentionShape {
   int64_t window;
   bool alibi;
   /// Of scores and their gradients, which sum over the width of a head; sums
-  /// over keys have probabilities in the type of computation.
+  /// over keys have probabilities in the type of computation. Neither suits
+  /// tiles: heads are narrow, and blocks of queries small.
   ProductTypes scores;
   Type compute;
   int64_t lanes;

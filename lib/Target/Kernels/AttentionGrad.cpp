@@ -60,7 +60,7 @@ static Value launchDelta(AttentionGradOp op, const AttentionShape &shape,
 static void launchQueryGrad(AttentionGradOp op, const AttentionShape &shape,
                             Value keyPanels, Value valuePanels, Value delta,
                             KernelLowering &lowering) {
-  MatmulTiling tiling(shape.length, shape.keys, shape.lanes, lowering.target());
+  MatmulTiling tiling(shape.length, shape.width, shape.keys, shape.scores);
   int64_t blockRows = tiling.tileRows;
   SmallVector<Value> arguments = {lowering.buffer(op.getQuery()),
                                   lowering.buffer(op.getKey()),
@@ -150,7 +150,7 @@ static void launchQueryGrad(AttentionGradOp op, const AttentionShape &shape,
 static void launchKeyGrad(AttentionGradOp op, const AttentionShape &shape,
                           Value queryPanels, Value doutPanels, Value delta,
                           KernelLowering &lowering) {
-  MatmulTiling tiling(shape.keys, shape.length, shape.lanes, lowering.target());
+  MatmulTiling tiling(shape.keys, shape.width, shape.length, shape.scores);
   int64_t blockRows = tiling.tileRows;
   SmallVector<Value> arguments = {lowering.buffer(op.getQuery()),
                                   lowering.buffer(op.getKey()),

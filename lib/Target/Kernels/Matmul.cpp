@@ -1,4 +1,4 @@
-//===-- Matmul.cpp - dense matrix products --------------------------------===//
+//===-- Matmul.cpp - the schedule of every matrix product -----------------===//
 //
 // Part of PolyMoE, under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -16,25 +16,23 @@ using namespace mlir::moe;
 /// Bytes beyond the last column of a row of scratch memory: keep the rows of a
 /// register tile from falling into one set of the cache.
 static constexpr int64_t scratchPadding = 64;
-/// A block of 48 such rows takes 3 MiB of the stack.
-static constexpr int64_t widestPackedRow = 16384;
 
-MatmulTiling::MatmulTiling(int64_t rows, int64_t columns, int64_t lanes,
-                           const TargetDescription &target, int64_t vectors,
-                           int64_t rowBytes)
-    : columns(columns), vectors(vectors) {
-  tileRows = std::min(target.tileRows(), rows);
+MatmulTiling::MatmulTiling(int64_t rows, int64_t inner, int64_t columns,
+                           const ProductTypes &types, int64_t vectors)
+    : columns(columns), vectors(vectors), inTiles(types.inTiles()) {
+  tileRows = std::min(types.tileRows, rows);
   // Register tiles that share a panel of columns while it is in the first
   // caches. Panels that the last cache cannot hold come from memory for every
   // block: it gets as many rows as stay in the cache beside a panel.
   constexpr int64_t panelBytes = 8 << 20, blockBytes = 256 << 10;
   constexpr int64_t fewest = 4, most = 16;
+  int64_t rowBytes = inner * types.operand.getIntOrFloatBitWidth() / 8;
   int64_t tiles = fewest;
   if (rowBytes * columns > panelBytes)
     tiles = std::clamp(blockBytes / (rowBytes * tileRows), fewest, most);
   blockRows = std::min(tiles * tileRows,
                        llvm::divideCeilSigned(rows, tileRows) * tileRows);
-  groupWidth = vectors * lanes;
+  groupWidth = vectors * types.lanes;
   groups = llvm::divideCeilSigned(columns, groupWidth);
   // Enough tiles for any number of threads, and so many that threads end
   // together, but each with columns enough to be worth the packing of its rows.
@@ -89,27 +87,36 @@ RowBlock mlir::moe::routedRowBlock(KernelBuilder &k, Value index, Value routes,
 Value mlir::moe::packRows(KernelBuilder &k, Value from, const RowBlock &block,
                           int64_t blockRows, int64_t width,
                           const ProductTypes &types,
-                          function_ref<Value(Value)> source) {
+                          function_ref<Value(Value)> source,
+                          Value firstColumn) {
   int64_t padding = scratchPadding * 8 / types.operand.getIntOrFloatBitWidth();
-  int64_t stride = llvm::alignTo(width, types.step) + padding;
+  int64_t stride =
+      llvm::alignTo(width, types.step * types.stepsAtOnce) + padding;
   Value scratch = k.scratch({blockRows, stride}, types.operand);
   bool asItIs =
       cast<MemRefType>(from.getType()).getElementType() == types.operand;
   k.loop(k.idx(0), block.count, 1, [&](Value i) {
     Value row = source(i);
     k.columns(width, [&](KernelBuilder::Lane lane) {
+      KernelBuilder::Lane read = lane;
+      if (firstColumn)
+        read.column = k.add(lane.column, firstColumn);
       if (asItIs)
-        k.storeBits(k.loadBits(from, row, lane), scratch, i, lane);
+        k.storeBits(k.loadBits(from, row, read), scratch, i, lane);
       else
-        k.store(k.load(from, row, lane), scratch, i, lane);
+        k.store(k.load(from, row, read), scratch, i, lane);
     });
-    // The other half of the last pair.
-    if (types.inPairs())
+    // The other half of the last pair, or what a tile may read beyond.
+    if (types.inTiles())
+      for (int64_t j = 0; j < types.step; ++j)
+        k.store(k.splat(0.0), scratch, i,
+                {k.idx(width + j * k.lanes()), Value()});
+    else if (types.inPairs())
       k.storeScalar(k.scalar(0.0), scratch, {i, k.idx(width)});
   });
   // Register tiles begin at every `tileRows` rows and read no further than the
   // last that holds a row: an empty block costs nothing.
-  int64_t tileRows = std::min(k.target().tileRows(), blockRows);
+  int64_t tileRows = std::min(types.tileRows, blockRows);
   Value tiles = k.div(k.add(block.count, k.idx(tileRows - 1)), k.idx(tileRows));
   Value last = k.min(k.mul(tiles, k.idx(tileRows)), k.idx(blockRows));
   k.loop(block.count, last, 1, [&](Value i) {
@@ -139,6 +146,21 @@ static TileColumns tileColumns(KernelBuilder &k, const MatmulTiling &tiling,
   return tile;
 }
 
+/// Scratch memory for the sums of a register tile of AMX's.
+static Value tileScratch(KernelBuilder &k, const MatmulTiling &tiling) {
+  return k.scratch({tiling.tileRows, accumulators * tileSide}, k.compute());
+}
+
+/// Calls `body` for each of these tiles, row by row: how many rows it has and
+/// where in scratch memory it lies.
+static void forEachTile(KernelBuilder &k, const MatmulTiling &tiling,
+                        function_ref<void(int64_t, ArrayRef<Value>)> body) {
+  for (int64_t row = 0; row < tiling.tileRows; row += tileSide)
+    for (int64_t j = 0; j < accumulators; ++j)
+      body(std::min(tileSide, tiling.tileRows - row),
+           {k.idx(row), k.idx(j * tileSide)});
+}
+
 void mlir::moe::forEachRegisterTile(
     KernelBuilder &k, const MatmulTiling &tiling, const RowBlock &block,
     Value split,
@@ -151,6 +173,21 @@ void mlir::moe::forEachRegisterTile(
     TileColumns tile = tileColumns(k, tiling, group);
     k.loop(k.idx(0), block.count, tiling.tileRows, [&](Value tileRow) {
       SmallVector<Value> acc = sums(tileRow, tile);
+      if (tiling.inTiles) {
+        Value scratch = tileScratch(k, tiling), *next = acc.begin();
+        forEachTile(k, tiling, [&](int64_t, ArrayRef<Value> position) {
+          k.storeTile(*next++, scratch, position);
+        });
+        Value rows = k.min(k.sub(block.count, tileRow), k.idx(tiling.tileRows));
+        k.loop(k.idx(0), rows, 1, [&](Value i) {
+          SmallVector<Value> rowSums;
+          for (int64_t j = 0; j < accumulators; ++j)
+            rowSums.push_back(
+                k.load(scratch, i, {k.idx(j * k.lanes()), Value()}));
+          epilogue(k.add(tileRow, i), tile, rowSums);
+        });
+        return;
+      }
       for (int64_t i = 0; i < tiling.tileRows; ++i) {
         Value row = k.add(tileRow, k.idx(i));
         ValueRange rowSums =
@@ -171,6 +208,41 @@ static Value clampedRow(KernelBuilder &k, Value row, int64_t i, Value lastRow) {
   return lastRow ? k.min(number, lastRow) : number;
 }
 
+/// The register tile of AMX's tiles over `steps` steps: `left` gives the place
+/// of the tile of step `s` whose rows begin at `row`, and `right` that of the
+/// panel of accumulator `j`, which is read from step `firstStep` on.
+static SmallVector<Value>
+sumTiles(KernelBuilder &k, const MatmulTiling &tiling, Value steps,
+         function_ref<Panel(Value s, int64_t row)> left,
+         function_ref<Panel(int64_t j)> right, ValueRange init,
+         Value firstStep = {}) {
+  SmallVector<Value> start(init);
+  SmallVector<int64_t> rows;
+  forEachTile(k, tiling, [&](int64_t rowsOfTile, ArrayRef<Value>) {
+    rows.push_back(rowsOfTile);
+    if (init.empty())
+      start.push_back(k.zeroTile(rowsOfTile));
+  });
+  auto load = [&](const Panel &at, int64_t rowsOfTile) {
+    return k.loadTile(at.first, at.second, rowsOfTile);
+  };
+  return k.registerTile(
+      rows.size() / accumulators, accumulators, k.idx(0),
+      k.div(steps, k.idx(tileSide)),
+      [&](Value tile, int64_t i) {
+        return load(left(k.mul(tile, k.idx(tileSide)), i * tileSide),
+                    rows[i * accumulators]);
+      },
+      [&](Value tile, int64_t j) {
+        Panel at = right(j);
+        Value step = k.mul(tile, k.idx(tileSide));
+        at.second.push_back(firstStep ? k.add(firstStep, step) : step);
+        at.second.push_back(k.idx(0));
+        return load(at, tileSide);
+      },
+      start);
+}
+
 SmallVector<Value> mlir::moe::timesPanels(KernelBuilder &k,
                                           const MatmulTiling &tiling,
                                           Value packed, Value row,
@@ -181,6 +253,14 @@ SmallVector<Value> mlir::moe::timesPanels(KernelBuilder &k,
   for (int64_t j = 0; j < accumulators; ++j)
     panels.push_back(panel(j));
   int64_t step = stepOfPanels(k, panels[0].first);
+  if (tiling.inTiles)
+    return sumTiles(
+        k, tiling, k.idx(llvm::alignTo(inner, 2 * tileSide) / 2),
+        [&](Value s, int64_t i) -> Panel {
+          Value column = k.add(k.mul(s, k.idx(step)), k.idx(left.offset));
+          return {packed, {k.add(row, k.idx(i)), column}};
+        },
+        [&](int64_t j) { return panels[j]; }, left.init, left.firstStep);
   auto sumSteps = [&](int64_t lo, int64_t hi, ValueRange init,
                       Value (KernelBuilder::*load)(Value, ValueRange)) {
     return k.registerTile(
@@ -209,11 +289,25 @@ SmallVector<Value> mlir::moe::timesPanels(KernelBuilder &k,
                   &KernelBuilder::loadHalfPair);
 }
 
-SmallVector<Value> mlir::moe::sumOuterProducts(
-    KernelBuilder &k, const MatmulTiling &tiling, int64_t step, Value steps,
-    Value lhs, Value row, Value rhs, const TileColumns &tile, ValueRange init) {
-  Value leftPanel = k.div(row, k.idx(tiling.tileRows));
+SmallVector<Value>
+mlir::moe::sumOuterProducts(KernelBuilder &k, const MatmulTiling &tiling,
+                            const ProductTypes &types, Value steps, Value lhs,
+                            Value row, Value rhs, const TileColumns &tile,
+                            ValueRange init) {
+  int64_t step = types.step;
   Value rightPanel = k.mul(tile.group, k.idx(accumulators));
+  if (tiling.inTiles)
+    return sumTiles(
+        k, tiling, steps,
+        [&](Value s, int64_t i) -> Panel {
+          Value panel = k.div(k.add(row, k.idx(i)), k.idx(tileSide));
+          return {lhs, {panel, s, k.idx(0)}};
+        },
+        [&](int64_t j) -> Panel {
+          return {rhs, {k.add(rightPanel, k.idx(j))}};
+        },
+        init);
+  Value leftPanel = k.div(row, k.idx(tiling.tileRows));
   return k.registerTile(
       tiling.tileRows, accumulators, k.idx(0), steps,
       [&](Value s, int64_t i) {
@@ -227,24 +321,22 @@ SmallVector<Value> mlir::moe::sumOuterProducts(
       init);
 }
 
-static Type elementTypeOf(Value buffer) {
-  return cast<MemRefType>(buffer.getType()).getElementType();
-}
-
 Value mlir::moe::leftPanels(KernelLowering &lowering,
                             const MatmulTiling &tiling, Value from,
                             int64_t columns, int64_t steps,
                             const ProductTypes &types) {
+  if (types.inTiles())
+    return rightPanels(lowering, from, columns, steps, types);
   return lowering.temporary({llvm::divideCeilSigned(columns, tiling.tileRows),
                              steps, tiling.tileRows * types.step},
-                            elementTypeOf(from));
+                            elementOf(from));
 }
 
 Value mlir::moe::rightPanels(KernelLowering &lowering, Value from,
                              int64_t columns, int64_t steps,
                              const ProductTypes &types) {
   return lowering.temporary(panelShape(columns, steps * types.step, types),
-                            elementTypeOf(from));
+                            elementOf(from));
 }
 
 void mlir::moe::launchSteps(KernelLowering &lowering, Operation *op,
@@ -255,35 +347,39 @@ void mlir::moe::launchSteps(KernelLowering &lowering, Operation *op,
   constexpr int64_t tiles = 16;
   SmallVector<Value> arguments{operand.from, operand.to};
   llvm::append_range(arguments, more);
-  SmallVector<int64_t> fullKey{operand.firstColumn, operand.columns,
-                               types.step};
+  bool turned = types.inTiles() && operand.side == SteppedOperand::Left;
+  SmallVector<int64_t> fullKey{operand.firstColumn, operand.columns, types.step,
+                               turned};
   llvm::append_range(fullKey, key);
-  lowering.launch(
-      op,
-      {.label = "pack_steps",
-       .tiles = tiles,
-       .arguments = arguments,
-       .compute = types.compute,
-       .key = fullKey,
-       .attributes = lowering.builder().getDictionaryAttr({})},
-      [&](KernelBuilder &k) {
-        auto type = cast<MemRefType>(k.argType(0));
-        int64_t width = type.getShape().back();
-        Value from = k.buffer(0, {type.getNumElements() / width, width});
-        RowList list = rows(k);
-        Value steps =
-            k.div(k.add(list.count, k.idx(types.step - 1)), k.idx(types.step));
-        Value share = k.div(k.add(steps, k.idx(tiles - 1)), k.idx(tiles));
-        Value first = k.mul(k.tile(), share);
-        packSteps(k,
-                  {.from = from,
-                   .row = list.row,
-                   .count = list.count,
-                   .firstColumn = operand.firstColumn,
-                   .width = operand.columns},
-                  first, k.min(k.add(first, share), steps), k.buffer(1),
-                  types.step);
-      });
+  lowering.launch(op,
+                  {.label = "pack_steps",
+                   .tiles = tiles,
+                   .arguments = arguments,
+                   .compute = types.compute,
+                   .key = fullKey,
+                   .attributes = lowering.builder().getDictionaryAttr({})},
+                  [&](KernelBuilder &k) {
+                    auto type = cast<MemRefType>(k.argType(0));
+                    int64_t width = type.getShape().back();
+                    Value from =
+                        k.buffer(0, {type.getNumElements() / width, width});
+                    RowList list = rows(k);
+                    Value steps = types.steps(k, list.count);
+                    int64_t atOnce = types.stepsAtOnce;
+                    Value share =
+                        k.mul(k.div(k.add(steps, k.idx(tiles * atOnce - 1)),
+                                    k.idx(tiles * atOnce)),
+                              k.idx(atOnce));
+                    Value first = k.mul(k.tile(), share);
+                    packSteps(k,
+                              {.from = from,
+                               .row = list.row,
+                               .count = list.count,
+                               .firstColumn = operand.firstColumn,
+                               .width = operand.columns},
+                              first, k.min(k.add(first, share), steps),
+                              k.buffer(1), types, turned);
+                  });
 }
 
 void mlir::moe::storeSums(KernelBuilder &k, ValueRange sums, Value to,
@@ -292,196 +388,27 @@ void mlir::moe::storeSums(KernelBuilder &k, ValueRange sums, Value to,
     k.store(sum, to, row, lane);
 }
 
-//===----------------------------------------------------------------------===//
-// Dense products
-//===----------------------------------------------------------------------===//
-
-void mlir::moe::launchProduct(KernelLowering &lowering, Operation *op,
-                              const DenseProduct &p, Value bias) {
-  const ProductTypes &types = p.types;
-  MatmulTiling tiling(p.rows, p.inner, p.columns, types, lowering.target());
-  SmallVector<Value> arguments = {p.input, p.weight, p.result,
-                                  lowering.constant(p.firstInput),
-                                  lowering.constant(p.firstResult)};
-  if (bias)
-    arguments.push_back(bias);
-  lowering.launch(
-      op,
-      {.label = "matmul",
-       .tiles = tiling.rowBlocks(p.rows) * tiling.splits,
-       .arguments = arguments,
-       .compute = types.compute,
-       .key = {p.rows, p.inner, p.columns},
-       .flops = productFlops(p.rows, p.inner, p.columns),
-       .attributes = lowering.builder().getDictionaryAttr({})},
-      [&](KernelBuilder &k) {
-        // As a matrix, whose rows may be longer than what is read or written.
-        auto rowsIn = [&](unsigned i) {
-          auto type = cast<MemRefType>(k.argType(i));
-          int64_t width = type.getShape().back();
-          return k.buffer(i, {type.getNumElements() / width, width});
-        };
-        Value x = rowsIn(0), y = rowsIn(2);
-        Value w = k.buffer(1);
-        Value firstInput = k.integer(3), firstResult = k.integer(4);
-        Value b = bias ? k.buffer(5, {p.columns}) : Value();
-        Value splits = k.idx(tiling.splits);
-        RowBlock block =
-            denseRowBlock(k, k.div(k.tile(), splits), p.rows, tiling.blockRows);
-        Value source = k.add(firstInput, block.first);
-        Value target = k.add(firstResult, block.first);
-        // Very wide rows (the gradient of logits) do not fit scratch memory and
-        // are read where they lie.
-        bool packs = p.inner <= widestPackedRow;
-        Value left =
-            packs ? packRows(k, x, block, tiling.blockRows, p.inner, types,
-                             [&](Value i) { return k.add(source, i); })
-                  : x;
-        Value lastRow = packs ? Value() : k.add(firstInput, k.idx(p.rows - 1));
-        auto leftRow = [&](Value row) {
-          return packs ? row : k.add(source, row);
-        };
-        forEachRegisterTile(
-            k, tiling, block, k.rem(k.tile(), splits),
-            [&](Value row, const TileColumns &tile) {
-              Value panel = k.mul(tile.group, k.idx(accumulators));
-              return timesPanels(
-                  k, tiling, left, leftRow(row), p.inner,
-                  [&](int64_t j) { return Panel{w, {k.add(panel, k.idx(j))}}; },
-                  {.lastRow = lastRow});
-            },
-            [&](Value row, const TileColumns &tile, ValueRange sums) {
-              SmallVector<Value> values(sums);
-              if (b)
-                for (auto [value, lane] : llvm::zip_equal(values, tile.lanes))
-                  value = k.addf(value, k.load(b, ValueRange(), lane));
-              storeSums(k, values, y, k.add(target, row), tile);
-            });
-      });
-}
-
-void mlir::moe::launchOuterProducts(KernelLowering &lowering, Operation *op,
-                                    const OuterProducts &p) {
-  ProductTypes types(lowering.target(), elementTypeOf(p.lhs),
-                     elementTypeOf(p.rhs));
-  MatmulTiling tiling(p.lhsWidth, p.rows, p.rhsWidth, types, lowering.target());
-  int64_t steps = types.steps(p.rows);
-  Value left = leftPanels(lowering, tiling, p.lhs, p.lhsWidth, steps, types);
-  Value right = rightPanels(lowering, p.rhs, p.rhsWidth, steps, types);
-  auto pack = [&](const SteppedOperand &operand, int64_t firstRow) {
-    launchSteps(lowering, op, operand, types, lowering.constant(firstRow),
-                p.rows, [&](KernelBuilder &k) -> RowList {
-                  Value first = k.integer(2);
-                  return {k.idx(p.rows),
-                          [&k, first](Value r) { return k.add(first, r); }};
-                });
+SmallVector<Value> mlir::moe::loadSums(KernelBuilder &k,
+                                       const MatmulTiling &tiling, Value from,
+                                       Value row, int64_t rows,
+                                       const TileColumns &columns) {
+  auto load = [&](Value i, const KernelBuilder::Lane &lane) {
+    return k.load(from, k.min(k.add(row, i), k.idx(rows - 1)), lane);
   };
-  pack({p.lhs, 0, p.lhsWidth, left}, 0);
-  pack({p.rhs, 0, p.rhsWidth, right}, p.firstRhs);
-  lowering.launch(
-      op,
-      {.label = p.accumulate ? "outer_next" : "outer",
-       .tiles = tiling.rowBlocks(p.lhsWidth) * tiling.splits,
-       .arguments = {left, right, p.result},
-       .compute = types.compute,
-       .key = {p.rows},
-       .flops = productFlops(p.lhsWidth, p.rows, p.rhsWidth),
-       .attributes = lowering.builder().getDictionaryAttr({})},
-      [&](KernelBuilder &k) {
-        Value lhs = k.buffer(0), rhs = k.buffer(1), result = k.buffer(2);
-        Value splits = k.idx(tiling.splits);
-        RowBlock block = denseRowBlock(k, k.div(k.tile(), splits), p.lhsWidth,
-                                       tiling.blockRows);
-        forEachRegisterTile(
-            k, tiling, block, k.rem(k.tile(), splits),
-            [&](Value row, const TileColumns &tile) {
-              Value first = k.add(block.first, row);
-              SmallVector<Value> init;
-              if (p.accumulate)
-                for (int64_t i = 0; i < tiling.tileRows; ++i) {
-                  Value previous =
-                      k.min(k.add(first, k.idx(i)), k.idx(p.lhsWidth - 1));
-                  for (const KernelBuilder::Lane &lane : tile.lanes)
-                    init.push_back(k.load(result, previous, lane));
-                }
-              return sumOuterProducts(k, tiling, types.step, k.idx(steps), lhs,
-                                      first, rhs, tile, init);
-            },
-            [&](Value row, const TileColumns &tile, ValueRange sums) {
-              storeSums(k, sums, result, k.add(block.first, row), tile);
-            });
-      });
-}
-
-/// `result[t, n] = sum_k input[t, k] weight[n, k] (+ bias[n])`.
-static void lowerProjection(Operation *op, Value input, Value weight,
-                            Value bias, Value result,
-                            KernelLowering &lowering) {
-  ProductTypes types(lowering.target(), elementOf(input), elementOf(weight));
-  Value panels = packTransposed(lowering, op, lowering.buffer(weight), types);
-  launchProduct(lowering, op,
-                {.types = types,
-                 .input = lowering.buffer(input),
-                 .weight = panels,
-                 .result = lowering.result(result),
-                 .rows = rowsOf(input),
-                 .inner = widthOf(input),
-                 .columns = widthOf(result)},
-                bias ? lowering.buffer(bias) : Value());
-}
-
-static LogicalResult lowerLinear(LinearOp op, KernelLowering &lowering) {
-  lowerProjection(op, op.getInput(), op.getWeight(), op.getBias(),
-                  op.getResult(), lowering);
-  return success();
-}
-
-static LogicalResult lowerRouter(RouterOp op, KernelLowering &lowering) {
-  lowerProjection(op, op.getInput(), op.getWeight(), Value(), op.getLogits(),
-                  lowering);
-  return success();
-}
-
-static LogicalResult lowerLanguageGate(LanguageGateOp op,
-                                       KernelLowering &lowering) {
-  lowerProjection(op, op.getInput(), op.getWeight(), Value(), op.getLogits(),
-                  lowering);
-  return success();
-}
-
-static LogicalResult lowerInputGrad(LinearInputGradOp op,
-                                    KernelLowering &lowering) {
-  ProductTypes types(lowering.target(), elementOf(op.getDy()),
-                     elementOf(op.getWeight()));
-  Value panels =
-      packStraight(lowering, op, lowering.buffer(op.getWeight()), types);
-  launchProduct(lowering, op,
-                {.types = types,
-                 .input = lowering.buffer(op.getDy()),
-                 .weight = panels,
-                 .result = lowering.result(op.getDx()),
-                 .rows = rowsOf(op.getDy()),
-                 .inner = widthOf(op.getDy()),
-                 .columns = widthOf(op.getDx())});
-  return success();
-}
-
-static LogicalResult lowerWeightGrad(LinearWeightGradOp op,
-                                     KernelLowering &lowering) {
-  launchOuterProducts(lowering, op,
-                      {.lhs = lowering.buffer(op.getDy()),
-                       .rhs = lowering.buffer(op.getInput()),
-                       .result = lowering.result(op.getDweight()),
-                       .rows = rowsOf(op.getDy()),
-                       .lhsWidth = widthOf(op.getDy()),
-                       .rhsWidth = widthOf(op.getInput())});
-  return success();
-}
-
-void mlir::moe::addMatmulLowerings(LoweringTable &table) {
-  table.add<LinearOp>(lowerLinear);
-  table.add<RouterOp>(lowerRouter);
-  table.add<LanguageGateOp>(lowerLanguageGate);
-  table.add<LinearInputGradOp>(lowerInputGrad);
-  table.add<LinearWeightGradOp>(lowerWeightGrad);
+  SmallVector<Value> sums;
+  if (!tiling.inTiles) {
+    for (int64_t i = 0; i < tiling.tileRows; ++i)
+      for (const KernelBuilder::Lane &lane : columns.lanes)
+        sums.push_back(load(k.idx(i), lane));
+    return sums;
+  }
+  Value scratch = tileScratch(k, tiling);
+  k.loop(k.idx(0), k.idx(tiling.tileRows), 1, [&](Value i) {
+    for (auto [j, lane] : llvm::enumerate(columns.lanes))
+      k.store(load(i, lane), scratch, i, {k.idx(j * k.lanes()), Value()});
+  });
+  forEachTile(k, tiling, [&](int64_t rows, ArrayRef<Value> position) {
+    sums.push_back(k.loadTile(scratch, position, rows));
+  });
+  return sums;
 }

@@ -11,7 +11,9 @@
 // whole inner dimension in ascending order before its epilogue sees the sums. A
 // sum is one chain of multiply-adds whatever the tile, which is what makes a
 // row's result independent of the other rows, of the batch and of the number of
-// threads.
+// threads. On machines with AMX the register tile is 2 x 2 tiles, which take 32
+// elements of the inner dimension at a time; all that differs is how operands
+// lie and that epilogues read their sums from scratch memory.
 //
 //===----------------------------------------------------------------------===//
 
@@ -27,21 +29,13 @@ namespace mlir::moe {
 /// Accumulator vectors of a row of the register tile.
 constexpr int64_t accumulators = 2;
 
-/// How a product of `rows` x `columns` is cut into tiles. Depends on shapes
-/// and on the target only.
+/// How a product of `rows` x `inner` times `inner` x `columns` is cut into
+/// tiles. Depends on shapes and on the target only.
 struct MatmulTiling {
   /// `vectors` vectors of columns for each register tile: 2, or 1 where each
-  /// column has two sums (gate and up). A row of the left operand takes
-  /// `rowBytes`.
-  MatmulTiling(int64_t rows, int64_t columns, int64_t lanes,
-               const TargetDescription &target, int64_t vectors = accumulators,
-               int64_t rowBytes = 0);
-  /// Of products of `types` over `inner` elements.
+  /// column has two sums (gate and up).
   MatmulTiling(int64_t rows, int64_t inner, int64_t columns,
-               const ProductTypes &types, const TargetDescription &target,
-               int64_t vectors = accumulators)
-      : MatmulTiling(rows, columns, types.lanes, target, vectors,
-                     inner * types.operand.getIntOrFloatBitWidth() / 8) {}
+               const ProductTypes &types, int64_t vectors = accumulators);
 
   int64_t columns;
   int64_t blockRows;  ///< rows copied to scratch memory at a time
@@ -51,14 +45,17 @@ struct MatmulTiling {
   int64_t groups;     ///< register tiles across all columns
   int64_t splits;     ///< tiles that share the columns of a block of rows
   int64_t groupsPerSplit;
+  bool inTiles; ///< a register tile is tiles of AMX
 
   int64_t rowBlocks(int64_t rows) const {
     return llvm::divideCeilSigned(rows, blockRows);
   }
   /// Gives all columns of a block of rows to one tile.
-  void doNotSplit() {
-    splits = 1;
-    groupsPerSplit = groups;
+  void doNotSplit() { splitAfter(groups); }
+  /// Gives a tile at most so many register tiles of columns.
+  void splitAfter(int64_t most) {
+    groupsPerSplit = most;
+    splits = llvm::divideCeilSigned(groups, most);
   }
 };
 
@@ -81,11 +78,12 @@ RowBlock routedRowBlock(KernelBuilder &k, Value index, Value routes,
 
 /// Copies `count` rows into scratch memory [blockRows, width], in the type in
 /// which they are multiplied; row i is `source(i)` (a row number of `from`),
+/// from column `firstColumn` on,
 /// the rest of the block is zero. Where pairs are multiplied, so is the column
-/// after the last.
+/// after the last; for tiles, the 32 after the last.
 Value packRows(KernelBuilder &k, Value from, const RowBlock &block,
                int64_t blockRows, int64_t width, const ProductTypes &types,
-               function_ref<Value(Value)> source);
+               function_ref<Value(Value)> source, Value firstColumn = {});
 
 /// The columns of a register tile: `group` counts register tiles across, and
 /// there is one lane for each vector, masked where columns may be missing.
@@ -95,8 +93,8 @@ struct TileColumns {
 };
 
 /// For every register tile of the tile's columns and rows: `sums` gives the
-/// accumulators of the tile that begins at row `row` of the block; `epilogue`
-/// gets them row by row, for rows that exist.
+/// accumulators of the tile that begins at row `row` of the block, vectors or
+/// tiles; `epilogue` gets them as vectors row by row, for rows that exist.
 void forEachRegisterTile(
     KernelBuilder &k, const MatmulTiling &tiling, const RowBlock &block,
     Value split,
@@ -107,6 +105,12 @@ void forEachRegisterTile(
 /// The epilogue that stores row `row` of the block to the same row of `to`.
 void storeSums(KernelBuilder &k, ValueRange sums, Value to, Value row,
                const TileColumns &columns);
+
+/// The accumulators of a register tile, from rows `row` and on of `from`, to
+/// which storeSums stored them; from its last for those beyond `rows` rows.
+SmallVector<Value> loadSums(KernelBuilder &k, const MatmulTiling &tiling,
+                            Value from, Value row, int64_t rows,
+                            const TileColumns &columns);
 
 /// Of `rows` x `inner` times `inner` x `columns`.
 inline double productFlops(int64_t rows, int64_t inner, int64_t columns) {
@@ -125,6 +129,8 @@ struct LeftOperand {
   /// Where the rows are not packed and may end inside a register tile, this one
   /// stands for those beyond it.
   Value lastRow = {};
+  /// In tiles: the step of the panels that its first column is multiplied by.
+  Value firstStep = {};
 };
 /// Sums of packed rows (from `row` on, `inner` columns) times panels;
 /// `panel(j)` feeds accumulator vector `j`. Rows that are not packed have
@@ -136,15 +142,15 @@ SmallVector<Value> timesPanels(KernelBuilder &k, const MatmulTiling &tiling,
 
 /// Sums over `steps` steps of columns `row + i` of `lhs`
 /// times the tile's columns of `rhs`, both packed by launchSteps.
-SmallVector<Value> sumOuterProducts(KernelBuilder &k,
-                                    const MatmulTiling &tiling, int64_t step,
-                                    Value steps, Value lhs, Value row,
-                                    Value rhs, const TileColumns &tile,
-                                    ValueRange init = {});
+SmallVector<Value>
+sumOuterProducts(KernelBuilder &k, const MatmulTiling &tiling,
+                 const ProductTypes &types, Value steps, Value lhs, Value row,
+                 Value rhs, const TileColumns &tile, ValueRange init = {});
 
 /// One operand of outer products: `columns` columns of `from`, packed into `to`
 /// so that sums over rows read memory in order.
 struct SteppedOperand {
+  enum Side { Left, Right } side;
   Value from;
   int64_t firstColumn, columns;
   Value to;

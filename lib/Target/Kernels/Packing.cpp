@@ -21,15 +21,38 @@ int64_t mlir::moe::lanesOf(const TargetDescription &target, Type compute) {
 
 ProductTypes::ProductTypes(const TargetDescription &target, Type lhs, Type rhs)
     : compute(preciseType(rhs)), operand(compute),
-      lanes(lanesOf(target, compute)), step(1) {
-  if (target.bf16Dot && lhs.isBF16() && rhs.isBF16()) {
-    operand = lhs;
-    step = 2;
+      lanes(lanesOf(target, compute)), step(1), tileRows(target.tileRows()) {
+  if (target.bf16Products == Bf16Products::Widened || !lhs.isBF16() ||
+      !rhs.isBF16())
+    return;
+  operand = lhs;
+  step = 2;
+  if (target.bf16Products == Bf16Products::Tiles && lanes == tileSide) {
+    stepsAtOnce = tileSide;
+    // Two by two tiles of sums, two of each operand: all that there are.
+    tileRows = 2 * tileSide;
   }
 }
 
+ProductTypes ProductTypes::withoutTiles(const TargetDescription &target) const {
+  ProductTypes types = *this;
+  types.stepsAtOnce = 1;
+  types.tileRows = target.tileRows();
+  return types;
+}
+
+Value ProductTypes::steps(KernelBuilder &k, Value inner) const {
+  int64_t taken = step * stepsAtOnce;
+  return k.mul(k.div(k.add(inner, k.idx(taken - 1)), k.idx(taken)),
+               k.idx(stepsAtOnce));
+}
+
 std::string ProductTypes::layout() const {
-  return std::to_string(lanes) + (inPairs() ? "x2" : "");
+  std::string name = std::to_string(lanes);
+  for (int64_t factor : {step, stepsAtOnce})
+    if (factor > 1)
+      name += "x" + std::to_string(factor);
+  return name;
 }
 
 SmallVector<int64_t> mlir::moe::panelShape(int64_t columns, int64_t inner,
@@ -106,6 +129,17 @@ static void transposeSquare(KernelBuilder &k, MutableArrayRef<Value> rows) {
   }
 }
 
+/// The same of vectors of pairs.
+static void transposePairs(KernelBuilder &k, MutableArrayRef<Value> rows) {
+  Type pairs = rows[0].getType();
+  auto words = VectorType::get({k.lanes()}, k.getI32Type());
+  for (Value &row : rows)
+    row = vector::BitCastOp::create(k, words, row);
+  transposeSquare(k, rows);
+  for (Value &row : rows)
+    row = vector::BitCastOp::create(k, pairs, row);
+}
+
 void mlir::moe::packPanel(KernelBuilder &k, Value from,
                           function_ref<Value(int64_t)> row, Value count,
                           Value lo, Value hi, int64_t width, Value panels,
@@ -120,7 +154,7 @@ void mlir::moe::packPanel(KernelBuilder &k, Value from,
   for (int64_t i = 0; i < lanes; ++i)
     sources.push_back(row(i));
   Value exists = maskOf(k, lanes, count);
-  auto packSquare = [&](Value column, Value mask, int64_t columns) {
+  auto packSquare = [&](Value column, Value mask, int64_t steps) {
     SmallVector<Value> rows;
     for (Value source : sources) {
       Value elements = loadElements(k, from, source, column, side, mask);
@@ -129,7 +163,7 @@ void mlir::moe::packPanel(KernelBuilder &k, Value from,
     transposeSquare(k, rows);
     Value first = k.div(column, k.idx(step));
     Value zero = arith::ConstantOp::create(k, k.getZeroAttr(words));
-    for (int64_t i = 0; i < llvm::divideCeilSigned(columns, step); ++i) {
+    for (int64_t i = 0; i < steps; ++i) {
       Value kept = arith::SelectOp::create(k, exists, rows[i], zero);
       Value elements =
           vector::BitCastOp::create(k, VectorType::get({side}, element), kept);
@@ -140,36 +174,43 @@ void mlir::moe::packPanel(KernelBuilder &k, Value from,
   };
   int64_t whole = width / side * side;
   k.loop(lo, k.min(hi, k.idx(whole)), side,
-         [&](Value column) { packSquare(column, Value(), side); });
+         [&](Value column) { packSquare(column, Value(), lanes); });
   if (whole == width)
     return;
   k.ifThen(k.less(k.idx(whole), hi), [&] {
+    // All that are left, which may be more than there are columns for.
+    auto type = cast<MemRefType>(panels.getType());
     packSquare(k.idx(whole), maskOf(k, side, k.idx(width - whole)),
-               width - whole);
+               type.getDimSize(type.getRank() - 2) - whole / step);
   });
 }
 
 void mlir::moe::packSteps(KernelBuilder &k, const SteppedRows &rows,
-                          Value first, Value last, Value panels, int64_t step) {
+                          Value first, Value last, Value panels,
+                          const ProductTypes &types, bool turned) {
   auto type = cast<MemRefType>(panels.getType());
-  int64_t panelWidth = type.getDimSize(2) / step, lanes = k.lanes();
+  int64_t step = types.step, lanes = k.lanes();
+  int64_t panelWidth = type.getDimSize(2) / step;
   int64_t whole = rows.width / panelWidth;
   // A few steps at a time fill whole lines of the cache. The last steps are
   // packed again where there are fewer.
-  constexpr int64_t stepsAtOnce = 4;
+  const int64_t stepsAtOnce = turned ? types.stepsAtOnce : 4;
+  /// The rows of a step, and whether they exist where that is not sure.
   struct Step {
-    Value number, first, second, hasSecond;
+    Value number;
+    SmallVector<Value, 2> rows, exists;
   };
   k.loop(first, last, stepsAtOnce, [&](Value begin) {
     SmallVector<Step> steps;
     for (int64_t i = 0; i < stepsAtOnce; ++i) {
       Value number = k.min(k.add(begin, k.idx(i)), k.sub(last, k.idx(1)));
       Value r = k.mul(number, k.idx(step));
-      Step packed{number, rows.row(r), Value(), Value()};
-      if (step == 2) {
-        Value next = k.add(r, k.idx(1)), lastRow = k.sub(rows.count, k.idx(1));
-        packed.second = rows.row(k.min(next, lastRow));
-        packed.hasSecond = k.less(next, rows.count);
+      Step packed{number, {}, {}};
+      for (int64_t j = 0; j < step; ++j) {
+        bool exists = j == 0 && !types.inTiles();
+        Value row = k.add(r, k.idx(j)), last = k.sub(rows.count, k.idx(1));
+        packed.rows.push_back(rows.row(exists ? row : k.min(row, last)));
+        packed.exists.push_back(exists ? Value() : k.less(row, rows.count));
       }
       steps.push_back(packed);
     }
@@ -183,18 +224,27 @@ void mlir::moe::packSteps(KernelBuilder &k, const SteppedRows &rows,
         Value column = k.add(firstColumn, k.idx(lane));
         Value mask =
             present == lanes ? Value() : maskOf(k, lanes, k.idx(present));
+        SmallVector<Value> packedSteps;
         for (const Step &packed : steps) {
-          auto load = [&](Value row) {
-            return loadElements(k, rows.from, row, column, lanes, mask);
-          };
-          Value elements = load(packed.first);
-          if (step == 2) {
-            Value second = load(packed.second);
-            Value zero =
-                arith::ConstantOp::create(k, k.getZeroAttr(second.getType()));
-            second = arith::SelectOp::create(k, packed.hasSecond, second, zero);
-            elements = vector::InterleaveOp::create(k, elements, second);
+          SmallVector<Value, 2> loaded;
+          for (auto [row, exists] :
+               llvm::zip_equal(packed.rows, packed.exists)) {
+            Value elements =
+                loadElements(k, rows.from, row, column, lanes, mask);
+            if (exists) {
+              Value zero = arith::ConstantOp::create(
+                  k, k.getZeroAttr(elements.getType()));
+              elements = arith::SelectOp::create(k, exists, elements, zero);
+            }
+            loaded.push_back(elements);
           }
+          packedSteps.push_back(
+              step == 2 ? vector::InterleaveOp::create(k, loaded[0], loaded[1])
+                        : loaded[0]);
+        }
+        if (turned)
+          transposePairs(k, packedSteps);
+        for (auto [packed, elements] : llvm::zip_equal(steps, packedSteps)) {
           SmallVector<Value> position{panel, packed.number, k.idx(lane * step)};
           if (width == lanes)
             vector::StoreOp::create(k, elements, panels, position);
@@ -284,6 +334,6 @@ Value mlir::moe::packStraight(KernelLowering &lowering, Operation *op,
                    .firstColumn = 0,
                    .width = columns},
                   first, k.min(k.add(first, k.idx(perTile)), k.idx(steps)), to,
-                  types.step);
+                  types);
       });
 }

@@ -9,8 +9,9 @@
 // step of the inner dimension. Panels lay those vectors out in the order in
 // which they are read: [panels, steps, lanes], zero beyond the last column.
 // Where a step takes two elements of the inner dimension, a lane holds both:
-// [panels, ceil(inner / 2), lanes * 2], zero beyond an odd end. Packing moves
-// data and nothing else, so it changes no bit of a result.
+// [panels, ceil(inner / 2), lanes * 2], zero beyond an odd end. Sixteen such
+// steps of a panel are a tile, and there zeros fill up the last one. Packing
+// moves data and nothing else, so it changes no bit of a result.
 //
 //===----------------------------------------------------------------------===//
 
@@ -25,8 +26,8 @@ namespace mlir::moe {
 int64_t lanesOf(const TargetDescription &target, Type compute);
 
 /// In what types a product is made, which decides how its operands lie in
-/// memory. Two operands in bf16 are multiplied in pairs where the target can;
-/// one in f32 keeps its precision, and the other is widened.
+/// memory. Two operands in bf16 are multiplied in pairs or tiles of pairs where
+/// the target can; one in f32 keeps its precision, and the other is widened.
 struct ProductTypes {
   ProductTypes(const TargetDescription &target, Type lhs, Type rhs);
 
@@ -34,11 +35,18 @@ struct ProductTypes {
   Type operand;  ///< of left operands in scratch memory
   int64_t lanes; ///< columns of a panel
   int64_t step;  ///< elements of the inner dimension that a step takes
+  int64_t stepsAtOnce = 1; ///< steps of a tile
+  int64_t tileRows;        ///< rows of a register tile
 
+  /// A multiple of those taken at once.
   int64_t steps(int64_t inner) const {
-    return llvm::divideCeilSigned(inner, step);
+    return llvm::divideCeilSigned(inner, step * stepsAtOnce) * stepsAtOnce;
   }
+  Value steps(KernelBuilder &k, Value inner) const;
   bool inPairs() const { return step == 2; }
+  bool inTiles() const { return stepsAtOnce > 1; }
+  /// The same product in pairs, where its shapes do not suit tiles.
+  ProductTypes withoutTiles(const TargetDescription &target) const;
   /// Names the layout of panels, apart from their shape.
   std::string layout() const;
 };
@@ -66,15 +74,18 @@ void packPanel(KernelBuilder &k, Value from, function_ref<Value(int64_t)> row,
 struct SteppedRows {
   Value from;
   /// The number in `from` of each of the rows 0 to `count`; zeros fill up the
-  /// last step.
+  /// last steps.
   function_ref<Value(Value)> row;
   Value count;
   int64_t firstColumn, width;
 };
 /// Inside a kernel: packs the steps [first, last) of `rows` into panels
-/// [panels, steps, columns of a panel * step].
+/// [panels, steps, columns of a panel * step]. With `turned`, for left operands
+/// of tiles, the pairs of a tile are transposed: its rows are columns of
+/// `rows`. `first` and `last` are multiples of its steps then.
 void packSteps(KernelBuilder &k, const SteppedRows &rows, Value first,
-               Value last, Value panels, int64_t step);
+               Value last, Value panels, const ProductTypes &types,
+               bool turned = false);
 
 /// Packs `weight` [columns, inner], whose rows become columns: for `x
 /// weight^T`.

@@ -19,7 +19,7 @@ static LogicalResult lowerRoutedUp(RoutedUpOp op, KernelLowering &lowering) {
   bool gated = op.getForm() == FfnForm::Gated;
   ActivationKind activation = op.getActivation();
   // Gated: each column has a sum for the gate and one for the value.
-  MatmulTiling tiling(grouping.tokens, inner, hidden, types, lowering.target(),
+  MatmulTiling tiling(grouping.tokens, inner, hidden, types,
                       gated ? 1 : accumulators);
 
   auto kinds = byKind(lowering, op.getWeights(), 2);
@@ -105,7 +105,7 @@ static LogicalResult lowerRoutedDown(RoutedDownOp op,
   Type element = elementOf(op.getHidden());
   ProductTypes types(lowering.target(), element, elementOf(op.getWeights()[0]));
   bool biased = op.getForm() == FfnForm::Plain;
-  MatmulTiling tiling(grouping.tokens, hidden, width, types, lowering.target());
+  MatmulTiling tiling(grouping.tokens, hidden, width, types);
 
   auto kinds = byKind(lowering, op.getWeights(), biased ? 2 : 1);
   SmallVector<Value> arguments = {lowering.buffer(op.getHidden()),

@@ -35,7 +35,7 @@ static LogicalResult lowerRoutedDownGrad(RoutedDownGradOp op,
   Type element = elementOf(op.getDy());
   ProductTypes types(lowering.target(), element, elementOf(op.getWeights()[0]));
   ActivationKind activation = op.getActivation();
-  MatmulTiling tiling(grouping.tokens, width, hidden, types, lowering.target());
+  MatmulTiling tiling(grouping.tokens, width, hidden, types);
   // The gradient of a score is a sum over all hidden columns of its row.
   if (op.getDscores())
     tiling.doNotSplit();
@@ -174,7 +174,7 @@ static LogicalResult lowerRoutedInputGrad(RoutedInputGradOp op,
   Type element = elementOf(op.getDz());
   ProductTypes types(lowering.target(), element, elementOf(op.getWeights()[0]));
   MatmulTiling tiling(grouping.tokens, gated ? 2 * hidden : hidden, width,
-                      types, lowering.target());
+                      types);
   auto kinds = byKind(lowering, op.getWeights(), gated ? 2 : 1);
   auto pack = [&](ArrayRef<Value> weights) {
     return packedTable(lowering, op, weights, types, packStraight);
@@ -268,7 +268,7 @@ static LogicalResult lowerRoutedWeightGrad(RoutedWeightGradOp op,
     int64_t m = cast<RankedTensorType>(dweight.getType()).getDimSize(0);
     // As if experts had equal shares of the rows.
     int64_t share = llvm::divideCeilSigned(grouping.rows, grouping.experts);
-    MatmulTiling tiling(m, share, rhsWidth, types, lowering.target());
+    MatmulTiling tiling(m, share, rhsWidth, types);
     SmallVector<Value> rowArguments;
     if (grouping.routed)
       rowArguments = {lowering.buffer(op.getRoutes()),
@@ -296,8 +296,10 @@ static LogicalResult lowerRoutedWeightGrad(RoutedWeightGradOp op,
     int64_t steps = types.steps(grouping.rows);
     Value left = leftPanels(lowering, tiling, lhs, m, steps, types);
     Value right = rightPanels(lowering, rhs, rhsWidth, steps, types);
-    pack({lhs, static_cast<int64_t>(op.getOffset()), m, left}, op.getLhs());
-    pack({rhs, 0, rhsWidth, right}, op.getRhs());
+    pack({SteppedOperand::Left, lhs, static_cast<int64_t>(op.getOffset()), m,
+          left},
+         op.getLhs());
+    pack({SteppedOperand::Right, rhs, 0, rhsWidth, right}, op.getRhs());
 
     SmallVector<Value> arguments = {left, right, lowering.result(dweight)};
     llvm::append_range(arguments, rowArguments);
@@ -313,15 +315,14 @@ static LogicalResult lowerRoutedWeightGrad(RoutedWeightGradOp op,
         [&](KernelBuilder &k) {
           Value left = k.buffer(0), right = k.buffer(1), dw = k.buffer(2);
           auto [lo, hi] = rowsOfExpert(k, 3);
-          Value steps = k.div(k.add(k.sub(hi, lo), k.idx(types.step - 1)),
-                              k.idx(types.step));
+          Value steps = types.steps(k, k.sub(hi, lo));
           Value splits = k.idx(tiling.splits);
           RowBlock block =
               denseRowBlock(k, k.div(k.tile(), splits), m, tiling.blockRows);
           forEachRegisterTile(
               k, tiling, block, k.rem(k.tile(), splits),
               [&](Value row, const TileColumns &tile) {
-                return sumOuterProducts(k, tiling, types.step, steps, left,
+                return sumOuterProducts(k, tiling, types, steps, left,
                                         k.add(block.first, row), right, tile);
               },
               [&](Value row, const TileColumns &tile, ValueRange sums) {

@@ -1,0 +1,38 @@
+//===-- TargetDescription.h - what a machine offers -------------*- C++ -*-===//
+//
+// Part of PolyMoE, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef MOE_TARGET_TARGETDESCRIPTION_H
+#define MOE_TARGET_TARGETDESCRIPTION_H
+
+#include <cstdint>
+
+namespace mlir::moe {
+
+/// How two operands in bf16 are multiplied. A machine that can do one can do
+/// those before it, which serve the products that it does not suit.
+enum class Bf16Products {
+  Widened, ///< as f32
+  Pairs,   ///< two products and their sum at once (AVX512-BF16: vdpbf16ps)
+  Tiles,   ///< 16 x 16 sums of 32 products (AMX-BF16: tdpbf16ps)
+};
+
+/// Rows of a tile of AMX, and words of 32 bits in a row.
+constexpr int64_t tileSide = 16;
+
+/// What the host (or another machine) offers to a kernel.
+struct TargetDescription {
+  /// Bytes of a vector register: 64 (AVX-512), 32 (AVX2) or 16.
+  int64_t vectorBytes = 64;
+  /// Tiles need the widest vectors; narrower ones are multiplied in pairs.
+  Bf16Products bf16Products = Bf16Products::Widened;
+  /// Rows of the register tile that fit beside two vectors of columns.
+  int64_t tileRows() const { return vectorBytes == 64 ? 12 : 6; }
+};
+
+} // namespace mlir::moe
+
+#endif // MOE_TARGET_TARGETDESCRIPTION_H
