@@ -8,9 +8,13 @@
 // Every op's result gets memory of its own and every op becomes launches that
 // write it: on this level SSA form already says that nothing is overwritten,
 // so no alias analysis is needed and no copies appear. Which memory may be
-// shared is decided afterwards, from lifetimes (moe-plan-arena).
+// shared is decided afterwards, from lifetimes (moe-plan-arena). But results
+// that are only added to a gradient are added where they are made, and an op
+// that can may take the memory of an operand that dies there (BufferReuse.h).
 //
 //===----------------------------------------------------------------------===//
+
+#include "BufferReuse.h"
 
 #include "moe/Target/KernelLowering.h"
 #include "moe/Target/Passes.h"
@@ -45,11 +49,15 @@ private:
   LogicalResult convertOp(Operation *op);
   void convertCall(func::CallOp call);
   LogicalResult convertConstant(arith::ConstantOp constant);
-  void convertAccumulation(AccumulateGradientOp update);
+  /// Launches `sum += term`.
+  void add(Operation *op, Value term, Value sum);
+  /// The gradient that `update` adds to.
+  Value gradientOf(AccumulateGradientOp update);
   /// The argument of the entry that is bound to `name`, added if needed.
   Value boundArgument(BindingKind kind, FlatSymbolRefAttr name, Type type);
   void copy(Operation *op, Value from, Value to);
 
+  BufferReuse reuse;
   KernelLowering lowering;
   LoweringTable table;
   /// The function being made, and the memory of its results.
@@ -136,8 +144,10 @@ void Converter::convertCall(func::CallOp call) {
   SmallVector<Value> operands;
   for (Value operand : call.getOperands())
     operands.push_back(lowering.buffer(operand));
-  for (Value result : call.getResults())
-    operands.push_back(lowering.result(result));
+  for (OpResult result : call->getResults()) {
+    auto update = reuse.accumulationOf(call, result.getResultNumber());
+    operands.push_back(update ? gradientOf(update) : lowering.result(result));
+  }
   func::CallOp::create(lowering.builder(), call.getLoc(), call.getCallee(),
                        TypeRange(), operands);
 }
@@ -161,18 +171,22 @@ LogicalResult Converter::convertConstant(arith::ConstantOp constant) {
   return success();
 }
 
-void Converter::convertAccumulation(AccumulateGradientOp update) {
-  Value gradient = boundArgument(BindingKind::Gradient, update.getNameAttr(),
-                                 update.getValue().getType());
-  Value value = lowering.buffer(update.getValue());
-  int64_t rows = rowsOf(update.getValue()), width = widthOf(update.getValue());
+Value Converter::gradientOf(AccumulateGradientOp update) {
+  return boundArgument(BindingKind::Gradient, update.getNameAttr(),
+                       update.getValue().getType());
+}
+
+void Converter::add(Operation *op, Value term, Value sum) {
+  auto type = cast<MemRefType>(sum.getType());
+  int64_t width = type.getRank() ? type.getShape().back() : 1;
+  int64_t rows = type.getNumElements() / width;
   int64_t perTile = rowsPerTile(rows, width);
   lowering.launch(
-      update,
-      {.label = "",
+      op,
+      {.label = "add",
        .tiles = llvm::divideCeilSigned(rows, perTile),
-       .arguments = {gradient, value},
-       .compute = elementOf(update.getValue()),
+       .arguments = {sum, term},
+       .compute = type.getElementType(),
        // One kernel for every parameter of this shape.
        .attributes = lowering.builder().getDictionaryAttr({})},
       [&](KernelBuilder &k) {
@@ -195,14 +209,26 @@ LogicalResult Converter::convertOp(Operation *op) {
     lowering.bind(get, boundArgument(BindingKind::Parameter, get.getNameAttr(),
                                      get.getType()));
   } else if (auto update = dyn_cast<AccumulateGradientOp>(op)) {
-    convertAccumulation(update);
+    auto call = update.getValue().getDefiningOp<func::CallOp>();
+    // Else the called function has added it.
+    if (!call || !reuse.isOnlyAccumulated(
+                     call.getCallee(),
+                     cast<OpResult>(update.getValue()).getResultNumber()))
+      add(op, lowering.buffer(update.getValue()), gradientOf(update));
   } else if (auto constant = dyn_cast<arith::ConstantOp>(op)) {
     return convertConstant(constant);
   } else if (auto yield = dyn_cast<func::ReturnOp>(op)) {
-    for (auto [value, out] :
-         llvm::zip_equal(yield.getOperands(), returnBuffers))
-      if (lowering.buffer(value) != out)
-        copy(op, lowering.buffer(value), out);
+    StringRef name = op->getParentOfType<func::FuncOp>().getName();
+    for (auto [i, value, out] :
+         llvm::enumerate(yield.getOperands(), returnBuffers)) {
+      if (lowering.isAdded(value))
+        continue;
+      Value made = lowering.buffer(value);
+      if (reuse.isOnlyAccumulated(name, i))
+        add(op, made, out);
+      else if (made != out)
+        copy(op, made, out);
+    }
     func::ReturnOp::create(builder, op->getLoc());
   } else if (const LoweringTable::Function *lower = table.find(op)) {
     return (*lower)(op, lowering);
@@ -245,14 +271,20 @@ LogicalResult Converter::convertFunction(func::FuncOp function) {
   returnBuffers.assign(body->args_begin() + old.getNumArguments(),
                        body->args_end());
   // A result that an op of this function makes is made in place; one that is
-  // an argument, or returned twice, is copied at the end.
+  // an argument, or returned twice, is copied at the end. What is only added to
+  // a gradient may be added by the op.
   llvm::SmallPtrSet<Value, 8> placed;
-  for (auto [value, out] :
-       llvm::zip_equal(old.getTerminator()->getOperands(), returnBuffers))
-    if (value.getDefiningOp() &&
-        !isa<GetParameterOp, CacheUpdateOp>(value.getDefiningOp()) &&
-        placed.insert(value).second)
+  for (auto [i, value, out] :
+       llvm::enumerate(old.getTerminator()->getOperands(), returnBuffers)) {
+    if (reuse.isOnlyAccumulated(function.getName(), i)) {
+      if (value.hasOneUse())
+        lowering.offerSum(value, out);
+    } else if (value.getDefiningOp() &&
+               !isa<GetParameterOp, CacheUpdateOp>(value.getDefiningOp()) &&
+               placed.insert(value).second) {
       lowering.bind(value, out);
+    }
+  }
 
   for (Operation &op : old)
     if (failed(convertOp(&op)))
@@ -263,7 +295,7 @@ LogicalResult Converter::convertFunction(func::FuncOp function) {
 
 Converter::Converter(ModuleOp module, int64_t tokens,
                      const TargetDescription &target)
-    : lowering(module, tokens, target) {
+    : reuse(module), lowering(module, tokens, target, reuse) {
   addMatmulLowerings(table);
   addRoutedMatmulLowerings(table);
   addRoutedMatmulGradLowerings(table);

@@ -7,6 +7,8 @@
 
 #include "moe/Target/KernelLowering.h"
 
+#include "BufferReuse.h"
+
 #include "mlir/Dialect/Arith/IR/Arith.h"
 #include "mlir/Dialect/MemRef/IR/MemRef.h"
 
@@ -43,9 +45,11 @@ const LoweringTable::Function *LoweringTable::find(Operation *op) const {
 }
 
 KernelLowering::KernelLowering(ModuleOp module, int64_t tokens,
-                               const TargetDescription &target)
+                               const TargetDescription &target,
+                               const BufferReuse &reuse)
     : module(module), numTokens(tokens), targetDescription(target),
-      typeConverter(module.getContext()), opBuilder(module.getContext()) {}
+      typeConverter(module.getContext()), opBuilder(module.getContext()),
+      reuse(reuse) {}
 
 MemRefType KernelLowering::bufferType(Type type) const {
   if (auto routes = dyn_cast<RoutesType>(type)) {
@@ -67,6 +71,21 @@ Value KernelLowering::result(Value value) {
                                         bufferType(value.getType()));
   buffers.map(value, fresh);
   return fresh;
+}
+
+Value KernelLowering::resultInPlaceOf(Operation *op, Value operand,
+                                      Value result) {
+  if (!buffers.contains(result) && operand.getType() == result.getType() &&
+      reuse.diesAt(operand, op))
+    buffers.map(result, buffers.lookup(operand));
+  return this->result(result);
+}
+
+Value KernelLowering::takeSum(Value result) {
+  Value sum = offered.lookup(result);
+  if (sum)
+    added.insert(result);
+  return sum;
 }
 
 Value KernelLowering::temporary(ArrayRef<int64_t> shape, Type elementType) {

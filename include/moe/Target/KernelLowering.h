@@ -22,16 +22,20 @@
 #include "moe/Target/KernelBuilder.h"
 
 #include "mlir/IR/IRMapping.h"
+#include "llvm/ADT/DenseMap.h"
+#include "llvm/ADT/DenseSet.h"
 #include "llvm/ADT/StringMap.h"
 
 #include <functional>
 
 namespace mlir::moe {
 
+class BufferReuse;
+
 class KernelLowering {
 public:
   KernelLowering(ModuleOp module, int64_t tokens,
-                 const TargetDescription &target);
+                 const TargetDescription &target, const BufferReuse &reuse);
 
   //===------------------------------------------------------------------===//
   // Buffers
@@ -42,6 +46,16 @@ public:
   /// The buffer for a result of the op being lowered: the caller's, where the
   /// function returns it, else fresh memory, reclaimed after its last use.
   Value result(Value value);
+  /// The memory of `operand` for `result`, if `op` is the last to read it, else
+  /// as result() gives. For ops that write only where they have read.
+  Value resultInPlaceOf(Operation *op, Value operand, Value result);
+  /// The gradient that `result` is only made to be added to, if so: the op adds
+  /// it there and makes no other result.
+  Value takeSum(Value result);
+  /// Lets the op that makes `value` take `sum` for it.
+  void offerSum(Value value, Value sum) { offered[value] = sum; }
+  /// Whether the op that made `value` took the sum.
+  bool isAdded(Value value) const { return added.contains(value); }
   /// Fresh memory for the duration of the op.
   Value temporary(ArrayRef<int64_t> shape, Type elementType);
   /// Makes `value` live in `buffer`.
@@ -89,7 +103,10 @@ private:
   TargetDescription targetDescription;
   LLVMTypeConverter typeConverter;
   OpBuilder opBuilder;
+  const BufferReuse &reuse;
   IRMapping buffers;
+  llvm::DenseMap<Value, Value> offered;
+  llvm::DenseSet<Value> added;
   llvm::StringMap<FlatSymbolRefAttr> kernels;
   llvm::StringMap<unsigned> kernelCounts;
 };

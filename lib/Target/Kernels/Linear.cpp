@@ -175,14 +175,14 @@ void mlir::moe::launchOuterProducts(KernelLowering &lowering, Operation *op,
             k, tiling, block, k.rem(k.tile(), splits),
             [&](Value row, const TileColumns &tile) {
               Value first = k.add(block.first, row);
-              SmallVector<Value> init;
               if (p.accumulate)
-                init = loadSums(k, tiling, result, first, p.lhsWidth, tile);
+                prefetchTile(k, tiling, result, first, tile);
               return sumOuterProducts(k, tiling, types, k.idx(steps), lhs,
-                                      first, rhs, tile, init);
+                                      first, rhs, tile);
             },
             [&](Value row, const TileColumns &tile, ValueRange sums) {
-              storeSums(k, sums, result, k.add(block.first, row), tile);
+              storeSums(k, sums, result, k.add(block.first, row), tile,
+                        p.accumulate);
             });
       });
 }
@@ -242,13 +242,15 @@ static LogicalResult lowerInputGrad(LinearInputGradOp op,
 
 static LogicalResult lowerWeightGrad(LinearWeightGradOp op,
                                      KernelLowering &lowering) {
+  Value sum = lowering.takeSum(op.getDweight());
   launchOuterProducts(lowering, op,
                       {.lhs = lowering.buffer(op.getDy()),
                        .rhs = lowering.buffer(op.getInput()),
-                       .result = lowering.result(op.getDweight()),
+                       .result = sum ? sum : lowering.result(op.getDweight()),
                        .rows = rowsOf(op.getDy()),
                        .lhsWidth = widthOf(op.getDy()),
-                       .rhsWidth = widthOf(op.getInput())});
+                       .rhsWidth = widthOf(op.getInput()),
+                       .accumulate = bool(sum)});
   return success();
 }
 

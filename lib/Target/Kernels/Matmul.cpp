@@ -214,7 +214,7 @@ static Value clampedRow(KernelBuilder &k, Value row, int64_t i, Value lastRow) {
 static SmallVector<Value>
 sumTiles(KernelBuilder &k, const MatmulTiling &tiling, Value steps,
          function_ref<Panel(Value s, int64_t row)> left,
-         function_ref<Panel(int64_t j)> right, ValueRange init,
+         function_ref<Panel(int64_t j)> right, ValueRange init = {},
          Value firstStep = {}) {
   SmallVector<Value> start(init);
   SmallVector<int64_t> rows;
@@ -292,8 +292,7 @@ SmallVector<Value> mlir::moe::timesPanels(KernelBuilder &k,
 SmallVector<Value>
 mlir::moe::sumOuterProducts(KernelBuilder &k, const MatmulTiling &tiling,
                             const ProductTypes &types, Value steps, Value lhs,
-                            Value row, Value rhs, const TileColumns &tile,
-                            ValueRange init) {
+                            Value row, Value rhs, const TileColumns &tile) {
   int64_t step = types.step;
   Value rightPanel = k.mul(tile.group, k.idx(accumulators));
   if (tiling.inTiles)
@@ -305,8 +304,7 @@ mlir::moe::sumOuterProducts(KernelBuilder &k, const MatmulTiling &tiling,
         },
         [&](int64_t j) -> Panel {
           return {rhs, {k.add(rightPanel, k.idx(j))}};
-        },
-        init);
+        });
   Value leftPanel = k.div(row, k.idx(tiling.tileRows));
   return k.registerTile(
       tiling.tileRows, accumulators, k.idx(0), steps,
@@ -317,8 +315,7 @@ mlir::moe::sumOuterProducts(KernelBuilder &k, const MatmulTiling &tiling,
       },
       [&](Value s, int64_t j) {
         return loadPanel(k, rhs, k.add(rightPanel, k.idx(j)), s);
-      },
-      init);
+      });
 }
 
 Value mlir::moe::leftPanels(KernelLowering &lowering,
@@ -383,9 +380,17 @@ void mlir::moe::launchSteps(KernelLowering &lowering, Operation *op,
 }
 
 void mlir::moe::storeSums(KernelBuilder &k, ValueRange sums, Value to,
-                          Value row, const TileColumns &columns) {
+                          Value row, const TileColumns &columns, bool add) {
   for (auto [sum, lane] : llvm::zip_equal(sums, columns.lanes))
-    k.store(sum, to, row, lane);
+    k.store(add ? k.addf(k.load(to, row, lane), sum) : sum, to, row, lane);
+}
+
+void mlir::moe::prefetchTile(KernelBuilder &k, const MatmulTiling &tiling,
+                             Value from, Value row, const TileColumns &columns,
+                             int64_t offset) {
+  for (int64_t i = 0; i < tiling.tileRows; ++i)
+    for (const KernelBuilder::Lane &lane : columns.lanes)
+      k.prefetch(from, k.add(row, k.idx(i)), k.add(lane.column, k.idx(offset)));
 }
 
 SmallVector<Value> mlir::moe::loadSums(KernelBuilder &k,

@@ -102,9 +102,13 @@ void forEachRegisterTile(
     function_ref<void(Value row, const TileColumns &, ValueRange sums)>
         epilogue);
 
-/// The epilogue that stores row `row` of the block to the same row of `to`.
+/// The epilogue that stores sums to row `row` of `to`, or adds them there.
 void storeSums(KernelBuilder &k, ValueRange sums, Value to, Value row,
-               const TileColumns &columns);
+               const TileColumns &columns, bool add = false);
+/// Asks for what an epilogue will read, from row `row` of `from` on and
+/// `offset` columns on: it comes from memory while the sums are made.
+void prefetchTile(KernelBuilder &k, const MatmulTiling &tiling, Value from,
+                  Value row, const TileColumns &columns, int64_t offset = 0);
 
 /// The accumulators of a register tile, from rows `row` and on of `from`, to
 /// which storeSums stored them; from its last for those beyond `rows` rows.
@@ -142,10 +146,11 @@ SmallVector<Value> timesPanels(KernelBuilder &k, const MatmulTiling &tiling,
 
 /// Sums over `steps` steps of columns `row + i` of `lhs`
 /// times the tile's columns of `rhs`, both packed by launchSteps.
-SmallVector<Value>
-sumOuterProducts(KernelBuilder &k, const MatmulTiling &tiling,
-                 const ProductTypes &types, Value steps, Value lhs, Value row,
-                 Value rhs, const TileColumns &tile, ValueRange init = {});
+SmallVector<Value> sumOuterProducts(KernelBuilder &k,
+                                    const MatmulTiling &tiling,
+                                    const ProductTypes &types, Value steps,
+                                    Value lhs, Value row, Value rhs,
+                                    const TileColumns &tile);
 
 /// One operand of outer products: `columns` columns of `from`, packed into `to`
 /// so that sums over rows read memory in order.

@@ -44,7 +44,7 @@ static LogicalResult lowerRoutedDownGrad(RoutedDownGradOp op,
   SmallVector<Value> arguments = {
       lowering.buffer(op.getDy()), lowering.buffer(op.getPreactivation()),
       packedTable(lowering, op, kinds[0], types, packStraight),
-      lowering.result(op.getDz())};
+      lowering.resultInPlaceOf(op, op.getPreactivation(), op.getDz())};
   addGrouping(lowering, grouping, op.getRoutes(), arguments);
   auto optional = [&](Value buffer) {
     arguments.push_back(buffer);
@@ -100,14 +100,9 @@ static LogicalResult lowerRoutedDownGrad(RoutedDownGradOp op,
             k, tiling, rows.block, rows.split,
             [&](Value row, const TileColumns &tile) {
               Value panel = k.mul(tile.group, k.idx(accumulators));
-              // Comes from memory while the sums are made.
-              for (int64_t i = 0; i < tiling.tileRows; ++i)
-                for (const Lane &lane : tile.lanes) {
-                  Value target = k.add(rows.row(row), k.idx(i));
-                  k.prefetch(z, target, lane.column);
-                  if (gated)
-                    k.prefetch(z, target, k.add(lane.column, k.idx(hidden)));
-                }
+              prefetchTile(k, tiling, z, rows.row(row), tile);
+              if (gated)
+                prefetchTile(k, tiling, z, rows.row(row), tile, hidden);
               return timesPanels(k, tiling, packed, row, width, [&](int64_t j) {
                 return Panel{down, {k.add(panel, k.idx(j))}};
               });
@@ -301,7 +296,9 @@ static LogicalResult lowerRoutedWeightGrad(RoutedWeightGradOp op,
          op.getLhs());
     pack({SteppedOperand::Right, rhs, 0, rhsWidth, right}, op.getRhs());
 
-    SmallVector<Value> arguments = {left, right, lowering.result(dweight)};
+    Value sum = lowering.takeSum(dweight);
+    SmallVector<Value> arguments = {left, right,
+                                    sum ? sum : lowering.result(dweight)};
     llvm::append_range(arguments, rowArguments);
     lowering.launch(
         op,
@@ -309,7 +306,7 @@ static LogicalResult lowerRoutedWeightGrad(RoutedWeightGradOp op,
          .tiles = tiling.rowBlocks(m) * tiling.splits,
          .arguments = arguments,
          .compute = types.compute,
-         .key = grouping.key({m}),
+         .key = grouping.key({m, bool(sum)}),
          .flops = productFlops(m, share, rhsWidth),
          .attributes = lowering.builder().getDictionaryAttr({})},
         [&](KernelBuilder &k) {
@@ -322,11 +319,15 @@ static LogicalResult lowerRoutedWeightGrad(RoutedWeightGradOp op,
           forEachRegisterTile(
               k, tiling, block, k.rem(k.tile(), splits),
               [&](Value row, const TileColumns &tile) {
-                return sumOuterProducts(k, tiling, types, steps, left,
-                                        k.add(block.first, row), right, tile);
+                Value first = k.add(block.first, row);
+                if (sum)
+                  prefetchTile(k, tiling, dw, first, tile);
+                return sumOuterProducts(k, tiling, types, steps, left, first,
+                                        right, tile);
               },
               [&](Value row, const TileColumns &tile, ValueRange sums) {
-                storeSums(k, sums, dw, k.add(block.first, row), tile);
+                storeSums(k, sums, dw, k.add(block.first, row), tile,
+                          bool(sum));
               });
         });
   }

@@ -1,0 +1,75 @@
+//===-- BufferReuse.cpp - results in memory that exists already -----------===//
+//
+// Part of PolyMoE, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "BufferReuse.h"
+
+using namespace mlir;
+using namespace mlir::moe;
+
+BufferReuse::BufferReuse(ModuleOp module) {
+  // Callers come before what they call, so that an argument that is handed on
+  // is known already.
+  llvm::MapVector<StringRef, SmallVector<func::CallOp>> calls;
+  SmallVector<func::FuncOp> pending;
+  for (auto function : module.getOps<func::FuncOp>())
+    if (!function.isPrivate())
+      pending.push_back(function);
+  llvm::StringMap<func::FuncOp> functions;
+  llvm::StringMap<unsigned> callsLeft;
+  for (auto function : module.getOps<func::FuncOp>()) {
+    functions[function.getName()] = function;
+    for (auto call : function.getOps<func::CallOp>())
+      ++callsLeft[call.getCallee()];
+  }
+  while (!pending.empty()) {
+    func::FuncOp function = pending.pop_back_val();
+    StringRef name = function.getName();
+    ArrayRef<func::CallOp> own = calls[name];
+    for (unsigned i = 0; i < function.getNumResults() && !own.empty(); ++i)
+      if (llvm::all_of(own, [&](func::CallOp call) {
+            Value result = call.getResult(i);
+            return result.hasOneUse() &&
+                   isa<AccumulateGradientOp>(*result.user_begin());
+          }))
+        accumulated.insert({name, i});
+    for (unsigned i = 0; i < function.getNumArguments() && !own.empty(); ++i)
+      if (llvm::all_of(own, [&](func::CallOp call) {
+            return diesAt(call.getOperand(i), call);
+          }))
+        disposable.insert({name, i});
+    for (auto call : function.getOps<func::CallOp>()) {
+      calls[call.getCallee()].push_back(call);
+      if (--callsLeft[call.getCallee()] == 0)
+        pending.push_back(functions.lookup(call.getCallee()));
+    }
+  }
+}
+
+AccumulateGradientOp BufferReuse::accumulationOf(func::CallOp call,
+                                                 unsigned result) const {
+  if (!isOnlyAccumulated(call.getCallee(), result))
+    return {};
+  return cast<AccumulateGradientOp>(*call.getResult(result).user_begin());
+}
+
+bool BufferReuse::diesAt(Value value, Operation *op) const {
+  for (OpOperand &use : value.getUses()) {
+    Operation *user = use.getOwner();
+    if (user == op ? &use != &*llvm::find_if(op->getOpOperands(),
+                                             [&](OpOperand &operand) {
+                                               return operand.get() == value;
+                                             })
+                   : !user->isBeforeInBlock(op))
+      return false;
+  }
+  if (auto argument = dyn_cast<BlockArgument>(value)) {
+    auto function = cast<func::FuncOp>(argument.getOwner()->getParentOp());
+    return disposable.contains({function.getName(), argument.getArgNumber()});
+  }
+  // Memory of the program, which outlives the step.
+  return !isa<GetParameterOp, CacheUpdateOp>(value.getDefiningOp());
+}
