@@ -316,12 +316,6 @@ Value KernelBuilder::loadPair(Value buffer, ValueRange indices) {
   return vector::ExtractOp::create(*this, bits, ArrayRef<int64_t>{0});
 }
 
-Value KernelBuilder::loadHalfPair(Value buffer, ValueRange indices) {
-  Value element = memref::LoadOp::create(*this, buffer, indices);
-  Value bits = arith::BitcastOp::create(*this, getI16Type(), element);
-  return arith::ExtUIOp::create(*this, getI32Type(), bits);
-}
-
 void KernelBuilder::storeScalar(Value scalar, Value buffer,
                                 ValueRange indices) {
   Type element = cast<MemRefType>(buffer.getType()).getElementType();

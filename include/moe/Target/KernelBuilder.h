@@ -116,8 +116,6 @@ public:
   Value loadScalar(Value buffer, ValueRange indices);
   /// The bits of an element of a buffer of bf16 and of the next one, as i32.
   Value loadPair(Value buffer, ValueRange indices);
-  /// The bits of an element of a buffer of bf16 and of a zero.
-  Value loadHalfPair(Value buffer, ValueRange indices);
   void storeScalar(Value scalar, Value buffer, ValueRange indices);
   /// Rounds to `elementType` and back.
   Value roundTo(Value value, Type elementType);

@@ -10,12 +10,11 @@
 using namespace mlir;
 using namespace mlir::moe;
 
-/// A block of 48 rows that are not wider takes 3 MiB of the stack; one for
-/// tiles, 4 MiB.
-static constexpr int64_t widestPackedRow = 16384;
-/// Columns of wider rows, and of results, that a block for tiles takes at a
-/// time: 512 KiB of the cache each.
-static constexpr int64_t slicedColumns = 2048, slicedResults = 1024;
+/// Longer rows (the gradient of logits) are taken in slices: a block of 48 such
+/// rows takes 3 MiB of the stack. And columns of the result that a block with
+/// slices makes.
+static constexpr int64_t longestRow = 64 << 10, sliceBytes = 16 << 10,
+                         slicedResults = 1024;
 
 /// Where the columns of `tile` are among those of its split alone.
 static TileColumns columnsOfSplit(KernelBuilder &k, const MatmulTiling &tiling,
@@ -32,11 +31,13 @@ void mlir::moe::launchProduct(KernelLowering &lowering, Operation *op,
                               const DenseProduct &p, Value bias) {
   const ProductTypes &types = p.types;
   MatmulTiling tiling(p.rows, p.inner, p.columns, types);
-  // Very wide rows (the gradient of logits) do not fit scratch memory. They are
-  // read where they lie, which tiles cannot, as they would go on beyond the
-  // last row: for them, slices are packed one after the other.
-  const bool wide = p.inner > widestPackedRow, slices = wide && tiling.inTiles;
-  if (slices)
+  // The sums of a slice wait in scratch memory for the next one, which keeps
+  // their bits.
+  int64_t elementBytes = types.operand.getIntOrFloatBitWidth() / 8;
+  int64_t slice = sliceBytes / elementBytes;
+  int64_t whole =
+      p.inner * elementBytes > longestRow ? (p.inner - 1) / slice * slice : 0;
+  if (whole)
     tiling.splitAfter(
         std::min(tiling.groupsPerSplit, slicedResults / tiling.groupWidth));
   SmallVector<Value> arguments = {p.input, p.weight, p.result,
@@ -70,25 +71,17 @@ void mlir::moe::launchProduct(KernelLowering &lowering, Operation *op,
         Value source = k.add(firstInput, block.first);
         Value target = k.add(firstResult, block.first);
         Value split = k.rem(k.tile(), splits);
-        auto pack = [&](int64_t width, Value firstColumn) {
-          return packRows(
-              k, x, block, tiling.blockRows, width, types,
-              [&](Value i) { return k.add(source, i); }, firstColumn);
-        };
-        // Sums of earlier slices.
-        Value earlier;
         auto inSplit = [&](const TileColumns &tile) {
           return columnsOfSplit(k, tiling, split, tile);
         };
-        auto multiply =
-            [&](Value left, int64_t width, Value firstColumn,
+        Value earlier;
+        auto multiplySlice =
+            [&](Value firstColumn, int64_t width,
                 function_ref<void(Value, const TileColumns &, ValueRange)>
                     epilogue) {
-              LeftOperand operand;
-              if (firstColumn)
-                operand.firstStep = k.div(firstColumn, k.idx(types.step));
-              if (left == x)
-                operand.lastRow = k.add(firstInput, k.idx(p.rows - 1));
+              Value packed = packRows(
+                  k, x, block, tiling.blockRows, width, types,
+                  [&](Value i) { return k.add(source, i); }, firstColumn);
               forEachRegisterTile(
                   k, tiling, block, split,
                   [&](Value row, const TileColumns &tile) {
@@ -96,23 +89,18 @@ void mlir::moe::launchProduct(KernelLowering &lowering, Operation *op,
                     if (earlier)
                       init = loadSums(k, tiling, earlier, row, tiling.blockRows,
                                       inSplit(tile));
-                    operand.init = init;
                     Value panel = k.mul(tile.group, k.idx(accumulators));
                     return timesPanels(
-                        k, tiling, left, left == x ? k.add(source, row) : row,
-                        width,
+                        k, tiling, packed, row, width,
                         [&](int64_t j) {
                           return Panel{w, {k.add(panel, k.idx(j))}};
                         },
-                        operand);
+                        {.init = init,
+                         .firstStep = k.div(firstColumn, k.idx(types.step))});
                   },
                   epilogue);
             };
-        int64_t whole = 0;
-        Value firstColumn;
-        if (slices) {
-          whole = (p.inner - 1) / slicedColumns * slicedColumns;
-          firstColumn = k.idx(whole);
+        if (whole) {
           int64_t columns = tiling.groupsPerSplit * tiling.groupWidth;
           earlier = k.scratch({tiling.blockRows, columns}, k.compute());
           k.loop(k.idx(0), k.idx(tiling.blockRows), 1, [&](Value i) {
@@ -120,23 +108,23 @@ void mlir::moe::launchProduct(KernelLowering &lowering, Operation *op,
               k.store(k.splat(0.0), earlier, i, lane);
             });
           });
-          k.loop(k.idx(0), k.idx(whole), slicedColumns, [&](Value column) {
-            multiply(pack(slicedColumns, column), slicedColumns, column,
-                     [&](Value row, const TileColumns &tile, ValueRange sums) {
-                       storeSums(k, sums, earlier, row, inSplit(tile));
-                     });
+          k.loop(k.idx(0), k.idx(whole), slice, [&](Value firstColumn) {
+            multiplySlice(
+                firstColumn, slice,
+                [&](Value row, const TileColumns &tile, ValueRange sums) {
+                  storeSums(k, sums, earlier, row, inSplit(tile));
+                });
           });
         }
-        multiply(wide && !slices ? x : pack(p.inner - whole, firstColumn),
-                 p.inner - whole, firstColumn,
-                 [&](Value row, const TileColumns &tile, ValueRange sums) {
-                   SmallVector<Value> values(sums);
-                   if (b)
-                     for (auto [value, lane] :
-                          llvm::zip_equal(values, tile.lanes))
-                       value = k.addf(value, k.load(b, ValueRange(), lane));
-                   storeSums(k, values, y, k.add(target, row), tile);
-                 });
+        multiplySlice(
+            k.idx(whole), p.inner - whole,
+            [&](Value row, const TileColumns &tile, ValueRange sums) {
+              SmallVector<Value> values(sums);
+              if (b)
+                for (auto [value, lane] : llvm::zip_equal(values, tile.lanes))
+                  value = k.addf(value, k.load(b, ValueRange(), lane));
+              storeSums(k, values, y, k.add(target, row), tile);
+            });
       });
 }
 

@@ -202,12 +202,6 @@ void mlir::moe::forEachRegisterTile(
   });
 }
 
-/// Row `row + i`, or `lastRow` if there is one and it comes before.
-static Value clampedRow(KernelBuilder &k, Value row, int64_t i, Value lastRow) {
-  Value number = k.add(row, k.idx(i));
-  return lastRow ? k.min(number, lastRow) : number;
-}
-
 /// The register tile of AMX's tiles over `steps` steps: `left` gives the place
 /// of the tile of step `s` whose rows begin at `row`, and `right` that of the
 /// panel of accumulator `j`, which is read from step `firstStep` on.
@@ -261,32 +255,22 @@ SmallVector<Value> mlir::moe::timesPanels(KernelBuilder &k,
           return {packed, {k.add(row, k.idx(i)), column}};
         },
         [&](int64_t j) { return panels[j]; }, left.init, left.firstStep);
-  auto sumSteps = [&](int64_t lo, int64_t hi, ValueRange init,
-                      Value (KernelBuilder::*load)(Value, ValueRange)) {
-    return k.registerTile(
-        tiling.tileRows, accumulators, k.idx(lo), k.idx(hi),
-        [&](Value kk, int64_t i) {
-          Value column = step == 1 ? kk : k.mul(kk, k.idx(step));
-          if (left.offset)
-            column = k.add(column, k.idx(left.offset));
-          return (k.*load)(packed,
-                           {clampedRow(k, row, i, left.lastRow), column});
-        },
-        [&](Value kk, int64_t j) {
-          const auto &[buffer, index] = panels[j];
-          return loadPanel(k, buffer, index, kk);
-        },
-        init);
-  };
-  if (step == 1)
-    return sumSteps(0, inner, left.init, &KernelBuilder::loadScalar);
-  // Packed rows go on with a zero; others end with half a pair.
-  int64_t pairs = llvm::divideCeilSigned(inner, step), whole = inner / step;
-  if (pairs == whole || !left.lastRow)
-    return sumSteps(0, pairs, left.init, &KernelBuilder::loadPair);
-  return sumSteps(whole, pairs,
-                  sumSteps(0, whole, left.init, &KernelBuilder::loadPair),
-                  &KernelBuilder::loadHalfPair);
+  return k.registerTile(
+      tiling.tileRows, accumulators, k.idx(0),
+      k.idx(llvm::divideCeilSigned(inner, step)),
+      [&](Value s, int64_t i) {
+        SmallVector<Value> position{
+            k.add(row, k.idx(i)),
+            k.add(k.mul(s, k.idx(step)), k.idx(left.offset))};
+        return step == 1 ? k.loadScalar(packed, position)
+                         : k.loadPair(packed, position);
+      },
+      [&](Value s, int64_t j) {
+        const auto &[buffer, index] = panels[j];
+        return loadPanel(k, buffer, index,
+                         left.firstStep ? k.add(left.firstStep, s) : s);
+      },
+      left.init);
 }
 
 SmallVector<Value>

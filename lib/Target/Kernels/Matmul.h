@@ -130,15 +130,11 @@ struct LeftOperand {
   int64_t offset = 0;
   /// The sums to go on from, zero if there are none.
   ValueRange init = {};
-  /// Where the rows are not packed and may end inside a register tile, this one
-  /// stands for those beyond it.
-  Value lastRow = {};
-  /// In tiles: the step of the panels that its first column is multiplied by.
+  /// The step of the panels that its first column is multiplied by.
   Value firstStep = {};
 };
 /// Sums of packed rows (from `row` on, `inner` columns) times panels;
-/// `panel(j)` feeds accumulator vector `j`. Rows that are not packed have
-/// the type in which they are multiplied.
+/// `panel(j)` feeds accumulator vector `j`.
 SmallVector<Value> timesPanels(KernelBuilder &k, const MatmulTiling &tiling,
                                Value packed, Value row, int64_t inner,
                                function_ref<Panel(int64_t)> panel,
