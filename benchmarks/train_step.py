@@ -35,6 +35,9 @@ def parse():
     parser.add_argument("--rounds", type=int, default=5, help="turns that each way gets (default: 5)")
     parser.add_argument("--steps", type=int, default=3, help="steps of a turn, the first not counted (default: 3)")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument(
+        "--memory-budget", type=int, default=0, help="MiB of activations that ours saves (default: all)"
+    )
     parser.add_argument("--ways", nargs="*", choices=WAYS, default=WAYS, help="PyTorch's ways (default: all)")
     add_shape(
         parser, hidden=512, intermediate=1408, layers=8, heads=8, kv_heads=2, vocab=16384, experts=6, top_k=2, rows=4,
@@ -79,7 +82,7 @@ class Ours:
             str(args.bin / "moe-run"), "train", str(self.folder / "moe.mlir"), f"--stage={args.stage}",
             "--tokens", str(self.folder / "tokens.safetensors"), "--out", str(out), f"--steps={args.steps}",
             f"--batch={args.rows}", "--lr=1e-4", "--schedule=constant", f"--dtype={args.dtype}",
-            f"--threads={args.threads}", "--save-every=0",
+            f"--threads={args.threads}", "--save-every=0", f"--memory-budget={args.memory_budget}",
         ]  # fmt: skip
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
         _, status, usage = os.wait4(process.pid, 0)
