@@ -23,20 +23,24 @@ MatmulTiling::MatmulTiling(int64_t rows, int64_t inner, int64_t columns,
   tileRows = std::min(types.tileRows, rows);
   // Register tiles that share a panel of columns while it is in the first
   // caches. Panels that the last cache cannot hold come from memory for every
-  // block: it gets as many rows as stay in the cache beside a panel.
-  constexpr int64_t panelBytes = 8 << 20, blockBytes = 256 << 10;
-  constexpr int64_t fewest = 4, most = 16;
+  // block: it gets more rows, as many as stay in the second cache, and some
+  // more even if they do not. Not where few long rows would then be packed for
+  // more splits, nor where rows are too long for the stack.
+  constexpr int64_t panelBytes = 8 << 20, blockBytes = 512 << 10;
+  constexpr int64_t longestRow = 64 << 10, fewest = 4, some = 8, most = 16;
+  constexpr int64_t leastTiles = 16;
   int64_t rowBytes = inner * types.operand.getIntOrFloatBitWidth() / 8;
   int64_t tiles = fewest;
-  if (rowBytes * columns > panelBytes)
-    tiles = std::clamp(blockBytes / (rowBytes * tileRows), fewest, most);
+  bool isWide = inner <= columns || rows >= leastTiles * some * tileRows;
+  if (rowBytes * columns > panelBytes && rowBytes <= longestRow && isWide)
+    tiles = std::clamp(blockBytes / (rowBytes * tileRows), some, most);
   blockRows = std::min(tiles * tileRows,
                        llvm::divideCeilSigned(rows, tileRows) * tileRows);
   groupWidth = vectors * types.lanes;
   groups = llvm::divideCeilSigned(columns, groupWidth);
   // Enough tiles for any number of threads, and so many that threads end
   // together, but each with columns enough to be worth the packing of its rows.
-  constexpr int64_t leastTiles = 16, wantedTiles = 64, widthOfSplit = 512;
+  constexpr int64_t wantedTiles = 64, widthOfSplit = 512;
   int64_t blocks = rowBlocks(rows);
   auto splitsFor = [&](int64_t count) {
     return llvm::divideCeilSigned(count, blocks);
