@@ -41,8 +41,12 @@ static int64_t hostVectorBytes() {
 
 /// Linux lets a process use tiles, whose state is large, when it asks to.
 static bool mayUseTiles() {
+#ifdef SYS_arch_prctl
   constexpr long requestPermission = 0x1023, tileData = 18;
   return ::syscall(SYS_arch_prctl, requestPermission, tileData) == 0;
+#else
+  return false;
+#endif
 }
 
 Bf16Products mlir::moe::hostBf16Products() {

@@ -30,7 +30,7 @@ extern "C" {
 #endif
 
 /* Raised by one whenever a declaration in this file changes its meaning. */
-#define MOE_ABI_VERSION 1
+#define MOE_ABI_VERSION 2
 
 /* Made by the runtime, opaque to compiled code. */
 typedef struct MoeContext MoeContext;

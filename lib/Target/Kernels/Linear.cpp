@@ -10,11 +10,9 @@
 using namespace mlir;
 using namespace mlir::moe;
 
-/// Longer rows (the gradient of logits) are taken in slices: a block of 48 such
-/// rows takes 3 MiB of the stack. And columns of the result that a block with
-/// slices makes.
-static constexpr int64_t longestRow = 64 << 10, sliceBytes = 16 << 10,
-                         slicedResults = 1024;
+/// Rows that are longer than longestRow (the gradient of logits) are taken in
+/// slices of so many bytes, for so many columns of the result.
+static constexpr int64_t sliceBytes = 16 << 10, slicedResults = 1024;
 
 /// Where the columns of `tile` are among those of its split alone.
 static TileColumns columnsOfSplit(KernelBuilder &k, const MatmulTiling &tiling,

@@ -27,8 +27,7 @@ MatmulTiling::MatmulTiling(int64_t rows, int64_t inner, int64_t columns,
   // more even if they do not. Not where few long rows would then be packed for
   // more splits, nor where rows are too long for the stack.
   constexpr int64_t panelBytes = 8 << 20, blockBytes = 512 << 10;
-  constexpr int64_t longestRow = 64 << 10, fewest = 4, some = 8, most = 16;
-  constexpr int64_t leastTiles = 16;
+  constexpr int64_t fewest = 4, some = 8, most = 16, leastTiles = 16;
   int64_t rowBytes = inner * types.operand.getIntOrFloatBitWidth() / 8;
   int64_t tiles = fewest;
   bool isWide = inner <= columns || rows >= leastTiles * some * tileRows;

@@ -26,6 +26,10 @@
 
 namespace mlir::moe {
 
+/// Bytes of a row of the left operand beyond which a block of rows takes care
+/// of the stack, where it lies: 48 such rows take 3 MiB.
+constexpr int64_t longestRow = 64 << 10;
+
 /// Accumulator vectors of a row of the register tile.
 constexpr int64_t accumulators = 2;
 
