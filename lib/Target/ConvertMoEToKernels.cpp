@@ -339,6 +339,7 @@ Converter::Converter(ModuleOp module, int64_t tokens,
   addMatmulLowerings(table);
   addRoutedMatmulLowerings(table);
   addRoutedMatmulGradLowerings(table);
+  addRoutedParameterGradLowerings(table);
   addAttentionLowerings(table);
   addAttentionGradLowerings(table);
   addRowLowerings(table);

@@ -142,6 +142,9 @@ void KernelLowering::launch(Operation *op, const Launch &launch,
     kernel->setAttr("moe.kernel", opBuilder.getUnitAttr());
     kernel->setAttr("moe.cost", opBuilder.getDenseF64ArrayAttr(
                                     {launch.flops, bytesOf(types)}));
+    if (launch.experts)
+      kernel->setAttr("moe.experts",
+                      opBuilder.getI64IntegerAttr(*launch.experts));
     it->second = FlatSymbolRefAttr::get(kernel);
     KernelBuilder kernelBuilder(kernel, types, launch.compute,
                                 targetDescription, typeConverter);

@@ -86,6 +86,8 @@ void mlir::moe::buildCpuPipeline(OpPassManager &pm,
   // What depends on parameters only is done by entry points of its own.
   pm.addPass(createHoistParameterWork(HoistParameterWorkOptions{
       options.packedOnce == PackedOnce::All ? "all" : "frozen"}));
+  // What is packed at every run is multiplied while a cache holds it.
+  pm.addPass(createSplitExperts());
   // No memory is allocated any more.
   pm.addPass(createPlanArena());
   // The runtime's ABI is all that is left of the dialect.

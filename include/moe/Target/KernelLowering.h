@@ -27,6 +27,7 @@
 #include "llvm/ADT/StringMap.h"
 
 #include <functional>
+#include <optional>
 
 namespace mlir::moe {
 
@@ -52,6 +53,7 @@ public:
   /// The gradient that `result` is only made to be added to, if so: the op adds
   /// it there and makes no other result.
   Value takeSum(Value result);
+  bool offersSum(Value result) const { return offered.contains(result); }
   /// Lets the op that makes `value` take `sum` for it.
   void offerSum(Value value, Value sum) { offered[value] = sum; }
   /// Whether the op that made `value` took the sum.
@@ -86,6 +88,9 @@ public:
     /// What it makes of all other arguments in the last, which nothing else
     /// writes; empty where that is not so.
     std::string derives = {};
+    /// The number of the first of two arguments that hold a range of experts,
+    /// for which all tables have entries: several launches may share the work.
+    std::optional<unsigned> experts = std::nullopt;
     /// In place of the op's attributes.
     DictionaryAttr attributes = {};
   };
@@ -147,6 +152,7 @@ private:
 void addMatmulLowerings(LoweringTable &table);
 void addRoutedMatmulLowerings(LoweringTable &table);
 void addRoutedMatmulGradLowerings(LoweringTable &table);
+void addRoutedParameterGradLowerings(LoweringTable &table);
 void addAttentionLowerings(LoweringTable &table);
 void addAttentionGradLowerings(LoweringTable &table);
 void addRowLowerings(LoweringTable &table);

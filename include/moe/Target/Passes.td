@@ -85,6 +85,42 @@ def HoistParameterWork : Pass<"moe-hoist-parameter-work", "mlir::ModuleOp"> {
   ];
 }
 
+def SplitExperts : Pass<"moe-split-experts", "mlir::ModuleOp"> {
+  let summary = "pack and multiply the weights of a few experts at a time";
+  let description = [{
+    Splits a launch over all experts (of a kernel with `moe.experts`, the number
+    of the argument that holds the first expert, before the one that holds the
+    last but one) whose tables hold more packed weights than `panel-bytes` into
+    launches over some of them. What packs these weights moves to just before,
+    so that they are multiplied while a cache holds them, and `moe-plan-arena`
+    gives all the same memory.
+
+    Runs after `moe-hoist-parameter-work`: what is packed once splits nothing.
+
+    ```mlir
+    moe.dispatch @pack [2] (%w0, %p0) {derives = "straight.16"}
+    moe.dispatch @pack [2] (%w1, %p1) {derives = "straight.16"}
+    %t = moe.pointer_table %p0, %p1
+    moe.dispatch @routed_down_0 [8] (%h, %y, %t, %routes, %c0, %c2)
+    // ==>
+    moe.dispatch @pack [2] (%w0, %p0) {derives = "straight.16"}
+    %t0 = moe.pointer_table %p0
+    moe.dispatch @routed_down_0 [8] (%h, %y, %t0, %routes, %c0, %c1)
+    moe.dispatch @pack [2] (%w1, %p1) {derives = "straight.16"}
+    %t1 = moe.pointer_table %p1
+    moe.dispatch @routed_down_0 [8] (%h, %y, %t1, %routes, %c1, %c2)
+    ```
+  }];
+  let dependentDialects = ["mlir::arith::ArithDialect"];
+  let options = [
+    Option<"panelBytes", "panel-bytes", "int64_t", "6 << 20",
+           "bytes of packed weights at a time, unless one expert has more">,
+  ];
+  let statistics = [
+    Statistic<"numLaunches", "launches", "launches made of those that were split">,
+  ];
+}
+
 def PlanArena : Pass<"moe-plan-arena", "mlir::ModuleOp"> {
   let summary = "put all buffers of a function into one arena";
   let description = [{

@@ -38,6 +38,12 @@ struct Grouping {
   int64_t experts = 1;
   int64_t topK = 1;
 
+  /// Rows of each of several experts, if all have as many.
+  std::optional<int64_t> share() const {
+    if (experts == 1)
+      return std::nullopt;
+    return llvm::divideCeilSigned(rows, experts);
+  }
   /// An upper bound for the blocks of rows: every expert may have one that is
   /// not full.
   int64_t blocks(const MatmulTiling &tiling) const {
@@ -52,7 +58,8 @@ struct Grouping {
 };
 
 /// Inside a kernel: its routes, if any, and the block of rows of this tile.
-/// Argument `argument` holds the routes, the next one the number of experts.
+/// Argument `argument` holds the routes, the next two the experts taken, first
+/// and last but one; tables have entries for these.
 struct GroupedRows {
   GroupedRows(KernelBuilder &k, const Grouping &grouping, unsigned argument,
               const MatmulTiling &tiling)
@@ -61,8 +68,9 @@ struct GroupedRows {
     split = k.rem(k.tile(), k.idx(tiling.splits));
     if (grouping.routed) {
       routes = k.buffer(argument);
-      block = routedRowBlock(k, index, routes, grouping.rows,
-                             k.integer(argument + 1), tiling.blockRows);
+      Value first = k.integer(argument + 1);
+      block = routedRowBlock(k, index, routes, grouping.rows, first,
+                             k.integer(argument + 2), tiling.blockRows);
     } else {
       block = denseRowBlock(k, index, grouping.rows, tiling.blockRows);
       block.expert = k.idx(0);
@@ -109,13 +117,18 @@ inline Value packedTable(KernelLowering &lowering, Operation *op,
   return lowering.table(panels);
 }
 
-/// Appends routes and number of experts, which GroupedRows reads.
-inline void addGrouping(KernelLowering &lowering, const Grouping &grouping,
-                        Value routes, SmallVectorImpl<Value> &arguments) {
+/// Appends the routes and all experts, which GroupedRows reads. Returns the
+/// number of the argument that holds the first expert, if there is one.
+inline std::optional<unsigned> addGrouping(KernelLowering &lowering,
+                                           const Grouping &grouping,
+                                           Value routes,
+                                           SmallVectorImpl<Value> &arguments) {
   if (!grouping.routed)
-    return;
+    return std::nullopt;
   arguments.push_back(lowering.buffer(routes));
+  arguments.push_back(lowering.constant(0));
   arguments.push_back(lowering.constant(grouping.experts));
+  return arguments.size() - 2;
 }
 
 } // namespace mlir::moe

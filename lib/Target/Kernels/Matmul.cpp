@@ -18,7 +18,8 @@ using namespace mlir::moe;
 static constexpr int64_t scratchPadding = 64;
 
 MatmulTiling::MatmulTiling(int64_t rows, int64_t inner, int64_t columns,
-                           const ProductTypes &types, int64_t vectors)
+                           const ProductTypes &types, int64_t vectors,
+                           std::optional<int64_t> share)
     : columns(columns), vectors(vectors), inTiles(types.inTiles()) {
   tileRows = std::min(types.tileRows, rows);
   // Register tiles that share a panel of columns while it is in the first
@@ -33,6 +34,13 @@ MatmulTiling::MatmulTiling(int64_t rows, int64_t inner, int64_t columns,
   bool isWide = inner <= columns || rows >= leastTiles * some * tileRows;
   if (rowBytes * columns > panelBytes && rowBytes <= longestRow && isWide)
     tiles = std::clamp(blockBytes / (rowBytes * tileRows), some, most);
+  // An expert with few rows: its panels, which nobody has read before, are read
+  // once if all its rows are in one block.
+  if (share) {
+    int64_t all = llvm::divideCeilSigned(*share, tileRows) + 1;
+    if (all <= most && all * tileRows * rowBytes <= blockBytes)
+      tiles = std::max(tiles, all);
+  }
   blockRows = std::min(tiles * tileRows,
                        llvm::divideCeilSigned(rows, tileRows) * tileRows);
   groupWidth = vectors * types.lanes;
@@ -58,12 +66,12 @@ RowBlock mlir::moe::denseRowBlock(KernelBuilder &k, Value index, int64_t rows,
 }
 
 RowBlock mlir::moe::routedRowBlock(KernelBuilder &k, Value index, Value routes,
-                                   int64_t rows, Value experts,
-                                   int64_t blockRows) {
+                                   int64_t rows, Value firstExpert,
+                                   Value lastExpert, int64_t blockRows) {
   // Walks the experts, counting blocks, until the block's expert is found.
   Value zero = k.idx(0);
   SmallVector<Value> found = k.loop(
-      zero, experts, 1, {zero, zero, zero, zero},
+      firstExpert, lastExpert, 1, {zero, zero, zero, firstExpert},
       [&](Value e, ValueRange state) {
         Value blocksBefore = state[0];
         Value position = k.add(e, k.idx(2 * rows));
@@ -84,7 +92,7 @@ RowBlock mlir::moe::routedRowBlock(KernelBuilder &k, Value index, Value routes,
         return SmallVector<Value>{blocksAfter, select(first, state[1]),
                                   select(count, state[2]), select(e, state[3])};
       });
-  return {found[1], found[2], found[3]};
+  return {found[1], found[2], k.sub(found[3], firstExpert)};
 }
 
 Value mlir::moe::packRows(KernelBuilder &k, Value from, const RowBlock &block,
@@ -205,6 +213,18 @@ void mlir::moe::forEachRegisterTile(
   });
 }
 
+SmallVector<Value> mlir::moe::zeroSums(KernelBuilder &k,
+                                       const MatmulTiling &tiling) {
+  SmallVector<Value> sums;
+  if (tiling.inTiles)
+    forEachTile(k, tiling, [&](int64_t rows, ArrayRef<Value>) {
+      sums.push_back(k.zeroTile(rows));
+    });
+  else
+    sums.assign(tiling.tileRows * accumulators, k.splat(0.0));
+  return sums;
+}
+
 /// The register tile of AMX's tiles over `steps` steps: `left` gives the place
 /// of the tile of step `s` whose rows begin at `row`, and `right` that of the
 /// panel of accumulator `j`, which is read from step `firstStep` on.
@@ -279,7 +299,9 @@ SmallVector<Value> mlir::moe::timesPanels(KernelBuilder &k,
 SmallVector<Value>
 mlir::moe::sumOuterProducts(KernelBuilder &k, const MatmulTiling &tiling,
                             const ProductTypes &types, Value steps, Value lhs,
-                            Value row, Value rhs, const TileColumns &tile) {
+                            Value row, Value rhs, const TileColumns &tile,
+                            const SumStart &start) {
+  auto at = [&](Value s) { return start.step ? k.add(start.step, s) : s; };
   int64_t step = types.step;
   Value rightPanel = k.mul(tile.group, k.idx(accumulators));
   if (tiling.inTiles)
@@ -287,22 +309,24 @@ mlir::moe::sumOuterProducts(KernelBuilder &k, const MatmulTiling &tiling,
         k, tiling, steps,
         [&](Value s, int64_t i) -> Panel {
           Value panel = k.div(k.add(row, k.idx(i)), k.idx(tileSide));
-          return {lhs, {panel, s, k.idx(0)}};
+          return {lhs, {panel, at(s), k.idx(0)}};
         },
         [&](int64_t j) -> Panel {
           return {rhs, {k.add(rightPanel, k.idx(j))}};
-        });
+        },
+        start.init, start.step);
   Value leftPanel = k.div(row, k.idx(tiling.tileRows));
   return k.registerTile(
       tiling.tileRows, accumulators, k.idx(0), steps,
       [&](Value s, int64_t i) {
-        SmallVector<Value> position{leftPanel, s, k.idx(step * i)};
+        SmallVector<Value> position{leftPanel, at(s), k.idx(step * i)};
         return step == 2 ? k.loadPair(lhs, position)
                          : k.loadScalar(lhs, position);
       },
       [&](Value s, int64_t j) {
-        return loadPanel(k, rhs, k.add(rightPanel, k.idx(j)), s);
-      });
+        return loadPanel(k, rhs, k.add(rightPanel, k.idx(j)), at(s));
+      },
+      start.init);
 }
 
 Value mlir::moe::leftPanels(KernelLowering &lowering,

@@ -37,9 +37,11 @@ constexpr int64_t accumulators = 2;
 /// tiles. Depends on shapes and on the target only.
 struct MatmulTiling {
   /// `vectors` vectors of columns for each register tile: 2, or 1 where each
-  /// column has two sums (gate and up).
+  /// column has two sums (gate and up). An expert has up to `rows` rows, and
+  /// `share` of them if all have as many.
   MatmulTiling(int64_t rows, int64_t inner, int64_t columns,
-               const ProductTypes &types, int64_t vectors = accumulators);
+               const ProductTypes &types, int64_t vectors = accumulators,
+               std::optional<int64_t> share = std::nullopt);
 
   int64_t columns;
   int64_t blockRows;  ///< rows copied to scratch memory at a time
@@ -75,10 +77,12 @@ struct RowBlock {
 RowBlock denseRowBlock(KernelBuilder &k, Value index, int64_t rows,
                        int64_t blockRows);
 
-/// The block of rows `index` of rows grouped by expert, whose offsets are
-/// `routes[2 * rows + e]`; `count` is 0 for a block that no expert has.
+/// The block of rows `index` of experts [first, last), whose offsets are
+/// `routes[2 * rows + e]`; `count` is 0 for a block that none of them has. The
+/// block's expert is counted from `first` on.
 RowBlock routedRowBlock(KernelBuilder &k, Value index, Value routes,
-                        int64_t rows, Value experts, int64_t blockRows);
+                        int64_t rows, Value first, Value last,
+                        int64_t blockRows);
 
 /// Copies `count` rows into scratch memory [blockRows, width], in the type in
 /// which they are multiplied; row i is `source(i)` (a row number of `from`),
@@ -144,13 +148,24 @@ SmallVector<Value> timesPanels(KernelBuilder &k, const MatmulTiling &tiling,
                                function_ref<Panel(int64_t)> panel,
                                const LeftOperand &left = {});
 
-/// Sums over `steps` steps of columns `row + i` of `lhs`
-/// times the tile's columns of `rhs`, both packed by launchSteps.
+/// Zero accumulators of a register tile.
+SmallVector<Value> zeroSums(KernelBuilder &k, const MatmulTiling &tiling);
+
+/// Where a sum over steps begins.
+struct SumStart {
+  /// The first step, 0 if there is none.
+  Value step = {};
+  /// The sums to go on from, zero if there are none.
+  ValueRange init = {};
+};
+/// Sums over `steps` steps of columns `row + i` of `lhs` times the tile's
+/// columns of `rhs`, both packed by packSteps.
 SmallVector<Value> sumOuterProducts(KernelBuilder &k,
                                     const MatmulTiling &tiling,
                                     const ProductTypes &types, Value steps,
                                     Value lhs, Value row, Value rhs,
-                                    const TileColumns &tile);
+                                    const TileColumns &tile,
+                                    const SumStart &start = {});
 
 /// One operand of outer products: `columns` columns of `from`, packed into `to`
 /// so that sums over rows read memory in order.

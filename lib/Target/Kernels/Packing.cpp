@@ -195,9 +195,10 @@ void mlir::moe::packSteps(KernelBuilder &k, const SteppedRows &rows,
   // A few steps at a time fill whole lines of the cache. The last steps are
   // packed again where there are fewer.
   const int64_t stepsAtOnce = turned ? types.stepsAtOnce : 4;
-  /// The rows of a step, and whether they exist where that is not sure.
+  /// Where a step goes, its rows, and whether they exist where that is not
+  /// sure.
   struct Step {
-    Value number;
+    Value place;
     SmallVector<Value, 2> rows, exists;
   };
   k.loop(first, last, stepsAtOnce, [&](Value begin) {
@@ -205,7 +206,8 @@ void mlir::moe::packSteps(KernelBuilder &k, const SteppedRows &rows,
     for (int64_t i = 0; i < stepsAtOnce; ++i) {
       Value number = k.min(k.add(begin, k.idx(i)), k.sub(last, k.idx(1)));
       Value r = k.mul(number, k.idx(step));
-      Step packed{number, {}, {}};
+      Value place = rows.firstStep ? k.add(rows.firstStep, number) : number;
+      Step packed{place, {}, {}};
       for (int64_t j = 0; j < step; ++j) {
         bool exists = j == 0 && !types.inTiles();
         Value row = k.add(r, k.idx(j)), last = k.sub(rows.count, k.idx(1));
@@ -245,7 +247,7 @@ void mlir::moe::packSteps(KernelBuilder &k, const SteppedRows &rows,
         if (turned)
           transposePairs(k, packedSteps);
         for (auto [packed, elements] : llvm::zip_equal(steps, packedSteps)) {
-          SmallVector<Value> position{panel, packed.number, k.idx(lane * step)};
+          SmallVector<Value> position{panel, packed.place, k.idx(lane * step)};
           if (width == lanes)
             vector::StoreOp::create(k, elements, panels, position);
           else

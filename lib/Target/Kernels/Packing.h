@@ -78,6 +78,8 @@ struct SteppedRows {
   function_ref<Value(Value)> row;
   Value count;
   int64_t firstColumn, width;
+  /// Where the first step goes in the panels, 0 if not given.
+  Value firstStep = {};
 };
 /// Inside a kernel: packs the steps [first, last) of `rows` into panels
 /// [panels, steps, columns of a panel * step]. With `turned`, for left operands

@@ -20,7 +20,7 @@ static LogicalResult lowerRoutedUp(RoutedUpOp op, KernelLowering &lowering) {
   ActivationKind activation = op.getActivation();
   // Gated: each column has a sum for the gate and one for the value.
   MatmulTiling tiling(grouping.tokens, inner, hidden, types,
-                      gated ? 1 : accumulators);
+                      gated ? 1 : accumulators, grouping.share());
 
   auto kinds = byKind(lowering, op.getWeights(), 2);
   SmallVector<Value> arguments = {
@@ -28,7 +28,8 @@ static LogicalResult lowerRoutedUp(RoutedUpOp op, KernelLowering &lowering) {
       packedTable(lowering, op, kinds[0], types),
       gated ? packedTable(lowering, op, kinds[1], types)
             : lowering.table(kinds[1])};
-  addGrouping(lowering, grouping, op.getRoutes(), arguments);
+  std::optional<unsigned> experts =
+      addGrouping(lowering, grouping, op.getRoutes(), arguments);
   unsigned preactivation = arguments.size();
   if (op.getPreactivation())
     arguments.push_back(lowering.result(op.getPreactivation()));
@@ -41,6 +42,7 @@ static LogicalResult lowerRoutedUp(RoutedUpOp op, KernelLowering &lowering) {
        .compute = types.compute,
        .key = grouping.key({inner, hidden, gated, int64_t(activation)}),
        .flops = productFlops(grouping.rows, inner, gated ? 2 * hidden : hidden),
+       .experts = experts,
        .attributes = lowering.builder().getDictionaryAttr({})},
       [&](KernelBuilder &k) {
         Value x = k.buffer(0, {grouping.tokens, inner});
@@ -105,13 +107,15 @@ static LogicalResult lowerRoutedDown(RoutedDownOp op,
   Type element = elementOf(op.getHidden());
   ProductTypes types(lowering.target(), element, elementOf(op.getWeights()[0]));
   bool biased = op.getForm() == FfnForm::Plain;
-  MatmulTiling tiling(grouping.tokens, hidden, width, types);
+  MatmulTiling tiling(grouping.tokens, hidden, width, types, accumulators,
+                      grouping.share());
 
   auto kinds = byKind(lowering, op.getWeights(), biased ? 2 : 1);
   SmallVector<Value> arguments = {lowering.buffer(op.getHidden()),
                                   lowering.result(op.getResult()),
                                   packedTable(lowering, op, kinds[0], types)};
-  addGrouping(lowering, grouping, op.getRoutes(), arguments);
+  std::optional<unsigned> experts =
+      addGrouping(lowering, grouping, op.getRoutes(), arguments);
   unsigned biases = arguments.size();
   if (biased)
     arguments.push_back(lowering.table(kinds[1]));
@@ -124,6 +128,7 @@ static LogicalResult lowerRoutedDown(RoutedDownOp op,
        .compute = types.compute,
        .key = grouping.key({hidden, width, biased}),
        .flops = productFlops(grouping.rows, hidden, width),
+       .experts = experts,
        .attributes = lowering.builder().getDictionaryAttr({})},
       [&](KernelBuilder &k) {
         Value h = k.buffer(0, {grouping.rows, hidden});

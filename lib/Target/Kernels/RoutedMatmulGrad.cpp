@@ -35,7 +35,8 @@ static LogicalResult lowerRoutedDownGrad(RoutedDownGradOp op,
   Type element = elementOf(op.getDy());
   ProductTypes types(lowering.target(), element, elementOf(op.getWeights()[0]));
   ActivationKind activation = op.getActivation();
-  MatmulTiling tiling(grouping.tokens, width, hidden, types);
+  MatmulTiling tiling(grouping.tokens, width, hidden, types, accumulators,
+                      grouping.share());
   // The gradient of a score is a sum over all hidden columns of its row.
   if (op.getDscores())
     tiling.doNotSplit();
@@ -45,7 +46,8 @@ static LogicalResult lowerRoutedDownGrad(RoutedDownGradOp op,
       lowering.buffer(op.getDy()), lowering.buffer(op.getPreactivation()),
       packedTable(lowering, op, kinds[0], types, packStraight),
       lowering.resultInPlaceOf(op, op.getPreactivation(), op.getDz())};
-  addGrouping(lowering, grouping, op.getRoutes(), arguments);
+  std::optional<unsigned> experts =
+      addGrouping(lowering, grouping, op.getRoutes(), arguments);
   auto optional = [&](Value buffer) {
     arguments.push_back(buffer);
     return arguments.size() - 1;
@@ -70,6 +72,7 @@ static LogicalResult lowerRoutedDownGrad(RoutedDownGradOp op,
        .key = grouping.key({width, hidden, gated, int64_t(activation), scores,
                             scaled, dscores}),
        .flops = productFlops(grouping.rows, width, hidden),
+       .experts = experts,
        .attributes = lowering.builder().getDictionaryAttr({})},
       [&](KernelBuilder &k) {
         using Lane = KernelBuilder::Lane;
@@ -169,7 +172,7 @@ static LogicalResult lowerRoutedInputGrad(RoutedInputGradOp op,
   Type element = elementOf(op.getDz());
   ProductTypes types(lowering.target(), element, elementOf(op.getWeights()[0]));
   MatmulTiling tiling(grouping.tokens, gated ? 2 * hidden : hidden, width,
-                      types);
+                      types, accumulators, grouping.share());
   auto kinds = byKind(lowering, op.getWeights(), gated ? 2 : 1);
   auto pack = [&](ArrayRef<Value> weights) {
     return packedTable(lowering, op, weights, types, packStraight);
@@ -177,7 +180,8 @@ static LogicalResult lowerRoutedInputGrad(RoutedInputGradOp op,
   SmallVector<Value> arguments = {lowering.buffer(op.getDz()),
                                   lowering.result(op.getResult()),
                                   pack(kinds[0])};
-  addGrouping(lowering, grouping, op.getRoutes(), arguments);
+  std::optional<unsigned> experts =
+      addGrouping(lowering, grouping, op.getRoutes(), arguments);
   unsigned up = arguments.size();
   if (gated)
     arguments.push_back(pack(kinds[1]));
@@ -190,6 +194,7 @@ static LogicalResult lowerRoutedInputGrad(RoutedInputGradOp op,
        .compute = types.compute,
        .key = grouping.key({width, hidden, gated}),
        .flops = productFlops(grouping.rows, gated ? 2 * hidden : hidden, width),
+       .experts = experts,
        .attributes = lowering.builder().getDictionaryAttr({})},
       [&](KernelBuilder &k) {
         int64_t zWidth = gated ? 2 * hidden : hidden;
@@ -226,167 +231,7 @@ static LogicalResult lowerRoutedInputGrad(RoutedInputGradOp op,
   return success();
 }
 
-/// Rows of an operand: its tokens, read through the routes, or as they lie.
-static bool inTokenOrder(Value operand) {
-  return cast<RankedTensorType>(operand.getType()).getRank() == 3;
-}
-
-/// The rows [lo, hi) of one expert.
-static std::pair<Value, Value> expertRows(KernelBuilder &k,
-                                          const Grouping &grouping,
-                                          Value routes, Value expert) {
-  if (!grouping.routed)
-    return {k.idx(0), k.idx(grouping.rows)};
-  Value position = k.add(expert, k.idx(2 * grouping.rows));
-  return {k.loadIndex(routes, position),
-          k.loadIndex(routes, k.add(position, k.idx(1)))};
-}
-
-/// The row of an operand that routed row `r` reads.
-static Value operandRow(KernelBuilder &k, const Grouping &grouping,
-                        Value routes, bool tokenOrder, Value r) {
-  if (!grouping.routed || !tokenOrder)
-    return r;
-  Value slot = k.loadIndex(routes, r);
-  return grouping.topK == 1 ? slot : k.div(slot, k.idx(grouping.topK));
-}
-
-static LogicalResult lowerRoutedWeightGrad(RoutedWeightGradOp op,
-                                           KernelLowering &lowering) {
-  Grouping grouping(op.getRoutes(), lowering.tokens());
-  int64_t rhsWidth = widthOf(op.getRhs());
-  ProductTypes types(lowering.target(), elementOf(op.getLhs()),
-                     elementOf(op.getRhs()));
-  Value lhs = lowering.buffer(op.getLhs()), rhs = lowering.buffer(op.getRhs());
-  for (auto [expert, dweight] :
-       llvm::zip_equal(op.getExperts(), op.getDweights())) {
-    int64_t m = cast<RankedTensorType>(dweight.getType()).getDimSize(0);
-    // As if experts had equal shares of the rows.
-    int64_t share = llvm::divideCeilSigned(grouping.rows, grouping.experts);
-    MatmulTiling tiling(m, share, rhsWidth, types);
-    SmallVector<Value> rowArguments;
-    if (grouping.routed)
-      rowArguments = {lowering.buffer(op.getRoutes()),
-                      lowering.constant(expert)};
-    auto rowsOfExpert = [&](KernelBuilder &k, unsigned argument) {
-      Value routes = grouping.routed ? k.buffer(argument) : Value();
-      Value e = grouping.routed ? k.integer(argument + 1) : Value();
-      return expertRows(k, grouping, routes, e);
-    };
-    // Only this expert's rows are packed: one that is frozen costs nothing.
-    auto pack = [&](const SteppedOperand &operand, Value tensor) {
-      bool tokenOrder = inTokenOrder(tensor);
-      launchSteps(lowering, op, operand, types, rowArguments,
-                  grouping.key({tokenOrder}), [&](KernelBuilder &k) {
-                    Value routes = grouping.routed ? k.buffer(2) : Value();
-                    auto [lo, hi] = rowsOfExpert(k, 2);
-                    return RowList{k.sub(hi, lo),
-                                   [&, routes, tokenOrder, lo = lo](Value r) {
-                                     return operandRow(k, grouping, routes,
-                                                       tokenOrder,
-                                                       k.add(lo, r));
-                                   }};
-                  });
-    };
-    int64_t steps = types.steps(grouping.rows);
-    Value left = leftPanels(lowering, tiling, lhs, m, steps, types);
-    Value right = rightPanels(lowering, rhs, rhsWidth, steps, types);
-    pack({SteppedOperand::Left, lhs, static_cast<int64_t>(op.getOffset()), m,
-          left},
-         op.getLhs());
-    pack({SteppedOperand::Right, rhs, 0, rhsWidth, right}, op.getRhs());
-
-    Value sum = lowering.takeSum(dweight);
-    SmallVector<Value> arguments = {left, right,
-                                    sum ? sum : lowering.result(dweight)};
-    llvm::append_range(arguments, rowArguments);
-    lowering.launch(
-        op,
-        {.label = "",
-         .tiles = tiling.rowBlocks(m) * tiling.splits,
-         .arguments = arguments,
-         .compute = types.compute,
-         .key = grouping.key({m, bool(sum)}),
-         .flops = productFlops(m, share, rhsWidth),
-         .attributes = lowering.builder().getDictionaryAttr({})},
-        [&](KernelBuilder &k) {
-          Value left = k.buffer(0), right = k.buffer(1), dw = k.buffer(2);
-          auto [lo, hi] = rowsOfExpert(k, 3);
-          Value steps = types.steps(k, k.sub(hi, lo));
-          Value splits = k.idx(tiling.splits);
-          RowBlock block =
-              denseRowBlock(k, k.div(k.tile(), splits), m, tiling.blockRows);
-          forEachRegisterTile(
-              k, tiling, block, k.rem(k.tile(), splits),
-              [&](Value row, const TileColumns &tile) {
-                Value first = k.add(block.first, row);
-                if (sum)
-                  prefetchTile(k, tiling, dw, first, tile);
-                return sumOuterProducts(k, tiling, types, steps, left, first,
-                                        right, tile);
-              },
-              [&](Value row, const TileColumns &tile, ValueRange sums) {
-                storeSums(k, sums, dw, k.add(block.first, row), tile,
-                          bool(sum));
-              });
-        });
-  }
-  return success();
-}
-
-static LogicalResult lowerRoutedBiasGrad(RoutedBiasGradOp op,
-                                         KernelLowering &lowering) {
-  Grouping grouping(op.getRoutes(), lowering.tokens());
-  int64_t width = widthOf(op.getDy());
-  bool tokenOrder = inTokenOrder(op.getDy());
-  for (auto [expert, dbias] :
-       llvm::zip_equal(op.getExperts(), op.getDbiases())) {
-    SmallVector<Value> arguments = {lowering.buffer(op.getDy()),
-                                    lowering.result(dbias)};
-    if (grouping.routed) {
-      arguments.push_back(lowering.buffer(op.getRoutes()));
-      arguments.push_back(lowering.constant(expert));
-    }
-    if (op.getScores())
-      arguments.push_back(lowering.buffer(op.getScores()));
-    lowering.launch(
-        op,
-        {.label = "",
-         .tiles = 1,
-         .arguments = arguments,
-         .compute = elementOf(dbias),
-         .key = grouping.key({tokenOrder}),
-         .attributes = lowering.builder().getDictionaryAttr({})},
-        [&](KernelBuilder &k) {
-          Value dy = k.buffer(
-              0, {tokenOrder ? grouping.tokens : grouping.rows, width});
-          Value db = k.buffer(1);
-          Value routes = grouping.routed ? k.buffer(2) : Value();
-          Value e = grouping.routed ? k.integer(3) : Value();
-          Value scores =
-              op.getScores() ? k.buffer(4, {grouping.rows}) : Value();
-          auto [lo, hi] = expertRows(k, grouping, routes, e);
-          k.columns(width, [&, lo = lo, hi = hi](KernelBuilder::Lane lane) {
-            Value sum =
-                k.loop(lo, hi, 1, k.splat(0.0), [&](Value r, ValueRange acc) {
-                  Value row = operandRow(k, grouping, routes, tokenOrder, r);
-                  Value value = k.load(dy, row, lane);
-                  if (!scores)
-                    return SmallVector<Value>{k.addf(acc[0], value)};
-                  Value score =
-                      k.broadcast(k.loadScalar(scores, k.loadIndex(routes, r)));
-                  return SmallVector<Value>{k.fma(score, value, acc[0])};
-                })[0];
-            k.store(sum, db, ValueRange(), lane);
-          });
-        });
-  }
-  return success();
-}
-
 void mlir::moe::addRoutedMatmulGradLowerings(LoweringTable &table) {
   table.add<RoutedDownGradOp>(lowerRoutedDownGrad);
   table.add<RoutedInputGradOp>(lowerRoutedInputGrad);
-  table.add<RoutedWeightGradOp>(lowerRoutedWeightGrad);
-  table.add<RoutedBiasGradOp>(lowerRoutedBiasGrad);
 }
