@@ -401,7 +401,7 @@ void CompiledExecutor::clearSequence(int64_t sequence) {
                   memory + last * state.bytesOfPlace, state.bytesOfPlace);
     }
     inPlaces[*place] = inPlaces.back();
-    sequences[inPlaces.back()].place = *place;
+    sequences[inPlaces.back()].place = place;
   }
   inPlaces.pop_back();
 }

@@ -273,6 +273,7 @@ void TorchExecutor::extendSequences(std::span<Continuation> continuations,
     std::vector<RoutedLayer> routed;
     at::Tensor all = impl->run(batch, routed);
     std::vector<at::Tensor> last;
+    last.reserve(rows.size());
     for (int64_t row = 0; row < batch.rows; ++row)
       last.push_back(all[row][static_cast<int64_t>(rows[row]->size()) - 1]);
     copyTo(logits, at::stack(last), "logits");

@@ -171,6 +171,7 @@ void Workload::trainStep() {
 void Workload::feed(const std::vector<int32_t> &tokens) {
   const size_t share = tokens.size() / size_t(options.rows);
   std::vector<Continuation> all;
+  all.reserve(size_t(options.rows));
   for (int64_t row = 0; row < options.rows; ++row)
     all.push_back({row, std::span(tokens).subspan(size_t(row) * share, share)});
   // Each takes as many as the others, which are as long.
