@@ -214,6 +214,19 @@ def test_a_batch_changes_no_text(pool, dtype, temperature, trained, tool, tmp_pa
         assert texts("--executor=torch") == got
 
 
+def test_a_prompt_fits_the_context(trained, program):
+    _, run = trained("token")
+    command = [program("moe-run"), "generate", str(run), "--prompt-tokens=1", "--prompt-tokens", ",".join(["2"] * 128)]
+    result = subprocess.run([*command, "--max-tokens=1"], capture_output=True, text=True)
+    assert result.returncode == 1
+    assert result.stderr == (
+        "moe-run: error: --prompt-tokens number 2: expected fewer than 128 tokens, the context of the model, but got "
+        "128\n"
+    )
+    # What the model was made for is no limit of ours.
+    subprocess.run([*command, "--max-tokens=1", "--context=0"], check=True, capture_output=True)
+
+
 def test_a_gate_that_pools_refuses_a_cache_in_transformers(trained, tool, tmp_path):
     _, run = trained("causal-mean")
     export(tool, run, tmp_path / "hf")
