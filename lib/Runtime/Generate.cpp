@@ -1,4 +1,4 @@
-//===-- Generate.cpp - text from a model ----------------------------------===//
+//===-- Generate.cpp - texts from a model ---------------------------------===//
 //
 // Part of PolyMoE, under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -15,8 +15,23 @@
 
 using namespace polymoe;
 
+const char *polymoe::nameOf(TextEnd end) {
+  switch (end) {
+  case TextEnd::Eos:
+    return "eos";
+  case TextEnd::MaxTokens:
+    return "max-tokens";
+  case TextEnd::Context:
+    return "context";
+  case TextEnd::Stopped:
+    return "stopped";
+  }
+  __builtin_unreachable();
+}
+
 int32_t polymoe::sampleToken(std::span<const float> logits,
-                             const GenerateOptions &options, int64_t index) {
+                             const GenerateOptions &options, uint64_t seed,
+                             int64_t index) {
   for (size_t i = 0; i < logits.size(); ++i)
     if (!std::isfinite(logits[i]))
       fail("expected finite logits, but got ", logits[i], " for token ", i);
@@ -43,8 +58,7 @@ int32_t polymoe::sampleToken(std::span<const float> logits,
   while (count < order.size() && (count == 0 || kept < options.topP * total))
     kept += mass[count++];
 
-  double left =
-      uniform(randomBits(mix64(options.seed), uint64_t(index))) * kept;
+  double left = uniform(randomBits(mix64(seed), uint64_t(index))) * kept;
   for (size_t i = 0; i < count; ++i) {
     left -= mass[i];
     if (left < 0)
@@ -77,49 +91,190 @@ static void scoreLast(Executor &executor, const std::vector<int32_t> &tokens,
               logits.size(), logits.begin());
 }
 
-std::vector<int32_t> polymoe::generate(Executor &executor,
-                                       std::span<const int32_t> prompt,
-                                       int64_t vocabulary,
-                                       const GenerateOptions &options,
-                                       const TokenCallback &onToken) {
-  if (prompt.empty())
-    fail("prompt: expected at least one token");
-  for (int32_t token : prompt)
-    if (token < 0 || token >= vocabulary)
-      fail("prompt: expected tokens in [0, ", vocabulary, "), but got ", token);
+static void check(std::span<const Prompt> prompts, int64_t vocabulary,
+                  const GenerateOptions &options) {
   if (!(options.temperature >= 0) || !(options.topP > 0 && options.topP <= 1))
     fail("expected a temperature of at least 0 and a top-p in (0, 1], but got ",
          options.temperature, " and ", options.topP);
-  if (options.maxTokens < 0 || options.padTo < 1)
-    fail("expected no negative number of tokens, but got ", options.maxTokens);
-  const auto length = int64_t(prompt.size());
-  int64_t maxTokens = options.maxTokens;
-  if (options.capacity > 0) {
-    if (length >= options.capacity)
-      fail("prompt: expected fewer than ", options.capacity,
-           " tokens, but got ", length);
-    maxTokens = std::min(maxTokens, options.capacity - length);
+  if (options.maxTokens < 0 || options.padTo < 1 || options.batch < 1)
+    fail("expected no negative number of tokens and a batch of at least 1, but "
+         "got ",
+         options.maxTokens, " and ", options.batch);
+  for (const Prompt &prompt : prompts) {
+    if (prompt.tokens.empty())
+      fail(prompt.name, ": expected at least one token to continue");
+    for (int32_t token : prompt.tokens)
+      if (token < 0 || token >= vocabulary)
+        fail(prompt.name, ": expected tokens in [0, ", vocabulary,
+             "), but got ", token);
+    const auto length = int64_t(prompt.tokens.size());
+    if (options.context > 0 && length >= options.context)
+      fail(prompt.name, ": expected fewer than ", options.context,
+           " tokens, the context of the model, but got ", length);
   }
-  if (maxTokens == 0)
-    return {};
+}
 
-  std::vector<int32_t> tokens(prompt.begin(), prompt.end());
-  std::vector<float> logits(static_cast<size_t>(vocabulary)), all;
-  if (options.cache) {
-    executor.beginSequences(1, length + maxTokens);
-    executor.extendSequences(prompt, length, logits);
+namespace {
+
+/// A text that grows.
+struct Growing {
+  size_t prompt;    ///< its number
+  int64_t sequence; ///< that of the executor
+  int64_t limit;    ///< new tokens at most
+  /// The prompt and what follows, and how many of them were fed.
+  std::vector<int32_t> tokens;
+  int64_t fed = 0;
+
+  std::span<const int32_t> unfed() const {
+    return std::span(tokens).subspan(size_t(fed));
   }
-  for (int64_t index = 0;; ++index) {
-    if (!options.cache)
-      scoreLast(executor, tokens, options.padTo, logits, all);
-    const int32_t token = sampleToken(logits, options, index);
-    tokens.push_back(token);
-    const bool isEnd = std::find(options.eos.begin(), options.eos.end(),
-                                 token) != options.eos.end();
-    if ((onToken && !onToken(token)) || isEnd || index + 1 == maxTokens)
-      break;
+};
+
+class Generation {
+public:
+  Generation(Executor &executor, std::span<const Prompt> prompts,
+             int64_t vocabulary, const GenerateOptions &options,
+             const GenerateCallbacks &callbacks)
+      : executor(executor), prompts(prompts), vocabulary(vocabulary),
+        options(options), callbacks(callbacks), texts(prompts.size()) {}
+
+  std::vector<GeneratedText> run() {
+    begin();
+    while (grow())
+      step();
+    return std::move(texts);
+  }
+
+private:
+  int64_t limitOf(const Prompt &prompt) const {
+    const auto length = int64_t(prompt.tokens.size());
+    return options.context > 0
+               ? std::min(options.maxTokens, options.context - length)
+               : options.maxTokens;
+  }
+  void begin();
+  bool grow();
+  void step();
+  void feed();
+  bool takeToken(Growing &text, std::span<const float> logits);
+  void end(const Growing &text, TextEnd reason);
+
+  Executor &executor;
+  std::span<const Prompt> prompts;
+  int64_t vocabulary;
+  const GenerateOptions &options;
+  const GenerateCallbacks &callbacks;
+  std::vector<GeneratedText> texts;
+
+  size_t next = 0; ///< the first prompt that has not begun
+  std::vector<Growing> growing;
+  std::vector<int64_t> freeSequences;
+  /// Of the growing ones, after the last token that was fed.
+  std::vector<float> logits, all;
+};
+
+} // namespace
+
+void Generation::begin() {
+  const auto count =
+      std::min(options.batch, static_cast<int64_t>(prompts.size()));
+  int64_t capacity = 0;
+  for (const Prompt &prompt : prompts)
+    capacity =
+        std::max(capacity, int64_t(prompt.tokens.size()) + limitOf(prompt));
+  for (int64_t sequence = count; sequence-- > 0;)
+    freeSequences.push_back(sequence);
+  if (options.cache && count > 0)
+    executor.beginSequences(count, capacity);
+}
+
+/// Lets as many texts grow as there is room for. False if none is left.
+bool Generation::grow() {
+  for (; next < prompts.size() && !freeSequences.empty(); ++next) {
+    Growing text{next, freeSequences.back(), limitOf(prompts[next]),
+                 prompts[next].tokens};
+    if (text.limit == 0) {
+      end(text, TextEnd::MaxTokens);
+      continue;
+    }
+    freeSequences.pop_back();
+    growing.push_back(std::move(text));
+  }
+  return !growing.empty();
+}
+
+/// Feeds tokens of every text: some of its prompt, or the one drawn last.
+void Generation::feed() {
+  const auto size = size_t(vocabulary);
+  logits.resize(growing.size() * size);
+  if (!options.cache) {
+    for (size_t i = 0; i < growing.size(); ++i) {
+      scoreLast(executor, growing[i].tokens, options.padTo,
+                std::span(logits).subspan(i * size, size), all);
+      growing[i].fed = int64_t(growing[i].tokens.size());
+    }
+    return;
+  }
+  std::vector<Continuation> continuations;
+  continuations.reserve(growing.size());
+  for (const Growing &text : growing)
+    continuations.push_back({text.sequence, text.unfed()});
+  executor.extendSequences(continuations, logits);
+  for (size_t i = 0; i < growing.size(); ++i)
+    growing[i].fed += continuations[i].taken;
+}
+
+/// Feeds and draws one token for each text whose prompt is through.
+void Generation::step() {
+  feed();
+  const auto size = size_t(vocabulary);
+  std::vector<Growing> going;
+  for (size_t i = 0; i < growing.size(); ++i) {
+    Growing &text = growing[i];
+    if (!text.unfed().empty() ||
+        takeToken(text, std::span(logits).subspan(i * size, size))) {
+      going.push_back(std::move(text));
+      continue;
+    }
+    freeSequences.push_back(text.sequence);
     if (options.cache)
-      executor.extendSequences(std::span(&token, 1), 1, logits);
+      executor.clearSequence(text.sequence);
   }
-  return {tokens.begin() + length, tokens.end()};
+  growing = std::move(going);
+}
+
+/// Draws a token. False if it ended the text.
+bool Generation::takeToken(Growing &text, std::span<const float> logits) {
+  std::vector<int32_t> &drawn = texts[text.prompt].tokens;
+  const int32_t token = sampleToken(logits, options, options.seed + text.prompt,
+                                    static_cast<int64_t>(drawn.size()));
+  drawn.push_back(token);
+  text.tokens.push_back(token);
+  const bool goesOn =
+      !callbacks.onToken || callbacks.onToken(text.prompt, token);
+  if (std::find(options.eos.begin(), options.eos.end(), token) !=
+      options.eos.end())
+    end(text, TextEnd::Eos);
+  else if (!goesOn)
+    end(text, TextEnd::Stopped);
+  else if (int64_t(drawn.size()) == text.limit)
+    end(text,
+        text.limit < options.maxTokens ? TextEnd::Context : TextEnd::MaxTokens);
+  else
+    return true;
+  return false;
+}
+
+void Generation::end(const Growing &text, TextEnd reason) {
+  texts[text.prompt].end = reason;
+  if (callbacks.onEnd)
+    callbacks.onEnd(text.prompt, texts[text.prompt]);
+}
+
+std::vector<GeneratedText>
+polymoe::generate(Executor &executor, std::span<const Prompt> prompts,
+                  int64_t vocabulary, const GenerateOptions &options,
+                  const GenerateCallbacks &callbacks) {
+  check(prompts, vocabulary, options);
+  return Generation(executor, prompts, vocabulary, options, callbacks).run();
 }

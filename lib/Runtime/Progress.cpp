@@ -145,6 +145,11 @@ void Progress::note(std::string_view text) {
     show(true);
 }
 
+void Progress::clear() {
+  if (isTerminal && isShown)
+    write("\r\x1b[K");
+}
+
 void Progress::finish() {
   if (!isShown)
     return;

@@ -14,7 +14,9 @@
 
 #include "mlir/IR/Diagnostics.h"
 
+#include <algorithm>
 #include <cstring>
+#include <utility>
 
 using namespace polymoe;
 
@@ -42,12 +44,12 @@ void fillIds(void *memory, const std::vector<int32_t> &ids) {
   std::memcpy(memory, ids.data(), ids.size() * sizeof(int32_t));
 }
 
-/// 0, 1, 2, ... in every row, from `first` on.
-void fillSlots(void *memory, int64_t rows, int64_t length, int64_t first) {
+/// 0, 1, 2, ... in every row.
+void fillSlots(void *memory, int64_t rows, int64_t length) {
   auto *slots = static_cast<int32_t *>(memory);
   for (int64_t row = 0; row < rows; ++row)
     for (int64_t i = 0; i < length; ++i)
-      *slots++ = static_cast<int32_t>(first + i);
+      *slots++ = static_cast<int32_t>(i);
 }
 
 void fillScalar(void *memory, DType type, double value) {
@@ -67,7 +69,7 @@ bool fillFromBatch(const Batch &batch, const Binding &binding, void *memory) {
   else if (binding.name == "old")
     fillIds(memory, batch.old);
   else if (binding.name == "slots")
-    fillSlots(memory, batch.rows, batch.length, 0);
+    fillSlots(memory, batch.rows, batch.length);
   else
     return false;
   return true;
@@ -266,10 +268,14 @@ const std::vector<KernelCost> &CompiledExecutor::kernelCosts() const {
 }
 
 void *CompiledExecutor::state(const Binding &binding) {
-  Buffer &buffer = states[binding.name];
-  if (buffer.size() != bytesOf(binding))
-    buffer = Buffer(bytesOf(binding), binding.name);
-  return buffer.data();
+  State &state = states[binding.name];
+  state.bytesOfPlace = bytesOf(binding) / binding.shape[0];
+  const int64_t bytes =
+      state.bytesOfPlace * static_cast<int64_t>(sequences.size());
+  if (state.memory.size() != bytes)
+    state.memory = Buffer(bytes, binding.name);
+  return static_cast<char *>(state.memory.data()) +
+         firstPlace * state.bytesOfPlace;
 }
 
 CompiledExecutor::Outputs CompiledExecutor::run(Program &program,
@@ -400,62 +406,149 @@ void CompiledExecutor::score(const Batch &batch, std::span<float> logprobs,
     read("logits", logits);
 }
 
-void CompiledExecutor::beginSequences(int64_t rows, int64_t newCapacity) {
+void CompiledExecutor::beginSequences(int64_t count, int64_t newCapacity) {
   // Prompts take programs of two lengths, with caches of the text's own size.
   if (given)
     fail(options.givenFile, ": expected a module of the model level to "
                             "generate with, but this one is compiled");
-  sequences = rows;
+  sequences.assign(count, {});
+  inPlaces.clear();
   capacity = newCapacity;
-  length = 0;
 }
 
-void CompiledExecutor::extendSequences(std::span<const int32_t> tokens,
-                                       int64_t count, std::span<float> logits) {
-  if (length + count > capacity)
-    fail("expected at most ", capacity, " tokens in a sequence, but got ",
-         length + count);
-  // A prompt is fed in pieces of few sizes, then token by token: few programs
-  // serve every length, and the results are the same bits.
-  for (int64_t done = 0; done < count;) {
-    auto fits = llvm::find_if(
-        options.prefill, [&](int64_t size) { return size <= count - done; });
-    int64_t piece = fits == options.prefill.end() ? 1 : *fits;
-    extendBy(tokens.data() + done, count, piece, logits);
-    done += piece;
+void CompiledExecutor::clearSequence(int64_t sequence) {
+  std::optional<int64_t> place = std::exchange(sequences[sequence], {}).place;
+  if (!place)
+    return;
+  // The last one moves into its place.
+  auto last = static_cast<int64_t>(inPlaces.size()) - 1;
+  if (*place != last) {
+    for (auto &[name, state] : states) {
+      auto *memory = static_cast<char *>(state.memory.data());
+      std::memcpy(memory + *place * state.bytesOfPlace,
+                  memory + last * state.bytesOfPlace, state.bytesOfPlace);
+    }
+    inPlaces[*place] = inPlaces.back();
+    sequences[inPlaces.back()].place = place;
+  }
+  inPlaces.pop_back();
+}
+
+void CompiledExecutor::extendSequences(std::span<Continuation> continuations,
+                                       std::span<float> logits) {
+  if (continuations.empty())
+    return;
+  const size_t vocabulary = logits.size() / continuations.size();
+  auto logitsOf = [&](size_t i) {
+    return logits.subspan(i * vocabulary, vocabulary);
+  };
+  // Those that go on by one token, in one step.
+  std::vector<size_t> stepping;
+  for (size_t i = 0; i < continuations.size(); ++i) {
+    Continuation &continuation = continuations[i];
+    auto count = static_cast<int64_t>(continuation.tokens.size());
+    Sequence &sequence = sequences[continuation.sequence];
+    if (count < 1 || sequence.length + count > capacity)
+      fail("expected from 1 to ", capacity - sequence.length,
+           " further tokens of a sequence, but got ", count);
+    if (!sequence.place) {
+      sequence.place = static_cast<int64_t>(inPlaces.size());
+      inPlaces.push_back(continuation.sequence);
+    }
+    continuation.taken = feedPieces(continuation, logitsOf(i));
+    if (continuation.taken == 0)
+      stepping.push_back(i);
+  }
+  if (stepping.empty())
+    return;
+
+  const int64_t rows = rowsOfStep(), used = inPlaces.size();
+  // A row that takes no part writes behind its last token, what the next one
+  // replaces, or into a place that is free. Nothing goes on in a full one.
+  Feed step{.first = 0, .rows = rows, .count = 1};
+  step.tokens.assign(rows, 0);
+  step.slots.assign(rows, 0);
+  for (int64_t place = 0; place < used; ++place)
+    step.slots[place] = static_cast<int32_t>(
+        std::min(sequences[inPlaces[place]].length, capacity - 1));
+  for (size_t i : stepping)
+    step.tokens[*sequences[continuations[i].sequence].place] =
+        continuations[i].tokens[0];
+  std::vector<float> all(rows * vocabulary);
+  feed(step, all);
+  for (size_t i : stepping) {
+    Sequence &sequence = sequences[continuations[i].sequence];
+    std::copy_n(all.begin() + *sequence.place * vocabulary, vocabulary,
+                logitsOf(i).begin());
+    ++sequence.length;
+    continuations[i].taken = 1;
   }
 }
 
-void CompiledExecutor::extendBy(const int32_t *tokens, int64_t stride,
-                                int64_t count, std::span<float> logits) {
+/// Feeds a text in pieces of few sizes, where it is long enough for the
+/// smallest: few programs serve every length, and the results are the same bits
+/// as token by token. Returns how many tokens it fed, all or none.
+int64_t CompiledExecutor::feedPieces(const Continuation &continuation,
+                                     std::span<float> logits) {
+  Sequence &sequence = sequences[continuation.sequence];
+  auto count = static_cast<int64_t>(continuation.tokens.size());
+  if (options.prefill.empty() || count < options.prefill.back())
+    return 0;
+  for (int64_t done = 0; done < count;) {
+    auto fits = llvm::find_if(
+        options.prefill, [&](int64_t size) { return size <= count - done; });
+    // The last piece begins with tokens that were fed already, and puts the
+    // same into their slots.
+    int64_t piece =
+        fits == options.prefill.end() ? options.prefill.back() : *fits;
+    int64_t first = std::min(done, count - piece);
+    auto tokens = continuation.tokens.subspan(first, piece);
+    Feed one{.first = *sequence.place, .rows = 1, .count = piece};
+    one.tokens.assign(tokens.begin(), tokens.end());
+    for (int64_t i = 0; i < piece; ++i)
+      one.slots.push_back(static_cast<int32_t>(sequence.length + first + i));
+    feed(one, logits);
+    done = first + piece;
+  }
+  sequence.length += count;
+  return count;
+}
+
+/// Rows of the program for a step of all sequences that have a place: of few
+/// sizes, each half of the one before.
+int64_t CompiledExecutor::rowsOfStep() const {
+  auto used = static_cast<int64_t>(inPlaces.size());
+  auto rows = static_cast<int64_t>(sequences.size());
+  while (rows > 1 && (rows + 1) / 2 >= used)
+    rows = (rows + 1) / 2;
+  return rows;
+}
+
+void CompiledExecutor::feed(const Feed &feed, std::span<float> logits) {
   Program &extend = program(
-      shapeKey("generation of", {sequences, count, capacity}),
-      {"extend", sequences, count},
+      shapeKey("generation of", {feed.rows, feed.count, capacity}),
+      {"extend", feed.rows, feed.count},
       [&](mlir::OpPassManager &pm) {
         mlir::moe::GeneratePipelineOptions pipeline;
         pipeline.embedModel = false;
-        pipeline.rows = sequences;
-        pipeline.length = count;
+        pipeline.rows = feed.rows;
+        pipeline.length = feed.count;
         pipeline.capacity = capacity;
         mlir::moe::buildGeneratePipeline(pm, pipeline);
       },
       options.compiler.packedOnce);
+  firstPlace = feed.first;
   Outputs outputs = run(extend, [&](const Binding &binding, void *memory) {
-    if (binding.name == "tokens") {
-      auto *ids = static_cast<int32_t *>(memory);
-      for (int64_t row = 0; row < sequences; ++row)
-        std::memcpy(ids + row * count, tokens + row * stride,
-                    count * sizeof(int32_t));
-    } else if (binding.name == "slots" || binding.name == "positions") {
-      fillSlots(memory, sequences, count, length);
-    } else if (binding.name == "segments") {
+    if (binding.name == "tokens")
+      fillIds(memory, feed.tokens);
+    else if (binding.name == "slots" || binding.name == "positions")
+      fillIds(memory, feed.slots);
+    else if (binding.name == "segments")
       std::memset(memory, 0, bytesOf(binding));
-    } else {
+    else
       return false;
-    }
     return true;
   });
-  length += count;
   auto [binding, memory] = outputs.at("logits");
   convert(binding->dtype, memory, DType::F32, logits.data(),
           static_cast<int64_t>(logits.size()));

@@ -17,6 +17,7 @@
 
 #include "BufferReuse.h"
 
+#include "moe/Runtime/ThreadPool.h"
 #include "moe/Target/KernelLowering.h"
 #include "moe/Target/Passes.h"
 
@@ -348,6 +349,29 @@ Converter::Converter(ModuleOp module, int64_t tokens,
   addLinearCrossEntropyLowering(table);
 }
 
+/// Refuses kernels whose scratch memory the stack of a worker does not hold.
+static LogicalResult checkScratch(ModuleOp module) {
+  constexpr auto limit = static_cast<int64_t>(polymoe::kernelScratchSize);
+  for (auto kernel : module.getOps<func::FuncOp>()) {
+    int64_t bytes = 0;
+    kernel.walk([&](memref::AllocaOp scratch) {
+      MemRefType type = scratch.getType();
+      // Each begins on a line of the cache.
+      bytes += int64_t(llvm::alignTo(
+          llvm::divideCeil(
+              type.getNumElements() * type.getElementTypeBitWidth(), 8),
+          64));
+    });
+    if (bytes > limit)
+      return emitError(kernel.getLoc())
+             << "kernel " << kernel.getName() << ": expected at most " << limit
+             << " bytes of scratch memory, which is on the stack of a thread, "
+                "but it takes "
+             << bytes;
+  }
+  return success();
+}
+
 void ConvertMoEToKernels::runOnOperation() {
   ModuleOp module = getOperation();
   FailureOr<int64_t> tokens = tokensOf(module);
@@ -361,4 +385,6 @@ void ConvertMoEToKernels::runOnOperation() {
   for (func::FuncOp function : functions)
     if (failed(converter.convertFunction(function)))
       return signalPassFailure();
+  if (failed(checkScratch(module)))
+    signalPassFailure();
 }

@@ -186,25 +186,58 @@ VectorType KernelBuilder::vectorType() const {
   return VectorType::get({numLanes}, computeType);
 }
 
-Value KernelBuilder::widen(Value value) {
-  Type element = getElementTypeOrSelf(value.getType());
-  if (element == computeType)
-    return value;
-  Type target = computeType;
+/// `type`, or a vector of it where `value` is one.
+static Type shapedAs(Value value, Type type) {
   if (auto vector = dyn_cast<VectorType>(value.getType()))
-    target = vector.clone(computeType);
-  if (element.getIntOrFloatBitWidth() < computeType.getIntOrFloatBitWidth())
-    return arith::ExtFOp::create(*this, target, value);
-  return arith::TruncFOp::create(*this, target, value);
+    return vector.clone(type);
+  return type;
+}
+
+/// f32 to bf16 by integers, to nearest and ties to even: a machine without an
+/// instruction for it would call a function for every element.
+static Value roundToBf16(KernelBuilder &k, Value value) {
+  Type type = shapedAs(value, k.getI32Type());
+  auto number = [&](int32_t n) -> Value {
+    if (auto vector = dyn_cast<VectorType>(type))
+      return arith::ConstantOp::create(k, DenseElementsAttr::get(vector, n));
+    return arith::ConstantOp::create(k, k.getI32IntegerAttr(n));
+  };
+  Value bits = arith::BitcastOp::create(k, type, value);
+  Value half = number(16);
+  Value odd = arith::AndIOp::create(k, arith::ShRUIOp::create(k, bits, half),
+                                    number(1));
+  Value rounded = arith::AddIOp::create(
+      k, arith::AddIOp::create(k, bits, number(0x7fff)), odd);
+  // Of a NaN the upper bits could be those of an infinity.
+  Value quiet = arith::OrIOp::create(k, bits, number(0x400000));
+  Value isNan =
+      arith::CmpFOp::create(k, arith::CmpFPredicate::UNO, value, value);
+  Value chosen = arith::SelectOp::create(k, isNan, quiet, rounded);
+  Value upper =
+      arith::TruncIOp::create(k, shapedAs(value, k.getI16Type()),
+                              arith::ShRUIOp::create(k, chosen, half));
+  return arith::BitcastOp::create(k, shapedAs(value, k.getBF16Type()), upper);
+}
+
+/// Rounds or widens to `element`.
+static Value convertTo(KernelBuilder &k, Value value, Type element) {
+  Type current = getElementTypeOrSelf(value.getType());
+  if (current == element)
+    return value;
+  if (current.getIntOrFloatBitWidth() < element.getIntOrFloatBitWidth())
+    return arith::ExtFOp::create(k, shapedAs(value, element), value);
+  if (current.isF32() && element.isBF16() &&
+      k.target().bf16Products == Bf16Products::Widened)
+    return roundToBf16(k, value);
+  return arith::TruncFOp::create(k, shapedAs(value, element), value);
+}
+
+Value KernelBuilder::widen(Value value) {
+  return convertTo(*this, value, computeType);
 }
 
 Value KernelBuilder::roundTo(Value value, Type elementType) {
-  if (elementType == computeType)
-    return value;
-  Type target = elementType;
-  if (auto vector = dyn_cast<VectorType>(value.getType()))
-    target = vector.clone(elementType);
-  return widen(arith::TruncFOp::create(*this, target, value));
+  return widen(convertTo(*this, value, elementType));
 }
 
 static SmallVector<Value> positionOf(ValueRange indices,
@@ -241,24 +274,10 @@ Value KernelBuilder::load(Value buffer, ValueRange indices, Lane lane) {
   return widen(loadLane(*this, buffer, indices, lane));
 }
 
-/// Rounds (or widens, where the buffer is wider) to `element`.
-static Value convertTo(OpBuilder &b, Location loc, Value value, Type element) {
-  Type current = getElementTypeOrSelf(value.getType());
-  if (current == element)
-    return value;
-  Type target = element;
-  if (auto vector = dyn_cast<VectorType>(value.getType()))
-    target = vector.clone(element);
-  if (current.getIntOrFloatBitWidth() > element.getIntOrFloatBitWidth())
-    return arith::TruncFOp::create(b, loc, target, value);
-  return arith::ExtFOp::create(b, loc, target, value);
-}
-
 void KernelBuilder::store(Value vector, Value buffer, ValueRange indices,
                           Lane lane) {
   Type element = cast<MemRefType>(buffer.getType()).getElementType();
-  storeLane(*this, convertTo(*this, getLoc(), vector, element), buffer, indices,
-            lane);
+  storeLane(*this, convertTo(*this, vector, element), buffer, indices, lane);
 }
 
 void KernelBuilder::stream(Value vector, Value buffer, ValueRange indices,
@@ -270,7 +289,7 @@ void KernelBuilder::stream(Value vector, Value buffer, ValueRange indices,
       numLanes * bytes % line != 0 ||
       type.getShape().back() * bytes % line != 0)
     return store(vector, buffer, indices, lane);
-  Value converted = convertTo(*this, getLoc(), vector, type.getElementType());
+  Value converted = convertTo(*this, vector, type.getElementType());
   vector::StoreOp::create(*this, converted, buffer, positionOf(indices, lane),
                           /*nontemporal=*/true, llvm::Align(line));
   if (hasFence)
@@ -319,8 +338,8 @@ Value KernelBuilder::loadPair(Value buffer, ValueRange indices) {
 void KernelBuilder::storeScalar(Value scalar, Value buffer,
                                 ValueRange indices) {
   Type element = cast<MemRefType>(buffer.getType()).getElementType();
-  memref::StoreOp::create(*this, convertTo(*this, getLoc(), scalar, element),
-                          buffer, indices);
+  memref::StoreOp::create(*this, convertTo(*this, scalar, element), buffer,
+                          indices);
 }
 
 Value KernelBuilder::scalar(double value) {

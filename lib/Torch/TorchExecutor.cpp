@@ -16,6 +16,7 @@
 #include <ATen/Parallel.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/from_blob.h>
+#include <ATen/ops/stack.h>
 #include <c10/util/Exception.h>
 
 #include <algorithm>
@@ -236,39 +237,50 @@ void TorchExecutor::score(const Batch &batch, std::span<float> logprobs,
   });
 }
 
-void TorchExecutor::beginSequences(int64_t rows, int64_t capacity) {
-  impl->sequences.assign(rows, {});
+void TorchExecutor::beginSequences(int64_t count, int64_t capacity) {
+  impl->sequences.assign(count, {});
   impl->capacity = capacity;
 }
 
-void TorchExecutor::extendSequences(std::span<const int32_t> tokens,
-                                    int64_t count, std::span<float> logits) {
-  auto &sequences = impl->sequences;
-  int64_t rows = static_cast<int64_t>(sequences.size());
-  if (rows == 0 || count < 1 ||
-      static_cast<int64_t>(tokens.size()) != rows * count)
-    fail("expected at least one token of ", rows, " sequences, but got ",
-         tokens.size());
-  int64_t length = static_cast<int64_t>(sequences[0].size()) + count;
-  if (length > impl->capacity)
-    fail("expected sequences of at most ", impl->capacity, " tokens, but got ",
-         length);
+void TorchExecutor::clearSequence(int64_t sequence) {
+  impl->sequences[sequence].clear();
+}
+
+void TorchExecutor::extendSequences(std::span<Continuation> continuations,
+                                    std::span<float> logits) {
   Batch batch;
-  batch.rows = rows;
-  batch.length = length;
-  for (int64_t row = 0; row < rows; ++row) {
-    auto further = tokens.subspan(row * count, count);
-    sequences[row].insert(sequences[row].end(), further.begin(), further.end());
-    batch.tokens.insert(batch.tokens.end(), sequences[row].begin(),
-                        sequences[row].end());
-    for (int64_t i = 0; i < length; ++i)
+  std::vector<std::vector<int32_t> *> rows;
+  for (Continuation &continuation : continuations) {
+    std::vector<int32_t> &row = impl->sequences[continuation.sequence];
+    auto count = static_cast<int64_t>(continuation.tokens.size());
+    int64_t left = impl->capacity - static_cast<int64_t>(row.size());
+    if (count < 1 || count > left)
+      fail("expected from 1 to ", left,
+           " further tokens of a sequence, but got ", count);
+    row.insert(row.end(), continuation.tokens.begin(),
+               continuation.tokens.end());
+    continuation.taken = count;
+    rows.push_back(&row);
+    batch.length = std::max(batch.length, static_cast<int64_t>(row.size()));
+  }
+  // What fills up a shorter row comes after its last token, which looks back.
+  batch.rows = static_cast<int64_t>(rows.size());
+  for (const std::vector<int32_t> *row : rows) {
+    batch.tokens.insert(batch.tokens.end(), row->begin(), row->end());
+    batch.tokens.resize(batch.positions.size() + batch.length, 0);
+    for (int64_t i = 0; i < batch.length; ++i)
       batch.positions.push_back(static_cast<int32_t>(i));
   }
-  batch.segments.assign(rows * length, 0);
+  batch.segments.assign(batch.rows * batch.length, 0);
   guarded([&] {
     at::NoGradGuard noGrad;
     std::vector<RoutedLayer> routed;
-    copyTo(logits, impl->run(batch, routed).select(1, length - 1), "logits");
+    at::Tensor all = impl->run(batch, routed);
+    std::vector<at::Tensor> last;
+    last.reserve(rows.size());
+    for (int64_t row = 0; row < batch.rows; ++row)
+      last.push_back(all[row][static_cast<int64_t>(rows[row]->size()) - 1]);
+    copyTo(logits, at::stack(last), "logits");
   });
 }
 

@@ -182,6 +182,51 @@ def test_a_cache_changes_no_text(pool, trained, tool):
     assert len(text.split(",")) == 40
 
 
+@pytest.mark.parametrize(
+    ("pool", "dtype", "temperature"), [("token", "fp32", 0), ("causal-mean", "fp32", 0), ("causal-mean", "bf16", 0.9)]
+)
+def test_a_batch_changes_no_text(pool, dtype, temperature, trained, tool, tmp_path):
+    """Prompts shorter and longer than the pieces that they are fed in, texts
+    that end at different times, fewer rows than prompts."""
+    _, run = trained(pool, dtype)
+    lengths = [1, 7, 33, 70, 32, 5, 64]
+    prompts = [[(7 * i + 3 * length) % 331 for i in range(length)] for length in lengths]
+    file = tmp_path / "prompts.jsonl"
+    file.write_text("".join(json.dumps({"tokens": prompt, "id": "x"}) + "\n" for prompt in prompts))
+    options = ("--max-tokens=20", f"--temperature={temperature}", "--context=80")
+
+    def texts(*more):
+        printed = tool("moe-run", "generate", run, "--prompts", file, "--seed=3", "--json-lines", *options, *more)
+        return [json.loads(line) for line in printed.splitlines()]
+
+    got = texts("--batch=3")
+    assert [text["index"] for text in got] == list(range(len(prompts)))
+    assert [text["prompt_tokens"] for text in got] == lengths
+    assert [len(text["tokens"]) for text in got] == [min(20, 80 - length) for length in lengths]
+    assert [text["end"] for text in got] == ["context" if length > 60 else "max-tokens" for length in lengths]
+    for more in (["--batch=1"], ["--no-cache"], ["--threads=1"]):
+        assert texts(*more) == got
+    for i in (1, 3):
+        ids = ",".join(map(str, prompts[i]))
+        alone = tool("moe-run", "generate", run, "--prompt-tokens", ids, f"--seed={3 + i}", *options)
+        assert [int(token) for token in alone.split(",")] == got[i]["tokens"]
+    if temperature == 0:
+        assert texts("--executor=torch") == got
+
+
+def test_a_prompt_fits_the_context(trained, program):
+    _, run = trained("token")
+    command = [program("moe-run"), "generate", str(run), "--prompt-tokens=1", "--prompt-tokens", ",".join(["2"] * 128)]
+    result = subprocess.run([*command, "--max-tokens=1"], capture_output=True, text=True)
+    assert result.returncode == 1
+    assert result.stderr == (
+        "moe-run: error: --prompt-tokens number 2: expected fewer than 128 tokens, the context of the model, but got "
+        "128\n"
+    )
+    # What the model was made for is no limit of ours.
+    subprocess.run([*command, "--max-tokens=1", "--context=0"], check=True, capture_output=True)
+
+
 def test_a_gate_that_pools_refuses_a_cache_in_transformers(trained, tool, tmp_path):
     _, run = trained("causal-mean")
     export(tool, run, tmp_path / "hf")

@@ -89,3 +89,14 @@ def test_any_of_several_ends_ends_a_text(tool, tmp_path, documents):
     (tmp_path / "hf" / "config.json").write_text(json.dumps(config))
     assert tool(*generate) == "\n"
     assert tool(*generate, "--ignore-eos") != "\n"
+
+    # Several: one ends, the other goes on, and each is the text that it is alone.
+    second = ["--prompt", "The document"]
+    alone = tool(*generate[:3], *second, *generate[4:])
+    assert tool(*generate, *second) == f"==> --prompt number 1 <==\n\n\n==> --prompt number 2 <==\n{alone}"
+    lines = [json.loads(line) for line in tool(*generate, *second, "--json-lines").splitlines()]
+    assert [line["text"] for line in lines] == ["", alone[:-1]]
+    assert lines[0]["tokens"] == [first] and lines[0]["end"] == "eos" and lines[0]["prompt_tokens"] == len(prompt)
+    (tmp_path / "prompts.jsonl").write_text('{"prompt": "A cell"}\n{"prompt": "The document"}\n')
+    from_file = tool(*generate[:3], "--prompts", tmp_path / "prompts.jsonl", generate[4], "--json-lines")
+    assert [json.loads(line) for line in from_file.splitlines()] == lines

@@ -25,6 +25,10 @@ void addGenerateCommand(CLI::App &app, Command &command);
 void addInspectCommand(CLI::App &app, Command &command);
 void addProfileCommand(CLI::App &app, Command &command);
 
+/// Writes out what standard output has taken. Throws Error: a full disk shows
+/// here.
+void flushOutput();
+
 /// The exit code of a training that Ctrl-C ended, all of it saved.
 constexpr int exitInterrupted = 3;
 

@@ -80,8 +80,9 @@ public:
 
 private:
   void trainStep();
-  /// The likeliest token of every row, which is decoded next.
-  void drawTokens();
+  /// Continues every row with its share of `tokens` and draws the next ones,
+  /// each the likeliest.
+  void feed(const std::vector<int32_t> &tokens);
   /// Calls `body` and notes it as if it were a kernel.
   template <typename Body> void timed(const char *name, const Body &body) {
     const int64_t begin = now();
@@ -152,8 +153,7 @@ Workload::Workload(const ProfileTimeOptions &options)
   if (options.what == "decode") {
     // What is decoded follows a prompt of the given length.
     compiled->beginSequences(options.rows, options.length + options.repeat + 1);
-    compiled->extendSequences(batch.tokens, options.length, logits);
-    drawTokens();
+    feed(batch.tokens);
   }
 }
 
@@ -168,13 +168,25 @@ void Workload::trainStep() {
   compiled->parametersChanged();
 }
 
-void Workload::drawTokens() {
+void Workload::feed(const std::vector<int32_t> &tokens) {
+  const size_t share = tokens.size() / size_t(options.rows);
+  std::vector<Continuation> all;
+  all.reserve(size_t(options.rows));
+  for (int64_t row = 0; row < options.rows; ++row)
+    all.push_back({row, std::span(tokens).subspan(size_t(row) * share, share)});
+  // Each takes as many as the others, which are as long.
+  while (!all[0].tokens.empty()) {
+    compiled->extendSequences(all, logits);
+    for (Continuation &continuation : all)
+      continuation.tokens =
+          continuation.tokens.subspan(size_t(continuation.taken));
+  }
   const size_t vocabulary = logits.size() / size_t(options.rows);
   drawn.clear();
   timed("choice of tokens", [&] {
     for (size_t row = 0; row < size_t(options.rows); ++row)
       drawn.push_back(sampleToken(
-          std::span(logits).subspan(row * vocabulary, vocabulary), {}, 0));
+          std::span(logits).subspan(row * vocabulary, vocabulary), {}, 0, 0));
   });
 }
 
@@ -187,11 +199,9 @@ double Workload::run() {
   } else if (options.what == "prefill") {
     // A cache with room for what follows, as generation makes it.
     compiled->beginSequences(options.rows, options.length + 1);
-    compiled->extendSequences(batch.tokens, options.length, logits);
-    drawTokens();
+    feed(batch.tokens);
   } else {
-    compiled->extendSequences(drawn, 1, logits);
-    drawTokens();
+    feed(drawn);
   }
   return double(now() - begin) * 1e-9;
 }

@@ -16,6 +16,12 @@
 
 using namespace polymoe;
 
+void polymoe::flushOutput() {
+  errno = 0;
+  if (!std::cout.flush() || std::fflush(stdout) != 0)
+    failWithErrno(errno ? errno : EIO, "standard output: cannot be written");
+}
+
 static int run(int argc, char **argv) {
   CLI::App app(
       "Trains, evaluates and runs multilingual mixtures of experts.\n\n"
@@ -40,10 +46,7 @@ static int run(int argc, char **argv) {
   // Not a thread for every run of a program: decoding makes many short ones.
   int code = 0;
   runOnLargeStack([&] { code = command(); });
-  // A full disk shows when what is buffered is written.
-  errno = 0;
-  if (!std::cout.flush() || std::fflush(stdout) != 0)
-    failWithErrno(errno ? errno : EIO, "standard output: cannot be written");
+  flushOutput();
   return code;
 }
 

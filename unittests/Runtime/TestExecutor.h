@@ -64,8 +64,8 @@ public:
   }
   void parametersChanged() override { ++changes; }
   void beginSequences(int64_t, int64_t) override {}
-  void extendSequences(std::span<const int32_t>, int64_t,
-                       std::span<float>) override {}
+  void clearSequence(int64_t) override {}
+  void extendSequences(std::span<Continuation>, std::span<float>) override {}
 
   int64_t microBatches = 0, changes = 0;
   bool poison = false;
@@ -101,38 +101,55 @@ public:
     if (logits.empty())
       return;
     for (int64_t row = 0; row < batch.rows; ++row) {
-      sum = position = 0;
+      Sequence sequence;
       for (int64_t i = row * batch.length; i < (row + 1) * batch.length; ++i)
-        feed(batch.tokens[size_t(i)],
+        feed(sequence, batch.tokens[size_t(i)],
              logits.subspan(size_t(i * vocabulary), size_t(vocabulary)));
     }
   }
   void parametersChanged() override {}
-  void beginSequences(int64_t, int64_t newCapacity) override {
-    sum = position = 0;
+  void beginSequences(int64_t count, int64_t newCapacity) override {
+    sequences.assign(size_t(count), {});
     capacity = newCapacity;
+    steps = 0;
   }
-  void extendSequences(std::span<const int32_t> tokens, int64_t count,
+  void clearSequence(int64_t sequence) override {
+    sequences[size_t(sequence)] = {};
+  }
+  /// Takes three tokens where there are as many, else one.
+  void extendSequences(std::span<Continuation> continuations,
                        std::span<float> logits) override {
-    for (int64_t i = 0; i < count; ++i)
-      feed(tokens[size_t(i)], logits);
-    overran |= position > capacity;
+    ++steps;
+    for (size_t i = 0; i < continuations.size(); ++i) {
+      Continuation &continuation = continuations[i];
+      Sequence &sequence = sequences[size_t(continuation.sequence)];
+      continuation.taken = continuation.tokens.size() >= 3 ? 3 : 1;
+      for (int32_t token :
+           continuation.tokens.first(size_t(continuation.taken)))
+        feed(sequence, token,
+             logits.subspan(i * size_t(vocabulary), size_t(vocabulary)));
+      overran |= sequence.position > capacity;
+    }
   }
 
-  int64_t capacity = 0;
+  int64_t capacity = 0, steps = 0;
   bool overran = false;
 
 private:
-  void feed(int32_t token, std::span<float> logits) {
-    sum += token;
-    ++position;
-    const int64_t best = sum * position % vocabulary;
+  struct Sequence {
+    int64_t sum = 0, position = 0;
+  };
+  void feed(Sequence &sequence, int32_t token, std::span<float> logits) const {
+    sequence.sum += token;
+    ++sequence.position;
+    const int64_t best = sequence.sum * sequence.position % vocabulary;
     for (int64_t v = 0; v < vocabulary; ++v)
       logits[size_t(v)] =
           -0.5f *
           float(std::min(std::abs(v - best), vocabulary - std::abs(v - best)));
   }
-  int64_t vocabulary, sum = 0, position = 0;
+  int64_t vocabulary;
+  std::vector<Sequence> sequences;
 };
 
 } // namespace polymoe

@@ -219,6 +219,38 @@ TEST_P(Rows, Sums) {
   expectClose(out["n"], columns, precise, "n");
 }
 
+TEST(SumBits, AreRoundedToTheNearestBf16) {
+  const TestProgram add = {
+      {{"a", "4x32xbf16"}, {"b", "4x32xbf16"}},
+      "  %y = moe.add %a, %b : (tensor<4x32xbf16>, tensor<4x32xbf16>) -> "
+      "tensor<4x32xbf16>",
+      {{"y", "4x32xbf16"}}};
+  Tensors in = {{"a", randomTensor({4, 32}, 1)},
+                {"b", randomTensor({4, 32}, 2)}};
+  // Ties to either side, sums that round up to the next power of two and beyond
+  // all numbers, and what is none.
+  const double cases[][2] = {{1, 0x1p-8},           {1 + 0x1p-7, 0x1p-8},
+                             {-1, -0x1p-8},         {2 - 0x1p-7, 0x1p-8},
+                             {0x1.fep127, 0x1p119}, {INFINITY, 1},
+                             {INFINITY, -INFINITY}, {-0.0, -0.0}};
+  for (int64_t i = 0; i < std::ssize(cases); ++i) {
+    in["a"][i] = cases[i][0];
+    in["b"][i] = cases[i][1];
+  }
+  for (const Mode &mode : bf16Modes()) {
+    SCOPED_TRACE(nameOf(mode));
+    Tensors exact = rounded(in, mode);
+    for (int64_t i = 0; i < exact["a"].size(); ++i)
+      exact["a"][i] += exact["b"][i];
+    Tensor expected = roundToBf16(exact["a"]), y = run(add, in, mode)["y"];
+    for (int64_t i = 0; i < y.size(); ++i)
+      if (std::isnan(exact["a"][i]))
+        EXPECT_TRUE(std::isnan(y[i])) << i;
+      else
+        EXPECT_EQ(y[i], expected[i]) << i;
+  }
+}
+
 TEST(SumBits, SameForAnyNumberOfThreads) {
   expectSameBitsOnThreads(sums, sumInputs());
 }

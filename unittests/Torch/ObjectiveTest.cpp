@@ -291,21 +291,38 @@ TEST(TorchObjective, GradientsAddUp) {
 
 TEST(TorchSequences, ExtendingEqualsScoring) {
   TestModel model(decoder(""));
-  std::vector<float> all = model.logits(TestModel::row({0, 3, 6, 1, 1, 5}), 7);
-  std::vector<float> last(7);
-  model.executor->beginSequences(1, 6);
-  std::vector<int32_t> prompt = {0, 3, 6};
-  model.executor->extendSequences(prompt, 3, last);
-  for (int v = 0; v < 7; ++v)
-    EXPECT_NEAR(last[v], all[2 * 7 + v], 1e-6);
-  std::vector<int32_t> next = {1, 1, 5};
-  for (int i = 0; i < 3; ++i)
-    model.executor->extendSequences(std::span(next).subspan(i, 1), 1, last);
-  for (int v = 0; v < 7; ++v)
-    EXPECT_NEAR(last[v], all[5 * 7 + v], 1e-6);
-  EXPECT_THROW(
-      model.executor->extendSequences(std::span(next).first(1), 1, last),
-      Error);
+  const std::vector<std::vector<int32_t>> texts = {{0, 3, 6, 1, 1, 5},
+                                                   {2, 4, 1}};
+  std::vector<std::vector<float>> all;
+  for (const std::vector<int32_t> &text : texts)
+    all.push_back(model.logits(TestModel::row(text), 7));
+  auto expectLogits = [&](std::span<const float> got, int text, int token) {
+    for (int v = 0; v < 7; ++v)
+      EXPECT_NEAR(got[v], all[text][token * 7 + v], 1e-6);
+  };
+  // Sequences of any lengths, some of which go on.
+  model.executor->beginSequences(2, 6);
+  std::vector<float> both(14), one(7);
+  auto part = [&](int64_t sequence, int text, size_t from, size_t count) {
+    return Continuation{sequence, std::span(texts[text]).subspan(from, count)};
+  };
+  std::vector<Continuation> prompts = {part(1, 0, 0, 3), part(0, 1, 0, 1)};
+  model.executor->extendSequences(prompts, both);
+  EXPECT_EQ(prompts[0].taken, 3);
+  expectLogits(std::span(both).first(7), 0, 2);
+  expectLogits(std::span(both).last(7), 1, 0);
+  std::vector<Continuation> more = {part(1, 0, 3, 3)};
+  model.executor->extendSequences(more, one);
+  expectLogits(one, 0, 5);
+  more = {part(0, 1, 1, 2)};
+  model.executor->extendSequences(more, one);
+  expectLogits(one, 1, 2);
+  more = {part(1, 0, 0, 1)};
+  EXPECT_THROW(model.executor->extendSequences(more, one), Error);
+  model.executor->clearSequence(1);
+  more = {part(1, 1, 0, 3)};
+  model.executor->extendSequences(more, one);
+  expectLogits(one, 1, 2);
 }
 
 TEST(TorchErrors, NameWhatIsWrong) {

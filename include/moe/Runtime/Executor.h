@@ -56,6 +56,14 @@ struct LossWeights {
 /// without the loss's coefficient.
 using Losses = std::map<std::string, double>;
 
+/// Tokens that follow in one of the sequences that are being generated.
+struct Continuation {
+  int64_t sequence = 0;
+  std::span<const int32_t> tokens;
+  /// How many of them the executor took, at least one.
+  int64_t taken = 0;
+};
+
 class Executor {
 public:
   virtual ~Executor() = default;
@@ -79,12 +87,18 @@ public:
   /// To be called after trainable parameters changed.
   virtual void parametersChanged() = 0;
 
-  /// Starts generation of `rows` sequences of at most `capacity` tokens each.
-  virtual void beginSequences(int64_t rows, int64_t capacity) = 0;
+  /// Makes room for `count` sequences of at most `capacity` tokens each. They
+  /// are empty, and have the numbers from 0.
+  virtual void beginSequences(int64_t count, int64_t capacity) = 0;
 
-  /// Feeds `count` further tokens of every sequence (`tokens` is [rows,
-  /// count]) and returns the logits after the last one, [rows, vocabulary].
-  virtual void extendSequences(std::span<const int32_t> tokens, int64_t count,
+  /// Makes a sequence empty, as its text has ended; another may begin in it.
+  virtual void clearSequence(int64_t sequence) = 0;
+
+  /// Takes some tokens of every continuation, each of another sequence: so many
+  /// that the others do not wait long. Returns the logits after the last one
+  /// that it took, [continuations, vocabulary]. Sequences have any lengths, and
+  /// no result depends on another sequence.
+  virtual void extendSequences(std::span<Continuation> continuations,
                                std::span<float> logits) = 0;
 };
 

@@ -1,4 +1,5 @@
-//===-- Generate.h - text from a model --------------------------*- C++ -*-===//
+//===-- Generate.h - texts from a model --------------------------*- C++
+//-*-===//
 //
 // Part of PolyMoE, under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -11,16 +12,43 @@
 #include "moe/Runtime/Executor.h"
 
 #include <functional>
+#include <string>
 
 namespace polymoe {
 
+/// What a text begins with.
+struct Prompt {
+  /// What errors call it: "--prompt", "prompts.jsonl:3".
+  std::string name;
+  std::vector<int32_t> tokens;
+};
+
+/// Why a text ended.
+enum class TextEnd {
+  Eos,       ///< the model ended it
+  MaxTokens, ///< as many tokens as were asked for
+  Context,   ///< the model takes no longer sequence
+  Stopped    ///< the callback ended it
+};
+/// "eos", "max-tokens", "context", "stopped".
+const char *nameOf(TextEnd end);
+
+struct GeneratedText {
+  /// Without the prompt.
+  std::vector<int32_t> tokens;
+  TextEnd end = TextEnd::MaxTokens;
+};
+
 struct GenerateOptions {
+  /// New tokens of a text, at most.
   int64_t maxTokens = 64;
   /// 0: always the likeliest token; the lower id wins a tie.
   double temperature = 0;
   /// Sampling takes the fewest likeliest tokens that together have this
   /// probability, after the temperature.
   double topP = 1;
+  /// Prompt i, counted from 0, draws with seed + i, so that the same prompt
+  /// given twice makes two texts.
   uint64_t seed = 0;
   /// Each of these ends a sequence (and is its last token).
   std::vector<int32_t> eos = {};
@@ -29,27 +57,36 @@ struct GenerateOptions {
   /// programs that want that.
   bool cache = true;
   int64_t padTo = 1;
-  /// Largest sequence, prompt included, that the executor can take; 0 when
-  /// there is no limit.
-  int64_t capacity = 0;
+  /// Largest sequence, prompt included, that the model takes; 0 when there is
+  /// no limit.
+  int64_t context = 0;
+  /// Texts that grow at the same time. When one ends, the next one begins.
+  int64_t batch = 8;
 };
 
-/// Called with every new token; false ends the generation.
-using TokenCallback = std::function<bool(int32_t)>;
+/// Both are told the number of the prompt; either may be empty.
+struct GenerateCallbacks {
+  /// Called with every new token; false ends the text.
+  std::function<bool(size_t, int32_t)> onToken = {};
+  /// Called when a text has ended, in the order in which they end.
+  std::function<void(size_t, const GeneratedText &)> onEnd = {};
+};
 
-/// The tokens that follow `prompt`, without it. Throws Error: an empty prompt,
-/// one longer than the capacity, options out of range, logits that are not
-/// finite.
-std::vector<int32_t> generate(Executor &executor,
-                              std::span<const int32_t> prompt,
-                              int64_t vocabulary,
-                              const GenerateOptions &options,
-                              const TokenCallback &onToken = {});
+/// The texts that follow the prompts, in their order. Each is the one that its
+/// prompt and seed make alone. Throws Error, naming the prompt where it is
+/// about one: an empty prompt, one that fills the context, tokens that the
+/// vocabulary does not have, options out of range, logits that are not finite.
+std::vector<GeneratedText> generate(Executor &executor,
+                                    std::span<const Prompt> prompts,
+                                    int64_t vocabulary,
+                                    const GenerateOptions &options,
+                                    const GenerateCallbacks &callbacks = {});
 
-/// The next token by `options`, as number `index` of the sequence. The same
-/// logits, seed and index give the same token.
+/// The next token by temperature and top-p, as number `index` of its text. The
+/// same logits, seed and index give the same token.
 int32_t sampleToken(std::span<const float> logits,
-                    const GenerateOptions &options, int64_t index);
+                    const GenerateOptions &options, uint64_t seed,
+                    int64_t index);
 
 } // namespace polymoe
 

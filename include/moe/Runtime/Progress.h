@@ -41,6 +41,9 @@ public:
               std::optional<double> loss = std::nullopt);
   /// A line of its own, above the bar.
   void note(std::string_view text);
+  /// Takes the bar off the terminal, for something else to be printed there;
+  /// the next update draws it again.
+  void clear();
   void finish();
 
   /// The line for what was last updated, `width` columns at most; 0 for one

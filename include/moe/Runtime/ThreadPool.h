@@ -24,6 +24,9 @@ namespace polymoe {
 
 /// Kernels keep their scratch on the stack.
 constexpr size_t workerStackSize = size_t(32) << 20;
+/// What one kernel may take of it: the rest is for the frames around it and the
+/// registers that it saves.
+constexpr size_t kernelScratchSize = workerStackSize - (size_t(1) << 20);
 
 /// A fixed number of threads, the calling one among them. Tiles are handed out
 /// one by one; idle workers spin for some microseconds and then sleep.

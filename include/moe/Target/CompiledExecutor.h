@@ -18,6 +18,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 
 namespace polymoe {
@@ -29,8 +30,8 @@ struct CompiledExecutorOptions {
   /// Rows of logits held at a time in training.
   int64_t chunk = 256;
   /// Tokens of a prompt that are fed at a time, longest first: each is a
-  /// program, compiled for prompts that are long enough, and the rest goes
-  /// token by token.
+  /// program, compiled for prompts that are long enough. Shorter ones go token
+  /// by token, together.
   std::vector<int64_t> prefill = {512, 256, 32};
   /// A program that buildCpuPipeline left, to run in place of compiling one,
   /// and the file to name in errors. It outlives the executor.
@@ -57,8 +58,9 @@ public:
   void score(const Batch &batch, std::span<float> logprobs,
              std::span<float> logits) override;
   void parametersChanged() override { ++parameterVersion; }
-  void beginSequences(int64_t rows, int64_t capacity) override;
-  void extendSequences(std::span<const int32_t> tokens, int64_t count,
+  void beginSequences(int64_t count, int64_t capacity) override;
+  void clearSequence(int64_t sequence) override;
+  void extendSequences(std::span<Continuation> continuations,
                        std::span<float> logits) override;
 
   /// Throw Error if there is a given program and it is not one for training on,
@@ -98,9 +100,17 @@ private:
   void addPreparation(Program &program, const char *name, bool trains);
   void prepare(Program &program);
   Outputs run(Program &program, const FillInput &fill);
+  /// Memory of a state of the program for places `firstPlace` on.
   void *state(const Binding &binding);
-  void extendBy(const int32_t *tokens, int64_t stride, int64_t count,
-                std::span<float> logits);
+  /// Feeds `tokens` [rows, count] to the places from `first` on, in slots
+  /// `slots` of their caches, and returns the logits of `rows`.
+  struct Feed {
+    int64_t first, rows, count;
+    std::vector<int32_t> tokens = {}, slots = {};
+  };
+  void feed(const Feed &feed, std::span<float> logits);
+  int64_t feedPieces(const Continuation &continuation, std::span<float> logits);
+  int64_t rowsOfStep() const;
 
   mlir::ModuleOp module;
   ParameterStore &store;
@@ -115,9 +125,24 @@ private:
   int64_t parameterVersion = 1;
   mlir::moe::Gradients gradients = mlir::moe::Gradients::Added;
   Buffer arena;
-  /// Caches of the sequences that are being generated.
-  std::map<std::string, Buffer> states;
-  int64_t sequences = 0, capacity = 0, length = 0;
+  /// A cache of the sequences that are being generated: one place for each.
+  struct State {
+    Buffer memory;
+    int64_t bytesOfPlace = 0;
+  };
+  std::map<std::string, State> states;
+  /// A sequence has a place from its first token on.
+  struct Sequence {
+    std::optional<int64_t> place;
+    int64_t length = 0;
+  };
+  std::vector<Sequence> sequences;
+  /// The sequences in places 0, 1, ...: no place before them is free, so that
+  /// programs for fewer rows serve what is left.
+  std::vector<int64_t> inPlaces;
+  int64_t capacity = 0;
+  /// Where the states of the program that runs begin.
+  int64_t firstPlace = 0;
 };
 
 } // namespace polymoe

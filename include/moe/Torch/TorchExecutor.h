@@ -44,8 +44,9 @@ public:
   void parametersChanged() override {}
 
   /// Being the reference it has no cache: every call runs the whole prefix.
-  void beginSequences(int64_t rows, int64_t capacity) override;
-  void extendSequences(std::span<const int32_t> tokens, int64_t count,
+  void beginSequences(int64_t count, int64_t capacity) override;
+  void clearSequence(int64_t sequence) override;
+  void extendSequences(std::span<Continuation> continuations,
                        std::span<float> logits) override;
 
 private:
