@@ -15,6 +15,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "BufferReuse.h"
+#include "ParameterValues.h"
 
 #include "moe/Target/KernelLowering.h"
 #include "moe/Target/Passes.h"
@@ -41,7 +42,8 @@ namespace {
 /// Converts the functions of one module.
 class Converter {
 public:
-  Converter(ModuleOp module, int64_t tokens, const TargetDescription &target);
+  Converter(ModuleOp module, int64_t tokens, const TargetDescription &target,
+            ParameterValues quantised);
 
   LogicalResult convertFunction(func::FuncOp function);
 
@@ -58,6 +60,7 @@ private:
   void copy(Operation *op, Value from, Value to);
 
   BufferReuse reuse;
+  ParameterValues quantised;
   KernelLowering lowering;
   LoweringTable table;
   /// The function being made, and the memory of its results.
@@ -71,6 +74,9 @@ struct ConvertMoEToKernels
   using ConvertMoEToKernelsBase::ConvertMoEToKernelsBase;
 
   void runOnOperation() override;
+
+private:
+  FailureOr<ParameterValues> weightsToQuantise();
 };
 
 /// B*S of the module's entry points, from the first [B,S] input of each.
@@ -294,8 +300,9 @@ LogicalResult Converter::convertFunction(func::FuncOp function) {
 }
 
 Converter::Converter(ModuleOp module, int64_t tokens,
-                     const TargetDescription &target)
-    : reuse(module), lowering(module, tokens, target, reuse) {
+                     const TargetDescription &target, ParameterValues quantised)
+    : reuse(module), quantised(std::move(quantised)),
+      lowering(module, tokens, target, reuse, this->quantised) {
   addMatmulLowerings(table);
   addRoutedMatmulLowerings(table);
   addRoutedMatmulGradLowerings(table);
@@ -307,14 +314,38 @@ Converter::Converter(ModuleOp module, int64_t tokens,
   addLinearCrossEntropyLowering(table);
 }
 
+/// Parameters that do not train, if they are wanted as integers.
+FailureOr<ParameterValues> ConvertMoEToKernels::weightsToQuantise() {
+  if (frozenWeights == FrozenWeights::AsIs)
+    return ParameterValues();
+  // A backward would need them as they are, and differ from such a forward.
+  AccumulateGradientOp gradient;
+  getOperation().walk([&](AccumulateGradientOp op) {
+    gradient = op;
+    return WalkResult::interrupt();
+  });
+  if (gradient)
+    return gradient.emitOpError()
+           << "expected a program without gradients for frozen-weights=int8";
+  SymbolTable symbols(getOperation());
+  return ParameterValues(getOperation(), [&](StringAttr parameter) {
+    auto op = symbols.lookup<ParameterOp>(parameter);
+    return !op || !op.getTrainable();
+  });
+}
+
 void ConvertMoEToKernels::runOnOperation() {
   ModuleOp module = getOperation();
   FailureOr<int64_t> tokens = tokensOf(module);
   if (failed(tokens))
     return signalPassFailure();
+  FailureOr<ParameterValues> quantised = weightsToQuantise();
+  if (failed(quantised))
+    return signalPassFailure();
   Converter converter(module, *tokens,
                       TargetDescription{.vectorBytes = vectorBytes,
-                                        .bf16Products = bf16Products});
+                                        .bf16Products = bf16Products},
+                      std::move(*quantised));
   SmallVector<func::FuncOp> functions(module.getOps<func::FuncOp>());
   for (func::FuncOp function : functions)
     if (failed(converter.convertFunction(function)))

@@ -138,6 +138,7 @@ void polymoe::addGenerateCommand(CLI::App &app, Command &command) {
                    "With --prompt-tokens no tokenizer is needed: ids go in and "
                    "come out, and no id ends the text.");
   addMachineOptions(*generate, options->machine);
+  addFrozenWeights(*generate, options->machine);
   GenerateOptions &generation = options->generation;
   auto *prompts = generate->add_option_group("prompt");
   prompts->add_option("--prompt", options->prompt, "text to continue");

@@ -77,6 +77,8 @@ static void read(const void *from, DType type, Tensor &tensor) {
       tensor[i] = static_cast<const float *>(from)[i];
     else if (type == DType::BF16)
       tensor[i] = fromBf16(static_cast<const uint16_t *>(from)[i]);
+    else if (type == DType::U8)
+      tensor[i] = static_cast<const uint8_t *>(from)[i];
     else
       tensor[i] = static_cast<const int32_t *>(from)[i];
   }

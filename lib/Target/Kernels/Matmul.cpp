@@ -258,7 +258,7 @@ SmallVector<Value> mlir::moe::timesPanels(KernelBuilder &k,
           return {packed, {k.add(row, k.idx(i)), column}};
         },
         [&](int64_t j) { return panels[j]; }, left.init, left.firstStep);
-  return k.registerTile(
+  SmallVector<Value> sums = k.registerTile(
       tiling.tileRows, accumulators, k.idx(0),
       k.idx(llvm::divideCeilSigned(inner, step)),
       [&](Value s, int64_t i) {
@@ -274,6 +274,13 @@ SmallVector<Value> mlir::moe::timesPanels(KernelBuilder &k,
                          left.firstStep ? k.add(left.firstStep, s) : s);
       },
       left.init);
+  for (int64_t j = 0; j < accumulators && !left.partial; ++j)
+    if (Value scales = loadScales(k, panels[j].first, panels[j].second))
+      for (int64_t i = 0; i < tiling.tileRows; ++i) {
+        Value &sum = sums[i * accumulators + j];
+        sum = k.mulf(sum, scales);
+      }
+  return sums;
 }
 
 SmallVector<Value>
