@@ -258,6 +258,12 @@ SmallVector<Value> mlir::moe::timesPanels(KernelBuilder &k,
           return {packed, {k.add(row, k.idx(i)), column}};
         },
         [&](int64_t j) { return panels[j]; }, left.init, left.firstStep);
+  bool quantised = isQuantised(panels[0].first);
+  // Few rows are done with a panel of integers so soon that the next one of an
+  // accumulator must be asked for a register tile ahead, unless it lies behind
+  // this one, where the hardware looks.
+  bool jumps =
+      quantised && tiling.vectors > 1 && tiling.blockRows == tiling.tileRows;
   SmallVector<Value> sums = k.registerTile(
       tiling.tileRows, accumulators, k.idx(0),
       k.idx(llvm::divideCeilSigned(inner, step)),
@@ -270,16 +276,23 @@ SmallVector<Value> mlir::moe::timesPanels(KernelBuilder &k,
       },
       [&](Value s, int64_t j) {
         const auto &[buffer, index] = panels[j];
+        if (jumps) {
+          SmallVector<Value> next(index);
+          next.back() = k.add(next.back(), k.idx(tiling.vectors));
+          next.append({s, k.idx(0)});
+          k.prefetch(buffer, next);
+        }
         return loadPanel(k, buffer, index,
                          left.firstStep ? k.add(left.firstStep, s) : s);
       },
       left.init);
-  for (int64_t j = 0; j < accumulators && !left.partial; ++j)
-    if (Value scales = loadScales(k, panels[j].first, panels[j].second))
-      for (int64_t i = 0; i < tiling.tileRows; ++i) {
-        Value &sum = sums[i * accumulators + j];
-        sum = k.mulf(sum, scales);
-      }
+  if (!quantised || left.partial)
+    return sums;
+  for (auto [j, at] : llvm::enumerate(panels)) {
+    Value scales = loadScales(k, at.first, at.second);
+    for (size_t i = j; i < sums.size(); i += accumulators)
+      sums[i] = k.mulf(sums[i], scales);
+  }
   return sums;
 }
 
@@ -384,7 +397,8 @@ void mlir::moe::prefetchTile(KernelBuilder &k, const MatmulTiling &tiling,
                              int64_t offset) {
   for (int64_t i = 0; i < tiling.tileRows; ++i)
     for (const KernelBuilder::Lane &lane : columns.lanes)
-      k.prefetch(from, k.add(row, k.idx(i)), k.add(lane.column, k.idx(offset)));
+      k.prefetch(from,
+                 {k.add(row, k.idx(i)), k.add(lane.column, k.idx(offset))});
 }
 
 SmallVector<Value> mlir::moe::loadSums(KernelBuilder &k,

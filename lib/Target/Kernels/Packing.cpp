@@ -111,11 +111,15 @@ static SmallVector<Value> indices(ValueRange leading, Value last) {
   return all;
 }
 
+bool mlir::moe::isQuantised(Value panels) {
+  return elementOf(panels).isInteger(8);
+}
+
 Value mlir::moe::loadPanel(KernelBuilder &k, Value panels, ValueRange panel,
                            Value step) {
   SmallVector<Value> position = indices(panel, step);
   auto type = cast<MemRefType>(panels.getType());
-  bool quantised = type.getElementType().isInteger(8);
+  bool quantised = isQuantised(panels);
   int64_t perStep = stepOfPanels(k, panels);
   if (perStep == 1 && !quantised)
     return k.load(panels, position, {k.idx(0), Value()});
@@ -128,15 +132,22 @@ Value mlir::moe::loadPanel(KernelBuilder &k, Value panels, ValueRange panel,
       arith::ExtSIOp::create(k, stored.clone(k.getI32Type()), elements);
   Value numbers =
       arith::SIToFPOp::create(k, stored.clone(k.compute()), integers);
-  return perStep == 1 ? numbers
-                      : arith::TruncFOp::create(
-                            k, stored.clone(k.getBF16Type()), numbers);
+  if (perStep == 1)
+    return numbers;
+  // Exact in bf16: the upper half of each is all that there is.
+  int64_t count = stored.getNumElements();
+  Value halves = vector::BitCastOp::create(
+      k, VectorType::get({2 * count}, k.getI16Type()), numbers);
+  SmallVector<int64_t> upper;
+  for (int64_t i = 0; i < count; ++i)
+    upper.push_back(2 * i + 1);
+  return vector::BitCastOp::create(
+      k, stored.clone(k.getBF16Type()),
+      vector::ShuffleOp::create(k, halves, halves, upper));
 }
 
 Value mlir::moe::loadScales(KernelBuilder &k, Value panels, ValueRange panel) {
   auto type = cast<MemRefType>(panels.getType());
-  if (!type.getElementType().isInteger(8))
-    return {};
   int64_t steps = stepsIn(k, panels), width = type.getShape().back();
   auto stepType = VectorType::get({width}, k.getI8Type());
   int64_t stepsOfScales = type.getDimSize(type.getRank() - 2) - steps;

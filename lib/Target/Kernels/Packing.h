@@ -76,8 +76,8 @@ int64_t stepOfPanels(const KernelBuilder &k, Value panels);
 
 /// Vector `step` of panel `panel`, which is given by all leading indices.
 Value loadPanel(KernelBuilder &k, Value panels, ValueRange panel, Value step);
-/// By what sums over panel `panel` are multiplied; null where panels are not
-/// quantised.
+bool isQuantised(Value panels);
+/// By what sums over quantised panel `panel` are multiplied.
 Value loadScales(KernelBuilder &k, Value panels, ValueRange panel);
 
 /// Inside a kernel: packs rows `row(0)` to `row(lanes - 1)` of `from`, columns
