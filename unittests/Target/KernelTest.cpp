@@ -86,8 +86,10 @@ static void read(const void *from, DType type, Tensor &tensor) {
 
 Tensors polymoe::test::runProgram(const std::string &ir, const Tensors &inputs,
                                   int threads, int64_t vectorBytes,
-                                  Bf16Products bf16Products, bool emulate) {
+                                  Bf16Products bf16Products,
+                                  FrozenWeights frozenWeights, bool emulate) {
   mlir::moe::CompilerOptions options;
+  options.frozenWeights = frozenWeights;
   options.vectorBytes = vectorBytes;
   emulate &= bf16Products == Bf16Products::Tiles;
   options.bf16Products =

@@ -146,39 +146,49 @@ Value mlir::moe::loadPanel(KernelBuilder &k, Value panels, ValueRange panel,
       vector::ShuffleOp::create(k, halves, halves, upper));
 }
 
-Value mlir::moe::loadScales(KernelBuilder &k, Value panels, ValueRange panel) {
+/// Calls `body` with the place of each of the steps that hold the scales of a
+/// panel, and the number of the first of its bytes among them all.
+static void forEachStepOfScales(KernelBuilder &k, Value panels,
+                                ValueRange panel,
+                                function_ref<void(ValueRange, int64_t)> body) {
   auto type = cast<MemRefType>(panels.getType());
-  int64_t steps = stepsIn(k, panels), width = type.getShape().back();
-  auto stepType = VectorType::get({width}, k.getI8Type());
-  int64_t stepsOfScales = type.getDimSize(type.getRank() - 2) - steps;
-  auto bytesType = VectorType::get({stepsOfScales * width}, k.getI8Type());
-  Value bytes = arith::ConstantOp::create(k, k.getZeroAttr(bytesType));
-  for (int64_t i = 0; i < stepsOfScales; ++i) {
-    SmallVector<Value> position =
-        indices(indices(panel, k.idx(steps + i)), k.idx(0));
-    Value part = vector::LoadOp::create(k, stepType, panels, position);
+  int64_t first = stepsIn(k, panels), width = type.getShape().back();
+  int64_t last = type.getDimSize(type.getRank() - 2);
+  for (int64_t step = first; step < last; ++step)
+    body(indices(indices(panel, k.idx(step)), k.idx(0)),
+         (step - first) * width);
+}
+
+/// The bytes of a vector of scales, and of a step of them.
+static VectorType bytesOfScales(KernelBuilder &k) {
+  int64_t bytes = k.compute().getIntOrFloatBitWidth() / 8;
+  return VectorType::get({k.lanes() * bytes}, k.getI8Type());
+}
+static VectorType bytesOfStep(KernelBuilder &k, Value panels) {
+  return VectorType::get({cast<MemRefType>(panels.getType()).getShape().back()},
+                         k.getI8Type());
+}
+
+Value mlir::moe::loadScales(KernelBuilder &k, Value panels, ValueRange panel) {
+  Value bytes = arith::ConstantOp::create(k, k.getZeroAttr(bytesOfScales(k)));
+  forEachStepOfScales(k, panels, panel, [&](ValueRange at, int64_t first) {
+    Value part = vector::LoadOp::create(k, bytesOfStep(k, panels), panels, at);
     bytes = vector::InsertStridedSliceOp::create(
-        k, part, bytes, ArrayRef<int64_t>{i * width}, ArrayRef<int64_t>{1});
-  }
+        k, part, bytes, ArrayRef<int64_t>{first}, ArrayRef<int64_t>{1});
+  });
   return vector::BitCastOp::create(k, k.vectorType(), bytes);
 }
 
 /// Stores a vector of scales where loadScales finds them.
 static void storeScales(KernelBuilder &k, Value scales, Value panels,
                         ValueRange panel) {
-  auto type = cast<MemRefType>(panels.getType());
-  int64_t steps = stepsIn(k, panels), width = type.getShape().back();
-  int64_t stepsOfScales = type.getDimSize(type.getRank() - 2) - steps;
-  Value bytes = vector::BitCastOp::create(
-      k, VectorType::get({stepsOfScales * width}, k.getI8Type()), scales);
-  for (int64_t i = 0; i < stepsOfScales; ++i) {
-    SmallVector<Value> position =
-        indices(indices(panel, k.idx(steps + i)), k.idx(0));
+  Value bytes = vector::BitCastOp::create(k, bytesOfScales(k), scales);
+  forEachStepOfScales(k, panels, panel, [&](ValueRange at, int64_t first) {
     Value part = vector::ExtractStridedSliceOp::create(
-        k, bytes, ArrayRef<int64_t>{i * width}, ArrayRef<int64_t>{width},
+        k, bytes, ArrayRef<int64_t>{first}, bytesOfStep(k, panels).getShape(),
         ArrayRef<int64_t>{1});
-    vector::StoreOp::create(k, part, panels, position);
-  }
+    vector::StoreOp::create(k, part, panels, at);
+  });
 }
 
 /// The first `count` of `lanes` lanes.
@@ -466,6 +476,7 @@ Value mlir::moe::packTransposed(KernelLowering &lowering, Operation *op,
 
 Value mlir::moe::packStraight(KernelLowering &lowering, Operation *op,
                               Value weight, const ProductTypes &types) {
+  assert(!types.quantised() && "expected scales of rows");
   auto type = cast<MemRefType>(weight.getType());
   int64_t inner = type.getDimSize(0), columns = type.getDimSize(1);
   SmallVector<int64_t> shape = panelShape(columns, inner, types);
