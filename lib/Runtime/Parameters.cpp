@@ -41,8 +41,9 @@ struct ParameterStore::Slot {
   int64_t elements = 0;
   void *value = nullptr;
   bool isMapped = false;
-  int trainable = -1; ///< index among the trainable parameters
-  Buffer valueMemory, masterMemory, gradientMemory, mMemory, vMemory;
+  int trainable = -1;       ///< index among the trainable parameters
+  void *gradient = nullptr; ///< its part of `gradientMemory`
+  Buffer valueMemory, masterMemory, mMemory, vMemory;
   Buffer mScaleMemory, vScaleMemory; ///< of moments in 8 bits
 };
 
@@ -56,6 +57,8 @@ ParameterStore::ParameterStore(std::vector<ParameterSpec> specs,
   checkSpecs();
   for (size_t i = 0; i < parameters.size(); ++i)
     load(i);
+  if (this->options.training)
+    makeGradients();
   refreshComputeCopies();
   if (!this->options.requireAllKeys)
     return;
@@ -170,8 +173,6 @@ void ParameterStore::makeTrainable(size_t index) {
     state.master = slot.masterMemory.data();
   }
   if (options.training) {
-    slot.gradientMemory = allocate(masterBytes, what);
-    state.gradient = slot.gradientMemory.data();
     const bool isBlockwise =
         hasBlockwiseStates(options.states, spec.dtype, slot.elements);
     const int64_t stateBytes = slot.elements * (isBlockwise ? 1 : 4);
@@ -189,6 +190,27 @@ void ParameterStore::makeTrainable(size_t index) {
   }
   slot.trainable = int(trainable.size());
   trainable.push_back(state);
+}
+
+/// One piece of memory, apart from all other: what is never used, since the
+/// executor has a place of its own, is never taken from the system.
+void ParameterStore::makeGradients() {
+  auto bytesOf = [](const TrainableParameter &state) {
+    const int64_t bytes = state.elements * sizeOf(state.masterType);
+    const auto alignment = int64_t(Buffer::alignment);
+    return (bytes + alignment - 1) / alignment * alignment;
+  };
+  int64_t bytes = 0;
+  for (const TrainableParameter &state : trainable) {
+    bytes += bytesOf(state);
+    allocated += state.elements * sizeOf(state.masterType);
+  }
+  gradientMemory = Buffer(bytes, "gradients");
+  auto *next = gradientMemory.as<std::byte>();
+  for (TrainableParameter &state : trainable) {
+    state.gradient = slots[state.index].gradient = next;
+    next += bytesOf(state);
+  }
 }
 
 void TrainableParameter::readMaster(int64_t begin, int64_t count,
@@ -478,14 +500,24 @@ void ParameterStore::dropMappedPages() const {
                  size_t(slots[i].elements * sizeOf(parameters[i].dtype))});
 }
 
-void ParameterStore::zeroGradients() {
-  for (const TrainableParameter &state : trainable)
+void ParameterStore::zeroGradients() { placeGradients({}); }
+
+void ParameterStore::placeGradients(
+    const std::map<std::string, void *> &places) {
+  for (TrainableParameter &state : trainable) {
+    auto place = places.find(parameters[state.index].name);
+    if (place != places.end()) {
+      state.gradient = place->second;
+      continue;
+    }
+    state.gradient = slots[state.index].gradient;
     if (state.gradient)
       forChunks(pool, state.elements, [&](int64_t begin, int64_t end) {
         const int64_t size = sizeOf(state.masterType);
         std::memset(static_cast<std::byte *>(state.gradient) + begin * size, 0,
                     size_t((end - begin) * size));
       });
+  }
 }
 
 void ParameterStore::refreshComputeCopies() {

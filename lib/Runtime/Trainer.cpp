@@ -179,7 +179,7 @@ void Trainer::stepOnce() {
     batches.push_back(source.next(options.rows));
   const LossWeights weights = lossWeightsOf(batches);
 
-  store.zeroGradients();
+  executor.beginStep(options.accumulate);
   losses.clear();
   for (const Batch &batch : batches)
     for (const auto &[name, value] :

@@ -10,7 +10,15 @@
 using namespace mlir;
 using namespace mlir::moe;
 
-BufferReuse::BufferReuse(ModuleOp module) {
+/// Not an argument, nor memory of the program, which outlives the step.
+static bool isMadeHere(Value value) {
+  return value.getDefiningOp() &&
+         !isa<GetParameterOp, CacheUpdateOp>(value.getDefiningOp());
+}
+
+BufferReuse::BufferReuse(ModuleOp module, bool writesGradients) {
+  if (writesGradients)
+    findOnlyTerms(module);
   // Callers come before what they call, so that an argument that is handed on
   // is known already.
   llvm::MapVector<StringRef, SmallVector<func::CallOp>> calls;
@@ -30,10 +38,15 @@ BufferReuse::BufferReuse(ModuleOp module) {
     StringRef name = function.getName();
     ArrayRef<func::CallOp> own = calls[name];
     for (unsigned i = 0; i < function.getNumResults() && !own.empty(); ++i)
-      if (llvm::all_of(own, [&](func::CallOp call) {
-            Value result = call.getResult(i);
-            return result.hasOneUse() &&
-                   isa<AccumulateGradientOp>(*result.user_begin());
+      if (llvm::all_of(own,
+                       [&](func::CallOp call) {
+                         Value result = call.getResult(i);
+                         return result.hasOneUse() &&
+                                isa<AccumulateGradientOp>(*result.user_begin());
+                       }) &&
+          // Written by every call, if each can.
+          !llvm::all_of(own, [&](func::CallOp call) {
+            return onlyTerms.contains(*call.getResult(i).user_begin());
           }))
         accumulated.insert({name, i});
     for (unsigned i = 0; i < function.getNumArguments() && !own.empty(); ++i)
@@ -49,6 +62,22 @@ BufferReuse::BufferReuse(ModuleOp module) {
   }
 }
 
+/// Finds what is the only term of its gradient, made by an op whose memory can
+/// be chosen.
+void BufferReuse::findOnlyTerms(ModuleOp module) {
+  llvm::MapVector<StringAttr, SmallVector<AccumulateGradientOp>> terms;
+  module.walk([&](AccumulateGradientOp update) {
+    terms[update.getNameAttr().getAttr()].push_back(update);
+  });
+  for (auto &[name, updates] : terms) {
+    Value term = updates.front().getValue();
+    if (updates.size() == 1 && isMadeHere(term) &&
+        llvm::count_if(term.getUsers(), llvm::IsaPred<AccumulateGradientOp>) ==
+            1)
+      onlyTerms.insert(updates.front());
+  }
+}
+
 AccumulateGradientOp BufferReuse::accumulationOf(func::CallOp call,
                                                  unsigned result) const {
   if (!isOnlyAccumulated(call.getCallee(), result))
@@ -59,6 +88,8 @@ AccumulateGradientOp BufferReuse::accumulationOf(func::CallOp call,
 bool BufferReuse::diesAt(Value value, Operation *op) const {
   for (OpOperand &use : value.getUses()) {
     Operation *user = use.getOwner();
+    if (onlyTerms.contains(user))
+      return false; // the gradient itself
     if (user == op ? &use != &*llvm::find_if(op->getOpOperands(),
                                              [&](OpOperand &operand) {
                                                return operand.get() == value;
@@ -70,6 +101,5 @@ bool BufferReuse::diesAt(Value value, Operation *op) const {
     auto function = cast<func::FuncOp>(argument.getOwner()->getParentOp());
     return disposable.contains({function.getName(), argument.getArgNumber()});
   }
-  // Memory of the program, which outlives the step.
-  return !isa<GetParameterOp, CacheUpdateOp>(value.getDefiningOp());
+  return isMadeHere(value);
 }

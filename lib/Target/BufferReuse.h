@@ -25,7 +25,8 @@ namespace mlir::moe {
 class BufferReuse {
 public:
   /// Looks at all functions of `module`, whose bodies are single blocks.
-  explicit BufferReuse(ModuleOp module);
+  /// `writesGradients`: a gradient of one term is that term's memory.
+  BufferReuse(ModuleOp module, bool writesGradients);
 
   /// Where every caller of private function `function` does nothing with
   /// result `result` but add it to a gradient.
@@ -36,12 +37,21 @@ public:
   /// call of that function.
   AccumulateGradientOp accumulationOf(func::CallOp call, unsigned result) const;
 
+  /// Whether the memory of `update`'s gradient holds nothing but what is added
+  /// by it: its term may be made there.
+  bool isOnlyTerm(AccumulateGradientOp update) const {
+    return onlyTerms.contains(update);
+  }
+
   /// Whether nobody reads the memory of `value` after `op`, one of its users,
   /// and it may be overwritten.
   bool diesAt(Value value, Operation *op) const;
 
 private:
+  void findOnlyTerms(ModuleOp module);
+
   llvm::DenseSet<std::pair<StringRef, unsigned>> accumulated;
+  llvm::DenseSet<Operation *> onlyTerms;
   /// Arguments that no caller needs any more.
   llvm::DenseSet<std::pair<StringRef, unsigned>> disposable;
 };

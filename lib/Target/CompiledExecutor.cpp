@@ -130,6 +130,7 @@ CompiledExecutor::program(const std::string &key, const ProgramUse &use,
       return mlir::failure();
     mlir::moe::CompilerOptions compiler = options.compiler;
     compiler.packedOnce = packedOnce;
+    compiler.gradients = gradients;
     return mlir::moe::CompiledProgram::compile(*copy, compiler);
   };
   known = makeProgram("compiling " + key, module.getContext(), compile);
@@ -213,6 +214,7 @@ void *CompiledExecutor::memoryOf(const Binding &binding, Program &program) {
   }
   case Binding::Kind::State:
   case Binding::Kind::Arena:
+  case Binding::Kind::StepGradient:
     return nullptr; // Known at each run.
   }
   __builtin_unreachable();
@@ -293,6 +295,9 @@ CompiledExecutor::Outputs CompiledExecutor::run(Program &program,
       memory = arena.data();
     }
   }
+  for (size_t i = 0; i < entry.bindings.size(); ++i)
+    if (entry.bindings[i].kind == Binding::Kind::StepGradient)
+      program.arguments[i] = arena.as<std::byte>() + entry.bindings[i].offset;
   // Kernels keep their scratch on the stack, and this thread runs some too.
   runOnLargeStack([&] {
     prepare(program);
@@ -301,12 +306,24 @@ CompiledExecutor::Outputs CompiledExecutor::run(Program &program,
   return outputs;
 }
 
+void CompiledExecutor::beginStep(int64_t microBatches) {
+  using mlir::moe::Gradients;
+  gradients = microBatches == 1 ? Gradients::Written : Gradients::Added;
+  if (given)
+    gradients = gradientsOf(given->entry(), microBatches, options.givenFile);
+  if (gradients == Gradients::Added)
+    store.zeroGradients();
+}
+
 Losses CompiledExecutor::accumulateGradients(const Batch &batch,
                                              const LossWeights &weights) {
   // A gradient that has no memory must not be written.
   requireTraining(batch.rows, batch.length);
   Program &step = program(
-      shapeKey("a training step of", {batch.rows, batch.length}),
+      shapeKey(gradients == mlir::moe::Gradients::Added
+                   ? "a training step that accumulates of"
+                   : "a training step of",
+               {batch.rows, batch.length}),
       {"step", batch.rows, batch.length},
       [&](mlir::OpPassManager &pm) {
         mlir::moe::TrainPipelineOptions pipeline;
@@ -337,10 +354,21 @@ Losses CompiledExecutor::accumulateGradients(const Batch &batch,
       return fillFromBatch(batch, binding, memory);
     return true;
   });
+  if (gradients == mlir::moe::Gradients::Written)
+    placeGradients(step);
   Losses losses;
   for (auto &[name, output] : outputs)
     convert(output.first->dtype, output.second, DType::F64, &losses[name], 1);
   return losses;
+}
+
+void CompiledExecutor::placeGradients(const Program &step) {
+  std::map<std::string, void *> places;
+  for (auto [binding, memory] :
+       llvm::zip_equal(step.entry().bindings, step.arguments))
+    if (binding.kind == Binding::Kind::StepGradient)
+      places[binding.name] = memory;
+  store.placeGradients(places);
 }
 
 void CompiledExecutor::score(const Batch &batch, std::span<float> logprobs,

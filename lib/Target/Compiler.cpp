@@ -76,8 +76,8 @@ takeEntries(ModuleOp module) {
       entry.bindings.push_back(
           {static_cast<polymoe::Binding::Kind>(binding.getKind()),
            binding.getName().str(), dtypeOf(type.getElementType()),
-           std::vector<int64_t>(type.getShape().begin(),
-                                type.getShape().end())});
+           std::vector<int64_t>(type.getShape().begin(), type.getShape().end()),
+           binding.getOffset()});
     }
     entries.push_back(std::move(entry));
   }

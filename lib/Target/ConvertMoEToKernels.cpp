@@ -9,8 +9,9 @@
 // write it: on this level SSA form already says that nothing is overwritten,
 // so no alias analysis is needed and no copies appear. Which memory may be
 // shared is decided afterwards, from lifetimes (moe-plan-arena). But results
-// that are only added to a gradient are added where they are made, and an op
-// that can may take the memory of an operand that dies there (BufferReuse.h).
+// that are only added to a gradient are added where they are made, or are it,
+// and an op that can may take the memory of an operand that dies there
+// (BufferReuse.h).
 //
 //===----------------------------------------------------------------------===//
 
@@ -43,7 +44,7 @@ namespace {
 class Converter {
 public:
   Converter(ModuleOp module, int64_t tokens, const TargetDescription &target,
-            ParameterValues quantised);
+            ParameterValues quantised, bool writesGradients);
 
   LogicalResult convertFunction(func::FuncOp function);
 
@@ -55,10 +56,13 @@ private:
   void add(Operation *op, Value term, Value sum);
   /// The gradient that `update` adds to.
   Value gradientOf(AccumulateGradientOp update);
+  /// Launches `buffer = 0`.
+  void clear(Operation *op, Value buffer);
   /// The argument of the entry that is bound to `name`, added if needed.
   Value boundArgument(BindingKind kind, FlatSymbolRefAttr name, Type type);
   void copy(Operation *op, Value from, Value to);
 
+  bool writesGradients;
   BufferReuse reuse;
   ParameterValues quantised;
   KernelLowering lowering;
@@ -178,33 +182,61 @@ LogicalResult Converter::convertConstant(arith::ConstantOp constant) {
 }
 
 Value Converter::gradientOf(AccumulateGradientOp update) {
-  return boundArgument(BindingKind::Gradient, update.getNameAttr(),
-                       update.getValue().getType());
+  BindingKind kind =
+      writesGradients ? BindingKind::StepGradient : BindingKind::Gradient;
+  FlatSymbolRefAttr name = update.getNameAttr();
+  bool isNew = !bound.contains({static_cast<int>(kind), name});
+  Value gradient = boundArgument(kind, name, update.getValue().getType());
+  if (isNew && writesGradients && !reuse.isOnlyTerm(update))
+    clear(update, gradient);
+  return gradient;
 }
 
-void Converter::add(Operation *op, Value term, Value sum) {
-  auto type = cast<MemRefType>(sum.getType());
+/// Launches a kernel that makes every vector of the first of `buffers`, which
+/// have one shape, of those of all.
+static void launchElementwise(
+    KernelLowering &lowering, Operation *op, StringRef label,
+    ArrayRef<Value> buffers,
+    function_ref<Value(KernelBuilder &, function_ref<Value(unsigned)> load)>
+        value) {
+  auto type = cast<MemRefType>(buffers[0].getType());
   int64_t width = type.getRank() ? type.getShape().back() : 1;
   int64_t rows = type.getNumElements() / width;
   int64_t perTile = rowsPerTile(rows, width);
-  lowering.launch(
-      op,
-      {.label = "add",
-       .tiles = llvm::divideCeilSigned(rows, perTile),
-       .arguments = {sum, term},
-       .compute = type.getElementType(),
-       // One kernel for every parameter of this shape.
-       .attributes = lowering.builder().getDictionaryAttr({})},
-      [&](KernelBuilder &k) {
-        Value sum = k.buffer(0, {rows, width});
-        Value term = k.buffer(1, {rows, width});
-        k.rowsOfTile(rows, perTile, [&](Value row) {
-          k.columns(width, [&](KernelBuilder::Lane lane) {
-            k.store(k.addf(k.load(sum, row, lane), k.load(term, row, lane)),
-                    sum, row, lane);
-          });
-        });
-      });
+  lowering.launch(op,
+                  {.label = label,
+                   .tiles = llvm::divideCeilSigned(rows, perTile),
+                   .arguments = SmallVector<Value>(buffers),
+                   .compute = type.getElementType(),
+                   // One kernel for every parameter of this shape.
+                   .attributes = lowering.builder().getDictionaryAttr({})},
+                  [&](KernelBuilder &k) {
+                    SmallVector<Value> shaped;
+                    for (unsigned i = 0; i < buffers.size(); ++i)
+                      shaped.push_back(k.buffer(i, {rows, width}));
+                    k.rowsOfTile(rows, perTile, [&](Value row) {
+                      k.columns(width, [&](KernelBuilder::Lane lane) {
+                        auto load = [&](unsigned i) {
+                          return k.load(shaped[i], row, lane);
+                        };
+                        k.store(value(k, load), shaped[0], row, lane);
+                      });
+                    });
+                  });
+}
+
+void Converter::clear(Operation *op, Value buffer) {
+  launchElementwise(lowering, op, "clear", {buffer},
+                    [](KernelBuilder &k, function_ref<Value(unsigned)>) {
+                      return k.splat(0.0);
+                    });
+}
+
+void Converter::add(Operation *op, Value term, Value sum) {
+  launchElementwise(lowering, op, "add", {sum, term},
+                    [](KernelBuilder &k, function_ref<Value(unsigned)> load) {
+                      return k.addf(load(0), load(1));
+                    });
 }
 
 LogicalResult Converter::convertOp(Operation *op) {
@@ -219,8 +251,11 @@ LogicalResult Converter::convertOp(Operation *op) {
     // Else the called function has added it.
     if (!call || !reuse.isOnlyAccumulated(
                      call.getCallee(),
-                     cast<OpResult>(update.getValue()).getResultNumber()))
-      add(op, lowering.buffer(update.getValue()), gradientOf(update));
+                     cast<OpResult>(update.getValue()).getResultNumber())) {
+      Value term = lowering.buffer(update.getValue());
+      if (Value sum = gradientOf(update); sum != term)
+        add(op, term, sum);
+    }
   } else if (auto constant = dyn_cast<arith::ConstantOp>(op)) {
     return convertConstant(constant);
   } else if (auto yield = dyn_cast<func::ReturnOp>(op)) {
@@ -280,6 +315,9 @@ LogicalResult Converter::convertFunction(func::FuncOp function) {
   // an argument, or returned twice, is copied at the end. What is only added to
   // a gradient may be added by the op.
   llvm::SmallPtrSet<Value, 8> placed;
+  for (auto update : old.getOps<AccumulateGradientOp>())
+    if (reuse.isOnlyTerm(update) && placed.insert(update.getValue()).second)
+      lowering.bind(update.getValue(), gradientOf(update));
   for (auto [i, value, out] :
        llvm::enumerate(old.getTerminator()->getOperands(), returnBuffers)) {
     if (reuse.isOnlyAccumulated(function.getName(), i)) {
@@ -300,8 +338,10 @@ LogicalResult Converter::convertFunction(func::FuncOp function) {
 }
 
 Converter::Converter(ModuleOp module, int64_t tokens,
-                     const TargetDescription &target, ParameterValues quantised)
-    : reuse(module), quantised(std::move(quantised)),
+                     const TargetDescription &target, ParameterValues quantised,
+                     bool writesGradients)
+    : writesGradients(writesGradients), reuse(module, writesGradients),
+      quantised(std::move(quantised)),
       lowering(module, tokens, target, reuse, this->quantised) {
   addMatmulLowerings(table);
   addRoutedMatmulLowerings(table);
@@ -345,7 +385,7 @@ void ConvertMoEToKernels::runOnOperation() {
   Converter converter(module, *tokens,
                       TargetDescription{.vectorBytes = vectorBytes,
                                         .bf16Products = bf16Products},
-                      std::move(*quantised));
+                      std::move(*quantised), writesGradients);
   SmallVector<func::FuncOp> functions(module.getOps<func::FuncOp>());
   for (func::FuncOp function : functions)
     if (failed(converter.convertFunction(function)))

@@ -112,13 +112,33 @@ static void checkObjective(mlir::ModuleOp module, const Objective &objective,
   check("classifier", objective.classifier, std::nullopt);
 }
 
+static bool isGradient(const Binding &binding) {
+  return binding.kind == Binding::Kind::Gradient ||
+         binding.kind == Binding::Kind::StepGradient;
+}
+
+mlir::moe::Gradients polymoe::gradientsOf(const EntryPoint &entry,
+                                          int64_t microBatches,
+                                          const std::string &file) {
+  bool isWritten = llvm::any_of(entry.bindings, [](const Binding &binding) {
+    return binding.kind == Binding::Kind::StepGradient;
+  });
+  if (isWritten && microBatches != 1)
+    fail(file,
+         ": expected --accumulate=1, since the module was compiled with "
+         "moe-cpu-pipeline=\"gradients=written\", but got ",
+         microBatches);
+  return isWritten ? mlir::moe::Gradients::Written
+                   : mlir::moe::Gradients::Added;
+}
+
 void polymoe::checkTraining(mlir::ModuleOp module, const EntryPoint &entry,
                             const ParameterStore &store,
                             const Objective &objective,
                             const std::string &file) {
   size_t gradients = 0;
   for (const Binding &binding : entry.bindings) {
-    if (binding.kind != Binding::Kind::Gradient)
+    if (!isGradient(binding))
       continue;
     ++gradients;
     if (!store.gradient(binding.name))

@@ -15,7 +15,7 @@
 
 #include "moe/Runtime/Objective.h"
 #include "moe/Runtime/Parameters.h"
-#include "moe/Target/TargetDescription.h"
+#include "moe/Target/Compiler.h"
 
 #include "mlir/IR/BuiltinOps.h"
 
@@ -40,6 +40,10 @@ void checkParameters(const Program &program, const ParameterStore &store,
 /// It is an entry point for such batches.
 void checkUse(const EntryPoint &entry, const ProgramUse &use,
               const std::string &file);
+
+/// What a step does with gradients, if it can have so many micro-batches.
+mlir::moe::Gradients gradientsOf(const EntryPoint &entry, int64_t microBatches,
+                                 const std::string &file);
 
 /// A step trains what trains, towards this objective.
 void checkTraining(mlir::ModuleOp module, const EntryPoint &entry,

@@ -59,6 +59,7 @@ struct HoistParameterWork
 private:
   void lift(func::FuncOp function);
   void takeFromCallees(func::FuncOp function);
+  bool dependsOnFixed(DispatchOp dispatch);
   SmallVector<std::pair<DispatchOp, Work>> findWork(func::FuncOp function);
   Value packedArgument(func::FuncOp entry, const Work &work);
   void makePreparation(StringRef name, bool trains);
@@ -120,17 +121,30 @@ void HoistParameterWork::takeFromCallees(func::FuncOp function) {
   }
 }
 
+bool HoistParameterWork::dependsOnFixed(DispatchOp dispatch) {
+  return llvm::all_of(dispatch.getArguments().drop_back(),
+                      [&](Value input) { return fixed.contains(input); });
+}
+
 SmallVector<std::pair<DispatchOp, Work>>
 HoistParameterWork::findWork(func::FuncOp function) {
+  auto dispatches = function.getBody().front().getOps<DispatchOp>();
+  // What stays, and what one table holds together with it.
+  llvm::DenseSet<Value> staying;
+  for (DispatchOp dispatch : dispatches) {
+    if (!dispatch.getDerives() || dependsOnFixed(dispatch))
+      continue;
+    for (Operation *user : dispatch.getArguments().back().getUsers())
+      if (auto table = dyn_cast<PointerTableOp>(user))
+        staying.insert_range(table.getBuffers());
+  }
   SmallVector<std::pair<DispatchOp, Work>> found;
-  for (auto dispatch : function.getBody().front().getOps<DispatchOp>()) {
-    if (!dispatch.getDerives())
+  for (DispatchOp dispatch : dispatches) {
+    if (!dispatch.getDerives() || !dependsOnFixed(dispatch))
       continue;
     Value result = dispatch.getArguments().back();
     ValueRange inputs = dispatch.getArguments().drop_back();
-    if (!result.getDefiningOp<memref::AllocOp>() ||
-        !llvm::all_of(inputs,
-                      [&](Value input) { return fixed.contains(input); }))
+    if (!result.getDefiningOp<memref::AllocOp>() || staying.contains(result))
       continue;
     Work work{dispatch.getKernelAttr(),
               dispatch.getTilesAttr(),

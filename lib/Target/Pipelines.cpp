@@ -81,7 +81,8 @@ void mlir::moe::buildCpuPipeline(OpPassManager &pm,
       options.vectorBytes ? options.vectorBytes : hostVectorBytes();
   // Kernels on memrefs, launched from straight-line programs.
   pm.addPass(createConvertMoEToKernels(ConvertMoEToKernelsOptions{
-      vectorBytes, options.bf16Products, options.frozenWeights}));
+      vectorBytes, options.bf16Products, options.frozenWeights,
+      options.gradients == Gradients::Written}));
   // What depends on parameters only is done by entry points of its own.
   pm.addPass(createHoistParameterWork(HoistParameterWorkOptions{
       options.packedOnce == PackedOnce::All ? "all" : "frozen"}));
@@ -141,6 +142,16 @@ struct CpuPipelineOptions : PassPipelineOptions<CpuPipelineOptions> {
           clEnumValN(PackedOnce::All, "all", "all, for inference"),
           clEnumValN(PackedOnce::Frozen, "frozen",
                      "frozen ones, for training: no second copy of others"))};
+  Option<Gradients> gradients{
+      *this, "gradients",
+      llvm::cl::desc("what a step does with gradients of parameters"),
+      llvm::cl::init(Gradients::Added),
+      llvm::cl::values(
+          clEnumValN(Gradients::Added, "added",
+                     "adds to them: any accumulation"),
+          clEnumValN(Gradients::Written, "written",
+                     "writes them into its arena: less memory, and one "
+                     "micro-batch a step"))};
 };
 } // namespace
 
@@ -153,6 +164,7 @@ void mlir::moe::registerTargetPipelines() {
         compilerOptions.bf16Products = options.bf16Products;
         compilerOptions.frozenWeights = options.frozenWeights;
         compilerOptions.packedOnce = options.hoist;
+        compilerOptions.gradients = options.gradients;
         buildCpuPipeline(pm, compilerOptions);
       });
 }

@@ -32,7 +32,7 @@ namespace {
 constexpr int64_t alignment = 64;
 
 struct Lifetime {
-  memref::AllocOp alloc;
+  Value buffer;
   int64_t size;
   int64_t first, last;
   int64_t offset = -1;
@@ -123,15 +123,22 @@ void PlanArena::plan(func::FuncOp function, SymbolTable &symbols) {
     order[&op] = i;
   SmallVector<Lifetime> lifetimes;
   int64_t naive = 0;
-  for (auto alloc : block.getOps<memref::AllocOp>()) {
+  auto add = [&](Value buffer, int64_t last) {
     // Memory is taken where it is first used, not where it is named.
     int64_t first = std::numeric_limits<int64_t>::max();
-    for (Operation *user : alloc->getUsers())
+    for (Operation *user : buffer.getUsers())
       first = std::min(first, order.lookup(user));
-    int64_t last = lastUse(alloc.getResult(), order);
-    lifetimes.push_back({alloc, sizeInBytes(alloc.getType()), first, last});
-    naive += lifetimes.back().size;
-  }
+    int64_t size = sizeInBytes(cast<MemRefType>(buffer.getType()));
+    lifetimes.push_back({buffer, size, first, last});
+    naive += size;
+  };
+  for (auto alloc : block.getOps<memref::AllocOp>())
+    add(alloc, lastUse(alloc, order));
+  // What a step leaves behind.
+  for (auto [i, argument] : llvm::enumerate(function.getArguments()))
+    if (auto binding = function.getArgAttrOfType<BindingAttr>(i, "moe.binding"))
+      if (binding.getKind() == BindingKind::StepGradient)
+        add(argument, static_cast<int64_t>(order.size()));
   int64_t bytes = assignOffsets(lifetimes);
   arenaBytes[function] = bytes;
   if (bytes > static_cast<int64_t>(numBytes)) {
@@ -151,14 +158,23 @@ void PlanArena::plan(func::FuncOp function, SymbolTable &symbols) {
                                 attributes, function.getLoc());
   Value arena = function.getArgument(index);
   for (Lifetime &lifetime : lifetimes) {
-    builder.setInsertionPoint(lifetime.alloc);
-    Location loc = lifetime.alloc.getLoc();
+    if (auto argument = dyn_cast<BlockArgument>(lifetime.buffer)) {
+      unsigned i = argument.getArgNumber();
+      auto binding = function.getArgAttrOfType<BindingAttr>(i, "moe.binding");
+      function.setArgAttr(i, "moe.binding",
+                          BindingAttr::get(&getContext(), binding.getKind(),
+                                           binding.getName(), lifetime.offset));
+      continue;
+    }
+    auto alloc = lifetime.buffer.getDefiningOp<memref::AllocOp>();
+    builder.setInsertionPoint(alloc);
+    Location loc = alloc.getLoc();
     Value offset =
         arith::ConstantIndexOp::create(builder, loc, lifetime.offset);
-    Value view = memref::ViewOp::create(builder, loc, lifetime.alloc.getType(),
-                                        arena, offset, ValueRange());
-    lifetime.alloc.replaceAllUsesWith(view);
-    lifetime.alloc.erase();
+    Value view = memref::ViewOp::create(builder, loc, alloc.getType(), arena,
+                                        offset, ValueRange());
+    alloc.replaceAllUsesWith(view);
+    alloc.erase();
   }
 }
 

@@ -202,6 +202,10 @@ TorchExecutor::TorchExecutor(mlir::ModuleOp module, ParameterStore &store,
 
 TorchExecutor::~TorchExecutor() = default;
 
+void TorchExecutor::beginStep(int64_t /*microBatches*/) {
+  impl->store.zeroGradients();
+}
+
 Losses TorchExecutor::accumulateGradients(const Batch &batch,
                                           const LossWeights &weights) {
   return guarded([&] {

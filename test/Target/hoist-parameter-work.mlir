@@ -36,6 +36,20 @@ func.func private @mixed_layer(%x: memref<4x8xf32>, %w: memref<16x8xf32>) {
   return
 }
 
+// One table holds what stays and what could leave: both stay.
+// CHECK-LABEL: func private @experts
+// ALL-SAME: memref<2x8x16xf32>, %{{.*}}: memref<2x8x16xf32>)
+// FROZEN-COUNT-2: moe.dispatch @pack
+func.func private @experts(%x: memref<4x8xf32>, %frozen: memref<16x8xf32>, %w: memref<16x8xf32>) {
+  %p = memref.alloc() : memref<2x8x16xf32>
+  moe.dispatch @pack [2](%frozen, %p) {derives = "transposed.16"} : memref<16x8xf32>, memref<2x8x16xf32>
+  %q = memref.alloc() : memref<2x8x16xf32>
+  moe.dispatch @pack [2](%w, %q) {derives = "transposed.16"} : memref<16x8xf32>, memref<2x8x16xf32>
+  %t = moe.pointer_table %p, %q : memref<2x8x16xf32>, memref<2x8x16xf32>
+  moe.dispatch @use [1](%x, %t) : memref<4x8xf32>, !moe.table
+  return
+}
+
 // What is computed is no parameter, whoever else calls.
 // CHECK-LABEL: func private @computed
 // CHECK: memref.alloc
@@ -57,6 +71,8 @@ func.func private @computed(%x: memref<4x8xf32>, %w: memref<16x8xf32>) {
 // CHECK: call @frozen_layer(%{{.*}}, %{{.*}}, %[[PB]])
 // ALL: call @mixed_layer(%{{.*}}, %{{.*}}, %[[PA]])
 // FROZEN: call @mixed_layer(%{{[a-z0-9]*}}, %{{[a-z0-9]*}}) :
+// ALL: call @experts(%{{.*}}, %{{.*}}, %{{.*}}, %[[PA]], %{{.*}})
+// FROZEN: call @experts(%{{[a-z0-9]*}}, %{{[a-z0-9]*}}, %{{[a-z0-9]*}}) :
 // CHECK: return
 func.func @score(%x: memref<4x8xf32> {moe.binding = #moe.binding<input, "x">},
                  %a: memref<16x8xf32> {moe.binding = #moe.binding<parameter, "a">},
@@ -67,6 +83,7 @@ func.func @score(%x: memref<4x8xf32> {moe.binding = #moe.binding<input, "x">},
   call @frozen_layer(%x, %b) : (memref<4x8xf32>, memref<16x8xf32>) -> ()
   call @mixed_layer(%x, %a) : (memref<4x8xf32>, memref<16x8xf32>) -> ()
   call @mixed_layer(%x, %c) : (memref<4x8xf32>, memref<16x8xf32>) -> ()
+  call @experts(%x, %a, %c) : (memref<4x8xf32>, memref<16x8xf32>, memref<16x8xf32>) -> ()
   moe.dispatch @use [1](%t) : memref<16x8xf32>
   call @computed(%x, %t) : (memref<4x8xf32>, memref<16x8xf32>) -> ()
   call @computed(%x, %a) : (memref<4x8xf32>, memref<16x8xf32>) -> ()

@@ -25,6 +25,23 @@ func.func private @layer(%x: memref<4xf32>, %y: memref<4xf32>) {
   return
 }
 
+// A step's gradients are in the arena from their first use to the end, and may
+// lie where something else was before: %g is where %early was.
+// CHECK-LABEL: func.func @step
+// CHECK-SAME: %[[G:[a-z0-9]*]]: memref<4xf32> {moe.binding = #moe.binding<step_gradient, "g", offset = 0>}
+// CHECK-SAME: %[[H:[a-z0-9]*]]: memref<4xf32> {moe.binding = #moe.binding<step_gradient, "h", offset = 64>}
+// CHECK-SAME: memref<128xi8> {moe.binding = #moe.binding<arena, "arena">})
+// CHECK: moe.dispatch @kernel [1] (%{{.*}}, %[[G]])
+func.func @step(%x: memref<4xf32> {moe.binding = #moe.binding<input, "x">},
+                %g: memref<4xf32> {moe.binding = #moe.binding<step_gradient, "g">},
+                %h: memref<4xf32> {moe.binding = #moe.binding<step_gradient, "h">}) {
+  %early = memref.alloc() : memref<4xf32>
+  moe.dispatch @kernel [1] (%x, %early) : memref<4xf32>, memref<4xf32>
+  moe.dispatch @kernel [1] (%early, %h) : memref<4xf32>, memref<4xf32>
+  moe.dispatch @kernel [1] (%h, %g) : memref<4xf32>, memref<4xf32>
+  return
+}
+
 // Two calls, one after the other, share a piece of their caller's arena, which
 // lies beside what lives across them.
 // CHECK-LABEL: func.func @f

@@ -1,4 +1,5 @@
 // RUN: moe-opt %s --split-input-file --convert-moe-to-kernels="vector-bytes=64" | FileCheck %s
+// RUN: moe-opt %s --split-input-file --convert-moe-to-kernels="vector-bytes=64 writes-gradients" | FileCheck %s --check-prefix=WRITTEN
 
 // What callers only add to a gradient is added where it is made: %dw goes into
 // the gradients themselves. One call uses %db otherwise, so both get it from
@@ -6,6 +7,19 @@
 moe.parameter trainable router @w0 : tensor<8x16xf32> from #moe.init<zeros, seed = 0>
 moe.parameter trainable router @w1 : tensor<8x16xf32> from #moe.init<zeros, seed = 0>
 moe.parameter trainable router @b0 : tensor<8xf32> from #moe.init<zeros, seed = 0>
+moe.parameter trainable router @two : tensor<8x16xf32> from #moe.init<zeros, seed = 0>
+
+// Where gradients are written, those of one term are made in their place, and
+// those of two are zero first and added to.
+// WRITTEN-LABEL: func.func @step
+// WRITTEN-SAME: %[[B0:[a-z0-9]+]]: memref<8xf32> {moe.binding = #moe.binding<step_gradient, "b0">}
+// WRITTEN-SAME: %[[W0:[a-z0-9]+]]: memref<8x16xf32> {moe.binding = #moe.binding<step_gradient, "w0">}
+// WRITTEN-SAME: %[[W1:[a-z0-9]+]]: memref<8x16xf32> {moe.binding = #moe.binding<step_gradient, "w1">}
+// WRITTEN: call @layer(%{{.*}}, %{{.*}}, %[[W0]], %[[B0]])
+// WRITTEN-NOT: moe.dispatch @accumulate_gradient
+// WRITTEN: call @layer(%{{.*}}, %{{.*}}, %[[W1]], %{{.*}})
+// WRITTEN-NOT: moe.dispatch @accumulate_gradient
+// WRITTEN: return
 
 // CHECK-LABEL: func.func @step
 // CHECK-SAME: %[[W0:[a-z0-9]+]]: memref<8x16xf32> {moe.binding = #moe.binding<gradient, "w0">}
@@ -36,6 +50,21 @@ func.func private @layer(%x: tensor<1x4x16xf32>, %dy: tensor<1x4x8xf32>)
   %dw = moe.linear_weight_grad %dy, %x : (tensor<1x4x8xf32>, tensor<1x4x16xf32>) -> tensor<8x16xf32>
   %db = moe.column_sum %dy : (tensor<1x4x8xf32>) -> tensor<8xf32>
   return %dw, %db : tensor<8x16xf32>, tensor<8xf32>
+}
+
+// WRITTEN-LABEL: func.func @shared
+// WRITTEN: moe.dispatch @linear_weight_grad_outer{{.*}}, %[[A:[a-z0-9_]+]]) :
+// WRITTEN: moe.dispatch @linear_weight_grad_outer{{.*}}, %[[B:[a-z0-9_]+]]) :
+// WRITTEN: moe.dispatch @accumulate_gradient_clear_0 [1] (%[[TWO:.*]]) : memref<8x16xf32>
+// WRITTEN-NEXT: moe.dispatch @accumulate_gradient_add_0 [1] (%[[TWO]], %[[A]])
+// WRITTEN-NEXT: moe.dispatch @accumulate_gradient_add_0 [1] (%[[TWO]], %[[B]])
+func.func @shared(%x: tensor<1x4x16xf32> {moe.binding = #moe.binding<input, "x">},
+                  %dy: tensor<1x4x8xf32> {moe.binding = #moe.binding<input, "dy">}) {
+  %a = moe.linear_weight_grad %dy, %x : (tensor<1x4x8xf32>, tensor<1x4x16xf32>) -> tensor<8x16xf32>
+  %b = moe.linear_weight_grad %dy, %x : (tensor<1x4x8xf32>, tensor<1x4x16xf32>) -> tensor<8x16xf32>
+  moe.accumulate_gradient @two, %a : tensor<8x16xf32>
+  moe.accumulate_gradient @two, %b : tensor<8x16xf32>
+  return
 }
 
 // -----

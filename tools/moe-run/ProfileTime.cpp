@@ -160,7 +160,7 @@ Workload::Workload(const ProfileTimeOptions &options)
 
 void Workload::trainStep() {
   const double labels = double(batch.labels.size());
-  timed("gradients to zero", [&] { store->zeroGradients(); });
+  compiled->beginStep(1);
   compiled->accumulateGradients(batch, {.token = 1 / labels});
   double norm = 0;
   timed("gradient norm", [&] { norm = adam->gradientNorm(); });

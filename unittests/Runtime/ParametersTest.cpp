@@ -98,6 +98,25 @@ TEST_F(Parameters, TrainableF16HasAnF32Master) {
     EXPECT_EQ(reinterpret_cast<uintptr_t>(memory) % 64, 0u);
 }
 
+TEST_F(Parameters, GradientsLieWhereTheyArePlaced) {
+  write("a.safetensors", {{"w", {{2}, {1, 2}}}, {"x", {{2}, {3, 4}}}});
+  ParameterStore store =
+      load({fromKey("w", {2}, true), fromKey("x", {2}, true)});
+  auto *own = static_cast<float *>(store.gradient("x"));
+  own[0] = own[1] = 7;
+  float elsewhere[] = {5, 6};
+  store.placeGradients({{"w", elsewhere}});
+  EXPECT_EQ(store.gradient("w"), elsewhere);
+  EXPECT_EQ(elsewhere[1], 6);
+  // One without a place is zero.
+  EXPECT_EQ(store.gradient("x"), own);
+  EXPECT_EQ(own[1], 0);
+  store.zeroGradients();
+  EXPECT_NE(store.gradient("w"), elsewhere);
+  EXPECT_EQ(static_cast<float *>(store.gradient("w"))[1], 0);
+  EXPECT_EQ(elsewhere[1], 6);
+}
+
 TEST_F(Parameters, TheMasterOfBF16IsAnF32NumberInTwoHalves) {
   const std::vector<float> numbers = {
       1.00001f,   -3.1415926f, 0,        -0.0f,

@@ -32,6 +32,7 @@ public:
             {"frozen", DType::F32, {3}, false, InitOrigin{}}};
   }
 
+  void beginStep(int64_t) override { store.zeroGradients(); }
   Losses accumulateGradients(const Batch &batch,
                              const LossWeights &weights) override {
     ++microBatches;
@@ -88,6 +89,7 @@ class SumModel : public Executor {
 public:
   explicit SumModel(int64_t vocabulary) : vocabulary(vocabulary) {}
 
+  void beginStep(int64_t) override {}
   Losses accumulateGradients(const Batch &, const LossWeights &) override {
     return {};
   }

@@ -177,4 +177,42 @@ TEST_F(Packing, KeepsIntegersOfWhatIsFrozen) {
   }
 }
 
+class Steps : public Packing {
+protected:
+  std::vector<float> gradient() {
+    const auto *values = static_cast<float *>(store->gradient("trained"));
+    return {values, values + 24 * 24};
+  }
+  bool isOwn() { return store->findTrainable("trained")->gradient == own; }
+
+  void *own = store->gradient("trained");
+};
+
+TEST_F(Steps, OfOneMicroBatchHaveTheirGradientsInTheArena) {
+  auto executor = makeExecutor();
+  executor->beginStep(2);
+  executor->accumulateGradients(batchOf(2), {.token = 1.0 / 14});
+  EXPECT_TRUE(isOwn());
+  const std::vector<float> added = gradient();
+  executor->accumulateGradients(batchOf(2), {.token = 1.0 / 14});
+  std::vector<float> twice = added;
+  for (float &value : twice)
+    value += value;
+  EXPECT_EQ(gradient(), twice);
+
+  for (int i = 0; i < 2; ++i) {
+    executor->beginStep(1);
+    executor->accumulateGradients(batchOf(2), {.token = 1.0 / 14});
+    EXPECT_FALSE(isOwn());
+    EXPECT_EQ(gradient(), added);
+    // A larger program may take another arena.
+    score(*executor, 40);
+  }
+  executor->beginStep(2);
+  EXPECT_TRUE(isOwn());
+  EXPECT_EQ(gradient(), std::vector<float>(added.size()));
+  executor->accumulateGradients(batchOf(2), {.token = 1.0 / 14});
+  EXPECT_EQ(gradient(), added);
+}
+
 } // namespace

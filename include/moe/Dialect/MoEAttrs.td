@@ -141,7 +141,8 @@ def MoE_BindingKind : MoE_Enum<"BindingKind", "what memory is bound", [
     I32EnumAttrCase<"Gradient", 3, "gradient">,
     I32EnumAttrCase<"Packed", 4, "packed">,
     I32EnumAttrCase<"State", 5, "state">,
-    I32EnumAttrCase<"Arena", 6, "arena">]>;
+    I32EnumAttrCase<"Arena", 6, "arena">,
+    I32EnumAttrCase<"StepGradient", 7, "step_gradient">]>;
 
 def MoE_BindingAttr : MoE_Attr<"Binding", "binding"> {
   let summary = "the meaning of an argument or result of an entry point";
@@ -151,13 +152,19 @@ def MoE_BindingAttr : MoE_Attr<"Binding", "binding"> {
     Outputs: `loss`, `next_token`, `balance`, `language_prior`, `classifier`,
     `logprobs`, `logits`. State: `keys.<layer>`, `values.<layer>`,
     `gates.<layer>`. For parameters and gradients the name is the parameter's,
-    for what is packed it is `<parameter>.<derives>`.
+    for what is packed it is `<parameter>.<derives>`. A `gradient` is added to;
+    a `step_gradient` is written, and once the arena is planned it lies there,
+    at `offset`.
 
     Example: `#moe.binding<input, "tokens">`
   }];
   let parameters = (ins EnumParameter<MoE_BindingKind>:$kind,
-                        "StringAttr":$name);
-  let assemblyFormat = "`<` $kind `,` $name `>`";
+                        "StringAttr":$name,
+                        DefaultValuedParameter<"int64_t", "-1">:$offset);
+  let builders = [AttrBuilder<(ins "BindingKind":$kind, "StringAttr":$name), [{
+    return $_get($_ctxt, kind, name, /*offset=*/-1);
+  }]>];
+  let assemblyFormat = "`<` $kind `,` $name (`,` `offset` `=` $offset^)? `>`";
 }
 
 #endif // MOE_DIALECT_MOEATTRS

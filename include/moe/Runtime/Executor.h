@@ -60,6 +60,11 @@ class Executor {
 public:
   virtual ~Executor() = default;
 
+  /// Begins an optimiser step of so many micro-batches: gradients are zero.
+  /// Those of a step of one micro-batch may lie in memory that the next call
+  /// of this executor overwrites.
+  virtual void beginStep(int64_t microBatches) = 0;
+
   /// Forward and backward of the training objective; gradients of trainable
   /// parameters are added to those in the parameter store.
   virtual Losses accumulateGradients(const Batch &batch,

@@ -129,7 +129,12 @@ public:
   /// The trainable parameter's state, or null for a frozen one.
   const TrainableParameter *findTrainable(const std::string &name) const;
 
+  /// Gradients are zero, in memory of the store's own.
   void zeroGradients();
+  /// Gradients are what lies at the places given, by name, and zero where there
+  /// is none; until the next call of this or of zeroGradients. What is placed
+  /// takes no memory of the store.
+  void placeGradients(const std::map<std::string, void *> &places);
   /// Rounds the masters to the values that compiled code reads; to be called
   /// after masters changed. Those of BF16 are never apart.
   void refreshComputeCopies();
@@ -156,6 +161,7 @@ private:
            int64_t count);
   void initialise(size_t index, const ParameterSpec &root);
   void makeTrainable(size_t index);
+  void makeGradients();
   Buffer allocate(int64_t bytes, const std::string &what);
   File &openFile(const std::string &name);
 
@@ -167,6 +173,7 @@ private:
   std::map<std::string, File> files;
   std::vector<Slot> slots;
   std::vector<TrainableParameter> trainable;
+  Buffer gradientMemory;
   int64_t allocated = 0, mapped = 0;
 };
 

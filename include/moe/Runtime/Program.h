@@ -78,19 +78,22 @@ struct ParameterSpec {
 /// One element of the pointer array that an entry point takes.
 struct Binding {
   enum class Kind {
-    Input,     ///< `name` says which: tokens, labels, positions, ...
-    Output,    ///< `name` says which: loss, logprobs, logits, ...
-    Parameter, ///< the value of parameter `name`
-    Gradient,  ///< gradient of parameter `name`, F32 (F64 for F64), added to
-    Packed,    ///< memory for a value derived from parameters, kept between
-               ///< calls; written by the entry points named prepare_*
-    State,     ///< memory that lasts over calls: key and value caches
-    Arena      ///< scratch memory, contents undefined between calls
+    Input,       ///< `name` says which: tokens, labels, positions, ...
+    Output,      ///< `name` says which: loss, logprobs, logits, ...
+    Parameter,   ///< the value of parameter `name`
+    Gradient,    ///< gradient of parameter `name`, F32 (F64 for F64), added to
+    Packed,      ///< memory for a value derived from parameters, kept between
+                 ///< calls; written by the entry points named prepare_*
+    State,       ///< memory that lasts over calls: key and value caches
+    Arena,       ///< scratch memory, contents undefined between calls
+    StepGradient ///< gradient of parameter `name` of the last call alone, in
+                 ///< the arena at `offset`
   };
   Kind kind;
   std::string name;
   DType dtype;
   std::vector<int64_t> shape;
+  int64_t offset = -1; ///< bytes, of a step gradient
 };
 
 struct EntryPoint {

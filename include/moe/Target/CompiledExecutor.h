@@ -51,6 +51,7 @@ public:
                    const CompiledExecutorOptions &options = {});
   ~CompiledExecutor() override;
 
+  void beginStep(int64_t microBatches) override;
   Losses accumulateGradients(const Batch &batch,
                              const LossWeights &weights) override;
   void score(const Batch &batch, std::span<float> logprobs,
@@ -85,6 +86,7 @@ private:
   Program &program(const std::string &key, const ProgramUse &use,
                    const BuildPipeline &build,
                    mlir::moe::PackedOnce packedOnce);
+  void placeGradients(const Program &step);
   using MakeCode = std::function<
       llvm::FailureOr<std::unique_ptr<mlir::moe::CompiledProgram>>()>;
   /// What the compiler says of a failure of `make` is in the Error.
@@ -111,6 +113,7 @@ private:
   /// Packed weights of all programs by the name of their binding.
   std::map<std::string, Packed> packed;
   int64_t parameterVersion = 1;
+  mlir::moe::Gradients gradients = mlir::moe::Gradients::Added;
   Buffer arena;
   /// Caches of the sequences that are being generated.
   std::map<std::string, Buffer> states;

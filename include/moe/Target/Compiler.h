@@ -27,6 +27,11 @@ namespace mlir::moe {
 /// of at each use, in scratch memory.
 enum class PackedOnce { All, Frozen };
 
+/// What a step does with the gradients of parameters. Those that are written
+/// are of one run alone and lie in its arena, in the place of activations that
+/// the backward needs no more; those that are added outlive it.
+enum class Gradients { Added, Written };
+
 /// The best that the host can do. Asks the kernel for tiles where there are
 /// some: code with tiles runs in processes only that have asked.
 Bf16Products hostBf16Products();
@@ -40,6 +45,7 @@ struct CompilerOptions {
   /// LLVM's optimisation level, 0 to 3.
   unsigned optimizationLevel = 2;
   PackedOnce packedOnce = PackedOnce::All;
+  Gradients gradients = Gradients::Added;
 };
 
 /// What a compiler needs to translate modules; for `MLIRContext`'s registry.

@@ -17,7 +17,8 @@ def ConvertMoEToKernels : Pass<"convert-moe-to-kernels", "mlir::ModuleOp"> {
     op of the fused level becomes `moe.dispatch`es of kernels written with the
     vector, scf, arith and math dialects. Equal launches share one kernel. On
     entry points (public functions), parameters and their gradients become
-    arguments with a `moe.binding`.
+    arguments with a `moe.binding`. A gradient is added to, or written with
+    `writes-gradients`: then it is the run's own.
 
     With `frozen-weights=int8`, weights of `moe.linear`, `moe.routed_up` and
     `moe.routed_down` that are parameters in every call of their function, and
@@ -49,6 +50,8 @@ def ConvertMoEToKernels : Pass<"convert-moe-to-kernels", "mlir::ModuleOp"> {
     Option<"frozenWeights", "frozen-weights", "mlir::moe::FrozenWeights", "mlir::moe::FrozenWeights::AsIs",
            "how weights that do not train are kept",
            [{::mlir::moe::frozenWeightsValues()}]>,
+    Option<"writesGradients", "writes-gradients", "bool", "false",
+           "write gradients of parameters in place of adding to them">,
   ];
 }
 
@@ -64,7 +67,10 @@ def HoistParameterWork : Pass<"moe-hoist-parameter-work", "mlir::ModuleOp"> {
 
     A launch stays where it is if some call of its function passes anything but
     a parameter, or, with `parameters=frozen`, one that trains. In a training
-    step those change at every step, and a second copy of them costs memory.
+    step those change at every step, and a second copy of them costs memory. It
+    stays as well if one table holds its result beside some that stay: a frozen
+    expert is packed together with those that train, at little cost, and has no
+    second copy either.
 
     Runs after `convert-moe-to-kernels` and before `moe-plan-arena`.
 
@@ -95,7 +101,8 @@ def PlanArena : Pass<"moe-plan-arena", "mlir::ModuleOp"> {
     Replaces every `memref.alloc` by a view of an arena that the function takes
     as its last argument, sharing memory between buffers that are not alive at
     the same time. A call gets a piece of its caller's arena. Entry points have
-    theirs bound as `arena`.
+    theirs bound as `arena`. A `step_gradient` is a part of it as well, from its
+    first use to the end: its binding says where.
 
     ```mlir
     func.func @f(%x: memref<4xf32>) {

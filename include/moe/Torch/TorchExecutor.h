@@ -36,6 +36,7 @@ public:
                 const Objective &objective, int threads = 0);
   ~TorchExecutor() override;
 
+  void beginStep(int64_t microBatches) override;
   Losses accumulateGradients(const Batch &batch,
                              const LossWeights &weights) override;
   void score(const Batch &batch, std::span<float> logprobs,
