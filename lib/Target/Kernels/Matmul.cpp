@@ -259,11 +259,10 @@ SmallVector<Value> mlir::moe::timesPanels(KernelBuilder &k,
         },
         [&](int64_t j) { return panels[j]; }, left.init, left.firstStep);
   bool quantised = isQuantised(panels[0].first);
-  // Few rows are done with a panel of integers so soon that the next one of an
-  // accumulator must be asked for a register tile ahead, unless it lies behind
-  // this one, where the hardware looks.
-  bool jumps =
-      quantised && tiling.vectors > 1 && tiling.blockRows == tiling.tileRows;
+  // The panels of the next register tile are asked for while this one's are
+  // read. Not where few rows do so little with elements of 16 bits or more that
+  // the memory is always busy: then it only disturbs.
+  bool ahead = quantised || tiling.blockRows > tiling.tileRows;
   SmallVector<Value> sums = k.registerTile(
       tiling.tileRows, accumulators, k.idx(0),
       k.idx(llvm::divideCeilSigned(inner, step)),
@@ -276,14 +275,14 @@ SmallVector<Value> mlir::moe::timesPanels(KernelBuilder &k,
       },
       [&](Value s, int64_t j) {
         const auto &[buffer, index] = panels[j];
-        if (jumps) {
+        Value at = left.firstStep ? k.add(left.firstStep, s) : s;
+        if (ahead) {
           SmallVector<Value> next(index);
           next.back() = k.add(next.back(), k.idx(tiling.vectors));
-          next.append({s, k.idx(0)});
+          next.append({at, k.idx(0)});
           k.prefetch(buffer, next);
         }
-        return loadPanel(k, buffer, index,
-                         left.firstStep ? k.add(left.firstStep, s) : s);
+        return loadPanel(k, buffer, index, at);
       },
       left.init);
   if (!quantised || left.partial)
