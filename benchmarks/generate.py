@@ -10,10 +10,13 @@ share they are of the machine as the same run measures it: of the memory's read
 bandwidth (decode reads each active weight once) and of what torch.matmul
 reaches in bf16 (prefill).
 
+With --int8, ours takes part a second time, with its weights as integers
+(moe-run --frozen-weights=int8), which is half the bytes for a token.
+
 llama.cpp takes part where its Python binding is found, with gguf to write the
 model: pip install llama-cpp-python gguf (builds with cmake, for this machine).
 
-usage: python benchmarks/generate.py [--rounds 5] [--prompt 512] [--peers ...]
+usage: python benchmarks/generate.py [--rounds 5] [--prompt 512] [--int8] [--peers ...]
 """
 
 import argparse
@@ -30,6 +33,7 @@ from pathlib import Path
 from common import add_shape, matmul_peak, run
 
 PEERS = ("llama.cpp", "transformers")
+INT8 = "ours, int8"
 
 
 def parse():
@@ -39,6 +43,7 @@ def parse():
     parser.add_argument("--prompt", type=int, default=512, help="tokens of the prompt (default: 512)")
     parser.add_argument("--new", type=int, default=32, help="tokens decoded in a turn (default: 32)")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--int8", action="store_true", help="measure ours with weights as integers, too")
     parser.add_argument("--peers", nargs="*", choices=PEERS, default=PEERS, help="(default: all)")
     add_shape(
         parser, hidden=1024, intermediate=2816, layers=12, heads=16, kv_heads=4, vocab=32000, experts=6, top_k=2
@@ -95,8 +100,9 @@ def prefill_flops(args):
 class Ours:
     """moe-run profile time, a fresh process for every turn."""
 
-    def __init__(self, args, folder):
+    def __init__(self, args, folder, weights="as-is"):
         self.args, self.folder = args, folder
+        self.options = [f"--threads={args.threads}", f"--frozen-weights={weights}"]
 
     def logits(self):
         from safetensors.torch import load_file
@@ -104,7 +110,7 @@ class Ours:
         out = self.folder / "scores.safetensors"
         tokens = self.folder / "tokens.safetensors"
         run(self.args, "moe-run", "score", self.folder / "moe.mlir", "--tokens", tokens, "--out", out, "--logits",
-            f"--threads={self.args.threads}")  # fmt: skip
+            *self.options)  # fmt: skip
         return load_file(out)["logits"][0, -1].float().numpy()
 
     def turn(self):
@@ -114,7 +120,7 @@ class Ours:
     def median(self, what, repeat):
         printed = run(
             self.args, "moe-run", "profile", "time", self.folder / "moe.mlir", f"--what={what}",
-            f"--sequence={self.args.prompt}", f"--repeat={repeat}", f"--threads={self.args.threads}",
+            f"--sequence={self.args.prompt}", f"--repeat={repeat}", *self.options,
         )  # fmt: skip
         return float(re.match(r"\w+: ([\d.]+) ms", printed)[1]) / 1e3
 
@@ -314,10 +320,13 @@ def main():
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         prompt = prepare(args, folder)
-        sides = {"ours": Ours(args, folder)} | {peer: Peer(args, folder, peer, prompt) for peer in peers}
+        sides = {"ours": Ours(args, folder)}
+        if args.int8:
+            sides[INT8] = Ours(args, folder, "int8")
+        sides |= {peer: Peer(args, folder, peer, prompt) for peer in peers}
         logits = {name: side.logits() for name, side in sides.items()}
-        for peer in peers:
-            check(peer, logits[peer], logits["ours"])
+        for name in list(sides)[1:]:
+            check(name, logits[name], logits["ours"])
         prefills, tokens = ({name: [] for name in sides} for _ in range(2))
         bandwidths, peaks = [], []
         for round_ in range(args.rounds):
@@ -339,9 +348,9 @@ def report(args, prefills, tokens, bandwidth, peak):
         f"\n{active_weights(args) / 1e6:.0f} M active weights in bf16, {args.threads} threads; memory is read at "
         f"{bandwidth / 1e9:.1f} GB/s, torch.matmul reaches {peak / 1e9:.0f} GFLOP/s"
     )
-    for what, seconds, count, work, limit in (
-        (f"prefill of {args.prompt}", prefills, args.prompt, prefill_flops(args), peak),
-        ("decode", tokens, 1, 2 * active_weights(args), bandwidth),
+    for what, seconds, count, limit in (
+        (f"prefill of {args.prompt}", prefills, args.prompt, peak),
+        ("decode", tokens, 1, bandwidth),
     ):
         unit = "GFLOP/s" if limit is peak else "GB/s"
         print(f"\n{what:18}{'tokens/s':>10}{unit:>9}{'of peak':>9}{'ours/this':>11}")
@@ -351,7 +360,8 @@ def report(args, prefills, tokens, bandwidth, peak):
             ratio = statistics.median(
                 theirs / ours for theirs, ours in zip(seconds[name], seconds["ours"], strict=True)
             )
-            rate = work / median
+            read = (1 if name == INT8 else 2) * active_weights(args)
+            rate = (prefill_flops(args) if limit is peak else read) / median
             print(f"{name:18}{count / median:10.1f}{rate / 1e9:9.1f}{rate / limit:9.0%}{ratio:11.2f}")
 
 

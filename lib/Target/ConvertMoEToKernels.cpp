@@ -16,6 +16,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "BufferReuse.h"
+#include "ParameterValues.h"
 
 #include "moe/Runtime/ThreadPool.h"
 #include "moe/Target/KernelLowering.h"
@@ -44,7 +45,7 @@ namespace {
 class Converter {
 public:
   Converter(ModuleOp module, int64_t tokens, const TargetDescription &target,
-            bool writesGradients);
+            ParameterValues quantised, bool writesGradients);
 
   LogicalResult convertFunction(func::FuncOp function);
 
@@ -64,6 +65,7 @@ private:
 
   bool writesGradients;
   BufferReuse reuse;
+  ParameterValues quantised;
   KernelLowering lowering;
   LoweringTable table;
   /// The function being made, and the memory of its results.
@@ -77,6 +79,9 @@ struct ConvertMoEToKernels
   using ConvertMoEToKernelsBase::ConvertMoEToKernelsBase;
 
   void runOnOperation() override;
+
+private:
+  FailureOr<ParameterValues> weightsToQuantise();
 };
 
 /// B*S of the module's entry points, from the first [B,S] input of each.
@@ -334,9 +339,11 @@ LogicalResult Converter::convertFunction(func::FuncOp function) {
 }
 
 Converter::Converter(ModuleOp module, int64_t tokens,
-                     const TargetDescription &target, bool writesGradients)
+                     const TargetDescription &target, ParameterValues quantised,
+                     bool writesGradients)
     : writesGradients(writesGradients), reuse(module, writesGradients),
-      lowering(module, tokens, target, reuse) {
+      quantised(std::move(quantised)),
+      lowering(module, tokens, target, reuse, this->quantised) {
   addMatmulLowerings(table);
   addRoutedMatmulLowerings(table);
   addRoutedMatmulGradLowerings(table);
@@ -372,15 +379,38 @@ static LogicalResult checkScratch(ModuleOp module) {
   return success();
 }
 
+/// Parameters that do not train, if they are wanted as integers.
+FailureOr<ParameterValues> ConvertMoEToKernels::weightsToQuantise() {
+  if (frozenWeights == FrozenWeights::AsIs)
+    return ParameterValues();
+  // A backward would need them as they are, and differ from such a forward.
+  AccumulateGradientOp gradient;
+  getOperation().walk([&](AccumulateGradientOp op) {
+    gradient = op;
+    return WalkResult::interrupt();
+  });
+  if (gradient)
+    return gradient.emitOpError()
+           << "expected a program without gradients for frozen-weights=int8";
+  SymbolTable symbols(getOperation());
+  return ParameterValues(getOperation(), [&](StringAttr parameter) {
+    auto op = symbols.lookup<ParameterOp>(parameter);
+    return !op || !op.getTrainable();
+  });
+}
+
 void ConvertMoEToKernels::runOnOperation() {
   ModuleOp module = getOperation();
   FailureOr<int64_t> tokens = tokensOf(module);
   if (failed(tokens))
     return signalPassFailure();
+  FailureOr<ParameterValues> quantised = weightsToQuantise();
+  if (failed(quantised))
+    return signalPassFailure();
   Converter converter(module, *tokens,
                       TargetDescription{.vectorBytes = vectorBytes,
                                         .bf16Products = bf16Products},
-                      writesGradients);
+                      std::move(*quantised), writesGradients);
   SmallVector<func::FuncOp> functions(module.getOps<func::FuncOp>());
   for (func::FuncOp function : functions)
     if (failed(converter.convertFunction(function)))

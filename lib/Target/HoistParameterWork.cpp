@@ -11,6 +11,8 @@
 //
 //===----------------------------------------------------------------------===//
 
+#include "ParameterValues.h"
+
 #include "moe/Dialect/MoE.h"
 #include "moe/Target/Passes.h"
 
@@ -55,7 +57,6 @@ struct HoistParameterWork
   void runOnOperation() override;
 
 private:
-  void findFixedArguments();
   void lift(func::FuncOp function);
   void takeFromCallees(func::FuncOp function);
   bool dependsOnFixed(DispatchOp dispatch);
@@ -65,8 +66,8 @@ private:
   bool trains(StringAttr parameter);
 
   std::optional<SymbolTable> symbols;
-  /// Arguments that are parameters, wherever their function is called.
-  llvm::DenseSet<Value> fixed;
+  /// What nothing changes between runs.
+  ParameterValues fixed;
   /// What each private function needs done before a call, in the order of its
   /// last arguments.
   llvm::MapVector<Operation *, SmallVector<Work>> lifted;
@@ -97,39 +98,6 @@ bool isKernel(func::FuncOp function) { return function->hasAttr("moe.kernel"); }
 bool HoistParameterWork::trains(StringAttr parameter) {
   auto op = symbols->lookup<ParameterOp>(parameter);
   return op && op.getTrainable();
-}
-
-void HoistParameterWork::findFixedArguments() {
-  SmallVector<func::CallOp> calls;
-  llvm::DenseSet<Operation *> callees;
-  getOperation().walk([&](func::CallOp call) {
-    calls.push_back(call);
-    callees.insert(symbols->lookup(call.getCallee()));
-  });
-  for (auto function : getOperation().getOps<func::FuncOp>()) {
-    if (isKernel(function))
-      continue;
-    for (auto [i, argument] : llvm::enumerate(function.getArguments())) {
-      BindingAttr binding = bindingOf(function, i);
-      bool isParameter = binding &&
-                         binding.getKind() == BindingKind::Parameter &&
-                         (parameters == "all" || !trains(binding.getName()));
-      if (function.isPrivate() ? callees.contains(function) : isParameter)
-        fixed.insert(argument);
-    }
-  }
-  // Until every call agrees.
-  bool changed = true;
-  while (changed) {
-    changed = false;
-    for (func::CallOp call : calls) {
-      auto callee = symbols->lookup<func::FuncOp>(call.getCallee());
-      for (auto [operand, argument] :
-           llvm::zip_equal(call.getOperands(), callee.getArguments()))
-        if (!fixed.contains(operand))
-          changed |= fixed.erase(argument);
-    }
-  }
 }
 
 /// Gives every call what its callee needs done before it.
@@ -282,11 +250,12 @@ void HoistParameterWork::runOnOperation() {
     return signalPassFailure();
   }
   symbols.emplace(getOperation());
-  fixed.clear();
   lifted.clear();
   prepared.clear();
   packedArguments.clear();
-  findFixedArguments();
+  fixed = ParameterValues(getOperation(), [&](StringAttr parameter) {
+    return parameters == "all" || !trains(parameter);
+  });
   SmallVector<func::FuncOp> functions(getOperation().getOps<func::FuncOp>());
   for (func::FuncOp function : functions)
     lift(function);

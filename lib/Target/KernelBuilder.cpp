@@ -301,8 +301,8 @@ void KernelBuilder::stream(Value vector, Value buffer, ValueRange indices,
                                 ValueRange());
 }
 
-void KernelBuilder::prefetch(Value buffer, Value row, Value column) {
-  memref::PrefetchOp::create(*this, buffer, ValueRange{row, column},
+void KernelBuilder::prefetch(Value buffer, ValueRange indices) {
+  memref::PrefetchOp::create(*this, buffer, indices,
                              /*isWrite=*/false, /*localityHint=*/3,
                              /*isDataCache=*/true);
 }

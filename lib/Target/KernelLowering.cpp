@@ -8,6 +8,7 @@
 #include "moe/Target/KernelLowering.h"
 
 #include "BufferReuse.h"
+#include "ParameterValues.h"
 
 #include "mlir/Dialect/Arith/IR/Arith.h"
 #include "mlir/Dialect/MemRef/IR/MemRef.h"
@@ -46,10 +47,11 @@ const LoweringTable::Function *LoweringTable::find(Operation *op) const {
 
 KernelLowering::KernelLowering(ModuleOp module, int64_t tokens,
                                const TargetDescription &target,
-                               const BufferReuse &reuse)
+                               const BufferReuse &reuse,
+                               const ParameterValues &quantised)
     : module(module), numTokens(tokens), targetDescription(target),
       typeConverter(module.getContext()), opBuilder(module.getContext()),
-      reuse(reuse) {}
+      reuse(reuse), quantised(quantised) {}
 
 MemRefType KernelLowering::bufferType(Type type) const {
   if (auto routes = dyn_cast<RoutesType>(type)) {
@@ -60,6 +62,10 @@ MemRefType KernelLowering::bufferType(Type type) const {
   }
   auto tensor = cast<RankedTensorType>(type);
   return MemRefType::get(tensor.getShape(), tensor.getElementType());
+}
+
+bool KernelLowering::isQuantised(Value weight) const {
+  return quantised.contains(weight);
 }
 
 Value KernelLowering::buffer(Value value) { return buffers.lookup(value); }

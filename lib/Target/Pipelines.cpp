@@ -80,9 +80,9 @@ void mlir::moe::buildCpuPipeline(OpPassManager &pm,
   int64_t vectorBytes =
       options.vectorBytes ? options.vectorBytes : hostVectorBytes();
   // Kernels on memrefs, launched from straight-line programs.
-  pm.addPass(createConvertMoEToKernels(
-      ConvertMoEToKernelsOptions{vectorBytes, options.bf16Products,
-                                 options.gradients == Gradients::Written}));
+  pm.addPass(createConvertMoEToKernels(ConvertMoEToKernelsOptions{
+      vectorBytes, options.bf16Products, options.frozenWeights,
+      options.gradients == Gradients::Written}));
   // What depends on parameters only is done by entry points of its own.
   pm.addPass(createHoistParameterWork(HoistParameterWorkOptions{
       options.packedOnce == PackedOnce::All ? "all" : "frozen"}));
@@ -131,6 +131,11 @@ struct CpuPipelineOptions : PassPipelineOptions<CpuPipelineOptions> {
       llvm::cl::desc("how two operands in bf16 are multiplied; the default is "
                      "the best that the host can do"),
       llvm::cl::init(hostBf16Products()), bf16ProductsValues()};
+  Option<FrozenWeights> frozenWeights{
+      *this, "frozen-weights",
+      llvm::cl::desc("how weights that do not train are kept; int8 is for "
+                     "programs without gradients"),
+      llvm::cl::init(FrozenWeights::AsIs), frozenWeightsValues()};
   Option<PackedOnce> hoist{
       *this, "hoist",
       llvm::cl::desc("parameters whose weights are packed once"),
@@ -159,6 +164,7 @@ void mlir::moe::registerTargetPipelines() {
         CompilerOptions compilerOptions;
         compilerOptions.vectorBytes = options.vectorBytes;
         compilerOptions.bf16Products = options.bf16Products;
+        compilerOptions.frozenWeights = options.frozenWeights;
         compilerOptions.packedOnce = options.hoist;
         compilerOptions.gradients = options.gradients;
         buildCpuPipeline(pm, compilerOptions);

@@ -66,6 +66,7 @@ void polymoe::addEvalCommand(CLI::App &app, Command &command) {
       "\n"
       "  moe-run eval run/ --data corpus/ --split=test --json=result.json");
   addMachineOptions(*eval, options->machine);
+  addFrozenWeights(*eval, options->machine);
   EvaluateOptions &evaluation = options->evaluation;
   eval->add_option("--data", options->data, "corpus folder")->required();
   eval->add_option("--split", evaluation.split, "which documents")

@@ -37,6 +37,12 @@ MadeExecutor makeExecutor(const MachineOptions &options, Model &file,
   MadeExecutor made;
   made.requireTraining = [](int64_t, int64_t) {};
   made.requireScoring = [](int64_t, int64_t, bool) {};
+  const bool asIs = options.frozenWeights == mlir::moe::FrozenWeights::AsIs;
+  if (!asIs && (options.executor != "compiled" || file.program()))
+    fail("--frozen-weights: expected a module of the model level and "
+         "--executor=compiled to choose for, but ",
+         file.program() ? file.file().string() + " is compiled"
+                        : "got --executor=" + options.executor);
   if (options.executor == "torch") {
     made.executor = makeTorch(options, module, store, objective);
     made.variant = "torch";
@@ -45,6 +51,7 @@ MadeExecutor makeExecutor(const MachineOptions &options, Model &file,
   CompiledExecutorOptions compiled;
   compiled.memoryBudget = options.memoryBudget;
   compiled.compiler.bf16Products = options.bf16Products;
+  compiled.compiler.frozenWeights = options.frozenWeights;
   // Validation must not hold a second copy of what trains.
   if (!store.trainables().empty())
     compiled.compiler.packedOnce = mlir::moe::PackedOnce::Frozen;

@@ -352,6 +352,7 @@ void polymoe::addGenerateCommand(CLI::App &app, Command &command) {
       "the "
       "new ones, \"text\", \"end\": \"eos\", \"max-tokens\" or \"context\"}.");
   addMachineOptions(*generate, options->machine);
+  addFrozenWeights(*generate, options->machine);
   GenerateOptions &generation = options->generation;
   auto *prompts = generate->add_option_group("prompt");
   prompts

@@ -36,12 +36,15 @@ struct MachineOptions {
   std::string executor = "compiled";
   std::string dtype; ///< empty: the model's own
   mlir::moe::Bf16Products bf16Products = mlir::moe::hostBf16Products();
+  mlir::moe::FrozenWeights frozenWeights = mlir::moe::FrozenWeights::AsIs;
   int threads = 0;
   /// MiB for activations that a step saves, 0 for no limit.
   int64_t memoryBudget = 0;
 };
 
 void addMachineOptions(CLI::App &app, MachineOptions &options);
+/// For commands that run models without training.
+void addFrozenWeights(CLI::App &app, MachineOptions &options);
 
 Progress::Options progressOptions(double flopsPerToken = 0);
 

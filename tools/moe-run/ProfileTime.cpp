@@ -121,6 +121,7 @@ Workload::Workload(const ProfileTimeOptions &options)
   CompiledExecutorOptions compiledOptions;
   compiledOptions.memoryBudget = options.machine.memoryBudget;
   compiledOptions.compiler.bf16Products = options.machine.bf16Products;
+  compiledOptions.compiler.frozenWeights = options.machine.frozenWeights;
   if (trains) {
     if (store->trainables().empty())
       fail(model.file(), ": expected parameters that train, but all are "
@@ -254,6 +255,8 @@ static int runProfileTime(const ProfileTimeOptions &options) {
   std::printf("%-36s%8s%11.3f%7.1f%%\n", "outside of kernels", "",
               (total - inKernels) / runs * 1e3,
               (total - inKernels) / total * 100);
+  std::printf("%.1f MiB of packed weights\n",
+              double(workload.executor().packedBytes()) / (1 << 20));
   return 0;
 }
 
@@ -272,6 +275,7 @@ void polymoe::addProfileCommand(CLI::App &app, Command &command) {
       "  moe-run profile time moe.mlir --batch=4 --sequence=512\n"
       "  moe-run profile time run/ --what=decode --trace=decode.json");
   addMachineOptions(*time, options->machine);
+  addFrozenWeights(*time, options->machine);
   time->add_option("--what", options->what,
                    "train: a step of what is marked trainable; score; prefill: "
                    "a prompt; decode: one token after a prompt")

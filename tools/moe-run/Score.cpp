@@ -46,6 +46,7 @@ void polymoe::addScoreCommand(CLI::App &app, Command &command) {
       "\n"
       "  moe-run score run/ --tokens t.safetensors --out s.safetensors");
   addMachineOptions(*score, options->machine);
+  addFrozenWeights(*score, options->machine);
   score->add_option("--tokens", options->tokens, "safetensors file to read")
       ->required();
   score->add_option("--out", options->out, "safetensors file to write")

@@ -8,6 +8,7 @@
 #include "moe/Target/CompiledExecutor.h"
 
 #include "moe/Import/Module.h"
+#include "moe/Runtime/Error.h"
 
 #include "mlir/IR/MLIRContext.h"
 #include "mlir/Parser/Parser.h"
@@ -55,10 +56,12 @@ protected:
                                              ".", pool);
   }
 
-  std::unique_ptr<CompiledExecutor>
-  makeExecutor(mlir::moe::PackedOnce packedOnce = mlir::moe::PackedOnce::All) {
+  std::unique_ptr<CompiledExecutor> makeExecutor(
+      mlir::moe::PackedOnce packedOnce = mlir::moe::PackedOnce::All,
+      mlir::moe::FrozenWeights frozenWeights = mlir::moe::FrozenWeights::AsIs) {
     CompiledExecutorOptions options;
     options.compiler.packedOnce = packedOnce;
+    options.compiler.frozenWeights = frozenWeights;
     return std::make_unique<CompiledExecutor>(*module, *store, pool,
                                               Objective(), options);
   }
@@ -150,6 +153,28 @@ TEST_F(Packing, HoldsNoSecondCopyOfWhatTrains) {
   change("trained");
   executor->parametersChanged();
   EXPECT_EQ(score(*executor), score(*makeExecutor()));
+}
+
+TEST_F(Packing, KeepsIntegersOfWhatIsFrozen) {
+  using mlir::moe::FrozenWeights, mlir::moe::PackedOnce;
+  auto executor = makeExecutor(PackedOnce::All, FrozenWeights::Int8);
+  std::vector<float> logprobs = score(*executor),
+                     exact = score(*makeExecutor());
+  EXPECT_NE(logprobs, exact);
+  for (size_t i = 0; i < exact.size(); ++i)
+    EXPECT_NEAR(logprobs[i], exact[i], 0.3);
+  // The layers share a function, of which one has a weight that trains. A
+  // byte for an element, and a scale of four for each column.
+  EXPECT_EQ(executor->packedBytes(), 2 * square + (24 + 4) * 32);
+  // A backward would not be that of such a forward.
+  try {
+    executor->accumulateGradients(batchOf(2), {.token = 1.0 / 14});
+    ADD_FAILURE() << "expected an error";
+  } catch (const Error &error) {
+    EXPECT_NE(std::string(error.what()).find("without gradients"),
+              std::string::npos)
+        << error.what();
+  }
 }
 
 class Steps : public Packing {

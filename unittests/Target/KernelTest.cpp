@@ -77,6 +77,8 @@ static void read(const void *from, DType type, Tensor &tensor) {
       tensor[i] = static_cast<const float *>(from)[i];
     else if (type == DType::BF16)
       tensor[i] = fromBf16(static_cast<const uint16_t *>(from)[i]);
+    else if (type == DType::U8)
+      tensor[i] = static_cast<const uint8_t *>(from)[i];
     else
       tensor[i] = static_cast<const int32_t *>(from)[i];
   }
@@ -84,8 +86,10 @@ static void read(const void *from, DType type, Tensor &tensor) {
 
 Tensors polymoe::test::runProgram(const std::string &ir, const Tensors &inputs,
                                   int threads, int64_t vectorBytes,
-                                  Bf16Products bf16Products, bool emulate) {
+                                  Bf16Products bf16Products,
+                                  FrozenWeights frozenWeights, bool emulate) {
   mlir::moe::CompilerOptions options;
+  options.frozenWeights = frozenWeights;
   options.vectorBytes = vectorBytes;
   emulate &= bf16Products == Bf16Products::Tiles;
   options.bf16Products =

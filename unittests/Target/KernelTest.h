@@ -23,6 +23,7 @@
 namespace polymoe::test {
 
 using mlir::moe::Bf16Products;
+using mlir::moe::FrozenWeights;
 
 /// A tensor in double (whole numbers for integer types), with what the program
 /// stores it as taken from its binding.
@@ -52,6 +53,7 @@ Tensor randomIntegers(std::vector<int64_t> shape, int64_t low, int64_t high,
 Tensors runProgram(const std::string &ir, const Tensors &inputs,
                    int threads = 1, int64_t vectorBytes = 0,
                    Bf16Products bf16Products = mlir::moe::hostBf16Products(),
+                   FrozenWeights frozenWeights = FrozenWeights::AsIs,
                    bool emulate = mlir::moe::hostBf16Products() ==
                                   Bf16Products::Pairs);
 

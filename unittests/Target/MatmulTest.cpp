@@ -268,7 +268,7 @@ TEST(Tiles, OfTheHostEqualEmulatedOnes) {
   Tensors in = inputsFor(s);
   auto runWith = [&](bool emulate) {
     return runProgram(instantiate(s, "bf16"), in, 1, 0, Bf16Products::Tiles,
-                      emulate);
+                      FrozenWeights::AsIs, emulate);
   };
   Tensors host = runWith(false), emulated = runWith(true);
   for (auto &[name, tensor] : emulated)

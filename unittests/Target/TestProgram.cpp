@@ -66,7 +66,7 @@ Tensors polymoe::test::rounded(const Tensors &tensors, const Mode &mode) {
 Tensors polymoe::test::run(const TestProgram &program, const Tensors &inputs,
                            const Mode &mode, int threads) {
   return runProgram(program.text(mode.type), inputs, threads, mode.vectorBytes,
-                    mode.bf16Products);
+                    mode.bf16Products, mode.frozenWeights);
 }
 
 void polymoe::test::expectGradient(const TestProgram &forward,

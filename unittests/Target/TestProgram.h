@@ -27,6 +27,7 @@ struct Mode {
   int64_t vectorBytes;
   double tolerance;
   Bf16Products bf16Products = mlir::moe::hostBf16Products();
+  FrozenWeights frozenWeights = FrozenWeights::AsIs;
 };
 
 /// f32, bf16 and f64, for the host's vectors and for narrow ones; bf16 in every

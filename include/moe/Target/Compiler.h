@@ -40,6 +40,8 @@ struct CompilerOptions {
   /// Bytes of a vector register, 0 for the host's widest.
   int64_t vectorBytes = 0;
   Bf16Products bf16Products = hostBf16Products();
+  /// Int8 is for programs without gradients: others fail to compile.
+  FrozenWeights frozenWeights = FrozenWeights::AsIs;
   /// LLVM's optimisation level, 0 to 3.
   unsigned optimizationLevel = 2;
   PackedOnce packedOnce = PackedOnce::All;

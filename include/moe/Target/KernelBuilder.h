@@ -109,7 +109,7 @@ public:
   void stream(Value vector, Value buffer, ValueRange indices, Lane lane);
   /// Asks for the line of the cache that holds an element, which need not
   /// exist.
-  void prefetch(Value buffer, Value row, Value column);
+  void prefetch(Value buffer, ValueRange indices);
   /// The same without conversion, as integers: moves data, whatever it holds.
   Value loadBits(Value buffer, ValueRange indices, Lane lane);
   void storeBits(Value bits, Value buffer, ValueRange indices, Lane lane);

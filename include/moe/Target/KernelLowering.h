@@ -32,11 +32,13 @@
 namespace mlir::moe {
 
 class BufferReuse;
+class ParameterValues;
 
 class KernelLowering {
 public:
   KernelLowering(ModuleOp module, int64_t tokens,
-                 const TargetDescription &target, const BufferReuse &reuse);
+                 const TargetDescription &target, const BufferReuse &reuse,
+                 const ParameterValues &quantised);
 
   //===------------------------------------------------------------------===//
   // Buffers
@@ -101,6 +103,8 @@ public:
   const TargetDescription &target() const { return targetDescription; }
   /// Tokens of a batch, B*S.
   int64_t tokens() const { return numTokens; }
+  /// Whether products take `weight` as integers with scales.
+  bool isQuantised(Value weight) const;
 
 private:
   ModuleOp module;
@@ -109,6 +113,7 @@ private:
   LLVMTypeConverter typeConverter;
   OpBuilder opBuilder;
   const BufferReuse &reuse;
+  const ParameterValues &quantised;
   IRMapping buffers;
   llvm::DenseMap<Value, Value> offered;
   llvm::DenseSet<Value> added;

@@ -24,6 +24,14 @@ inline llvm::cl::ValuesClass bf16ProductsValues() {
       clEnumValN(Bf16Products::Tiles, "tiles", "with tdpbf16ps (AMX-BF16)"));
 }
 
+/// The names of FrozenWeights in options.
+inline llvm::cl::ValuesClass frozenWeightsValues() {
+  return llvm::cl::values(
+      clEnumValN(FrozenWeights::AsIs, "as-is", "in the type of the model"),
+      clEnumValN(FrozenWeights::Int8, "int8",
+                 "as integers with a scale for each output channel"));
+}
+
 #define GEN_PASS_DECL
 #define GEN_PASS_REGISTRATION
 #include "moe/Target/Passes.h.inc"

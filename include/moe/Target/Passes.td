@@ -20,6 +20,13 @@ def ConvertMoEToKernels : Pass<"convert-moe-to-kernels", "mlir::ModuleOp"> {
     arguments with a `moe.binding`. A gradient is added to, or written with
     `writes-gradients`: then it is the run's own.
 
+    With `frozen-weights=int8`, weights of `moe.linear`, `moe.routed_up` and
+    `moe.routed_down` that are parameters in every call of their function, and
+    do not train, are packed as integers from -127 to 127 with a scale for each
+    output channel, the largest magnitude over 127. Routers and language gates
+    keep theirs. A channel that holds an infinity or a NaN gives NaN. Programs
+    with gradients are refused.
+
     Needs static shapes and the fused level.
 
     ```mlir
@@ -40,6 +47,9 @@ def ConvertMoEToKernels : Pass<"convert-moe-to-kernels", "mlir::ModuleOp"> {
     Option<"bf16Products", "bf16-products", "mlir::moe::Bf16Products", "mlir::moe::Bf16Products::Widened",
            "how two operands in bf16 are multiplied",
            [{::mlir::moe::bf16ProductsValues()}]>,
+    Option<"frozenWeights", "frozen-weights", "mlir::moe::FrozenWeights", "mlir::moe::FrozenWeights::AsIs",
+           "how weights that do not train are kept",
+           [{::mlir::moe::frozenWeightsValues()}]>,
     Option<"writesGradients", "writes-gradients", "bool", "false",
            "write gradients of parameters in place of adding to them">,
   ];

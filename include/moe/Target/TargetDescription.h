@@ -20,6 +20,12 @@ enum class Bf16Products {
   Tiles,   ///< 16 x 16 sums of 32 products (AMX-BF16: tdpbf16ps)
 };
 
+/// How a program keeps the weights of its products that do not train.
+enum class FrozenWeights {
+  AsIs, ///< in the type of the model
+  Int8, ///< as integers, with a scale for each output channel
+};
+
 /// Rows of a tile of AMX, and words of 32 bits in a row.
 constexpr int64_t tileSide = 16;
 

@@ -74,7 +74,7 @@ void mlir::moe::launchProduct(KernelLowering &lowering, Operation *op,
         };
         Value earlier;
         auto multiplySlice =
-            [&](Value firstColumn, int64_t width,
+            [&](Value firstColumn, int64_t width, bool partial,
                 function_ref<void(Value, const TileColumns &, ValueRange)>
                     epilogue) {
               Value packed = packRows(
@@ -94,7 +94,8 @@ void mlir::moe::launchProduct(KernelLowering &lowering, Operation *op,
                           return Panel{w, {k.add(panel, k.idx(j))}};
                         },
                         {.init = init,
-                         .firstStep = k.div(firstColumn, k.idx(types.step))});
+                         .firstStep = k.div(firstColumn, k.idx(types.step)),
+                         .partial = partial});
                   },
                   epilogue);
             };
@@ -108,14 +109,14 @@ void mlir::moe::launchProduct(KernelLowering &lowering, Operation *op,
           });
           k.loop(k.idx(0), k.idx(whole), slice, [&](Value firstColumn) {
             multiplySlice(
-                firstColumn, slice,
+                firstColumn, slice, /*partial=*/true,
                 [&](Value row, const TileColumns &tile, ValueRange sums) {
                   storeSums(k, sums, earlier, row, inSplit(tile));
                 });
           });
         }
         multiplySlice(
-            k.idx(whole), p.inner - whole,
+            k.idx(whole), p.inner - whole, /*partial=*/false,
             [&](Value row, const TileColumns &tile, ValueRange sums) {
               SmallVector<Value> values(sums);
               if (b)
@@ -174,10 +175,9 @@ void mlir::moe::launchOuterProducts(KernelLowering &lowering, Operation *op,
 }
 
 /// `result[t, n] = sum_k input[t, k] weight[n, k] (+ bias[n])`.
-static void lowerProjection(Operation *op, Value input, Value weight,
-                            Value bias, Value result,
+static void lowerProjection(Operation *op, const ProductTypes &types,
+                            Value input, Value weight, Value bias, Value result,
                             KernelLowering &lowering) {
-  ProductTypes types(lowering.target(), elementOf(input), elementOf(weight));
   Value panels = packTransposed(lowering, op, lowering.buffer(weight), types);
   launchProduct(lowering, op,
                 {.types = types,
@@ -191,22 +191,30 @@ static void lowerProjection(Operation *op, Value input, Value weight,
 }
 
 static LogicalResult lowerLinear(LinearOp op, KernelLowering &lowering) {
-  lowerProjection(op, op.getInput(), op.getWeight(), op.getBias(),
+  ProductTypes types = typesOfWeights(lowering, op.getInput(), op.getWeight());
+  lowerProjection(op, types, op.getInput(), op.getWeight(), op.getBias(),
                   op.getResult(), lowering);
   return success();
 }
 
-static LogicalResult lowerRouter(RouterOp op, KernelLowering &lowering) {
-  lowerProjection(op, op.getInput(), op.getWeight(), Value(), op.getLogits(),
-                  lowering);
+/// A projection whose result chooses between experts or languages: its weight
+/// is too small to be worth a choice that differs.
+static LogicalResult lowerChoice(Operation *op, Value input, Value weight,
+                                 Value logits, KernelLowering &lowering) {
+  ProductTypes types(lowering.target(), elementOf(input), elementOf(weight));
+  lowerProjection(op, types, input, weight, Value(), logits, lowering);
   return success();
+}
+
+static LogicalResult lowerRouter(RouterOp op, KernelLowering &lowering) {
+  return lowerChoice(op, op.getInput(), op.getWeight(), op.getLogits(),
+                     lowering);
 }
 
 static LogicalResult lowerLanguageGate(LanguageGateOp op,
                                        KernelLowering &lowering) {
-  lowerProjection(op, op.getInput(), op.getWeight(), Value(), op.getLogits(),
-                  lowering);
-  return success();
+  return lowerChoice(op, op.getInput(), op.getWeight(), op.getLogits(),
+                     lowering);
 }
 
 static LogicalResult lowerInputGrad(LinearInputGradOp op,

@@ -278,7 +278,12 @@ SmallVector<Value> mlir::moe::timesPanels(KernelBuilder &k,
           return {packed, {k.add(row, k.idx(i)), column}};
         },
         [&](int64_t j) { return panels[j]; }, left.init, left.firstStep);
-  return k.registerTile(
+  bool quantised = isQuantised(panels[0].first);
+  // The panels of the next register tile are asked for while this one's are
+  // read. Not where few rows do so little with elements of 16 bits or more that
+  // the memory is always busy: then it only disturbs.
+  bool ahead = quantised || tiling.blockRows > tiling.tileRows;
+  SmallVector<Value> sums = k.registerTile(
       tiling.tileRows, accumulators, k.idx(0),
       k.idx(llvm::divideCeilSigned(inner, step)),
       [&](Value s, int64_t i) {
@@ -290,10 +295,24 @@ SmallVector<Value> mlir::moe::timesPanels(KernelBuilder &k,
       },
       [&](Value s, int64_t j) {
         const auto &[buffer, index] = panels[j];
-        return loadPanel(k, buffer, index,
-                         left.firstStep ? k.add(left.firstStep, s) : s);
+        Value at = left.firstStep ? k.add(left.firstStep, s) : s;
+        if (ahead) {
+          SmallVector<Value> next(index);
+          next.back() = k.add(next.back(), k.idx(tiling.vectors));
+          next.append({at, k.idx(0)});
+          k.prefetch(buffer, next);
+        }
+        return loadPanel(k, buffer, index, at);
       },
       left.init);
+  if (!quantised || left.partial)
+    return sums;
+  for (auto [j, at] : llvm::enumerate(panels)) {
+    Value scales = loadScales(k, at.first, at.second);
+    for (size_t i = j; i < sums.size(); i += accumulators)
+      sums[i] = k.mulf(sums[i], scales);
+  }
+  return sums;
 }
 
 SmallVector<Value>
@@ -401,7 +420,8 @@ void mlir::moe::prefetchTile(KernelBuilder &k, const MatmulTiling &tiling,
                              int64_t offset) {
   for (int64_t i = 0; i < tiling.tileRows; ++i)
     for (const KernelBuilder::Lane &lane : columns.lanes)
-      k.prefetch(from, k.add(row, k.idx(i)), k.add(lane.column, k.idx(offset)));
+      k.prefetch(from,
+                 {k.add(row, k.idx(i)), k.add(lane.column, k.idx(offset))});
 }
 
 SmallVector<Value> mlir::moe::loadSums(KernelBuilder &k,

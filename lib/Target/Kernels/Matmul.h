@@ -140,9 +140,12 @@ struct LeftOperand {
   ValueRange init = {};
   /// The step of the panels that its first column is multiplied by.
   Value firstStep = {};
+  /// Whether other sums go on from these, which are not scaled then.
+  bool partial = false;
 };
 /// Sums of packed rows (from `row` on, `inner` columns) times panels;
-/// `panel(j)` feeds accumulator vector `j`.
+/// `panel(j)` feeds accumulator vector `j`. Where panels are quantised, the
+/// sums are of integers, and are scaled when they are finished.
 SmallVector<Value> timesPanels(KernelBuilder &k, const MatmulTiling &tiling,
                                Value packed, Value row, int64_t inner,
                                function_ref<Panel(int64_t)> panel,

@@ -8,6 +8,7 @@
 #include "Packing.h"
 
 #include "mlir/Dialect/Arith/IR/Arith.h"
+#include "mlir/Dialect/Math/IR/Math.h"
 #include "mlir/Dialect/Vector/IR/VectorOps.h"
 
 using namespace mlir;
@@ -20,7 +21,7 @@ int64_t mlir::moe::lanesOf(const TargetDescription &target, Type compute) {
 }
 
 ProductTypes::ProductTypes(const TargetDescription &target, Type lhs, Type rhs)
-    : compute(preciseType(rhs)), operand(compute),
+    : compute(preciseType(rhs)), operand(compute), panel(rhs),
       lanes(lanesOf(target, compute)), step(1), tileRows(target.tileRows()) {
   if (target.bf16Products == Bf16Products::Widened || !lhs.isBF16() ||
       !rhs.isBF16())
@@ -41,6 +42,22 @@ ProductTypes ProductTypes::withoutTiles(const TargetDescription &target) const {
   return types;
 }
 
+ProductTypes
+ProductTypes::withQuantisedPanels(const TargetDescription &target) const {
+  ProductTypes types = withoutTiles(target);
+  types.panel = IntegerType::get(panel.getContext(), 8);
+  return types;
+}
+
+ProductTypes mlir::moe::typesOfWeights(const KernelLowering &lowering,
+                                       Value input, ValueRange weights) {
+  ProductTypes types(lowering.target(), elementOf(input),
+                     elementOf(weights.front()));
+  bool quantised = llvm::all_of(
+      weights, [&](Value weight) { return lowering.isQuantised(weight); });
+  return quantised ? types.withQuantisedPanels(lowering.target()) : types;
+}
+
 Value ProductTypes::steps(KernelBuilder &k, Value inner) const {
   int64_t taken = step * stepsAtOnce;
   return k.mul(k.div(k.add(inner, k.idx(taken - 1)), k.idx(taken)),
@@ -52,7 +69,13 @@ std::string ProductTypes::layout() const {
   for (int64_t factor : {step, stepsAtOnce})
     if (factor > 1)
       name += "x" + std::to_string(factor);
-  return name;
+  return quantised() ? name + ".int8" : name;
+}
+
+/// Steps that the scales of a panel of `element`s take: a step has a byte for
+/// each of its elements and lanes.
+static int64_t scaleSteps(Type element, Type compute, int64_t step) {
+  return element.isInteger(8) ? compute.getIntOrFloatBitWidth() / 8 / step : 0;
 }
 
 SmallVector<int64_t> mlir::moe::panelShape(int64_t columns, int64_t inner,
@@ -60,7 +83,9 @@ SmallVector<int64_t> mlir::moe::panelShape(int64_t columns, int64_t inner,
   // An even number, since a register tile reads two panels.
   int64_t panels =
       llvm::alignTo(llvm::divideCeilSigned(columns, types.lanes), 2);
-  return {panels, types.steps(inner), types.lanes * types.step};
+  int64_t steps =
+      types.steps(inner) + scaleSteps(types.panel, types.compute, types.step);
+  return {panels, steps, types.lanes * types.step};
 }
 
 MemRefType mlir::moe::panelType(int64_t columns, int64_t inner,
@@ -72,22 +97,98 @@ int64_t mlir::moe::stepOfPanels(const KernelBuilder &k, Value panels) {
   return cast<MemRefType>(panels.getType()).getShape().back() / k.lanes();
 }
 
+/// The steps of a panel, without those of scales.
+static int64_t stepsIn(const KernelBuilder &k, Value panels) {
+  auto type = cast<MemRefType>(panels.getType());
+  return type.getDimSize(type.getRank() - 2) -
+         scaleSteps(type.getElementType(), k.compute(),
+                    stepOfPanels(k, panels));
+}
+
 static SmallVector<Value> indices(ValueRange leading, Value last) {
   SmallVector<Value> all(leading);
   all.push_back(last);
   return all;
 }
 
+bool mlir::moe::isQuantised(Value panels) {
+  return elementOf(panels).isInteger(8);
+}
+
 Value mlir::moe::loadPanel(KernelBuilder &k, Value panels, ValueRange panel,
                            Value step) {
   SmallVector<Value> position = indices(panel, step);
-  if (stepOfPanels(k, panels) == 1)
-    return k.load(panels, position, {k.idx(0), Value()});
   auto type = cast<MemRefType>(panels.getType());
+  bool quantised = isQuantised(panels);
+  int64_t perStep = stepOfPanels(k, panels);
+  if (perStep == 1 && !quantised)
+    return k.load(panels, position, {k.idx(0), Value()});
   position.push_back(k.idx(0));
-  return vector::LoadOp::create(
-      k, VectorType::get(type.getShape().back(), type.getElementType()), panels,
-      position);
+  auto stored = VectorType::get(type.getShape().back(), type.getElementType());
+  Value elements = vector::LoadOp::create(k, stored, panels, position);
+  if (!quantised)
+    return elements;
+  Value integers =
+      arith::ExtSIOp::create(k, stored.clone(k.getI32Type()), elements);
+  Value numbers =
+      arith::SIToFPOp::create(k, stored.clone(k.compute()), integers);
+  if (perStep == 1)
+    return numbers;
+  // Exact in bf16: the upper half of each is all that there is.
+  int64_t count = stored.getNumElements();
+  Value halves = vector::BitCastOp::create(
+      k, VectorType::get({2 * count}, k.getI16Type()), numbers);
+  SmallVector<int64_t> upper;
+  for (int64_t i = 0; i < count; ++i)
+    upper.push_back(2 * i + 1);
+  return vector::BitCastOp::create(
+      k, stored.clone(k.getBF16Type()),
+      vector::ShuffleOp::create(k, halves, halves, upper));
+}
+
+/// Calls `body` with the place of each of the steps that hold the scales of a
+/// panel, and the number of the first of its bytes among them all.
+static void forEachStepOfScales(KernelBuilder &k, Value panels,
+                                ValueRange panel,
+                                function_ref<void(ValueRange, int64_t)> body) {
+  auto type = cast<MemRefType>(panels.getType());
+  int64_t first = stepsIn(k, panels), width = type.getShape().back();
+  int64_t last = type.getDimSize(type.getRank() - 2);
+  for (int64_t step = first; step < last; ++step)
+    body(indices(indices(panel, k.idx(step)), k.idx(0)),
+         (step - first) * width);
+}
+
+/// The bytes of a vector of scales, and of a step of them.
+static VectorType bytesOfScales(KernelBuilder &k) {
+  int64_t bytes = k.compute().getIntOrFloatBitWidth() / 8;
+  return VectorType::get({k.lanes() * bytes}, k.getI8Type());
+}
+static VectorType bytesOfStep(KernelBuilder &k, Value panels) {
+  return VectorType::get({cast<MemRefType>(panels.getType()).getShape().back()},
+                         k.getI8Type());
+}
+
+Value mlir::moe::loadScales(KernelBuilder &k, Value panels, ValueRange panel) {
+  Value bytes = arith::ConstantOp::create(k, k.getZeroAttr(bytesOfScales(k)));
+  forEachStepOfScales(k, panels, panel, [&](ValueRange at, int64_t first) {
+    Value part = vector::LoadOp::create(k, bytesOfStep(k, panels), panels, at);
+    bytes = vector::InsertStridedSliceOp::create(
+        k, part, bytes, ArrayRef<int64_t>{first}, ArrayRef<int64_t>{1});
+  });
+  return vector::BitCastOp::create(k, k.vectorType(), bytes);
+}
+
+/// Stores a vector of scales where loadScales finds them.
+static void storeScales(KernelBuilder &k, Value scales, Value panels,
+                        ValueRange panel) {
+  Value bytes = vector::BitCastOp::create(k, bytesOfScales(k), scales);
+  forEachStepOfScales(k, panels, panel, [&](ValueRange at, int64_t first) {
+    Value part = vector::ExtractStridedSliceOp::create(
+        k, bytes, ArrayRef<int64_t>{first}, bytesOfStep(k, panels).getShape(),
+        ArrayRef<int64_t>{1});
+    vector::StoreOp::create(k, part, panels, at);
+  });
 }
 
 /// The first `count` of `lanes` lanes.
@@ -143,11 +244,12 @@ static void transposePairs(KernelBuilder &k, MutableArrayRef<Value> rows) {
 void mlir::moe::packPanel(KernelBuilder &k, Value from,
                           function_ref<Value(int64_t)> row, Value count,
                           Value lo, Value hi, int64_t width, Value panels,
-                          ValueRange panel) {
+                          ValueRange panel,
+                          function_ref<Value(int64_t, Value)> convert) {
   // A square of words: as many as lanes, each what a lane of a step holds.
   int64_t lanes = k.lanes(), step = stepOfPanels(k, panels);
   int64_t side = lanes * step;
-  Type element = cast<MemRefType>(from.getType()).getElementType();
+  Type element = cast<MemRefType>(panels.getType()).getElementType();
   auto words = VectorType::get(
       {lanes}, k.getIntegerType(step * element.getIntOrFloatBitWidth()));
   SmallVector<Value> sources;
@@ -156,8 +258,10 @@ void mlir::moe::packPanel(KernelBuilder &k, Value from,
   Value exists = maskOf(k, lanes, count);
   auto packSquare = [&](Value column, Value mask, int64_t steps) {
     SmallVector<Value> rows;
-    for (Value source : sources) {
+    for (auto [i, source] : llvm::enumerate(sources)) {
       Value elements = loadElements(k, from, source, column, side, mask);
+      if (convert)
+        elements = convert(i, elements);
       rows.push_back(vector::BitCastOp::create(k, words, elements));
     }
     transposeSquare(k, rows);
@@ -179,9 +283,8 @@ void mlir::moe::packPanel(KernelBuilder &k, Value from,
     return;
   k.ifThen(k.less(k.idx(whole), hi), [&] {
     // All that are left, which may be more than there are columns for.
-    auto type = cast<MemRefType>(panels.getType());
     packSquare(k.idx(whole), maskOf(k, side, k.idx(width - whole)),
-               type.getDimSize(type.getRank() - 2) - whole / step);
+               stepsIn(k, panels) - whole / step);
   });
 }
 
@@ -271,8 +374,7 @@ static Value launchPacking(KernelLowering &lowering, Operation *op,
                            ArrayRef<int64_t> shape, StringRef label,
                            StringRef layout, int64_t tiles,
                            function_ref<void(KernelBuilder &)> body) {
-  Type element = cast<MemRefType>(weight.getType()).getElementType();
-  Value panels = lowering.temporary(shape, element);
+  Value panels = lowering.temporary(shape, types.panel);
   lowering.launch(op,
                   {.label = label,
                    .tiles = tiles,
@@ -284,6 +386,58 @@ static Value launchPacking(KernelLowering &lowering, Operation *op,
   return panels;
 }
 
+/// packPanel for the whole of quantised panel `panel`, of rows `first` and on.
+static void packQuantised(KernelBuilder &k, Value from, Value first,
+                          Value panels, Value panel) {
+  // Of the range of i8 one is left out: it is the same on both sides then.
+  constexpr double largestInteger = 127;
+  auto type = cast<MemRefType>(from.getType());
+  int64_t columns = type.getDimSize(0), inner = type.getDimSize(1);
+  auto rowOf = [&](Value i) {
+    return k.min(k.add(first, i), k.idx(columns - 1));
+  };
+  Value scales = k.scratch({k.lanes()}, k.compute());
+  k.loop(k.idx(0), k.idx(k.lanes()), 1, [&](Value i) {
+    Value row = rowOf(i);
+    Value largest =
+        k.columns(inner, k.splat(0.0), [&](Lane lane, ValueRange most) {
+          Value magnitude = math::AbsFOp::create(k, k.load(from, row, lane));
+          return SmallVector<Value>{k.maxf(most[0], magnitude)};
+        })[0];
+    k.storeScalar(k.divf(k.maximum(largest), k.scalar(largestInteger)), scales,
+                  i);
+  });
+  // A scale of zero leaves nothing to divide, and one that is not finite makes
+  // every sum NaN if all integers are zero. Scales below the normal numbers
+  // are too coarse to divide by.
+  auto isUsable = [&](Value scale) -> Value {
+    Value low = k.scalar(std::numeric_limits<float>::min());
+    Value high = k.scalar(std::numeric_limits<double>::infinity());
+    return arith::AndIOp::create(
+        k, arith::CmpFOp::create(k, arith::CmpFPredicate::OGE, scale, low),
+        arith::CmpFOp::create(k, arith::CmpFPredicate::OLT, scale, high));
+  };
+  auto quantise = [&](int64_t i, Value elements) -> Value {
+    auto wide = cast<VectorType>(elements.getType()).clone(k.compute());
+    if (elements.getType() != wide)
+      elements = arith::ExtFOp::create(k, wide, elements);
+    Value scale = k.loadScalar(scales, k.idx(i));
+    Value quotient =
+        k.divf(elements, vector::BroadcastOp::create(k, wide, scale));
+    Value zero = arith::ConstantOp::create(k, k.getZeroAttr(wide));
+    quotient = arith::SelectOp::create(k, isUsable(scale), quotient, zero);
+    return arith::FPToSIOp::create(k, wide.clone(k.getI8Type()),
+                                   math::RoundEvenOp::create(k, quotient));
+  };
+  Value count =
+      arith::MaxSIOp::create(k, k.sub(k.idx(columns), first), k.idx(0));
+  packPanel(
+      k, from, [&](int64_t i) { return rowOf(k.idx(i)); }, count, k.idx(0),
+      k.idx(inner), inner, panels, panel, quantise);
+  Lane existing{k.idx(0), maskOf(k, k.lanes(), count)};
+  storeScales(k, k.load(scales, ValueRange(), existing), panels, panel);
+}
+
 Value mlir::moe::packTransposed(KernelLowering &lowering, Operation *op,
                                 Value weight, const ProductTypes &types) {
   auto type = cast<MemRefType>(weight.getType());
@@ -291,10 +445,13 @@ Value mlir::moe::packTransposed(KernelLowering &lowering, Operation *op,
   int64_t lanes = types.lanes;
   SmallVector<int64_t> shape = panelShape(columns, inner, types);
   // Long panels of a weight with few rows are cut for the threads.
+  // Not where a scale is of all of a row.
   constexpr int64_t wantedTiles = 16, shortestSlice = 256;
-  int64_t slices =
-      std::clamp<int64_t>(llvm::divideCeilSigned(wantedTiles, shape[0]), 1,
-                          llvm::divideCeilSigned(inner, shortestSlice));
+  int64_t slices = types.quantised()
+                       ? 1
+                       : std::clamp<int64_t>(
+                             llvm::divideCeilSigned(wantedTiles, shape[0]), 1,
+                             llvm::divideCeilSigned(inner, shortestSlice));
   int64_t slice =
       llvm::alignTo(llvm::divideCeilSigned(inner, slices), shape.back());
   slices = llvm::divideCeilSigned(inner, slice);
@@ -304,6 +461,8 @@ Value mlir::moe::packTransposed(KernelLowering &lowering, Operation *op,
         Value from = k.buffer(0), to = k.buffer(1);
         Value panel = k.div(k.tile(), k.idx(slices));
         Value first = k.mul(panel, k.idx(lanes));
+        if (types.quantised())
+          return packQuantised(k, from, first, to, panel);
         Value lo = k.mul(k.rem(k.tile(), k.idx(slices)), k.idx(slice));
         Value count =
             arith::MaxSIOp::create(k, k.sub(k.idx(columns), first), k.idx(0));
@@ -319,6 +478,7 @@ Value mlir::moe::packTransposed(KernelLowering &lowering, Operation *op,
 
 Value mlir::moe::packStraight(KernelLowering &lowering, Operation *op,
                               Value weight, const ProductTypes &types) {
+  assert(!types.quantised() && "expected scales of rows");
   auto type = cast<MemRefType>(weight.getType());
   int64_t inner = type.getDimSize(0), columns = type.getDimSize(1);
   SmallVector<int64_t> shape = panelShape(columns, inner, types);

@@ -13,6 +13,12 @@
 // steps of a panel are a tile, and there zeros fill up the last one. Packing
 // moves data and nothing else, so it changes no bit of a result.
 //
+// Weights that do not train may be quantised instead: panels hold integers from
+// -127 to 127, and behind the last step of each stand the scales of its
+// columns, in the type of computation, in as many more steps as they take.
+// Whoever loads a step gets integers as numbers, exact in bf16 too, and
+// finished sums are multiplied by the scales once.
+//
 //===----------------------------------------------------------------------===//
 
 #ifndef MOE_TARGET_KERNELS_PACKING_H
@@ -33,6 +39,7 @@ struct ProductTypes {
 
   Type compute;  ///< of sums
   Type operand;  ///< of left operands in scratch memory
+  Type panel;    ///< of panels in memory; i8 where they are quantised
   int64_t lanes; ///< columns of a panel
   int64_t step;  ///< elements of the inner dimension that a step takes
   int64_t stepsAtOnce = 1; ///< steps of a tile
@@ -47,9 +54,17 @@ struct ProductTypes {
   bool inTiles() const { return stepsAtOnce > 1; }
   /// The same product in pairs, where its shapes do not suit tiles.
   ProductTypes withoutTiles(const TargetDescription &target) const;
+  /// The same product with quantised panels, which tiles do not take.
+  ProductTypes withQuantisedPanels(const TargetDescription &target) const;
+  bool quantised() const { return panel.isInteger(8); }
   /// Names the layout of panels, apart from their shape.
   std::string layout() const;
 };
+
+/// In what types `input` is multiplied by `weights`, which are quantised where
+/// all of them may be.
+ProductTypes typesOfWeights(const KernelLowering &lowering, Value input,
+                            ValueRange weights);
 
 /// The shape of the panels of `columns` columns.
 SmallVector<int64_t> panelShape(int64_t columns, int64_t inner,
@@ -61,14 +76,20 @@ int64_t stepOfPanels(const KernelBuilder &k, Value panels);
 
 /// Vector `step` of panel `panel`, which is given by all leading indices.
 Value loadPanel(KernelBuilder &k, Value panels, ValueRange panel, Value step);
+bool isQuantised(Value panels);
+/// By what sums over quantised panel `panel` are multiplied.
+Value loadScales(KernelBuilder &k, Value panels, ValueRange panel);
 
 /// Inside a kernel: packs rows `row(0)` to `row(lanes - 1)` of `from`, columns
 /// [lo, hi) of `width`, into a panel whose columns they become. `lo` is a
 /// multiple of a vector of `from`, `hi` too unless it is the width. Rows from
-/// `count` on become zero; `row` gives any row that exists for them.
+/// `count` on become zero; `row` gives any row that exists for them. `convert`
+/// turns elements of row `row(i)` into those of panels, where these are not the
+/// same.
 void packPanel(KernelBuilder &k, Value from, function_ref<Value(int64_t)> row,
                Value count, Value lo, Value hi, int64_t width, Value panels,
-               ValueRange panel);
+               ValueRange panel,
+               function_ref<Value(int64_t i, Value)> convert = {});
 
 /// Rows of `from`, as many of which as a step takes become one.
 struct SteppedRows {
@@ -90,7 +111,7 @@ void packSteps(KernelBuilder &k, const SteppedRows &rows, Value first,
                bool turned = false);
 
 /// Packs `weight` [columns, inner], whose rows become columns: for `x
-/// weight^T`.
+/// weight^T`. Quantises it where `types` says so.
 Value packTransposed(KernelLowering &lowering, Operation *op, Value weight,
                      const ProductTypes &types);
 /// Packs `weight` [inner, columns] as it lies: for `dy weight`.

@@ -15,7 +15,7 @@ static LogicalResult lowerRoutedUp(RoutedUpOp op, KernelLowering &lowering) {
   Grouping grouping(op.getRoutes(), rowsOf(op.getInput()));
   int64_t inner = widthOf(op.getInput()), hidden = widthOf(op.getHidden());
   Type element = elementOf(op.getInput());
-  ProductTypes types(lowering.target(), element, elementOf(op.getWeights()[0]));
+  ProductTypes types = typesOfWeights(lowering, op.getInput(), op.getWeights());
   bool gated = op.getForm() == FfnForm::Gated;
   ActivationKind activation = op.getActivation();
   // Gated: each column has a sum for the gate and one for the value.
@@ -40,7 +40,8 @@ static LogicalResult lowerRoutedUp(RoutedUpOp op, KernelLowering &lowering) {
        .tiles = grouping.blocks(tiling) * tiling.splits,
        .arguments = arguments,
        .compute = types.compute,
-       .key = grouping.key({inner, hidden, gated, int64_t(activation)}),
+       .key = grouping.key(
+           {inner, hidden, gated, int64_t(activation), types.quantised()}),
        .flops = productFlops(grouping.rows, inner, gated ? 2 * hidden : hidden),
        .experts = experts,
        .attributes = lowering.builder().getDictionaryAttr({})},
@@ -52,7 +53,7 @@ static LogicalResult lowerRoutedUp(RoutedUpOp op, KernelLowering &lowering) {
                                  {grouping.rows, gated ? 2 * hidden : hidden})
                       : Value();
         GroupedRows rows(k, grouping, 4, tiling);
-        MemRefType panels = panelType(hidden, inner, types, element);
+        MemRefType panels = panelType(hidden, inner, types, types.panel);
         Value first = k.tableEntry(2, rows.block.expert, panels);
         Value second =
             k.tableEntry(3, rows.block.expert,
@@ -105,7 +106,8 @@ static LogicalResult lowerRoutedDown(RoutedDownOp op,
   Grouping grouping(op.getRoutes(), rowsOf(op.getHidden()) / topK);
   int64_t hidden = widthOf(op.getHidden()), width = widthOf(op.getResult());
   Type element = elementOf(op.getHidden());
-  ProductTypes types(lowering.target(), element, elementOf(op.getWeights()[0]));
+  ProductTypes types =
+      typesOfWeights(lowering, op.getHidden(), op.getWeights());
   bool biased = op.getForm() == FfnForm::Plain;
   MatmulTiling tiling(grouping.tokens, hidden, width, types, accumulators,
                       grouping.share());
@@ -126,7 +128,7 @@ static LogicalResult lowerRoutedDown(RoutedDownOp op,
        .tiles = grouping.blocks(tiling) * tiling.splits,
        .arguments = arguments,
        .compute = types.compute,
-       .key = grouping.key({hidden, width, biased}),
+       .key = grouping.key({hidden, width, biased, types.quantised()}),
        .flops = productFlops(grouping.rows, hidden, width),
        .experts = experts,
        .attributes = lowering.builder().getDictionaryAttr({})},
@@ -135,7 +137,7 @@ static LogicalResult lowerRoutedDown(RoutedDownOp op,
         Value y = k.buffer(1, {grouping.rows, width});
         GroupedRows rows(k, grouping, 3, tiling);
         Value down = k.tableEntry(2, rows.block.expert,
-                                  panelType(width, hidden, types, element));
+                                  panelType(width, hidden, types, types.panel));
         Value bias = biased ? k.tableEntry(biases, rows.block.expert,
                                            MemRefType::get({width}, element))
                             : Value();
