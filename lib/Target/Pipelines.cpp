@@ -87,7 +87,7 @@ void mlir::moe::buildCpuPipeline(OpPassManager &pm,
   pm.addPass(createHoistParameterWork(HoistParameterWorkOptions{
       options.packedOnce == PackedOnce::All ? "all" : "frozen"}));
   // What is packed at every run is multiplied while a cache holds it.
-  pm.addPass(createSplitExperts());
+  pm.addPass(createSplitExperts(SplitExpertsOptions{options.panelBytes}));
   // No memory is allocated any more.
   pm.addPass(createPlanArena());
   // The runtime's ABI is all that is left of the dialect.
@@ -144,6 +144,11 @@ struct CpuPipelineOptions : PassPipelineOptions<CpuPipelineOptions> {
           clEnumValN(PackedOnce::All, "all", "all, for inference"),
           clEnumValN(PackedOnce::Frozen, "frozen",
                      "frozen ones, for training: no second copy of others"))};
+  Option<int64_t> panelBytes{
+      *this, "panel-bytes",
+      llvm::cl::desc("bytes of weights packed at each use that are multiplied "
+                     "together"),
+      llvm::cl::init(CompilerOptions().panelBytes)};
   Option<Gradients> gradients{
       *this, "gradients",
       llvm::cl::desc("what a step does with gradients of parameters"),
@@ -167,6 +172,7 @@ void mlir::moe::registerTargetPipelines() {
         compilerOptions.frozenWeights = options.frozenWeights;
         compilerOptions.packedOnce = options.hoist;
         compilerOptions.gradients = options.gradients;
+        compilerOptions.panelBytes = options.panelBytes;
         buildCpuPipeline(pm, compilerOptions);
       });
 }

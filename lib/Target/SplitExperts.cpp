@@ -91,8 +91,10 @@ void SplitExperts::split(DispatchOp launch, unsigned range) {
     for (auto [expert, panels] : llvm::enumerate(tableOf(i).getBuffers()))
       if (packingOf(panels, tableOf(i)))
         bytes[expert] += sizeInBytes(panels);
+  // The weights of one expert alone may be too much for the cache: nothing
+  // would stay there, and the rows of one expert are few tiles for all threads.
   SmallVector<int64_t> firsts = firstExperts(bytes, panelBytes);
-  if (firsts.size() == 2)
+  if (firsts.size() == 2 || 2 * *llvm::max_element(bytes) > panelBytes)
     return;
 
   OpBuilder builder(launch);

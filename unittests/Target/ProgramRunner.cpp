@@ -38,18 +38,18 @@ compile(const std::string &ir, const mlir::moe::CompilerOptions &options,
   return std::move(*compiled);
 }
 
-ProgramRunner::Storage::Storage(int64_t bytes) : memory((bytes + 127) / 64) {
-  std::memset(memory.data(), 0xff, bytes);
-}
-
 ProgramRunner::ProgramRunner(const std::string &ir,
                              const mlir::moe::CompilerOptions &options,
                              int threads,
                              llvm::function_ref<void(mlir::ModuleOp)> change)
     : compiled(compile(ir, options, change)), pool(threads) {
   storage.reserve(bindings().size());
-  for (const Binding &binding : bindings())
-    storage.emplace_back(elements(binding) * sizeOf(binding.dtype));
+  for (const Binding &binding : bindings()) {
+    int64_t bytes = elements(binding) * sizeOf(binding.dtype);
+    storage.emplace_back(bytes, binding.name);
+    // What is read and was never written shows.
+    std::memset(storage.back().data(), 0xff, bytes);
+  }
 }
 
 int64_t ProgramRunner::elements(const Binding &binding) {

@@ -8,6 +8,7 @@
 #ifndef MOE_UNITTESTS_TARGET_PROGRAMRUNNER_H
 #define MOE_UNITTESTS_TARGET_PROGRAMRUNNER_H
 
+#include "moe/Runtime/Memory.h"
 #include "moe/Runtime/ThreadPool.h"
 #include "moe/Target/Compiler.h"
 
@@ -43,23 +44,12 @@ public:
   void run(Profile &profile) { call(entry(), &profile); }
 
 private:
-  /// Bytes of a binding, aligned for vectors.
-  struct Storage {
-    explicit Storage(int64_t bytes);
-    void *data() { return memory.data(); }
-
-    struct alignas(64) Line {
-      char bytes[64];
-    };
-    std::vector<Line> memory;
-  };
-
   const EntryPoint &entry() const { return compiled->program().entries.at(0); }
   void call(const EntryPoint &called, Profile *profile);
 
   std::unique_ptr<mlir::moe::CompiledProgram> compiled;
   ThreadPool pool;
-  std::vector<Storage> storage;
+  std::vector<Buffer> storage;
 };
 
 } // namespace polymoe::test

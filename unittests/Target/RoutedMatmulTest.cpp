@@ -60,17 +60,17 @@ TestProgram backward(const RoutedShape &shape) {
 
 /// The last expert of several gets no token.
 Tensors inputsFor(const RoutedShape &c) {
-  Tensors in{{"x", randomTensor({batch, length, width}, 1)},
-             {"dy", randomTensor({batch, length, width}, 2)}};
+  Tensors in{{"x", randomTensor({c.batch, c.length, c.width}, 1)},
+             {"dy", randomTensor({c.batch, c.length, c.width}, 2)}};
   if (c.routed) {
-    in["logits"] = randomTensor({batch, length, c.experts}, 3);
+    in["logits"] = randomTensor({c.batch, c.length, c.experts}, 3);
     if (c.experts > c.topK)
-      for (int64_t t = 0; t < tokens; ++t)
+      for (int64_t t = 0; t < c.tokens(); ++t)
         in["logits"][t * c.experts + c.experts - 1] = -9;
-    in["scores"] = randomTensor({batch, length, c.topK}, 4);
+    in["scores"] = randomTensor({c.batch, c.length, c.topK}, 4);
   }
   if (c.languageGate)
-    in["gate"] = randomTensor({batch, length, 2}, 99);
+    in["gate"] = randomTensor({c.batch, c.length, 2}, 99);
   uint64_t seed = 5;
   for (int64_t e = 0; e < c.experts; ++e)
     for (const std::string &name : c.weightNames(e)) {
@@ -196,6 +196,35 @@ TEST(RoutedMatmulRows, DependOnNoOtherExpert) {
     for (int64_t t = 1; t < tokens; t += 2)
       for (int64_t i = 0; i < width; ++i)
         EXPECT_EQ(one["y"][t * width + i], other["y"][t * width + i]);
+  }
+}
+
+TEST(RoutedWeightGrad, IsOneSumHoweverRowsAreCutIntoSlices) {
+  // So many rows, and so long ones, that they are taken in two slices. Where
+  // the rows of expert 1 are cut depends on how many others come before.
+  RoutedShape c = {5, 500, 8, 4200, 3, 1, true, "silu", true, false, 0};
+  auto runWith = [&](const Mode &mode, int64_t other) {
+    Tensors in = inputsFor(c);
+    for (int64_t t = 0; t < c.tokens(); ++t) {
+      int64_t expert = t % 4 != 1 ? 1 : other;
+      for (int64_t e = 0; e < c.experts; ++e)
+        in["logits"][t * c.experts + e] = e == expert ? 1 : -1;
+    }
+    RoutedProgram program = forwardOf(c);
+    program.downGrad();
+    program.weightGrads();
+    return run(program.returning(program.gradientNames()), in, mode);
+  };
+  for (const Mode &mode : hostModes()) {
+    SCOPED_TRACE(nameOf(mode));
+    Tensors first = runWith(mode, 2), cut = runWith(mode, 0);
+    for (const char *name : {"dgate1", "dup1", "ddown1"})
+      EXPECT_EQ(first[name].values, cut[name].values) << name;
+    // An expert without rows.
+    for (const char *name : {"dgate0", "ddown0"})
+      EXPECT_EQ(first[name].values,
+                std::vector<double>(first[name].values.size()))
+          << name;
   }
 }
 

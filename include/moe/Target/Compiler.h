@@ -46,6 +46,9 @@ struct CompilerOptions {
   unsigned optimizationLevel = 2;
   PackedOnce packedOnce = PackedOnce::All;
   Gradients gradients = Gradients::Added;
+  /// Bytes of weights that are multiplied together where they are packed at
+  /// each use: what stays in a last cache beside other things.
+  int64_t panelBytes = 12 << 20;
 };
 
 /// What a compiler needs to translate modules; for `MLIRContext`'s registry.

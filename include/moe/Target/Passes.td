@@ -103,7 +103,8 @@ def SplitExperts : Pass<"moe-split-experts", "mlir::ModuleOp"> {
     last but one) whose tables hold more packed weights than `panel-bytes` into
     launches over some of them. What packs these weights moves to just before,
     so that they are multiplied while a cache holds them, and `moe-plan-arena`
-    gives all the same memory.
+    gives all the same memory. Where `panel-bytes` do not hold two experts
+    nothing is split.
 
     Runs after `moe-hoist-parameter-work`: what is packed once splits nothing.
 
@@ -123,8 +124,8 @@ def SplitExperts : Pass<"moe-split-experts", "mlir::ModuleOp"> {
   }];
   let dependentDialects = ["mlir::arith::ArithDialect"];
   let options = [
-    Option<"panelBytes", "panel-bytes", "int64_t", "6 << 20",
-           "bytes of packed weights at a time, unless one expert has more">,
+    Option<"panelBytes", "panel-bytes", "int64_t", "12 << 20",
+           "bytes of packed weights at a time">,
   ];
   let statistics = [
     Statistic<"numLaunches", "launches", "launches made of those that were split">,

@@ -112,14 +112,15 @@ Slices::Segment Slices::segment(KernelBuilder &k, Value routes, Value firstRow,
   int64_t together = types.step * types.stepsAtOnce;
   auto cut = [&, begin = begin, end = end](Value row) {
     Value before = arith::MaxSIOp::create(k, k.sub(row, begin), k.idx(0));
-    Value whole = k.mul(k.div(k.add(before, k.idx(together - 1)),
-                              k.idx(together)),
-                        k.idx(together));
+    Value whole =
+        k.mul(k.div(k.add(before, k.idx(together - 1)), k.idx(together)),
+              k.idx(together));
     return k.min(k.add(begin, whole), end);
   };
   Value lo = cut(firstRow), hi = cut(k.add(firstRow, k.idx(rows)));
   Value goesOn = k.less(begin, lo);
-  Value isEmpty = arith::CmpIOp::create(k, arith::CmpIPredicate::eq, begin, end);
+  Value isEmpty =
+      arith::CmpIOp::create(k, arith::CmpIPredicate::eq, begin, end);
   Value isFirst = k.less(firstRow, k.idx(1));
   Value isMine = arith::OrIOp::create(
       k, k.less(lo, hi), arith::AndIOp::create(k, isEmpty, isFirst));
@@ -128,11 +129,10 @@ Slices::Segment Slices::segment(KernelBuilder &k, Value routes, Value firstRow,
 
 Value Slices::firstStep(KernelBuilder &k, Value routes, Value firstRow,
                         Value i) const {
-  return k.loop(k.idx(0), i, 1, {k.idx(0)},
-                [&](Value j, ValueRange before) {
-                  Value own = stepsOf(k, segment(k, routes, firstRow, j));
-                  return SmallVector<Value>{k.add(before[0], own)};
-                })[0];
+  return k.loop(k.idx(0), i, 1, {k.idx(0)}, [&](Value j, ValueRange before) {
+    Value own = stepsOf(k, segment(k, routes, firstRow, j));
+    return SmallVector<Value>{k.add(before[0], own)};
+  })[0];
 }
 
 /// The sums that an expert had after the slice before, if it `goesOn`, else 0.
@@ -160,8 +160,8 @@ static void packSlice(KernelLowering &lowering, RoutedWeightGradOp op,
   bool turned = types.inTiles() && operand.side == SteppedOperand::Left;
   SmallVector<Value> arguments{operand.from, operand.to};
   llvm::append_range(arguments, rowArguments);
-  SmallVector<int64_t> key = grouping.key({operand.firstColumn, operand.columns,
-                                           turned, tokenOrder, slices.rows});
+  SmallVector<int64_t> key = grouping.key(
+      {operand.firstColumn, operand.columns, turned, tokenOrder, slices.rows});
   llvm::append_range(key, slices.experts);
   lowering.launch(
       op,
@@ -182,31 +182,33 @@ static void packSlice(KernelLowering &lowering, RoutedWeightGradOp op,
             llvm::divideCeilSigned(slices.steps, tiles), types.stepsAtOnce);
         Value mine = k.mul(k.tile(), k.idx(share));
         auto count = static_cast<int64_t>(slices.experts.size());
-        k.loop(k.idx(0), k.idx(count), 1, {k.idx(0)}, [&](Value i,
-                                                          ValueRange steps) {
-          Slices::Segment segment = slices.segment(k, routes, firstRow, i);
-          Value rows = k.sub(segment.hi, segment.lo);
-          Value own = slices.stepsOf(k, segment);
-          Value first = arith::MaxSIOp::create(k, k.sub(mine, steps[0]),
-                                               k.idx(0));
-          Value last =
-              k.min(k.sub(k.add(mine, k.idx(share)), steps[0]), own);
-          k.ifThen(k.less(first, last), [&] {
-            packSteps(k,
-                      {.from = from,
-                       .row =
-                           [&](Value r) {
-                             return operandRow(k, grouping, routes, tokenOrder,
-                                               k.add(segment.lo, r));
-                           },
-                       .count = rows,
-                       .firstColumn = operand.firstColumn,
-                       .width = operand.columns,
-                       .firstStep = steps[0]},
-                      first, last, to, types, turned);
-          });
-          return SmallVector<Value>{k.add(steps[0], own)};
-        });
+        k.loop(k.idx(0), k.idx(count), 1, {k.idx(0)},
+               [&](Value i, ValueRange steps) {
+                 Slices::Segment segment =
+                     slices.segment(k, routes, firstRow, i);
+                 Value rows = k.sub(segment.hi, segment.lo);
+                 Value own = slices.stepsOf(k, segment);
+                 Value first =
+                     arith::MaxSIOp::create(k, k.sub(mine, steps[0]), k.idx(0));
+                 Value last =
+                     k.min(k.sub(k.add(mine, k.idx(share)), steps[0]), own);
+                 k.ifThen(k.less(first, last), [&] {
+                   packSteps(k,
+                             {.from = from,
+                              .row =
+                                  [&](Value r) {
+                                    return operandRow(k, grouping, routes,
+                                                      tokenOrder,
+                                                      k.add(segment.lo, r));
+                                  },
+                              .count = rows,
+                              .firstColumn = operand.firstColumn,
+                              .width = operand.columns,
+                              .firstStep = steps[0]},
+                             first, last, to, types, turned);
+                 });
+                 return SmallVector<Value>{k.add(steps[0], own)};
+               });
       });
 }
 
@@ -285,8 +287,7 @@ static LogicalResult lowerRoutedWeightGrad(RoutedWeightGradOp op,
           RowBlock block =
               denseRowBlock(k, k.div(tile, splits), m, tiling.blockRows);
           k.ifThen(segment.isMine, [&] {
-            Value firstStep =
-                slices.firstStep(k, routes, k.integer(3), expert);
+            Value firstStep = slices.firstStep(k, routes, k.integer(3), expert);
             forEachRegisterTile(
                 k, tiling, block, k.rem(tile, splits),
                 [&](Value row, const TileColumns &tile) {
@@ -300,11 +301,13 @@ static LogicalResult lowerRoutedWeightGrad(RoutedWeightGradOp op,
                   else if (slices.rows < grouping.rows)
                     init = sumsSoFar(k, tiling, segment.goesOn, load);
                   return sumOuterProducts(k, tiling, types, steps, left, first,
-                                          right, tile,
-                                          {firstStep, init});
+                                          right, tile, {firstStep, init});
                 },
                 [&](Value row, const TileColumns &tile, ValueRange sums) {
-                  storeSums(k, sums, dw, k.add(block.first, row), tile);
+                  // The optimiser reads them when all are made.
+                  Value target = k.add(block.first, row);
+                  for (auto [sum, lane] : llvm::zip_equal(sums, tile.lanes))
+                    k.stream(sum, dw, target, lane);
                 });
           });
         });
