@@ -38,17 +38,7 @@ BufferReuse::BufferReuse(ModuleOp module, bool writesGradients) {
     StringRef name = function.getName();
     ArrayRef<func::CallOp> own = calls[name];
     for (unsigned i = 0; i < function.getNumResults() && !own.empty(); ++i)
-      if (llvm::all_of(own,
-                       [&](func::CallOp call) {
-                         Value result = call.getResult(i);
-                         return result.hasOneUse() &&
-                                isa<AccumulateGradientOp>(*result.user_begin());
-                       }) &&
-          // Written by every call, if each can.
-          !llvm::all_of(own, [&](func::CallOp call) {
-            return onlyTerms.contains(*call.getResult(i).user_begin());
-          }))
-        accumulated.insert({name, i});
+      findAccumulated(own, i);
     for (unsigned i = 0; i < function.getNumArguments() && !own.empty(); ++i)
       if (llvm::all_of(own, [&](func::CallOp call) {
             return diesAt(call.getOperand(i), call);
@@ -60,6 +50,25 @@ BufferReuse::BufferReuse(ModuleOp module, bool writesGradients) {
         pending.push_back(functions.lookup(call.getCallee()));
     }
   }
+}
+
+/// Decides on result `i` of a function that has these calls: written by all of
+/// them, if each has the only term of a gradient, or added by all.
+void BufferReuse::findAccumulated(ArrayRef<func::CallOp> calls, unsigned i) {
+  SmallVector<Operation *> updates;
+  for (func::CallOp call : calls) {
+    Value result = call.getResult(i);
+    if (!result.hasOneUse() || !isa<AccumulateGradientOp>(*result.user_begin()))
+      return;
+    updates.push_back(*result.user_begin());
+  }
+  if (llvm::all_of(updates,
+                   [&](Operation *update) { return onlyTerms.contains(update); }))
+    return;
+  func::CallOp first = calls.front();
+  accumulated.insert({first.getCallee(), i});
+  for (Operation *update : updates)
+    onlyTerms.erase(update);
 }
 
 /// Finds what is the only term of its gradient, made by an op whose memory can

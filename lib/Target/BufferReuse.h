@@ -49,6 +49,7 @@ public:
 
 private:
   void findOnlyTerms(ModuleOp module);
+  void findAccumulated(ArrayRef<func::CallOp> calls, unsigned i);
 
   llvm::DenseSet<std::pair<StringRef, unsigned>> accumulated;
   llvm::DenseSet<Operation *> onlyTerms;

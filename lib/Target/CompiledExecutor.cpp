@@ -175,10 +175,12 @@ void CompiledExecutor::loadGiven() {
   given = makeProgram(file, copy->getContext(), load);
 }
 
-void CompiledExecutor::requireTraining(int64_t rows, int64_t length) {
+void CompiledExecutor::requireTraining(int64_t rows, int64_t length,
+                                       int64_t microBatches) {
   if (!given)
     return;
   checkUse(given->entry(), {"step", rows, length}, options.givenFile);
+  gradientsOf(given->entry(), microBatches, options.givenFile);
   // Without gates there is no classifier, whatever its coefficient.
   Objective effective = objective;
   bool hasGates = module
@@ -206,14 +208,13 @@ void *CompiledExecutor::memoryOf(const Binding &binding, Program &program) {
     return program.buffers.emplace_back(bytesOf(binding), binding.name).data();
   case Binding::Kind::Parameter:
     return store.value(binding.name);
-  case Binding::Kind::Gradient:
-    return store.gradient(binding.name);
   case Binding::Kind::Packed: {
     Buffer &memory = packed[binding.name].memory;
     if (memory.size() == 0)
       memory = Buffer(bytesOf(binding), binding.name);
     return memory.data();
   }
+  case Binding::Kind::Gradient:
   case Binding::Kind::State:
   case Binding::Kind::Arena:
   case Binding::Kind::StepGradient:
@@ -293,6 +294,8 @@ CompiledExecutor::Outputs CompiledExecutor::run(Program &program,
                       binding.name, "'");
     } else if (binding.kind == Binding::Kind::Output) {
       outputs[binding.name] = {&binding, memory};
+    } else if (binding.kind == Binding::Kind::Gradient) {
+      memory = store.gradient(binding.name); // may have been placed elsewhere
     } else if (binding.kind == Binding::Kind::State) {
       memory = state(binding);
     } else if (binding.kind == Binding::Kind::Arena) {
@@ -312,8 +315,9 @@ CompiledExecutor::Outputs CompiledExecutor::run(Program &program,
   return outputs;
 }
 
-void CompiledExecutor::beginStep(int64_t microBatches) {
+void CompiledExecutor::beginStep(int64_t count) {
   using mlir::moe::Gradients;
+  microBatches = count;
   gradients = microBatches == 1 ? Gradients::Written : Gradients::Added;
   if (given)
     gradients = gradientsOf(given->entry(), microBatches, options.givenFile);
@@ -324,7 +328,7 @@ void CompiledExecutor::beginStep(int64_t microBatches) {
 Losses CompiledExecutor::accumulateGradients(const Batch &batch,
                                              const LossWeights &weights) {
   // A gradient that has no memory must not be written.
-  requireTraining(batch.rows, batch.length);
+  requireTraining(batch.rows, batch.length, microBatches);
   Program &step = program(
       shapeKey(gradients == mlir::moe::Gradients::Added
                    ? "a training step that accumulates of"

@@ -69,6 +69,35 @@ func.func @shared(%x: tensor<1x4x16xf32> {moe.binding = #moe.binding<input, "x">
 
 // -----
 
+// A function whose result is the only term of one gradient and one of two of
+// another adds it everywhere: both are zero first.
+moe.parameter trainable router @one : tensor<8x16xf32> from #moe.init<zeros, seed = 0>
+moe.parameter trainable router @two : tensor<8x16xf32> from #moe.init<zeros, seed = 0>
+
+// WRITTEN-LABEL: func.func @mixed
+// WRITTEN: moe.dispatch @accumulate_gradient_clear_0 [1] (%[[ONE:.*]]) : memref<8x16xf32>
+// WRITTEN-NEXT: call @layer(%{{.*}}, %{{.*}}, %[[ONE]])
+// WRITTEN-NEXT: moe.dispatch @accumulate_gradient_clear_0 [1] (%[[TWO:.*]]) : memref<8x16xf32>
+// WRITTEN-NEXT: call @layer(%{{.*}}, %{{.*}}, %[[TWO]])
+// WRITTEN-NEXT: call @layer(%{{.*}}, %{{.*}}, %[[TWO]])
+// WRITTEN-NEXT: return
+func.func @mixed(%x: tensor<1x4x16xf32> {moe.binding = #moe.binding<input, "x">},
+                 %dy: tensor<1x4x8xf32> {moe.binding = #moe.binding<input, "dy">}) {
+  %a = call @layer(%x, %dy) : (tensor<1x4x16xf32>, tensor<1x4x8xf32>) -> tensor<8x16xf32>
+  %b = call @layer(%x, %dy) : (tensor<1x4x16xf32>, tensor<1x4x8xf32>) -> tensor<8x16xf32>
+  %c = call @layer(%x, %dy) : (tensor<1x4x16xf32>, tensor<1x4x8xf32>) -> tensor<8x16xf32>
+  moe.accumulate_gradient @one, %a : tensor<8x16xf32>
+  moe.accumulate_gradient @two, %b : tensor<8x16xf32>
+  moe.accumulate_gradient @two, %c : tensor<8x16xf32>
+  return
+}
+func.func private @layer(%x: tensor<1x4x16xf32>, %dy: tensor<1x4x8xf32>) -> tensor<8x16xf32> {
+  %dw = moe.linear_weight_grad %dy, %x : (tensor<1x4x8xf32>, tensor<1x4x16xf32>) -> tensor<8x16xf32>
+  return %dw : tensor<8x16xf32>
+}
+
+// -----
+
 // The gradient of a pre-activation takes its place where nobody reads it again,
 // in any call: %z of @once, but not of @twice, nor one that the caller owns.
 // CHECK-LABEL: func.func @step

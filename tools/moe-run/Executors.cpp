@@ -35,7 +35,7 @@ MadeExecutor makeExecutor(const MachineOptions &options, Model &file,
                           mlir::ModuleOp module, ParameterStore &store,
                           ThreadPool &pool, const Objective &objective) {
   MadeExecutor made;
-  made.requireTraining = [](int64_t, int64_t) {};
+  made.requireTraining = [](int64_t, int64_t, int64_t) {};
   made.requireScoring = [](int64_t, int64_t, bool) {};
   const bool asIs = options.frozenWeights == mlir::moe::FrozenWeights::AsIs;
   if (!asIs && (options.executor != "compiled" || file.program()))
@@ -59,8 +59,9 @@ MadeExecutor makeExecutor(const MachineOptions &options, Model &file,
   compiled.givenFile = file.file().string();
   auto executor = std::make_unique<CompiledExecutor>(module, store, pool,
                                                      objective, compiled);
-  made.requireTraining = [&executor = *executor](int64_t rows, int64_t length) {
-    executor.requireTraining(rows, length);
+  made.requireTraining = [&executor = *executor](int64_t rows, int64_t length,
+                                                int64_t microBatches) {
+    executor.requireTraining(rows, length, microBatches);
   };
   made.requireScoring = [&executor = *executor](int64_t rows, int64_t length,
                                                 bool logits) {

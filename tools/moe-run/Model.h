@@ -118,7 +118,8 @@ struct MadeExecutor {
   /// What the numbers depend on beside the inputs: the instruction set.
   std::string variant;
   /// Throw Error if a given program takes other batches, or none of this kind.
-  std::function<void(int64_t rows, int64_t length)> requireTraining;
+  std::function<void(int64_t rows, int64_t length, int64_t microBatches)>
+      requireTraining;
   std::function<void(int64_t rows, int64_t length, bool logits)> requireScoring;
 };
 

@@ -374,7 +374,8 @@ int Training::run() {
          "with, but ",
          program.file(), " is compiled");
   if (options.phase.steps > 0)
-    made.requireTraining(options.phase.batch, source->length());
+    made.requireTraining(options.phase.batch, source->length(),
+                         options.phase.accumulate);
 
   TrainerOptions trainerOptions = options.phase.trainer();
   trainerOptions.saveEvery = options.saveEvery;

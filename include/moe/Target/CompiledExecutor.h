@@ -65,7 +65,7 @@ public:
 
   /// Throw Error if there is a given program and it is not one for training on,
   /// or scoring of, such batches.
-  void requireTraining(int64_t rows, int64_t length);
+  void requireTraining(int64_t rows, int64_t length, int64_t microBatches);
   void requireScoring(int64_t rows, int64_t length, bool logits) const;
 
   /// Where launches are recorded; null (the default) for nowhere.
@@ -123,6 +123,7 @@ private:
   /// Packed weights of all programs by the name of their binding.
   std::map<std::string, Packed> packed;
   int64_t parameterVersion = 1;
+  int64_t microBatches = 1;
   mlir::moe::Gradients gradients = mlir::moe::Gradients::Added;
   Buffer arena;
   /// A cache of the sequences that are being generated: one place for each.
