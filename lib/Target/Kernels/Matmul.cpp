@@ -280,9 +280,15 @@ SmallVector<Value> mlir::moe::timesPanels(KernelBuilder &k,
         [&](int64_t j) { return panels[j]; }, left.init, left.firstStep);
   bool quantised = isQuantised(panels[0].first);
   // The panels of the next register tile are asked for while this one's are
-  // read. Not where few rows do so little with elements of 16 bits or more that
-  // the memory is always busy: then it only disturbs.
-  bool ahead = quantised || tiling.blockRows > tiling.tileRows;
+  // read, if the second cache holds both beside the rows. Not where few rows do
+  // so little with elements of 16 bits or more that the memory is always busy:
+  // then it only disturbs.
+  constexpr int64_t aheadBytes = 256 << 10;
+  int64_t width = accumulators * k.lanes();
+  int64_t bytes =
+      inner * width * elementOf(panels[0].first).getIntOrFloatBitWidth() / 8;
+  bool ahead = quantised || (tiling.blockRows > tiling.tileRows &&
+                             bytes <= aheadBytes);
   SmallVector<Value> sums = k.registerTile(
       tiling.tileRows, accumulators, k.idx(0),
       k.idx(llvm::divideCeilSigned(inner, step)),
