@@ -62,8 +62,9 @@ void BufferReuse::findAccumulated(ArrayRef<func::CallOp> calls, unsigned i) {
       return;
     updates.push_back(*result.user_begin());
   }
-  if (llvm::all_of(updates,
-                   [&](Operation *update) { return onlyTerms.contains(update); }))
+  if (llvm::all_of(updates, [&](Operation *update) {
+        return onlyTerms.contains(update);
+      }))
     return;
   func::CallOp first = calls.front();
   accumulated.insert({first.getCallee(), i});

@@ -60,7 +60,7 @@ MadeExecutor makeExecutor(const MachineOptions &options, Model &file,
   auto executor = std::make_unique<CompiledExecutor>(module, store, pool,
                                                      objective, compiled);
   made.requireTraining = [&executor = *executor](int64_t rows, int64_t length,
-                                                int64_t microBatches) {
+                                                 int64_t microBatches) {
     executor.requireTraining(rows, length, microBatches);
   };
   made.requireScoring = [&executor = *executor](int64_t rows, int64_t length,

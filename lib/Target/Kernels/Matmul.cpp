@@ -287,8 +287,8 @@ SmallVector<Value> mlir::moe::timesPanels(KernelBuilder &k,
   int64_t width = accumulators * k.lanes();
   int64_t bytes =
       inner * width * elementOf(panels[0].first).getIntOrFloatBitWidth() / 8;
-  bool ahead = quantised || (tiling.blockRows > tiling.tileRows &&
-                             bytes <= aheadBytes);
+  bool ahead =
+      quantised || (tiling.blockRows > tiling.tileRows && bytes <= aheadBytes);
   SmallVector<Value> sums = k.registerTile(
       tiling.tileRows, accumulators, k.idx(0),
       k.idx(llvm::divideCeilSigned(inner, step)),
