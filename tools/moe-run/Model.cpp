@@ -64,8 +64,7 @@ void addFrozenWeights(CLI::App &app, MachineOptions &options) {
          },
          "how compiled code keeps weights: as they are, or int8, rounded to "
          "127 steps of a scale for each output channel: half the memory of "
-         "bf16, and twice the speed where that is what takes the time "
-         "(default: as-is)")
+         "bf16, and faster where reading it takes the time (default: as-is)")
       ->check(CLI::IsMember(forms));
 }
 

@@ -135,12 +135,13 @@ void mlir::moe::launchOuterProducts(KernelLowering &lowering, Operation *op,
   Value left = leftPanels(lowering, tiling, p.lhs, p.lhsWidth, steps, types);
   Value right = rightPanels(lowering, p.rhs, p.rhsWidth, steps, types);
   auto pack = [&](const SteppedOperand &operand, int64_t firstRow) {
-    launchSteps(lowering, op, operand, types, lowering.constant(firstRow),
-                p.rows, [&](KernelBuilder &k) -> RowList {
-                  Value first = k.integer(2);
-                  return {k.idx(p.rows),
-                          [&k, first](Value r) { return k.add(first, r); }};
-                });
+    launchSteps(
+        lowering, op, operand, types, steps, lowering.constant(firstRow),
+        p.rows, [&](KernelBuilder &k, Value first, Value last, PackRows pack) {
+          Value begin = k.integer(2);
+          pack({k.idx(p.rows), [&](Value r) { return k.add(begin, r); }}, first,
+               last);
+        });
   };
   pack({SteppedOperand::Left, p.lhs, 0, p.lhsWidth, left}, 0);
   pack({SteppedOperand::Right, p.rhs, 0, p.rhsWidth, right}, p.firstRhs);

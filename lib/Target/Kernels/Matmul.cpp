@@ -372,47 +372,46 @@ Value mlir::moe::rightPanels(KernelLowering &lowering, Value from,
                             elementOf(from));
 }
 
-void mlir::moe::launchSteps(KernelLowering &lowering, Operation *op,
-                            const SteppedOperand &operand,
-                            const ProductTypes &types, ArrayRef<Value> more,
-                            ArrayRef<int64_t> key,
-                            function_ref<RowList(KernelBuilder &)> rows) {
+void mlir::moe::launchSteps(
+    KernelLowering &lowering, Operation *op, const SteppedOperand &operand,
+    const ProductTypes &types, int64_t steps, ArrayRef<Value> more,
+    ArrayRef<int64_t> key,
+    function_ref<void(KernelBuilder &, Value, Value, PackRows)> body) {
   constexpr int64_t tiles = 16;
   SmallVector<Value> arguments{operand.from, operand.to};
   llvm::append_range(arguments, more);
   bool turned = types.inTiles() && operand.side == SteppedOperand::Left;
   SmallVector<int64_t> fullKey{operand.firstColumn, operand.columns, types.step,
-                               turned};
+                               turned, steps};
   llvm::append_range(fullKey, key);
-  lowering.launch(op,
-                  {.label = "pack_steps",
-                   .tiles = tiles,
-                   .arguments = arguments,
-                   .compute = types.compute,
-                   .key = fullKey,
-                   .attributes = lowering.builder().getDictionaryAttr({})},
-                  [&](KernelBuilder &k) {
-                    auto type = cast<MemRefType>(k.argType(0));
-                    int64_t width = type.getShape().back();
-                    Value from =
-                        k.buffer(0, {type.getNumElements() / width, width});
-                    RowList list = rows(k);
-                    Value steps = types.steps(k, list.count);
-                    int64_t atOnce = types.stepsAtOnce;
-                    Value share =
-                        k.mul(k.div(k.add(steps, k.idx(tiles * atOnce - 1)),
-                                    k.idx(tiles * atOnce)),
-                              k.idx(atOnce));
-                    Value first = k.mul(k.tile(), share);
-                    packSteps(k,
-                              {.from = from,
-                               .row = list.row,
-                               .count = list.count,
-                               .firstColumn = operand.firstColumn,
-                               .width = operand.columns},
-                              first, k.min(k.add(first, share), steps),
-                              k.buffer(1), types, turned);
-                  });
+  lowering.launch(
+      op,
+      {.label = "pack_steps",
+       .tiles = tiles,
+       .arguments = arguments,
+       .compute = types.compute,
+       .key = fullKey,
+       .attributes = lowering.builder().getDictionaryAttr({})},
+      [&](KernelBuilder &k) {
+        auto type = cast<MemRefType>(k.argType(0));
+        int64_t width = type.getShape().back();
+        Value from = k.buffer(0, {type.getNumElements() / width, width});
+        Value to = k.buffer(1);
+        int64_t share = llvm::alignTo(llvm::divideCeilSigned(steps, tiles),
+                                      types.stepsAtOnce);
+        Value first = k.mul(k.tile(), k.idx(share));
+        Value last = k.min(k.add(first, k.idx(share)), k.idx(steps));
+        body(k, first, last, [&](const RowList &rows, Value first, Value last) {
+          packSteps(k,
+                    {.from = from,
+                     .row = rows.row,
+                     .count = rows.count,
+                     .firstColumn = operand.firstColumn,
+                     .width = operand.columns,
+                     .firstStep = rows.firstStep},
+                    first, last, to, types, turned);
+        });
+      });
 }
 
 void mlir::moe::storeSums(KernelBuilder &k, ValueRange sums, Value to,

@@ -186,17 +186,26 @@ Value leftPanels(KernelLowering &lowering, const MatmulTiling &tiling,
                  const ProductTypes &types);
 Value rightPanels(KernelLowering &lowering, Value from, int64_t columns,
                   int64_t steps, const ProductTypes &types);
-/// The rows of an operand: how many, and where in its buffer.
+/// Rows that are packed together: how many, where in the operand each is, and
+/// at which step of the panels they begin (0 if not given).
 struct RowList {
   Value count;
-  std::function<Value(Value)> row;
+  function_ref<Value(Value)> row;
+  Value firstStep = {};
 };
-/// Packs the rows that `rows` finds from the arguments `more`, which are
-/// numbered from 2 on; `key` says what else it depends on.
-void launchSteps(KernelLowering &lowering, Operation *op,
-                 const SteppedOperand &operand, const ProductTypes &types,
-                 ArrayRef<Value> more, ArrayRef<int64_t> key,
-                 function_ref<RowList(KernelBuilder &)> rows);
+/// Packs the steps [first, last) of `rows`.
+using PackRows =
+    function_ref<void(const RowList &rows, Value first, Value last)>;
+/// Launches the packing of an operand into panels of `steps` steps. `body`
+/// packs what belongs in the steps [first, last) of them, a tile's share; it
+/// finds the arguments `more` from number 2 on, and `key` says what else it
+/// depends on.
+void launchSteps(
+    KernelLowering &lowering, Operation *op, const SteppedOperand &operand,
+    const ProductTypes &types, int64_t steps, ArrayRef<Value> more,
+    ArrayRef<int64_t> key,
+    function_ref<void(KernelBuilder &, Value first, Value last, PackRows pack)>
+        body);
 
 //===----------------------------------------------------------------------===//
 // Dense products, for any op

@@ -154,62 +154,34 @@ static SmallVector<Value> sumsSoFar(KernelBuilder &k,
 static void packSlice(KernelLowering &lowering, RoutedWeightGradOp op,
                       const Slices &slices, const SteppedOperand &operand,
                       bool tokenOrder, ArrayRef<Value> rowArguments) {
-  constexpr int64_t tiles = 16;
-  const ProductTypes &types = slices.types;
   const Grouping &grouping = slices.grouping;
-  bool turned = types.inTiles() && operand.side == SteppedOperand::Left;
-  SmallVector<Value> arguments{operand.from, operand.to};
-  llvm::append_range(arguments, rowArguments);
-  SmallVector<int64_t> key = grouping.key(
-      {operand.firstColumn, operand.columns, turned, tokenOrder, slices.rows});
+  SmallVector<int64_t> key = grouping.key({tokenOrder, slices.rows});
   llvm::append_range(key, slices.experts);
-  lowering.launch(
-      op,
-      {.label = "pack",
-       .tiles = tiles,
-       .arguments = arguments,
-       .compute = types.compute,
-       .key = key,
-       .attributes = lowering.builder().getDictionaryAttr({})},
-      [&](KernelBuilder &k) {
-        auto type = cast<MemRefType>(k.argType(0));
-        int64_t width = type.getShape().back();
-        Value from = k.buffer(0, {type.getNumElements() / width, width});
-        Value to = k.buffer(1), firstRow = k.integer(2);
-        Value routes = grouping.routed ? k.buffer(3) : Value();
-        // A tile packs its share of the steps, whosever they are.
-        int64_t share = llvm::alignTo(
-            llvm::divideCeilSigned(slices.steps, tiles), types.stepsAtOnce);
-        Value mine = k.mul(k.tile(), k.idx(share));
-        auto count = static_cast<int64_t>(slices.experts.size());
-        k.loop(k.idx(0), k.idx(count), 1, {k.idx(0)},
-               [&](Value i, ValueRange steps) {
-                 Slices::Segment segment =
-                     slices.segment(k, routes, firstRow, i);
-                 Value rows = k.sub(segment.hi, segment.lo);
-                 Value own = slices.stepsOf(k, segment);
-                 Value first =
-                     arith::MaxSIOp::create(k, k.sub(mine, steps[0]), k.idx(0));
-                 Value last =
-                     k.min(k.sub(k.add(mine, k.idx(share)), steps[0]), own);
-                 k.ifThen(k.less(first, last), [&] {
-                   packSteps(k,
-                             {.from = from,
-                              .row =
-                                  [&](Value r) {
-                                    return operandRow(k, grouping, routes,
-                                                      tokenOrder,
-                                                      k.add(segment.lo, r));
-                                  },
-                              .count = rows,
-                              .firstColumn = operand.firstColumn,
-                              .width = operand.columns,
-                              .firstStep = steps[0]},
-                             first, last, to, types, turned);
-                 });
-                 return SmallVector<Value>{k.add(steps[0], own)};
-               });
-      });
+  launchSteps(lowering, op, operand, slices.types, slices.steps, rowArguments,
+              key, [&](KernelBuilder &k, Value mine, Value end, PackRows pack) {
+                Value firstRow = k.integer(2);
+                Value routes = grouping.routed ? k.buffer(3) : Value();
+                auto count = static_cast<int64_t>(slices.experts.size());
+                // A tile packs its share of the steps, whosever they are.
+                k.loop(k.idx(0), k.idx(count), 1, {k.idx(0)},
+                       [&](Value i, ValueRange steps) {
+                         Slices::Segment segment =
+                             slices.segment(k, routes, firstRow, i);
+                         Value own = slices.stepsOf(k, segment);
+                         Value first = arith::MaxSIOp::create(
+                             k, k.sub(mine, steps[0]), k.idx(0));
+                         Value last = k.min(k.sub(end, steps[0]), own);
+                         k.ifThen(k.less(first, last), [&] {
+                           auto row = [&](Value r) {
+                             return operandRow(k, grouping, routes, tokenOrder,
+                                               k.add(segment.lo, r));
+                           };
+                           pack({k.sub(segment.hi, segment.lo), row, steps[0]},
+                                first, last);
+                         });
+                         return SmallVector<Value>{k.add(steps[0], own)};
+                       });
+              });
 }
 
 /// The memory of the gradients: those that are to be added to, if all are.
