@@ -159,11 +159,7 @@ bool Workbench::load(const Case &wanted) {
     results.push_back(name);
   TestProgram text = program.returning(results);
   // Weights that do not train are parameters, which are packed once.
-  if (used.firstTrained)
-    for (const std::string &name : used.weightNames(0))
-      for (Port &port : text.inputs)
-        if (port.name == name)
-          port.kind = "parameter";
+  makeParameters(text, used, 0, used.firstTrained);
   mlir::moe::CompilerOptions compiler;
   compiler.packedOnce = mlir::moe::PackedOnce::Frozen;
   runner = std::make_unique<ProgramRunner>(text.text(wanted.type), compiler,

@@ -45,7 +45,8 @@ namespace {
 class Converter {
 public:
   Converter(ModuleOp module, int64_t tokens, const TargetDescription &target,
-            ParameterValues quantised, bool writesGradients);
+            ParameterValues packedOnce, ParameterValues quantised,
+            bool writesGradients);
 
   LogicalResult convertFunction(func::FuncOp function);
 
@@ -65,7 +66,7 @@ private:
 
   bool writesGradients;
   BufferReuse reuse;
-  ParameterValues quantised;
+  ParameterValues packedOnce, quantised;
   KernelLowering lowering;
   LoweringTable table;
   /// The function being made, and the memory of its results.
@@ -339,11 +340,13 @@ LogicalResult Converter::convertFunction(func::FuncOp function) {
 }
 
 Converter::Converter(ModuleOp module, int64_t tokens,
-                     const TargetDescription &target, ParameterValues quantised,
+                     const TargetDescription &target,
+                     ParameterValues packedOnce, ParameterValues quantised,
                      bool writesGradients)
     : writesGradients(writesGradients), reuse(module, writesGradients),
-      quantised(std::move(quantised)),
-      lowering(module, tokens, target, reuse, this->quantised) {
+      packedOnce(std::move(packedOnce)), quantised(std::move(quantised)),
+      lowering(module, tokens, target, reuse, this->packedOnce,
+               this->quantised) {
   addMatmulLowerings(table);
   addRoutedMatmulLowerings(table);
   addRoutedMatmulGradLowerings(table);
@@ -392,11 +395,7 @@ FailureOr<ParameterValues> ConvertMoEToKernels::weightsToQuantise() {
   if (gradient)
     return gradient.emitOpError()
            << "expected a program without gradients for frozen-weights=int8";
-  SymbolTable symbols(getOperation());
-  return ParameterValues(getOperation(), [&](StringAttr parameter) {
-    auto op = symbols.lookup<ParameterOp>(parameter);
-    return !op || !op.getTrainable();
-  });
+  return valuesPackedOnce(getOperation(), PackedOnce::Frozen);
 }
 
 void ConvertMoEToKernels::runOnOperation() {
@@ -410,6 +409,7 @@ void ConvertMoEToKernels::runOnOperation() {
   Converter converter(module, *tokens,
                       TargetDescription{.vectorBytes = vectorBytes,
                                         .bf16Products = bf16Products},
+                      valuesPackedOnce(module, packedOnce),
                       std::move(*quantised), writesGradients);
   SmallVector<func::FuncOp> functions(module.getOps<func::FuncOp>());
   for (func::FuncOp function : functions)

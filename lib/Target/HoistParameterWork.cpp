@@ -63,8 +63,6 @@ private:
   SmallVector<std::pair<DispatchOp, Work>> findWork(func::FuncOp function);
   Value packedArgument(func::FuncOp entry, const Work &work);
   void makePreparation(StringRef name, bool trains);
-  bool trains(StringAttr parameter);
-
   std::optional<SymbolTable> symbols;
   /// What nothing changes between runs.
   ParameterValues fixed;
@@ -94,11 +92,6 @@ Value addArgument(func::FuncOp function, BindingAttr binding, Type type) {
 bool isKernel(func::FuncOp function) { return function->hasAttr("moe.kernel"); }
 
 } // namespace
-
-bool HoistParameterWork::trains(StringAttr parameter) {
-  auto op = symbols->lookup<ParameterOp>(parameter);
-  return op && op.getTrainable();
-}
 
 /// Gives every call what its callee needs done before it.
 void HoistParameterWork::takeFromCallees(func::FuncOp function) {
@@ -167,7 +160,7 @@ Value HoistParameterWork::packedArgument(func::FuncOp entry, const Work &work) {
     StringAttr name = bindingOf(entry, input).getName();
     preparation.parameters.push_back(
         {name, entry.getArgument(input).getType()});
-    preparation.trains |= trains(name);
+    preparation.trains |= trains(*symbols, name);
     text += name.str() + ".";
   }
   StringAttr name = builder.getStringAttr(text + work.derives.str());
@@ -244,18 +237,11 @@ void HoistParameterWork::makePreparation(StringRef name, bool trains) {
 }
 
 void HoistParameterWork::runOnOperation() {
-  if (parameters != "all" && parameters != "frozen") {
-    getOperation().emitError()
-        << "parameters: expected all or frozen, but got " << parameters;
-    return signalPassFailure();
-  }
   symbols.emplace(getOperation());
   lifted.clear();
   prepared.clear();
   packedArguments.clear();
-  fixed = ParameterValues(getOperation(), [&](StringAttr parameter) {
-    return parameters == "all" || !trains(parameter);
-  });
+  fixed = valuesPackedOnce(getOperation(), parameters);
   SmallVector<func::FuncOp> functions(getOperation().getOps<func::FuncOp>());
   for (func::FuncOp function : functions)
     lift(function);

@@ -301,9 +301,9 @@ void KernelBuilder::stream(Value vector, Value buffer, ValueRange indices,
                                 ValueRange());
 }
 
-void KernelBuilder::prefetch(Value buffer, ValueRange indices) {
-  memref::PrefetchOp::create(*this, buffer, indices,
-                             /*isWrite=*/false, /*localityHint=*/3,
+void KernelBuilder::prefetch(Value buffer, ValueRange indices, Cache into) {
+  memref::PrefetchOp::create(*this, buffer, indices, /*isWrite=*/false,
+                             /*localityHint=*/into == Cache::First ? 3 : 2,
                              /*isDataCache=*/true);
 }
 

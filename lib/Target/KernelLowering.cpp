@@ -48,10 +48,11 @@ const LoweringTable::Function *LoweringTable::find(Operation *op) const {
 KernelLowering::KernelLowering(ModuleOp module, int64_t tokens,
                                const TargetDescription &target,
                                const BufferReuse &reuse,
+                               const ParameterValues &packedOnce,
                                const ParameterValues &quantised)
     : module(module), numTokens(tokens), targetDescription(target),
       typeConverter(module.getContext()), opBuilder(module.getContext()),
-      reuse(reuse), quantised(quantised) {}
+      reuse(reuse), packedOnce(packedOnce), quantised(quantised) {}
 
 MemRefType KernelLowering::bufferType(Type type) const {
   if (auto routes = dyn_cast<RoutesType>(type)) {
@@ -62,6 +63,10 @@ MemRefType KernelLowering::bufferType(Type type) const {
   }
   auto tensor = cast<RankedTensorType>(type);
   return MemRefType::get(tensor.getShape(), tensor.getElementType());
+}
+
+bool KernelLowering::isPackedOnce(Value weight) const {
+  return packedOnce.contains(weight);
 }
 
 bool KernelLowering::isQuantised(Value weight) const {
@@ -148,9 +153,6 @@ void KernelLowering::launch(Operation *op, const Launch &launch,
     kernel->setAttr("moe.kernel", opBuilder.getUnitAttr());
     kernel->setAttr("moe.cost", opBuilder.getDenseF64ArrayAttr(
                                     {launch.flops, bytesOf(types)}));
-    if (launch.experts)
-      kernel->setAttr("moe.experts",
-                      opBuilder.getI64IntegerAttr(*launch.experts));
     it->second = FlatSymbolRefAttr::get(kernel);
     KernelBuilder kernelBuilder(kernel, types, launch.compute,
                                 targetDescription, typeConverter);

@@ -51,3 +51,15 @@ ParameterValues::ParameterValues(ModuleOp module,
     }
   }
 }
+
+bool mlir::moe::trains(const SymbolTable &symbols, StringAttr name) {
+  auto op = symbols.lookup<ParameterOp>(name);
+  return op && op.getTrainable();
+}
+
+ParameterValues mlir::moe::valuesPackedOnce(ModuleOp module, PackedOnce which) {
+  SymbolTable symbols(module);
+  return {module, [&](StringAttr name) {
+            return which == PackedOnce::All || !trains(symbols, name);
+          }};
+}

@@ -15,6 +15,7 @@
 #define MOE_TARGET_PARAMETERVALUES_H
 
 #include "moe/Dialect/MoE.h"
+#include "moe/Target/TargetDescription.h"
 
 #include "llvm/ADT/DenseSet.h"
 
@@ -34,6 +35,12 @@ public:
 private:
   llvm::DenseSet<Value> values;
 };
+
+/// Whether a module says that parameter `name` trains.
+bool trains(const SymbolTable &symbols, StringAttr name);
+
+/// What is packed once if that is so for parameters `which`.
+ParameterValues valuesPackedOnce(ModuleOp module, PackedOnce which);
 
 } // namespace mlir::moe
 

@@ -82,12 +82,10 @@ void mlir::moe::buildCpuPipeline(OpPassManager &pm,
   // Kernels on memrefs, launched from straight-line programs.
   pm.addPass(createConvertMoEToKernels(ConvertMoEToKernelsOptions{
       vectorBytes, options.bf16Products, options.frozenWeights,
-      options.gradients == Gradients::Written}));
+      options.packedOnce, options.gradients == Gradients::Written}));
   // What depends on parameters only is done by entry points of its own.
-  pm.addPass(createHoistParameterWork(HoistParameterWorkOptions{
-      options.packedOnce == PackedOnce::All ? "all" : "frozen"}));
-  // What is packed at every run is multiplied while a cache holds it.
-  pm.addPass(createSplitExperts(SplitExpertsOptions{options.panelBytes}));
+  pm.addPass(
+      createHoistParameterWork(HoistParameterWorkOptions{options.packedOnce}));
   // No memory is allocated any more.
   pm.addPass(createPlanArena());
   // The runtime's ABI is all that is left of the dialect.
@@ -139,16 +137,7 @@ struct CpuPipelineOptions : PassPipelineOptions<CpuPipelineOptions> {
   Option<PackedOnce> hoist{
       *this, "hoist",
       llvm::cl::desc("parameters whose weights are packed once"),
-      llvm::cl::init(PackedOnce::All),
-      llvm::cl::values(
-          clEnumValN(PackedOnce::All, "all", "all, for inference"),
-          clEnumValN(PackedOnce::Frozen, "frozen",
-                     "frozen ones, for training: no second copy of others"))};
-  Option<int64_t> panelBytes{
-      *this, "panel-bytes",
-      llvm::cl::desc("bytes of weights packed at each use that are multiplied "
-                     "together"),
-      llvm::cl::init(CompilerOptions().panelBytes)};
+      llvm::cl::init(PackedOnce::All), packedOnceValues()};
   Option<Gradients> gradients{
       *this, "gradients",
       llvm::cl::desc("what a step does with gradients of parameters"),
@@ -172,7 +161,6 @@ void mlir::moe::registerTargetPipelines() {
         compilerOptions.frozenWeights = options.frozenWeights;
         compilerOptions.packedOnce = options.hoist;
         compilerOptions.gradients = options.gradients;
-        compilerOptions.panelBytes = options.panelBytes;
         buildCpuPipeline(pm, compilerOptions);
       });
 }

@@ -251,11 +251,7 @@ TestProgram experts(const RoutedShape &shape) {
   routed.down();
   routed.combine();
   TestProgram program = routed.returning({"y"});
-  for (Port &port : program.inputs)
-    for (int64_t e = 0; e < shape.experts; ++e)
-      for (const std::string &weight : shape.weightNames(e))
-        if (port.name == weight)
-          port.kind = "parameter";
+  makeParameters(program, shape, 0, shape.experts);
   return program;
 }
 

@@ -175,6 +175,41 @@ TEST_P(RoutedMatmul, SameBitsForAnyNumberOfThreads) {
   expectSameBitsOnThreads(backward(GetParam()), inputsFor(GetParam()));
 }
 
+/// Expects the same bits where kernels pack the weights that they multiply by,
+/// and where these were packed before.
+void expectSameBitsHoweverPacked(const RoutedShape &c,
+                                 const std::vector<Mode> &modes) {
+  TestProgram atUse = backward(c), before = atUse;
+  makeParameters(before, c, 0, c.experts);
+  Tensors in = inputsFor(c);
+  for (const Mode &mode : modes) {
+    SCOPED_TRACE(nameOf(mode));
+    Tensors expected = run(before, in, mode);
+    for (auto &[name, tensor] : run(atUse, in, mode))
+      EXPECT_EQ(tensor.values, expected[name].values) << name;
+  }
+}
+
+TEST(RoutedMatmulPacking, SameBitsByKernelsThatMultiplyOrBefore) {
+  for (const RoutedShape &shape :
+       {mixture(4, 2, true, "silu"), mixture(3, 2, false, "gelu", true)})
+    expectSameBitsHoweverPacked(shape, allModes());
+}
+
+TEST(RoutedMatmulPacking, SameBitsHoweverTheInnerDimensionIsCut) {
+  // Wide models and wide experts, whose rows are taken in slices by kernels
+  // that pack weights, with gradients of scores and without; and rows that are
+  // too long for scratch memory, sliced by all kernels.
+  RoutedShape wide = mixture(3, 2, true, "silu"), hidden = wide, plain = wide;
+  wide.width = 3301;
+  hidden.hidden = 3333;
+  plain.hidden = 33335;
+  plain.gated = false;
+  plain.width = 9;
+  for (const RoutedShape &shape : {wide, hidden, plain})
+    expectSameBitsHoweverPacked(shape, hostModes());
+}
+
 TEST(RoutedMatmulRows, DependOnNoOtherExpert) {
   // Tokens of other experts come and go before and after those of expert 1,
   // which has an odd number of them.

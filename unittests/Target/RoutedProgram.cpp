@@ -233,3 +233,13 @@ RoutedProgram::returning(const std::vector<std::string> &results) const {
     returned.results.push_back({name, types.at(name)});
   return returned;
 }
+
+void polymoe::test::makeParameters(TestProgram &program,
+                                   const RoutedShape &shape, int64_t first,
+                                   int64_t last) {
+  for (int64_t e = first; e < last; ++e)
+    for (const std::string &name : shape.weightNames(e))
+      for (Port &port : program.inputs)
+        if (port.name == name)
+          port.kind = "parameter";
+}

@@ -83,6 +83,11 @@ private:
   TestProgram program;
 };
 
+/// Makes the weights of experts [first, last) parameters of `program`, which
+/// are packed once, in place of inputs.
+void makeParameters(TestProgram &program, const RoutedShape &shape,
+                    int64_t first, int64_t last);
+
 } // namespace polymoe::test
 
 #endif // MOE_UNITTESTS_TARGET_ROUTEDPROGRAM_H

@@ -23,10 +23,6 @@ class ExecutionEngine;
 
 namespace mlir::moe {
 
-/// Of which parameters weights are packed once, beside the parameter, in place
-/// of at each use, in scratch memory.
-enum class PackedOnce { All, Frozen };
-
 /// What a step does with the gradients of parameters. Those that are written
 /// are of one run alone and lie in its arena, in the place of activations that
 /// the backward needs no more; those that are added outlive it.
@@ -46,9 +42,6 @@ struct CompilerOptions {
   unsigned optimizationLevel = 2;
   PackedOnce packedOnce = PackedOnce::All;
   Gradients gradients = Gradients::Added;
-  /// Bytes of weights that are multiplied together where they are packed at
-  /// each use: what stays in a last cache beside other things.
-  int64_t panelBytes = 12 << 20;
 };
 
 /// What a compiler needs to translate modules; for `MLIRContext`'s registry.

@@ -107,9 +107,10 @@ public:
   /// The same past the caches, where a vector takes whole lines of them: for
   /// what is read much later.
   void stream(Value vector, Value buffer, ValueRange indices, Lane lane);
+  enum class Cache { First, Second };
   /// Asks for the line of the cache that holds an element, which need not
   /// exist.
-  void prefetch(Value buffer, ValueRange indices);
+  void prefetch(Value buffer, ValueRange indices, Cache into = Cache::First);
   /// The same without conversion, as integers: moves data, whatever it holds.
   Value loadBits(Value buffer, ValueRange indices, Lane lane);
   void storeBits(Value bits, Value buffer, ValueRange indices, Lane lane);

@@ -38,6 +38,7 @@ class KernelLowering {
 public:
   KernelLowering(ModuleOp module, int64_t tokens,
                  const TargetDescription &target, const BufferReuse &reuse,
+                 const ParameterValues &packedOnce,
                  const ParameterValues &quantised);
 
   //===------------------------------------------------------------------===//
@@ -90,9 +91,6 @@ public:
     /// What it makes of all other arguments in the last, which nothing else
     /// writes; empty where that is not so.
     std::string derives = {};
-    /// The number of the first of two arguments that hold a range of experts,
-    /// for which all tables have entries: several launches may share the work.
-    std::optional<unsigned> experts = std::nullopt;
     /// In place of the op's attributes.
     DictionaryAttr attributes = {};
   };
@@ -103,6 +101,8 @@ public:
   const TargetDescription &target() const { return targetDescription; }
   /// Tokens of a batch, B*S.
   int64_t tokens() const { return numTokens; }
+  /// Whether what is packed of `weight` is packed once, beside the program.
+  bool isPackedOnce(Value weight) const;
   /// Whether products take `weight` as integers with scales.
   bool isQuantised(Value weight) const;
 
@@ -113,7 +113,7 @@ private:
   LLVMTypeConverter typeConverter;
   OpBuilder opBuilder;
   const BufferReuse &reuse;
-  const ParameterValues &quantised;
+  const ParameterValues &packedOnce, &quantised;
   IRMapping buffers;
   llvm::DenseMap<Value, Value> offered;
   llvm::DenseSet<Value> added;

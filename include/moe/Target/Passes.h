@@ -32,6 +32,14 @@ inline llvm::cl::ValuesClass frozenWeightsValues() {
                  "as integers with a scale for each output channel"));
 }
 
+/// The names of PackedOnce in options.
+inline llvm::cl::ValuesClass packedOnceValues() {
+  return llvm::cl::values(
+      clEnumValN(PackedOnce::All, "all", "all, for inference"),
+      clEnumValN(PackedOnce::Frozen, "frozen",
+                 "frozen ones, for training: no second copy of others"));
+}
+
 #define GEN_PASS_DECL
 #define GEN_PASS_REGISTRATION
 #include "moe/Target/Passes.h.inc"

@@ -27,6 +27,10 @@ def ConvertMoEToKernels : Pass<"convert-moe-to-kernels", "mlir::ModuleOp"> {
     keep theirs. A channel that holds an infinity or a NaN gives NaN. Programs
     with gradients are refused.
 
+    Weights of experts with few rows each that are not packed once
+    (`packed-once`) are not packed ahead: whoever multiplies by them packs the
+    columns of one register tile at a time.
+
     Needs static shapes and the fused level.
 
     ```mlir
@@ -50,6 +54,9 @@ def ConvertMoEToKernels : Pass<"convert-moe-to-kernels", "mlir::ModuleOp"> {
     Option<"frozenWeights", "frozen-weights", "mlir::moe::FrozenWeights", "mlir::moe::FrozenWeights::AsIs",
            "how weights that do not train are kept",
            [{::mlir::moe::frozenWeightsValues()}]>,
+    Option<"packedOnce", "packed-once", "mlir::moe::PackedOnce", "mlir::moe::PackedOnce::All",
+           "parameters whose weights moe-hoist-parameter-work packs once",
+           [{::mlir::moe::packedOnceValues()}]>,
     Option<"writesGradients", "writes-gradients", "bool", "false",
            "write gradients of parameters in place of adding to them">,
   ];
@@ -87,48 +94,13 @@ def HoistParameterWork : Pass<"moe-hoist-parameter-work", "mlir::ModuleOp"> {
   }];
   let dependentDialects = ["mlir::memref::MemRefDialect"];
   let options = [
-    Option<"parameters", "parameters", "std::string", "\"all\"", "all or frozen: of which parameters">,
+    Option<"parameters", "parameters", "mlir::moe::PackedOnce", "mlir::moe::PackedOnce::All",
+           "parameters whose weights are packed once",
+           [{::mlir::moe::packedOnceValues()}]>,
   ];
   let statistics = [
     Statistic<"numHoisted", "hoisted", "launches that left their function">,
     Statistic<"numPrepared", "prepared", "values that are prepared">,
-  ];
-}
-
-def SplitExperts : Pass<"moe-split-experts", "mlir::ModuleOp"> {
-  let summary = "pack and multiply the weights of a few experts at a time";
-  let description = [{
-    Splits a launch over all experts (of a kernel with `moe.experts`, the number
-    of the argument that holds the first expert, before the one that holds the
-    last but one) whose tables hold more packed weights than `panel-bytes` into
-    launches over some of them. What packs these weights moves to just before,
-    so that they are multiplied while a cache holds them, and `moe-plan-arena`
-    gives all the same memory. Where `panel-bytes` do not hold two experts
-    nothing is split.
-
-    Runs after `moe-hoist-parameter-work`: what is packed once splits nothing.
-
-    ```mlir
-    moe.dispatch @pack [2] (%w0, %p0) {derives = "straight.16"}
-    moe.dispatch @pack [2] (%w1, %p1) {derives = "straight.16"}
-    %t = moe.pointer_table %p0, %p1
-    moe.dispatch @routed_down_0 [8] (%h, %y, %t, %routes, %c0, %c2)
-    // ==>
-    moe.dispatch @pack [2] (%w0, %p0) {derives = "straight.16"}
-    %t0 = moe.pointer_table %p0
-    moe.dispatch @routed_down_0 [8] (%h, %y, %t0, %routes, %c0, %c1)
-    moe.dispatch @pack [2] (%w1, %p1) {derives = "straight.16"}
-    %t1 = moe.pointer_table %p1
-    moe.dispatch @routed_down_0 [8] (%h, %y, %t1, %routes, %c1, %c2)
-    ```
-  }];
-  let dependentDialects = ["mlir::arith::ArithDialect"];
-  let options = [
-    Option<"panelBytes", "panel-bytes", "int64_t", "12 << 20",
-           "bytes of packed weights at a time">,
-  ];
-  let statistics = [
-    Statistic<"numLaunches", "launches", "launches made of those that were split">,
   ];
 }
 

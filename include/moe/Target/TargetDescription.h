@@ -26,6 +26,13 @@ enum class FrozenWeights {
   Int8, ///< as integers, with a scale for each output channel
 };
 
+/// Of which parameters weights are packed once, beside the parameter, in place
+/// of at each use, in scratch memory.
+enum class PackedOnce {
+  All,    ///< for inference
+  Frozen, ///< for training: others change at every step
+};
+
 /// Rows of a tile of AMX, and words of 32 bits in a row.
 constexpr int64_t tileSide = 16;
 

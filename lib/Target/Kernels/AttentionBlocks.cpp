@@ -35,13 +35,17 @@ static void packHeadPanel(KernelBuilder &k, Value from, Value b, Value h,
   Value first = k.mul(panel, k.idx(k.lanes()));
   Value count =
       arith::MaxSIOp::create(k, k.sub(k.idx(length), first), k.idx(0));
-  packPanel(
-      k, from,
-      [&](int64_t i) {
-        Value row = k.min(k.add(first, k.idx(i)), k.idx(length - 1));
-        return headRow(k, b, length, row, heads, h);
-      },
-      count, k.idx(0), k.idx(width), width, to, position);
+  int64_t steps = cast<MemRefType>(to.getType()).getShape().end()[-2];
+  packPanel(k,
+            {.from = from,
+             .row =
+                 [&](Value i) {
+                   Value row = k.min(k.add(first, i), k.idx(length - 1));
+                   return headRow(k, b, length, row, heads, h);
+                 },
+             .count = count,
+             .width = width},
+            k.idx(0), k.idx(width), steps, to, position);
 }
 
 Value mlir::moe::packHeads(KernelLowering &lowering, Operation *op, Value rows,

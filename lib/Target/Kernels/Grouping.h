@@ -16,7 +16,7 @@
 #ifndef MOE_TARGET_KERNELS_GROUPING_H
 #define MOE_TARGET_KERNELS_GROUPING_H
 
-#include "Matmul.h"
+#include "BlockProduct.h"
 
 namespace mlir::moe {
 
@@ -44,6 +44,23 @@ struct Grouping {
       return std::nullopt;
     return llvm::divideCeilSigned(rows, experts);
   }
+  /// Cuts the products of these rows with weights that are packed at use or
+  /// not (packsAtUse). With `keepColumns` a tile has all columns of its rows.
+  MatmulTiling tiling(int64_t inner, int64_t columns, const ProductTypes &types,
+                      int64_t vectors, bool atUse,
+                      bool keepColumns = false) const {
+    MatmulTiling tiling(tokens, inner, columns, types, vectors);
+    if (std::optional<int64_t> share = this->share()) {
+      if (atUse)
+        tiling.holdExpertAtUse(*share, keepColumns);
+      else
+        tiling.holdExpert(*share);
+    }
+    tiling.sliceLongRows();
+    if (keepColumns)
+      tiling.doNotSplit();
+    return tiling;
+  }
   /// An upper bound for the blocks of rows: every expert may have one that is
   /// not full.
   int64_t blocks(const MatmulTiling &tiling) const {
@@ -58,19 +75,17 @@ struct Grouping {
 };
 
 /// Inside a kernel: its routes, if any, and the block of rows of this tile.
-/// Argument `argument` holds the routes, the next two the experts taken, first
-/// and last but one; tables have entries for these.
+/// Argument `argument` holds the routes.
 struct GroupedRows {
   GroupedRows(KernelBuilder &k, const Grouping &grouping, unsigned argument,
               const MatmulTiling &tiling)
-      : k(k), grouping(grouping) {
+      : k(k), grouping(grouping), tiling(tiling) {
     Value index = k.div(k.tile(), k.idx(tiling.splits));
     split = k.rem(k.tile(), k.idx(tiling.splits));
     if (grouping.routed) {
       routes = k.buffer(argument);
-      Value first = k.integer(argument + 1);
-      block = routedRowBlock(k, index, routes, grouping.rows, first,
-                             k.integer(argument + 2), tiling.blockRows);
+      block = routedRowBlock(k, index, routes, grouping.rows, grouping.experts,
+                             tiling.blockRows);
     } else {
       block = denseRowBlock(k, index, grouping.rows, tiling.blockRows);
       block.expert = k.idx(0);
@@ -90,8 +105,24 @@ struct GroupedRows {
                               : k.div(position, k.idx(grouping.topK));
   }
 
+  /// The block times `terms`, `inner` of the inner dimension each. Its rows are
+  /// rows of `left`, or those of their tokens.
+  BlockProduct times(Value left, bool byToken, int64_t inner,
+                     const ProductTypes &types, ArrayRef<Term> terms) {
+    return {.types = types,
+            .tiling = tiling,
+            .block = block,
+            .split = split,
+            .rows = left,
+            .source = [this, byToken](
+                          Value i) { return byToken ? token(row(i)) : row(i); },
+            .inner = inner,
+            .terms = SmallVector<Term, 2>(terms)};
+  }
+
   KernelBuilder &k;
   const Grouping &grouping;
+  const MatmulTiling &tiling;
   Value routes;
   Value split;
   RowBlock block;
@@ -107,28 +138,50 @@ byKind(KernelLowering &lowering, ValueRange weights, int64_t each) {
   return kinds;
 }
 
-/// A table of weights packed by `pack`.
-inline Value packedTable(KernelLowering &lowering, Operation *op,
-                         ArrayRef<Value> weights, const ProductTypes &types,
-                         decltype(packTransposed) pack = packTransposed) {
-  SmallVector<Value> panels;
-  for (Value weight : weights)
-    panels.push_back(pack(lowering, op, weight, types));
-  return lowering.table(panels);
+/// Whether the tiles that multiply by `weights` pack them: where rows are so
+/// few that nothing is packed often, and weights change before they are used
+/// again. Else panels of all experts would go to memory and come back.
+inline bool packsAtUse(const KernelLowering &lowering, const Grouping &grouping,
+                       ValueRange weights) {
+  constexpr int64_t fewRows = 512;
+  return grouping.share() && *grouping.share() <= fewRows &&
+         !llvm::all_of(weights, [&](Value weight) {
+           return lowering.isPackedOnce(weight);
+         });
 }
 
-/// Appends the routes and all experts, which GroupedRows reads. Returns the
-/// number of the argument that holds the first expert, if there is one.
-inline std::optional<unsigned> addGrouping(KernelLowering &lowering,
-                                           const Grouping &grouping,
-                                           Value routes,
-                                           SmallVectorImpl<Value> &arguments) {
-  if (!grouping.routed)
-    return std::nullopt;
-  arguments.push_back(lowering.buffer(routes));
-  arguments.push_back(lowering.constant(0));
-  arguments.push_back(lowering.constant(grouping.experts));
-  return arguments.size() - 2;
+/// Weights of one kind, [columns, inner] or [inner, columns], of all experts.
+struct ExpertWeights {
+  /// `form` says how weights lie that are packed at use, and are packed before
+  /// if they are not.
+  ExpertWeights(KernelLowering &lowering, Operation *op,
+                ArrayRef<Value> weights, const ProductTypes &types,
+                RightOperand::Form form, bool atUse)
+      : form(atUse ? form : RightOperand::Form::Panels) {
+    SmallVector<Value> buffers(weights);
+    if (!atUse)
+      for (Value &buffer : buffers)
+        buffer = form == RightOperand::Form::Transposed
+                     ? packTransposed(lowering, op, buffer, types)
+                     : packStraight(lowering, op, buffer, types);
+    type = cast<MemRefType>(buffers.front().getType());
+    table = lowering.table(buffers);
+  }
+  /// Inside a kernel, of which `table` is argument `argument`.
+  RightOperand of(KernelBuilder &k, unsigned argument, Value expert) const {
+    return {form, k.tableEntry(argument, expert, type)};
+  }
+
+  RightOperand::Form form;
+  MemRefType type;
+  Value table;
+};
+
+/// Appends the routes, if any, which GroupedRows reads.
+inline void addRoutes(KernelLowering &lowering, Value routes,
+                      SmallVectorImpl<Value> &arguments) {
+  if (routes)
+    arguments.push_back(lowering.buffer(routes));
 }
 
 } // namespace mlir::moe

@@ -5,39 +5,16 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "Matmul.h"
+#include "BlockProduct.h"
 
 using namespace mlir;
 using namespace mlir::moe;
-
-/// Rows that are longer than longestRow (the gradient of logits) are taken in
-/// slices of so many bytes, for so many columns of the result.
-static constexpr int64_t sliceBytes = 16 << 10, slicedResults = 1024;
-
-/// Where the columns of `tile` are among those of its split alone.
-static TileColumns columnsOfSplit(KernelBuilder &k, const MatmulTiling &tiling,
-                                  Value split, const TileColumns &tile) {
-  Value before = k.mul(split, k.idx(tiling.groupsPerSplit));
-  Value first = k.mul(k.sub(tile.group, before), k.idx(tiling.groupWidth));
-  TileColumns columns{tile.group, {}};
-  for (int64_t j = 0; j < tiling.vectors; ++j)
-    columns.lanes.push_back({k.add(first, k.idx(j * k.lanes())), Value()});
-  return columns;
-}
 
 void mlir::moe::launchProduct(KernelLowering &lowering, Operation *op,
                               const DenseProduct &p, Value bias) {
   const ProductTypes &types = p.types;
   MatmulTiling tiling(p.rows, p.inner, p.columns, types);
-  // The sums of a slice wait in scratch memory for the next one, which keeps
-  // their bits.
-  int64_t elementBytes = types.operand.getIntOrFloatBitWidth() / 8;
-  int64_t slice = sliceBytes / elementBytes;
-  int64_t whole =
-      p.inner * elementBytes > longestRow ? (p.inner - 1) / slice * slice : 0;
-  if (whole)
-    tiling.splitAfter(
-        std::min(tiling.groupsPerSplit, slicedResults / tiling.groupWidth));
+  tiling.sliceLongRows();
   SmallVector<Value> arguments = {p.input, p.weight, p.result,
                                   lowering.constant(p.firstInput),
                                   lowering.constant(p.firstResult)};
@@ -68,55 +45,16 @@ void mlir::moe::launchProduct(KernelLowering &lowering, Operation *op,
             denseRowBlock(k, k.div(k.tile(), splits), p.rows, tiling.blockRows);
         Value source = k.add(firstInput, block.first);
         Value target = k.add(firstResult, block.first);
-        Value split = k.rem(k.tile(), splits);
-        auto inSplit = [&](const TileColumns &tile) {
-          return columnsOfSplit(k, tiling, split, tile);
-        };
-        Value earlier;
-        auto multiplySlice =
-            [&](Value firstColumn, int64_t width, bool partial,
-                function_ref<void(Value, const TileColumns &, ValueRange)>
-                    epilogue) {
-              Value packed = packRows(
-                  k, x, block, tiling.blockRows, width, types,
-                  [&](Value i) { return k.add(source, i); }, firstColumn);
-              forEachRegisterTile(
-                  k, tiling, block, split,
-                  [&](Value row, const TileColumns &tile) {
-                    SmallVector<Value> init;
-                    if (earlier)
-                      init = loadSums(k, tiling, earlier, row, tiling.blockRows,
-                                      inSplit(tile));
-                    Value panel = k.mul(tile.group, k.idx(accumulators));
-                    return timesPanels(
-                        k, tiling, packed, row, width,
-                        [&](int64_t j) {
-                          return Panel{w, {k.add(panel, k.idx(j))}};
-                        },
-                        {.init = init,
-                         .firstStep = k.div(firstColumn, k.idx(types.step)),
-                         .partial = partial});
-                  },
-                  epilogue);
-            };
-        if (whole) {
-          int64_t columns = tiling.groupsPerSplit * tiling.groupWidth;
-          earlier = k.scratch({tiling.blockRows, columns}, k.compute());
-          k.loop(k.idx(0), k.idx(tiling.blockRows), 1, [&](Value i) {
-            k.columns(columns, [&](KernelBuilder::Lane lane) {
-              k.store(k.splat(0.0), earlier, i, lane);
-            });
-          });
-          k.loop(k.idx(0), k.idx(whole), slice, [&](Value firstColumn) {
-            multiplySlice(
-                firstColumn, slice, /*partial=*/true,
-                [&](Value row, const TileColumns &tile, ValueRange sums) {
-                  storeSums(k, sums, earlier, row, inSplit(tile));
-                });
-          });
-        }
-        multiplySlice(
-            k.idx(whole), p.inner - whole, /*partial=*/false,
+        multiplyBlock(
+            k,
+            {.types = types,
+             .tiling = tiling,
+             .block = block,
+             .split = k.rem(k.tile(), splits),
+             .rows = x,
+             .source = [&](Value i) { return k.add(source, i); },
+             .inner = p.inner,
+             .terms = {{{RightOperand::Form::Panels, w}}}},
             [&](Value row, const TileColumns &tile, ValueRange sums) {
               SmallVector<Value> values(sums);
               if (b)

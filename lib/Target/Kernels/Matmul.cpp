@@ -17,34 +17,37 @@ using namespace mlir::moe;
 /// register tile from falling into one set of the cache.
 static constexpr int64_t scratchPadding = 64;
 
+/// Bytes of the second cache that the rows of a block may take, and register
+/// tiles that a block has at most.
+static constexpr int64_t blockBytes = 512 << 10, mostTiles = 16;
+static constexpr int64_t fewestTiles = 4;
+/// Tiles of a launch, at least.
+static constexpr int64_t leastTiles = 16;
+
 MatmulTiling::MatmulTiling(int64_t rows, int64_t inner, int64_t columns,
-                           const ProductTypes &types, int64_t vectors,
-                           std::optional<int64_t> share)
-    : columns(columns), vectors(vectors), inTiles(types.inTiles()) {
+                           const ProductTypes &types, int64_t vectors)
+    : rows(rows), inner(inner), columns(columns), vectors(vectors),
+      slice(inner), inTiles(types.inTiles()),
+      rowBytes(inner * types.operand.getIntOrFloatBitWidth() / 8) {
   tileRows = std::min(types.tileRows, rows);
+  groupWidth = vectors * types.lanes;
+  groups = llvm::divideCeilSigned(columns, groupWidth);
   // Register tiles that share a panel of columns while it is in the first
   // caches. Panels that the last cache cannot hold come from memory for every
   // block: it gets more rows, as many as stay in the second cache, and some
   // more even if they do not. Not where few long rows would then be packed for
   // more splits, nor where rows are too long for the stack.
-  constexpr int64_t panelBytes = 8 << 20, blockBytes = 512 << 10;
-  constexpr int64_t fewest = 4, some = 8, most = 16, leastTiles = 16;
-  int64_t rowBytes = inner * types.operand.getIntOrFloatBitWidth() / 8;
-  int64_t tiles = fewest;
+  constexpr int64_t panelBytes = 8 << 20, some = 8;
+  int64_t tiles = fewestTiles;
   bool isWide = inner <= columns || rows >= leastTiles * some * tileRows;
   if (rowBytes * columns > panelBytes && rowBytes <= longestRow && isWide)
-    tiles = std::clamp(blockBytes / (rowBytes * tileRows), some, most);
-  // An expert with few rows: its panels, which nobody has read before, are read
-  // once if all its rows are in one block.
-  if (share) {
-    int64_t all = llvm::divideCeilSigned(*share, tileRows) + 1;
-    if (all <= most && all * tileRows * rowBytes <= blockBytes)
-      tiles = std::max(tiles, all);
-  }
+    tiles = std::clamp(blockBytes / (rowBytes * tileRows), some, mostTiles);
+  setBlockRows(tiles);
+}
+
+void MatmulTiling::setBlockRows(int64_t tiles) {
   blockRows = std::min(tiles * tileRows,
                        llvm::divideCeilSigned(rows, tileRows) * tileRows);
-  groupWidth = vectors * types.lanes;
-  groups = llvm::divideCeilSigned(columns, groupWidth);
   // Enough tiles for any number of threads, and so many that threads end
   // together, but each with columns enough to be worth the packing of its rows.
   constexpr int64_t wantedTiles = 64, widthOfSplit = 512;
@@ -59,6 +62,43 @@ MatmulTiling::MatmulTiling(int64_t rows, int64_t inner, int64_t columns,
   splits = llvm::divideCeilSigned(groups, groupsPerSplit);
 }
 
+void MatmulTiling::holdExpert(int64_t share) {
+  // Its panels, which nobody has read before, are read once then.
+  int64_t tiles = llvm::divideCeilSigned(share, tileRows) + 1;
+  if (tiles <= mostTiles && tiles * tileRows * rowBytes <= blockBytes)
+    setBlockRows(std::max(tiles, blockRows / tileRows));
+}
+
+void MatmulTiling::holdExpertAtUse(int64_t share, bool keepColumns) {
+  // Some room is for panels, and for the weights asked for ahead.
+  constexpr int64_t bytes = 3 * (blockBytes / 4), sliceMultiple = 64;
+  int64_t all = llvm::divideCeilSigned(share, tileRows) + 1;
+  int64_t tiles =
+      llvm::divideCeilSigned(all, llvm::divideCeilSigned(all, mostTiles));
+  if (keepColumns) {
+    tiles =
+        std::min(tiles, std::max(bytes / (rowBytes * tileRows), fewestTiles));
+    setBlockRows(tiles);
+    return doNotSplit();
+  }
+  setBlockRows(tiles);
+  int64_t slices = llvm::divideCeilSigned(rowBytes * blockRows, bytes);
+  if (slices == 1)
+    return;
+  slice = llvm::alignTo(llvm::divideCeilSigned(inner, slices), sliceMultiple);
+  int64_t groupBytes = blockRows * accumulators * (groupWidth / vectors) *
+                       int64_t(sizeof(float));
+  splitAfter(std::clamp<int64_t>(bytes / groupBytes, 1, groupsPerSplit));
+}
+
+void MatmulTiling::sliceLongRows() {
+  constexpr int64_t sliceBytes = 16 << 10, slicedResults = 1024;
+  if (rowBytes <= longestRow)
+    return;
+  slice = sliceBytes / (rowBytes / inner);
+  splitAfter(std::min(groupsPerSplit, slicedResults / groupWidth));
+}
+
 RowBlock mlir::moe::denseRowBlock(KernelBuilder &k, Value index, int64_t rows,
                                   int64_t blockRows) {
   Value first = k.mul(index, k.idx(blockRows));
@@ -66,12 +106,12 @@ RowBlock mlir::moe::denseRowBlock(KernelBuilder &k, Value index, int64_t rows,
 }
 
 RowBlock mlir::moe::routedRowBlock(KernelBuilder &k, Value index, Value routes,
-                                   int64_t rows, Value firstExpert,
-                                   Value lastExpert, int64_t blockRows) {
+                                   int64_t rows, int64_t experts,
+                                   int64_t blockRows) {
   // Walks the experts, counting blocks, until the block's expert is found.
   Value zero = k.idx(0);
   SmallVector<Value> found = k.loop(
-      firstExpert, lastExpert, 1, {zero, zero, zero, firstExpert},
+      zero, k.idx(experts), 1, {zero, zero, zero, zero},
       [&](Value e, ValueRange state) {
         Value blocksBefore = state[0];
         Value position = k.add(e, k.idx(2 * rows));
@@ -92,18 +132,22 @@ RowBlock mlir::moe::routedRowBlock(KernelBuilder &k, Value index, Value routes,
         return SmallVector<Value>{blocksAfter, select(first, state[1]),
                                   select(count, state[2]), select(e, state[3])};
       });
-  return {found[1], found[2], k.sub(found[3], firstExpert)};
+  return {found[1], found[2], found[3]};
 }
 
-Value mlir::moe::packRows(KernelBuilder &k, Value from, const RowBlock &block,
-                          int64_t blockRows, int64_t width,
-                          const ProductTypes &types,
-                          function_ref<Value(Value)> source,
-                          Value firstColumn) {
+Value mlir::moe::scratchRows(KernelBuilder &k, int64_t blockRows, int64_t width,
+                             const ProductTypes &types) {
   int64_t padding = scratchPadding * 8 / types.operand.getIntOrFloatBitWidth();
   int64_t stride =
       llvm::alignTo(width, types.step * types.stepsAtOnce) + padding;
-  Value scratch = k.scratch({blockRows, stride}, types.operand);
+  return k.scratch({blockRows, stride}, types.operand);
+}
+
+void mlir::moe::packRows(KernelBuilder &k, Value from, const RowBlock &block,
+                         Value scratch, int64_t width,
+                         const ProductTypes &types,
+                         function_ref<Value(Value)> source, Value firstColumn) {
+  int64_t blockRows = cast<MemRefType>(scratch.getType()).getDimSize(0);
   bool asItIs =
       cast<MemRefType>(from.getType()).getElementType() == types.operand;
   k.loop(k.idx(0), block.count, 1, [&](Value i) {
@@ -135,6 +179,14 @@ Value mlir::moe::packRows(KernelBuilder &k, Value from, const RowBlock &block,
       k.store(k.splat(0.0), scratch, i, lane);
     });
   });
+}
+
+Value mlir::moe::packRows(KernelBuilder &k, Value from, const RowBlock &block,
+                          int64_t blockRows, int64_t width,
+                          const ProductTypes &types,
+                          function_ref<Value(Value)> source) {
+  Value scratch = scratchRows(k, blockRows, width, types);
+  packRows(k, from, block, scratch, width, types, source);
   return scratch;
 }
 
@@ -176,12 +228,19 @@ void mlir::moe::forEachRegisterTile(
     KernelBuilder &k, const MatmulTiling &tiling, const RowBlock &block,
     Value split,
     function_ref<SmallVector<Value>(Value, const TileColumns &)> sums,
-    function_ref<void(Value, const TileColumns &, ValueRange)> epilogue) {
+    function_ref<void(Value, const TileColumns &, ValueRange)> epilogue,
+    function_ref<void(const TileColumns &)> prepare) {
   Value firstGroup = k.mul(split, k.idx(tiling.groupsPerSplit));
   Value lastGroup = k.min(k.add(firstGroup, k.idx(tiling.groupsPerSplit)),
                           k.idx(tiling.groups));
+  // An empty block needs nothing prepared.
+  if (prepare)
+    lastGroup = arith::SelectOp::create(k, k.less(k.idx(0), block.count),
+                                        lastGroup, firstGroup);
   k.loop(firstGroup, lastGroup, 1, [&](Value group) {
     TileColumns tile = tileColumns(k, tiling, group);
+    if (prepare)
+      prepare(tile);
     k.loop(k.idx(0), block.count, tiling.tileRows, [&](Value tileRow) {
       SmallVector<Value> acc = sums(tileRow, tile);
       if (tiling.inTiles) {
@@ -230,8 +289,8 @@ SmallVector<Value> mlir::moe::zeroSums(KernelBuilder &k,
 /// panel of accumulator `j`, which is read from step `firstStep` on.
 static SmallVector<Value>
 sumTiles(KernelBuilder &k, const MatmulTiling &tiling, Value steps,
-         function_ref<Panel(Value s, int64_t row)> left,
-         function_ref<Panel(int64_t j)> right, ValueRange init = {},
+         function_ref<Place(Value s, int64_t row)> left,
+         function_ref<Place(int64_t j)> right, ValueRange init = {},
          Value firstStep = {}) {
   SmallVector<Value> start(init);
   SmallVector<int64_t> rows;
@@ -240,8 +299,8 @@ sumTiles(KernelBuilder &k, const MatmulTiling &tiling, Value steps,
     if (init.empty())
       start.push_back(k.zeroTile(rowsOfTile));
   });
-  auto load = [&](const Panel &at, int64_t rowsOfTile) {
-    return k.loadTile(at.first, at.second, rowsOfTile);
+  auto load = [&](const Place &at, int64_t rowsOfTile) {
+    return k.loadTile(at.buffer, at.index, rowsOfTile);
   };
   return k.registerTile(
       rows.size() / accumulators, accumulators, k.idx(0),
@@ -251,10 +310,10 @@ sumTiles(KernelBuilder &k, const MatmulTiling &tiling, Value steps,
                     rows[i * accumulators]);
       },
       [&](Value tile, int64_t j) {
-        Panel at = right(j);
+        Place at = right(j);
         Value step = k.mul(tile, k.idx(tileSide));
-        at.second.push_back(firstStep ? k.add(firstStep, step) : step);
-        at.second.push_back(k.idx(0));
+        at.index.push_back(firstStep ? k.add(firstStep, step) : step);
+        at.index.push_back(k.idx(0));
         return load(at, tileSide);
       },
       start);
@@ -269,16 +328,17 @@ SmallVector<Value> mlir::moe::timesPanels(KernelBuilder &k,
   SmallVector<Panel> panels;
   for (int64_t j = 0; j < accumulators; ++j)
     panels.push_back(panel(j));
-  int64_t step = stepOfPanels(k, panels[0].first);
+  int64_t step = stepOfPanels(k, panels[0].buffer);
   if (tiling.inTiles)
     return sumTiles(
         k, tiling, k.idx(llvm::alignTo(inner, 2 * tileSide) / 2),
-        [&](Value s, int64_t i) -> Panel {
+        [&](Value s, int64_t i) -> Place {
           Value column = k.add(k.mul(s, k.idx(step)), k.idx(left.offset));
           return {packed, {k.add(row, k.idx(i)), column}};
         },
-        [&](int64_t j) { return panels[j]; }, left.init, left.firstStep);
-  bool quantised = isQuantised(panels[0].first);
+        [&](int64_t j) -> Place { return {panels[j].buffer, panels[j].index}; },
+        left.init, left.firstStep);
+  bool quantised = isQuantised(panels[0].buffer);
   // The panels of the next register tile are asked for while this one's are
   // read, if the second cache holds both beside the rows. Not where few rows do
   // so little with elements of 16 bits or more that the memory is always busy:
@@ -286,7 +346,7 @@ SmallVector<Value> mlir::moe::timesPanels(KernelBuilder &k,
   constexpr int64_t aheadBytes = 256 << 10;
   int64_t width = accumulators * k.lanes();
   int64_t bytes =
-      inner * width * elementOf(panels[0].first).getIntOrFloatBitWidth() / 8;
+      inner * width * elementOf(panels[0].buffer).getIntOrFloatBitWidth() / 8;
   bool ahead =
       quantised || (tiling.blockRows > tiling.tileRows && bytes <= aheadBytes);
   SmallVector<Value> sums = k.registerTile(
@@ -300,21 +360,24 @@ SmallVector<Value> mlir::moe::timesPanels(KernelBuilder &k,
                          : k.loadPair(packed, position);
       },
       [&](Value s, int64_t j) {
-        const auto &[buffer, index] = panels[j];
+        const Panel &panel = panels[j];
         Value at = left.firstStep ? k.add(left.firstStep, s) : s;
-        if (ahead) {
-          SmallVector<Value> next(index);
+        if (panel.ahead) {
+          Place next = panel.ahead(s);
+          k.prefetch(next.buffer, next.index, KernelBuilder::Cache::Second);
+        } else if (ahead) {
+          SmallVector<Value> next(panel.index);
           next.back() = k.add(next.back(), k.idx(tiling.vectors));
           next.append({at, k.idx(0)});
-          k.prefetch(buffer, next);
+          k.prefetch(panel.buffer, next);
         }
-        return loadPanel(k, buffer, index, at);
+        return loadPanel(k, panel.buffer, panel.index, at);
       },
       left.init);
   if (!quantised || left.partial)
     return sums;
   for (auto [j, at] : llvm::enumerate(panels)) {
-    Value scales = loadScales(k, at.first, at.second);
+    Value scales = loadScales(k, at.buffer, at.index);
     for (size_t i = j; i < sums.size(); i += accumulators)
       sums[i] = k.mulf(sums[i], scales);
   }
@@ -332,11 +395,11 @@ mlir::moe::sumOuterProducts(KernelBuilder &k, const MatmulTiling &tiling,
   if (tiling.inTiles)
     return sumTiles(
         k, tiling, steps,
-        [&](Value s, int64_t i) -> Panel {
+        [&](Value s, int64_t i) -> Place {
           Value panel = k.div(k.add(row, k.idx(i)), k.idx(tileSide));
           return {lhs, {panel, at(s), k.idx(0)}};
         },
-        [&](int64_t j) -> Panel {
+        [&](int64_t j) -> Place {
           return {rhs, {k.add(rightPanel, k.idx(j))}};
         },
         start.init, start.step);
@@ -406,10 +469,9 @@ void mlir::moe::launchSteps(
                     {.from = from,
                      .row = rows.row,
                      .count = rows.count,
-                     .firstColumn = operand.firstColumn,
-                     .width = operand.columns,
                      .firstStep = rows.firstStep},
-                    first, last, to, types, turned);
+                    operand.firstColumn, operand.columns, first, last, to,
+                    types, turned);
         });
       });
 }

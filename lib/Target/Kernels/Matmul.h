@@ -37,13 +37,21 @@ constexpr int64_t accumulators = 2;
 /// tiles. Depends on shapes and on the target only.
 struct MatmulTiling {
   /// `vectors` vectors of columns for each register tile: 2, or 1 where each
-  /// column has two sums (gate and up). An expert has up to `rows` rows, and
-  /// `share` of them if all have as many.
+  /// column has two sums (gate and up).
   MatmulTiling(int64_t rows, int64_t inner, int64_t columns,
-               const ProductTypes &types, int64_t vectors = accumulators,
-               std::optional<int64_t> share = std::nullopt);
+               const ProductTypes &types, int64_t vectors = accumulators);
 
-  int64_t columns;
+  /// An expert has `share` rows if all have as many. Blocks get so tall that
+  /// they hold all of them, where that is not too much for the second cache.
+  void holdExpert(int64_t share);
+  /// The same for weights that are packed by whoever multiplies by them, which
+  /// is done once for each block: slices of the inner dimension keep its rows
+  /// in the second cache. With `keepColumns` a tile has all columns of a block.
+  void holdExpertAtUse(int64_t share, bool keepColumns);
+  /// Takes rows that are longer than longestRow in slices, too.
+  void sliceLongRows();
+
+  int64_t rows, inner, columns;
   int64_t blockRows;  ///< rows copied to scratch memory at a time
   int64_t tileRows;   ///< rows of a register tile
   int64_t vectors;    ///< vectors of columns of a register tile
@@ -51,7 +59,8 @@ struct MatmulTiling {
   int64_t groups;     ///< register tiles across all columns
   int64_t splits;     ///< tiles that share the columns of a block of rows
   int64_t groupsPerSplit;
-  bool inTiles; ///< a register tile is tiles of AMX
+  int64_t slice; ///< elements of the inner dimension taken at a time
+  bool inTiles;  ///< a register tile is tiles of AMX
 
   int64_t rowBlocks(int64_t rows) const {
     return llvm::divideCeilSigned(rows, blockRows);
@@ -63,6 +72,10 @@ struct MatmulTiling {
     groupsPerSplit = most;
     splits = llvm::divideCeilSigned(groups, most);
   }
+
+private:
+  void setBlockRows(int64_t tiles);
+  int64_t rowBytes; ///< of a row of the left operand
 };
 
 /// A block of rows of the left operand: rows `first` to `first + count`, of
@@ -77,21 +90,26 @@ struct RowBlock {
 RowBlock denseRowBlock(KernelBuilder &k, Value index, int64_t rows,
                        int64_t blockRows);
 
-/// The block of rows `index` of experts [first, last), whose offsets are
-/// `routes[2 * rows + e]`; `count` is 0 for a block that none of them has. The
-/// block's expert is counted from `first` on.
+/// The block of rows `index` of `experts` experts, whose offsets are
+/// `routes[2 * rows + e]`; `count` is 0 for a block that none of them has.
 RowBlock routedRowBlock(KernelBuilder &k, Value index, Value routes,
-                        int64_t rows, Value first, Value last,
-                        int64_t blockRows);
+                        int64_t rows, int64_t experts, int64_t blockRows);
 
 /// Copies `count` rows into scratch memory [blockRows, width], in the type in
 /// which they are multiplied; row i is `source(i)` (a row number of `from`),
 /// from column `firstColumn` on,
 /// the rest of the block is zero. Where pairs are multiplied, so is the column
-/// after the last; for tiles, the 32 after the last.
+/// after the last; for tiles, the 32 after the last. `scratch` comes from
+/// scratchRows, and may be for wider rows.
+Value scratchRows(KernelBuilder &k, int64_t blockRows, int64_t width,
+                  const ProductTypes &types);
+void packRows(KernelBuilder &k, Value from, const RowBlock &block,
+              Value scratch, int64_t width, const ProductTypes &types,
+              function_ref<Value(Value)> source, Value firstColumn = {});
+/// The same in scratch memory of its own.
 Value packRows(KernelBuilder &k, Value from, const RowBlock &block,
                int64_t blockRows, int64_t width, const ProductTypes &types,
-               function_ref<Value(Value)> source, Value firstColumn = {});
+               function_ref<Value(Value)> source);
 
 /// The columns of a register tile: `group` counts register tiles across, and
 /// there is one lane for each vector, masked where columns may be missing.
@@ -103,12 +121,14 @@ struct TileColumns {
 /// For every register tile of the tile's columns and rows: `sums` gives the
 /// accumulators of the tile that begins at row `row` of the block, vectors or
 /// tiles; `epilogue` gets them as vectors row by row, for rows that exist.
+/// `prepare` comes before all rows of the tile's columns.
 void forEachRegisterTile(
     KernelBuilder &k, const MatmulTiling &tiling, const RowBlock &block,
     Value split,
     function_ref<SmallVector<Value>(Value row, const TileColumns &)> sums,
     function_ref<void(Value row, const TileColumns &, ValueRange sums)>
-        epilogue);
+        epilogue,
+    function_ref<void(const TileColumns &)> prepare = {});
 
 /// The epilogue that stores sums to row `row` of `to`, or adds them there.
 void storeSums(KernelBuilder &k, ValueRange sums, Value to, Value row,
@@ -130,8 +150,19 @@ inline double productFlops(int64_t rows, int64_t inner, int64_t columns) {
          static_cast<double>(columns);
 }
 
-/// A panel: a buffer of panels and its indices there.
-using Panel = std::pair<Value, SmallVector<Value>>;
+/// A place in a buffer.
+struct Place {
+  Value buffer;
+  SmallVector<Value> index;
+};
+/// A panel, by its place among panels.
+struct Panel {
+  Value buffer;
+  SmallVector<Value> index;
+  /// What is asked for at each step, if it is not the panel after the next: the
+  /// second cache gets it while sums are made.
+  std::function<Place(Value step)> ahead = {};
+};
 /// What a sum over panels may need to know of its left operand.
 struct LeftOperand {
   /// The first column taken.

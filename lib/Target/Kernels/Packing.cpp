@@ -241,9 +241,22 @@ static void transposePairs(KernelBuilder &k, MutableArrayRef<Value> rows) {
     row = vector::BitCastOp::create(k, pairs, row);
 }
 
-void mlir::moe::packPanel(KernelBuilder &k, Value from,
-                          function_ref<Value(int64_t)> row, Value count,
-                          Value lo, Value hi, int64_t width, Value panels,
+TransposedRows mlir::moe::consecutiveRows(KernelBuilder &k, Value from,
+                                          Value first) {
+  auto type = cast<MemRefType>(from.getType());
+  int64_t rows = type.getDimSize(0);
+  Value count = arith::MaxSIOp::create(k, k.sub(k.idx(rows), first), k.idx(0));
+  return {.from = from,
+          .row =
+              [&k, first, rows](Value i) {
+                return k.min(k.add(first, i), k.idx(rows - 1));
+              },
+          .count = count,
+          .width = type.getDimSize(1)};
+}
+
+void mlir::moe::packPanel(KernelBuilder &k, const TransposedRows &rows,
+                          Value lo, Value hi, int64_t steps, Value panels,
                           ValueRange panel,
                           function_ref<Value(int64_t, Value)> convert) {
   // A square of words: as many as lanes, each what a lane of a step holds.
@@ -254,21 +267,22 @@ void mlir::moe::packPanel(KernelBuilder &k, Value from,
       {lanes}, k.getIntegerType(step * element.getIntOrFloatBitWidth()));
   SmallVector<Value> sources;
   for (int64_t i = 0; i < lanes; ++i)
-    sources.push_back(row(i));
-  Value exists = maskOf(k, lanes, count);
-  auto packSquare = [&](Value column, Value mask, int64_t steps) {
-    SmallVector<Value> rows;
+    sources.push_back(rows.row(k.idx(i)));
+  Value exists = maskOf(k, lanes, rows.count);
+  auto packSquare = [&](Value column, Value mask, int64_t stepsOfSquare) {
+    Value read = rows.firstColumn ? k.add(rows.firstColumn, column) : column;
+    SmallVector<Value> square;
     for (auto [i, source] : llvm::enumerate(sources)) {
-      Value elements = loadElements(k, from, source, column, side, mask);
+      Value elements = loadElements(k, rows.from, source, read, side, mask);
       if (convert)
         elements = convert(i, elements);
-      rows.push_back(vector::BitCastOp::create(k, words, elements));
+      square.push_back(vector::BitCastOp::create(k, words, elements));
     }
-    transposeSquare(k, rows);
+    transposeSquare(k, square);
     Value first = k.div(column, k.idx(step));
     Value zero = arith::ConstantOp::create(k, k.getZeroAttr(words));
-    for (int64_t i = 0; i < steps; ++i) {
-      Value kept = arith::SelectOp::create(k, exists, rows[i], zero);
+    for (int64_t i = 0; i < stepsOfSquare; ++i) {
+      Value kept = arith::SelectOp::create(k, exists, square[i], zero);
       Value elements =
           vector::BitCastOp::create(k, VectorType::get({side}, element), kept);
       SmallVector<Value> position =
@@ -276,95 +290,146 @@ void mlir::moe::packPanel(KernelBuilder &k, Value from,
       vector::StoreOp::create(k, elements, panels, position);
     }
   };
-  int64_t whole = width / side * side;
+  int64_t whole = rows.width / side * side;
   k.loop(lo, k.min(hi, k.idx(whole)), side,
          [&](Value column) { packSquare(column, Value(), lanes); });
-  if (whole == width)
+  if (whole == rows.width)
     return;
   k.ifThen(k.less(k.idx(whole), hi), [&] {
     // All that are left, which may be more than there are columns for.
-    packSquare(k.idx(whole), maskOf(k, side, k.idx(width - whole)),
-               stepsIn(k, panels) - whole / step);
+    packSquare(k.idx(whole), maskOf(k, side, k.idx(rows.width - whole)),
+               steps - whole / step);
   });
 }
 
-void mlir::moe::packSteps(KernelBuilder &k, const SteppedRows &rows,
-                          Value first, Value last, Value panels,
-                          const ProductTypes &types, bool turned) {
-  auto type = cast<MemRefType>(panels.getType());
-  int64_t step = types.step, lanes = k.lanes();
-  int64_t panelWidth = type.getDimSize(2) / step;
-  int64_t whole = rows.width / panelWidth;
-  // A few steps at a time fill whole lines of the cache. The last steps are
-  // packed again where there are fewer.
-  const int64_t stepsAtOnce = turned ? types.stepsAtOnce : 4;
+namespace {
+
+/// A few steps that are packed together, so that whole lines of the cache are
+/// filled. The last steps are packed again where there are fewer.
+class Steps {
+public:
+  Steps(KernelBuilder &k, const SteppedRows &rows, Value begin, Value last,
+        int64_t count, const ProductTypes &types);
+
+  /// Where a vector of columns goes: lanes from `first` on of a panel, `count`
+  /// of them.
+  struct Target {
+    Value panels, panel;
+    int64_t first, count;
+    bool turned = false;
+  };
+  /// Packs the columns from `column` on that are in `mask`, or all if there is
+  /// none.
+  void pack(Value column, Value mask, const Target &target);
+
+private:
   /// Where a step goes, its rows, and whether they exist where that is not
   /// sure.
   struct Step {
     Value place;
     SmallVector<Value, 2> rows, exists;
   };
-  k.loop(first, last, stepsAtOnce, [&](Value begin) {
-    SmallVector<Step> steps;
-    for (int64_t i = 0; i < stepsAtOnce; ++i) {
-      Value number = k.min(k.add(begin, k.idx(i)), k.sub(last, k.idx(1)));
-      Value r = k.mul(number, k.idx(step));
-      Value place = rows.firstStep ? k.add(rows.firstStep, number) : number;
-      Step packed{place, {}, {}};
-      for (int64_t j = 0; j < step; ++j) {
-        bool exists = j == 0 && !types.inTiles();
-        Value row = k.add(r, k.idx(j)), last = k.sub(rows.count, k.idx(1));
-        packed.rows.push_back(rows.row(exists ? row : k.min(row, last)));
-        packed.exists.push_back(exists ? Value() : k.less(row, rows.count));
-      }
-      steps.push_back(packed);
+
+  KernelBuilder &k;
+  Value from;
+  int64_t step;
+  SmallVector<Step> steps;
+};
+
+} // namespace
+
+Steps::Steps(KernelBuilder &k, const SteppedRows &rows, Value begin, Value last,
+             int64_t count, const ProductTypes &types)
+    : k(k), from(rows.from), step(types.step) {
+  for (int64_t i = 0; i < count; ++i) {
+    Value number = k.min(k.add(begin, k.idx(i)), k.sub(last, k.idx(1)));
+    Value r = k.mul(number, k.idx(step));
+    Value place = rows.firstStep ? k.add(rows.firstStep, number) : number;
+    Step packed{place, {}, {}};
+    for (int64_t j = 0; j < step; ++j) {
+      bool exists = j == 0 && !types.inTiles();
+      Value row = k.add(r, k.idx(j)), last = k.sub(rows.count, k.idx(1));
+      packed.rows.push_back(rows.row(exists ? row : k.min(row, last)));
+      packed.exists.push_back(exists ? Value() : k.less(row, rows.count));
     }
+    steps.push_back(packed);
+  }
+}
+
+void Steps::pack(Value column, Value mask, const Target &target) {
+  int64_t lanes = k.lanes();
+  SmallVector<Value> packedSteps;
+  for (const Step &packed : steps) {
+    SmallVector<Value, 2> loaded;
+    for (auto [row, exists] : llvm::zip_equal(packed.rows, packed.exists)) {
+      Value elements = loadElements(k, from, row, column, lanes, mask);
+      if (exists) {
+        Value zero =
+            arith::ConstantOp::create(k, k.getZeroAttr(elements.getType()));
+        elements = arith::SelectOp::create(k, exists, elements, zero);
+      }
+      loaded.push_back(elements);
+    }
+    packedSteps.push_back(
+        step == 2 ? vector::InterleaveOp::create(k, loaded[0], loaded[1])
+                  : loaded[0]);
+  }
+  if (target.turned)
+    transposePairs(k, packedSteps);
+  for (auto [packed, elements] : llvm::zip_equal(steps, packedSteps)) {
+    SmallVector<Value> position{target.panel, packed.place,
+                                k.idx(target.first * step)};
+    if (target.count == lanes)
+      vector::StoreOp::create(k, elements, target.panels, position);
+    else
+      vector::MaskedStoreOp::create(
+          k, target.panels, position,
+          maskOf(k, lanes * step, k.idx(target.count * step)), elements);
+  }
+}
+
+static constexpr int64_t stepsTogether = 4;
+
+void mlir::moe::packSteps(KernelBuilder &k, const SteppedRows &rows,
+                          int64_t firstColumn, int64_t width, Value first,
+                          Value last, Value panels, const ProductTypes &types,
+                          bool turned) {
+  auto type = cast<MemRefType>(panels.getType());
+  int64_t lanes = k.lanes();
+  int64_t panelWidth = type.getDimSize(2) / types.step;
+  int64_t whole = width / panelWidth;
+  int64_t together = turned ? types.stepsAtOnce : stepsTogether;
+  k.loop(first, last, together, [&](Value begin) {
+    Steps steps(k, rows, begin, last, together, types);
     // Vector by vector; `columns` of the panel are there.
     auto packPanelColumns = [&](Value panel, int64_t columns) {
-      Value firstColumn =
-          k.add(k.mul(panel, k.idx(panelWidth)), k.idx(rows.firstColumn));
+      Value panelColumn =
+          k.add(k.mul(panel, k.idx(panelWidth)), k.idx(firstColumn));
       for (int64_t lane = 0; lane < panelWidth; lane += lanes) {
-        int64_t width = std::min(lanes, panelWidth - lane);
-        int64_t present = std::clamp<int64_t>(columns - lane, 0, width);
-        Value column = k.add(firstColumn, k.idx(lane));
+        int64_t count = std::min(lanes, panelWidth - lane);
+        int64_t present = std::clamp<int64_t>(columns - lane, 0, count);
         Value mask =
             present == lanes ? Value() : maskOf(k, lanes, k.idx(present));
-        SmallVector<Value> packedSteps;
-        for (const Step &packed : steps) {
-          SmallVector<Value, 2> loaded;
-          for (auto [row, exists] :
-               llvm::zip_equal(packed.rows, packed.exists)) {
-            Value elements =
-                loadElements(k, rows.from, row, column, lanes, mask);
-            if (exists) {
-              Value zero = arith::ConstantOp::create(
-                  k, k.getZeroAttr(elements.getType()));
-              elements = arith::SelectOp::create(k, exists, elements, zero);
-            }
-            loaded.push_back(elements);
-          }
-          packedSteps.push_back(
-              step == 2 ? vector::InterleaveOp::create(k, loaded[0], loaded[1])
-                        : loaded[0]);
-        }
-        if (turned)
-          transposePairs(k, packedSteps);
-        for (auto [packed, elements] : llvm::zip_equal(steps, packedSteps)) {
-          SmallVector<Value> position{panel, packed.place, k.idx(lane * step)};
-          if (width == lanes)
-            vector::StoreOp::create(k, elements, panels, position);
-          else
-            vector::MaskedStoreOp::create(
-                k, panels, position,
-                maskOf(k, lanes * step, k.idx(width * step)), elements);
-        }
+        steps.pack(k.add(panelColumn, k.idx(lane)), mask,
+                   {panels, panel, lane, count, turned});
       }
     };
     k.loop(k.idx(0), k.idx(whole), 1,
            [&](Value panel) { packPanelColumns(panel, panelWidth); });
     // The last one, and the one that makes their number even.
     for (int64_t panel = whole; panel < type.getDimSize(0); ++panel)
-      packPanelColumns(k.idx(panel), rows.width - panel * panelWidth);
+      packPanelColumns(k.idx(panel), width - panel * panelWidth);
+  });
+}
+
+void mlir::moe::packSteps(KernelBuilder &k, const SteppedRows &rows,
+                          ArrayRef<Lane> lanes, Value first, Value last,
+                          Value panels, const ProductTypes &types) {
+  k.loop(first, last, stepsTogether, [&](Value begin) {
+    Steps steps(k, rows, begin, last, stepsTogether, types);
+    for (auto [panel, lane] : llvm::enumerate(lanes))
+      steps.pack(lane.column, lane.mask,
+                 {panels, k.idx(static_cast<int64_t>(panel)), 0, k.lanes()});
   });
 }
 
@@ -391,16 +456,12 @@ static void packQuantised(KernelBuilder &k, Value from, Value first,
                           Value panels, Value panel) {
   // Of the range of i8 one is left out: it is the same on both sides then.
   constexpr double largestInteger = 127;
-  auto type = cast<MemRefType>(from.getType());
-  int64_t columns = type.getDimSize(0), inner = type.getDimSize(1);
-  auto rowOf = [&](Value i) {
-    return k.min(k.add(first, i), k.idx(columns - 1));
-  };
+  TransposedRows rows = consecutiveRows(k, from, first);
   Value scales = k.scratch({k.lanes()}, k.compute());
   k.loop(k.idx(0), k.idx(k.lanes()), 1, [&](Value i) {
-    Value row = rowOf(i);
+    Value row = rows.row(i);
     Value largest =
-        k.columns(inner, k.splat(0.0), [&](Lane lane, ValueRange most) {
+        k.columns(rows.width, k.splat(0.0), [&](Lane lane, ValueRange most) {
           Value magnitude = math::AbsFOp::create(k, k.load(from, row, lane));
           return SmallVector<Value>{k.maxf(most[0], magnitude)};
         })[0];
@@ -429,12 +490,9 @@ static void packQuantised(KernelBuilder &k, Value from, Value first,
     return arith::FPToSIOp::create(k, wide.clone(k.getI8Type()),
                                    math::RoundEvenOp::create(k, quotient));
   };
-  Value count =
-      arith::MaxSIOp::create(k, k.sub(k.idx(columns), first), k.idx(0));
-  packPanel(
-      k, from, [&](int64_t i) { return rowOf(k.idx(i)); }, count, k.idx(0),
-      k.idx(inner), inner, panels, panel, quantise);
-  Lane existing{k.idx(0), maskOf(k, k.lanes(), count)};
+  packPanel(k, rows, k.idx(0), k.idx(rows.width), stepsIn(k, panels), panels,
+            panel, quantise);
+  Lane existing{k.idx(0), maskOf(k, k.lanes(), rows.count)};
   storeScales(k, k.load(scales, ValueRange(), existing), panels, panel);
 }
 
@@ -455,25 +513,19 @@ Value mlir::moe::packTransposed(KernelLowering &lowering, Operation *op,
   int64_t slice =
       llvm::alignTo(llvm::divideCeilSigned(inner, slices), shape.back());
   slices = llvm::divideCeilSigned(inner, slice);
-  return launchPacking(
-      lowering, op, weight, types, shape, "pack", "transposed",
-      shape[0] * slices, [&](KernelBuilder &k) {
-        Value from = k.buffer(0), to = k.buffer(1);
-        Value panel = k.div(k.tile(), k.idx(slices));
-        Value first = k.mul(panel, k.idx(lanes));
-        if (types.quantised())
-          return packQuantised(k, from, first, to, panel);
-        Value lo = k.mul(k.rem(k.tile(), k.idx(slices)), k.idx(slice));
-        Value count =
-            arith::MaxSIOp::create(k, k.sub(k.idx(columns), first), k.idx(0));
-        packPanel(
-            k, from,
-            [&](int64_t i) {
-              return k.min(k.add(first, k.idx(i)), k.idx(columns - 1));
-            },
-            count, lo, k.min(k.add(lo, k.idx(slice)), k.idx(inner)), inner, to,
-            panel);
-      });
+  return launchPacking(lowering, op, weight, types, shape, "pack", "transposed",
+                       shape[0] * slices, [&](KernelBuilder &k) {
+                         Value from = k.buffer(0), to = k.buffer(1);
+                         Value panel = k.div(k.tile(), k.idx(slices));
+                         Value first = k.mul(panel, k.idx(lanes));
+                         if (types.quantised())
+                           return packQuantised(k, from, first, to, panel);
+                         Value lo = k.mul(k.rem(k.tile(), k.idx(slices)),
+                                          k.idx(slice));
+                         packPanel(k, consecutiveRows(k, from, first), lo,
+                                   k.min(k.add(lo, k.idx(slice)), k.idx(inner)),
+                                   types.steps(inner), to, panel);
+                       });
 }
 
 Value mlir::moe::packStraight(KernelLowering &lowering, Operation *op,
@@ -492,10 +544,8 @@ Value mlir::moe::packStraight(KernelLowering &lowering, Operation *op,
         packSteps(k,
                   {.from = from,
                    .row = [](Value r) { return r; },
-                   .count = k.idx(inner),
-                   .firstColumn = 0,
-                   .width = columns},
-                  first, k.min(k.add(first, k.idx(perTile)), k.idx(steps)), to,
-                  types);
+                   .count = k.idx(inner)},
+                  0, columns, first,
+                  k.min(k.add(first, k.idx(perTile)), k.idx(steps)), to, types);
       });
 }

@@ -80,15 +80,25 @@ bool isQuantised(Value panels);
 /// By what sums over quantised panel `panel` are multiplied.
 Value loadScales(KernelBuilder &k, Value panels, ValueRange panel);
 
-/// Inside a kernel: packs rows `row(0)` to `row(lanes - 1)` of `from`, columns
-/// [lo, hi) of `width`, into a panel whose columns they become. `lo` is a
-/// multiple of a vector of `from`, `hi` too unless it is the width. Rows from
-/// `count` on become zero; `row` gives any row that exists for them. `convert`
-/// turns elements of row `row(i)` into those of panels, where these are not the
-/// same.
-void packPanel(KernelBuilder &k, Value from, function_ref<Value(int64_t)> row,
-               Value count, Value lo, Value hi, int64_t width, Value panels,
-               ValueRange panel,
+/// Rows of `from` that become the columns of a panel.
+struct TransposedRows {
+  Value from;
+  /// The number in `from` of each of as many rows as there are lanes. Those
+  /// from `count` on become zero, and theirs may be any that exists.
+  std::function<Value(Value)> row;
+  Value count;
+  /// The columns taken, from `firstColumn` on (0 if not given).
+  int64_t width;
+  Value firstColumn = {};
+};
+/// The rows from `first` on of a matrix, all columns of them.
+TransposedRows consecutiveRows(KernelBuilder &k, Value from, Value first);
+/// Inside a kernel: packs columns [lo, hi) of `rows` into a panel of `steps`
+/// steps. `lo` is a multiple of a vector of `from`, `hi` too unless it is the
+/// width. `convert` turns elements of row `i` into those of panels, where these
+/// are not the same.
+void packPanel(KernelBuilder &k, const TransposedRows &rows, Value lo, Value hi,
+               int64_t steps, Value panels, ValueRange panel,
                function_ref<Value(int64_t i, Value)> convert = {});
 
 /// Rows of `from`, as many of which as a step takes become one.
@@ -98,17 +108,22 @@ struct SteppedRows {
   /// last steps.
   function_ref<Value(Value)> row;
   Value count;
-  int64_t firstColumn, width;
   /// Where the first step goes in the panels, 0 if not given.
   Value firstStep = {};
 };
-/// Inside a kernel: packs the steps [first, last) of `rows` into panels
-/// [panels, steps, columns of a panel * step]. With `turned`, for left operands
-/// of tiles, the pairs of a tile are transposed: its rows are columns of
-/// `rows`. `first` and `last` are multiples of its steps then.
-void packSteps(KernelBuilder &k, const SteppedRows &rows, Value first,
-               Value last, Value panels, const ProductTypes &types,
-               bool turned = false);
+/// Inside a kernel: packs the steps [first, last) of `rows`, `width` columns
+/// from `firstColumn` on, into panels [panels, steps, columns of a panel *
+/// step]. With `turned`, for left operands of tiles, the pairs of a tile are
+/// transposed: its rows are columns of `rows`. `first` and `last` are multiples
+/// of its steps then.
+void packSteps(KernelBuilder &k, const SteppedRows &rows, int64_t firstColumn,
+               int64_t width, Value first, Value last, Value panels,
+               const ProductTypes &types, bool turned = false);
+/// The same for the columns `lanes` alone, each of which becomes the panel of
+/// its number.
+void packSteps(KernelBuilder &k, const SteppedRows &rows,
+               ArrayRef<KernelBuilder::Lane> lanes, Value first, Value last,
+               Value panels, const ProductTypes &types);
 
 /// Packs `weight` [columns, inner], whose rows become columns: for `x
 /// weight^T`. Quantises it where `types` says so.

@@ -18,18 +18,24 @@ static LogicalResult lowerRoutedUp(RoutedUpOp op, KernelLowering &lowering) {
   ProductTypes types = typesOfWeights(lowering, op.getInput(), op.getWeights());
   bool gated = op.getForm() == FfnForm::Gated;
   ActivationKind activation = op.getActivation();
+  bool atUse = packsAtUse(lowering, grouping, op.getWeights());
   // Gated: each column has a sum for the gate and one for the value.
-  MatmulTiling tiling(grouping.tokens, inner, hidden, types,
-                      gated ? 1 : accumulators, grouping.share());
+  MatmulTiling tiling =
+      grouping.tiling(inner, hidden, types, gated ? 1 : accumulators, atUse);
 
   auto kinds = byKind(lowering, op.getWeights(), 2);
+  auto weights = [&](ArrayRef<Value> kind) {
+    return ExpertWeights(lowering, op, kind, types,
+                         RightOperand::Form::Transposed, atUse);
+  };
+  ExpertWeights first = weights(kinds[0]);
+  std::optional<ExpertWeights> second;
+  if (gated)
+    second = weights(kinds[1]);
   SmallVector<Value> arguments = {
       lowering.buffer(op.getInput()), lowering.result(op.getHidden()),
-      packedTable(lowering, op, kinds[0], types),
-      gated ? packedTable(lowering, op, kinds[1], types)
-            : lowering.table(kinds[1])};
-  std::optional<unsigned> experts =
-      addGrouping(lowering, grouping, op.getRoutes(), arguments);
+      first.table, gated ? second->table : lowering.table(kinds[1])};
+  addRoutes(lowering, op.getRoutes(), arguments);
   unsigned preactivation = arguments.size();
   if (op.getPreactivation())
     arguments.push_back(lowering.result(op.getPreactivation()));
@@ -40,10 +46,9 @@ static LogicalResult lowerRoutedUp(RoutedUpOp op, KernelLowering &lowering) {
        .tiles = grouping.blocks(tiling) * tiling.splits,
        .arguments = arguments,
        .compute = types.compute,
-       .key = grouping.key(
-           {inner, hidden, gated, int64_t(activation), types.quantised()}),
+       .key = grouping.key({inner, hidden, gated, int64_t(activation),
+                            types.quantised(), atUse}),
        .flops = productFlops(grouping.rows, inner, gated ? 2 * hidden : hidden),
-       .experts = experts,
        .attributes = lowering.builder().getDictionaryAttr({})},
       [&](KernelBuilder &k) {
         Value x = k.buffer(0, {grouping.tokens, inner});
@@ -53,25 +58,15 @@ static LogicalResult lowerRoutedUp(RoutedUpOp op, KernelLowering &lowering) {
                                  {grouping.rows, gated ? 2 * hidden : hidden})
                       : Value();
         GroupedRows rows(k, grouping, 4, tiling);
-        MemRefType panels = panelType(hidden, inner, types, types.panel);
-        Value first = k.tableEntry(2, rows.block.expert, panels);
-        Value second =
-            k.tableEntry(3, rows.block.expert,
-                         gated ? panels : MemRefType::get({hidden}, element));
-        Value packed =
-            packRows(k, x, rows.block, tiling.blockRows, inner, types,
-                     [&](Value i) { return rows.token(rows.row(i)); });
-        forEachRegisterTile(
-            k, tiling, rows.block, rows.split,
-            [&](Value row, const TileColumns &tile) {
-              return timesPanels(
-                  k, tiling, packed, row, inner, [&](int64_t j) -> Panel {
-                    if (gated)
-                      return {j == 0 ? first : second, {tile.group}};
-                    Value panel = k.mul(tile.group, k.idx(accumulators));
-                    return {first, {k.add(panel, k.idx(j))}};
-                  });
-            },
+        Value expert = rows.block.expert;
+        Term operands{first.of(k, 2, expert)};
+        Value bias;
+        if (gated)
+          operands.push_back(second->of(k, 3, expert));
+        else
+          bias = k.tableEntry(3, expert, MemRefType::get({hidden}, element));
+        multiplyBlock(
+            k, rows.times(x, /*byToken=*/true, inner, types, operands),
             [&](Value row, const TileColumns &tile, ValueRange sums) {
               Value target = rows.row(row);
               if (gated) {
@@ -90,7 +85,7 @@ static LogicalResult lowerRoutedUp(RoutedUpOp op, KernelLowering &lowering) {
               }
               for (auto [sum, lane] : llvm::zip_equal(sums, tile.lanes)) {
                 Value value = k.roundTo(
-                    k.addf(sum, k.load(second, ValueRange(), lane)), element);
+                    k.addf(sum, k.load(bias, ValueRange(), lane)), element);
                 k.store(emitActivation(k, activation, value), y, target, lane);
                 if (z)
                   k.store(value, z, target, lane);
@@ -109,15 +104,17 @@ static LogicalResult lowerRoutedDown(RoutedDownOp op,
   ProductTypes types =
       typesOfWeights(lowering, op.getHidden(), op.getWeights());
   bool biased = op.getForm() == FfnForm::Plain;
-  MatmulTiling tiling(grouping.tokens, hidden, width, types, accumulators,
-                      grouping.share());
+  bool atUse = packsAtUse(lowering, grouping, op.getWeights());
+  MatmulTiling tiling =
+      grouping.tiling(hidden, width, types, accumulators, atUse);
 
   auto kinds = byKind(lowering, op.getWeights(), biased ? 2 : 1);
+  ExpertWeights weights(lowering, op, kinds[0], types,
+                        RightOperand::Form::Transposed, atUse);
   SmallVector<Value> arguments = {lowering.buffer(op.getHidden()),
                                   lowering.result(op.getResult()),
-                                  packedTable(lowering, op, kinds[0], types)};
-  std::optional<unsigned> experts =
-      addGrouping(lowering, grouping, op.getRoutes(), arguments);
+                                  weights.table};
+  addRoutes(lowering, op.getRoutes(), arguments);
   unsigned biases = arguments.size();
   if (biased)
     arguments.push_back(lowering.table(kinds[1]));
@@ -128,30 +125,20 @@ static LogicalResult lowerRoutedDown(RoutedDownOp op,
        .tiles = grouping.blocks(tiling) * tiling.splits,
        .arguments = arguments,
        .compute = types.compute,
-       .key = grouping.key({hidden, width, biased, types.quantised()}),
+       .key = grouping.key({hidden, width, biased, types.quantised(), atUse}),
        .flops = productFlops(grouping.rows, hidden, width),
-       .experts = experts,
        .attributes = lowering.builder().getDictionaryAttr({})},
       [&](KernelBuilder &k) {
         Value h = k.buffer(0, {grouping.rows, hidden});
         Value y = k.buffer(1, {grouping.rows, width});
         GroupedRows rows(k, grouping, 3, tiling);
-        Value down = k.tableEntry(2, rows.block.expert,
-                                  panelType(width, hidden, types, types.panel));
         Value bias = biased ? k.tableEntry(biases, rows.block.expert,
                                            MemRefType::get({width}, element))
                             : Value();
-        Value packed = packRows(k, h, rows.block, tiling.blockRows, hidden,
-                                types, [&](Value i) { return rows.row(i); });
-        forEachRegisterTile(
-            k, tiling, rows.block, rows.split,
-            [&](Value row, const TileColumns &tile) {
-              Value panel = k.mul(tile.group, k.idx(accumulators));
-              return timesPanels(k, tiling, packed, row, hidden,
-                                 [&](int64_t j) {
-                                   return Panel{down, {k.add(panel, k.idx(j))}};
-                                 });
-            },
+        multiplyBlock(
+            k,
+            rows.times(h, /*byToken=*/false, hidden, types,
+                       Term{weights.of(k, 2, rows.block.expert)}),
             [&](Value row, const TileColumns &tile, ValueRange sums) {
               SmallVector<Value> values(sums);
               if (bias)

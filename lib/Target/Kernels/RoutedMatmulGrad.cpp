@@ -35,19 +35,20 @@ static LogicalResult lowerRoutedDownGrad(RoutedDownGradOp op,
   Type element = elementOf(op.getDy());
   ProductTypes types(lowering.target(), element, elementOf(op.getWeights()[0]));
   ActivationKind activation = op.getActivation();
-  MatmulTiling tiling(grouping.tokens, width, hidden, types, accumulators,
-                      grouping.share());
+  bool atUse = packsAtUse(lowering, grouping, op.getWeights());
   // The gradient of a score is a sum over all hidden columns of its row.
-  if (op.getDscores())
-    tiling.doNotSplit();
+  MatmulTiling tiling =
+      grouping.tiling(width, hidden, types, accumulators, atUse,
+                      /*keepColumns=*/bool(op.getDscores()));
 
   auto kinds = byKind(lowering, op.getWeights(), gated ? 1 : 2);
+  ExpertWeights weights(lowering, op, kinds[0], types,
+                        RightOperand::Form::Straight, atUse);
   SmallVector<Value> arguments = {
       lowering.buffer(op.getDy()), lowering.buffer(op.getPreactivation()),
-      packedTable(lowering, op, kinds[0], types, packStraight),
+      weights.table,
       lowering.resultInPlaceOf(op, op.getPreactivation(), op.getDz())};
-  std::optional<unsigned> experts =
-      addGrouping(lowering, grouping, op.getRoutes(), arguments);
+  addRoutes(lowering, op.getRoutes(), arguments);
   auto optional = [&](Value buffer) {
     arguments.push_back(buffer);
     return arguments.size() - 1;
@@ -70,9 +71,8 @@ static LogicalResult lowerRoutedDownGrad(RoutedDownGradOp op,
        .arguments = arguments,
        .compute = types.compute,
        .key = grouping.key({width, hidden, gated, int64_t(activation), scores,
-                            scaled, dscores}),
+                            scaled, dscores, atUse}),
        .flops = productFlops(grouping.rows, width, hidden),
-       .experts = experts,
        .attributes = lowering.builder().getDictionaryAttr({})},
       [&](KernelBuilder &k) {
         using Lane = KernelBuilder::Lane;
@@ -86,11 +86,6 @@ static LogicalResult lowerRoutedDownGrad(RoutedDownGradOp op,
         Value dscore = dscores ? flat(dscores) : Value();
         Value hiddenScaled =
             scaled ? k.buffer(scaled, {grouping.rows, hidden}) : Value();
-        Value down = k.tableEntry(2, rows.block.expert,
-                                  panelType(hidden, width, types, element));
-        Value packed =
-            packRows(k, dy, rows.block, tiling.blockRows, width, types,
-                     [&](Value i) { return rows.token(rows.row(i)); });
         // One vector of partial sums of dscore for each row of the block.
         Value partial;
         if (dscore) {
@@ -99,17 +94,10 @@ static LogicalResult lowerRoutedDownGrad(RoutedDownGradOp op,
             k.store(k.splat(0.0), partial, i, {k.idx(0), Value()});
           });
         }
-        forEachRegisterTile(
-            k, tiling, rows.block, rows.split,
-            [&](Value row, const TileColumns &tile) {
-              Value panel = k.mul(tile.group, k.idx(accumulators));
-              prefetchTile(k, tiling, z, rows.row(row), tile);
-              if (gated)
-                prefetchTile(k, tiling, z, rows.row(row), tile, hidden);
-              return timesPanels(k, tiling, packed, row, width, [&](int64_t j) {
-                return Panel{down, {k.add(panel, k.idx(j))}};
-              });
-            },
+        multiplyBlock(
+            k,
+            rows.times(dy, /*byToken=*/true, width, types,
+                       Term{weights.of(k, 2, rows.block.expert)}),
             [&](Value row, const TileColumns &tile, ValueRange sums) {
               Value target = rows.row(row);
               Value s =
@@ -141,6 +129,11 @@ static LogicalResult lowerRoutedDownGrad(RoutedDownGradOp op,
                   k.store(sum, partial, row, whole);
                 }
               }
+            },
+            [&](Value row, const TileColumns &tile) {
+              prefetchTile(k, tiling, z, rows.row(row), tile);
+              if (gated)
+                prefetchTile(k, tiling, z, rows.row(row), tile, hidden);
             });
         if (!dscore)
           return;
@@ -150,13 +143,14 @@ static LogicalResult lowerRoutedDownGrad(RoutedDownGradOp op,
                             : Value();
         k.loop(k.idx(0), rows.block.count, 1, [&](Value i) {
           Value sum = k.load(partial, i, {k.idx(0), Value()});
+          Value row = rows.row(i);
           if (bias)
             sum = k.columns(width, sum, [&](Lane lane, ValueRange acc) {
-              return SmallVector<Value>{k.fma(k.load(packed, i, lane),
+              return SmallVector<Value>{k.fma(k.load(dy, rows.token(row), lane),
                                               k.load(bias, ValueRange(), lane),
                                               acc[0])};
             })[0];
-          k.storeScalar(k.sum(sum), dscore, rows.slot(rows.row(i)));
+          k.storeScalar(k.sum(sum), dscore, rows.slot(row));
         });
       });
   return success();
@@ -171,20 +165,21 @@ static LogicalResult lowerRoutedInputGrad(RoutedInputGradOp op,
   int64_t width = widthOf(op.getResult());
   Type element = elementOf(op.getDz());
   ProductTypes types(lowering.target(), element, elementOf(op.getWeights()[0]));
-  MatmulTiling tiling(grouping.tokens, gated ? 2 * hidden : hidden, width,
-                      types, accumulators, grouping.share());
-  auto kinds = byKind(lowering, op.getWeights(), gated ? 2 : 1);
-  auto pack = [&](ArrayRef<Value> weights) {
-    return packedTable(lowering, op, weights, types, packStraight);
-  };
+  bool atUse = packsAtUse(lowering, grouping, op.getWeights());
+  MatmulTiling tiling = grouping.tiling(gated ? 2 * hidden : hidden, width,
+                                        types, accumulators, atUse);
+  // Gate and up, or up alone.
+  SmallVector<ExpertWeights, 2> weights;
+  for (const auto &kind : byKind(lowering, op.getWeights(), gated ? 2 : 1))
+    weights.emplace_back(lowering, op, kind, types,
+                         RightOperand::Form::Straight, atUse);
   SmallVector<Value> arguments = {lowering.buffer(op.getDz()),
                                   lowering.result(op.getResult()),
-                                  pack(kinds[0])};
-  std::optional<unsigned> experts =
-      addGrouping(lowering, grouping, op.getRoutes(), arguments);
+                                  weights[0].table};
+  addRoutes(lowering, op.getRoutes(), arguments);
   unsigned up = arguments.size();
   if (gated)
-    arguments.push_back(pack(kinds[1]));
+    arguments.push_back(weights[1].table);
 
   lowering.launch(
       op,
@@ -192,41 +187,22 @@ static LogicalResult lowerRoutedInputGrad(RoutedInputGradOp op,
        .tiles = grouping.blocks(tiling) * tiling.splits,
        .arguments = arguments,
        .compute = types.compute,
-       .key = grouping.key({width, hidden, gated}),
+       .key = grouping.key({width, hidden, gated, atUse}),
        .flops = productFlops(grouping.rows, gated ? 2 * hidden : hidden, width),
-       .experts = experts,
        .attributes = lowering.builder().getDictionaryAttr({})},
       [&](KernelBuilder &k) {
         int64_t zWidth = gated ? 2 * hidden : hidden;
         Value dz = k.buffer(0, {grouping.rows, zWidth});
         Value dx = k.buffer(1, {grouping.rows, width});
         GroupedRows rows(k, grouping, 3, tiling);
-        MemRefType type = panelType(width, hidden, types, element);
-        Value first = k.tableEntry(2, rows.block.expert, type);
-        Value second =
-            gated ? k.tableEntry(up, rows.block.expert, type) : Value();
-        Value packed = packRows(k, dz, rows.block, tiling.blockRows, zWidth,
-                                types, [&](Value i) { return rows.row(i); });
-        forEachRegisterTile(
-            k, tiling, rows.block, rows.split,
-            [&](Value row, const TileColumns &tile) {
-              Value panel = k.mul(tile.group, k.idx(accumulators));
-              auto times = [&](Value weight, const LeftOperand &left) {
-                return timesPanels(
-                    k, tiling, packed, row, hidden,
-                    [&](int64_t j) {
-                      return Panel{weight, {k.add(panel, k.idx(j))}};
-                    },
-                    left);
-              };
-              SmallVector<Value> sums = times(first, {});
-              if (gated)
-                sums = times(second, {.offset = hidden, .init = sums});
-              return sums;
-            },
-            [&](Value row, const TileColumns &tile, ValueRange sums) {
-              storeSums(k, sums, dx, rows.row(row), tile);
-            });
+        SmallVector<Term, 2> terms;
+        for (auto [i, weight] : llvm::enumerate(weights))
+          terms.push_back({weight.of(k, i == 0 ? 2 : up, rows.block.expert)});
+        multiplyBlock(k,
+                      rows.times(dz, /*byToken=*/false, hidden, types, terms),
+                      [&](Value row, const TileColumns &tile, ValueRange sums) {
+                        storeSums(k, sums, dx, rows.row(row), tile);
+                      });
       });
   return success();
 }

@@ -1,0 +1,236 @@
+//===-- BlockProduct.cpp - a block of rows times weights ------------------===//
+//
+// Part of PolyMoE, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "BlockProduct.h"
+
+using namespace mlir;
+using namespace mlir::moe;
+
+namespace {
+
+using Epilogue = function_ref<void(Value, const TileColumns &, ValueRange)>;
+
+/// Terms that are multiplied together, and the columns taken of each.
+struct Part {
+  ArrayRef<Term> terms;
+  /// The first column of the left operand.
+  Value firstLeft;
+  /// The first one of each term, and their number.
+  Value first;
+  int64_t width;
+};
+
+class Multiplier {
+public:
+  Multiplier(KernelBuilder &k, const BlockProduct &product);
+
+  void run(Epilogue epilogue,
+           function_ref<void(Value, const TileColumns &)> before);
+
+private:
+  bool packsAtUse() const {
+    return product.terms[0][0].form != RightOperand::Form::Panels;
+  }
+  bool slices() const { return tiling.slice < tiling.inner; }
+  void multiply(const Part &part, bool partial, Epilogue epilogue,
+                function_ref<void(Value, const TileColumns &)> before);
+  void pack(const Part &part, const TileColumns &tile);
+  void packOperand(const RightOperand &operand, const Part &part, Value panel,
+                   Value to, Value position);
+  Panel panel(const Part &part, size_t term, const TileColumns &tile, Value row,
+              int64_t j) const;
+  Place lineAhead(const RightOperand &operand, const Part &part,
+                  const TileColumns &tile, Value row, Value step, int64_t j,
+                  bool shared) const;
+  TileColumns columnsOfSums(const TileColumns &tile) const;
+
+  KernelBuilder &k;
+  const BlockProduct &product;
+  const MatmulTiling &tiling;
+  const ProductTypes &types;
+  /// Rows in scratch memory, and panels of each of the terms of a part.
+  Value left;
+  SmallVector<Value> packed;
+  /// Sums that wait for the next slice.
+  Value sums;
+};
+
+} // namespace
+
+Multiplier::Multiplier(KernelBuilder &k, const BlockProduct &product)
+    : k(k), product(product), tiling(product.tiling), types(product.types) {
+  size_t together = slices() ? 1 : product.terms.size();
+  int64_t width = std::min(tiling.slice, product.inner);
+  left = scratchRows(k, tiling.blockRows,
+                     static_cast<int64_t>(together) * width, types);
+  if (packsAtUse())
+    for (size_t i = 0; i < together; ++i)
+      packed.push_back(k.scratch(
+          panelShape(accumulators * types.lanes, width, types), types.panel));
+}
+
+/// Where the sums of `tile` are among those of its split alone.
+TileColumns Multiplier::columnsOfSums(const TileColumns &tile) const {
+  Value before = k.mul(product.split, k.idx(tiling.groupsPerSplit));
+  Value first =
+      k.mul(k.sub(tile.group, before), k.idx(accumulators * types.lanes));
+  TileColumns columns{tile.group, {}};
+  for (int64_t j = 0; j < accumulators; ++j)
+    columns.lanes.push_back({k.add(first, k.idx(j * k.lanes())), Value()});
+  return columns;
+}
+
+/// Packs panel number `panel` of a weight to `position` of `to`.
+void Multiplier::packOperand(const RightOperand &operand, const Part &part,
+                             Value panel, Value to, Value position) {
+  TransposedRows rows =
+      consecutiveRows(k, operand.buffer, k.mul(panel, k.idx(types.lanes)));
+  rows.width = part.width;
+  rows.firstColumn = part.first;
+  packPanel(k, rows, k.idx(0), k.idx(part.width), types.steps(part.width), to,
+            position);
+}
+
+/// Packs what the register tiles of columns `tile` read of `part`.
+void Multiplier::pack(const Part &part, const TileColumns &tile) {
+  for (auto [term, to] : llvm::zip(part.terms, packed)) {
+    if (term[0].form == RightOperand::Form::Straight) {
+      packSteps(k,
+                {.from = term[0].buffer,
+                 .row = [&](Value r) { return k.add(part.first, r); },
+                 .count = k.idx(part.width)},
+                tile.lanes, k.idx(0), k.idx(types.steps(part.width)), to,
+                types);
+      continue;
+    }
+    Value firstPanel = k.mul(tile.group, k.idx(tiling.vectors));
+    for (int64_t j = 0; j < accumulators; ++j) {
+      bool shared = term.size() == 1;
+      packOperand(term[shared ? 0 : j], part,
+                  shared ? k.add(firstPanel, k.idx(j)) : firstPanel, to,
+                  k.idx(j));
+    }
+  }
+}
+
+/// The line of the weight that accumulator `j` asks for at `step` of the
+/// register tile at `row`: all of a block's register tiles together ask for
+/// what the next columns are packed from, in order and once.
+Place Multiplier::lineAhead(const RightOperand &operand, const Part &part,
+                            const TileColumns &tile, Value row, Value step,
+                            int64_t j, bool shared) const {
+  constexpr int64_t lineBytes = 64;
+  int64_t elementsOfLine =
+      lineBytes * 8 / elementOf(operand.buffer).getIntOrFloatBitWidth();
+  bool transposed = operand.form == RightOperand::Form::Transposed;
+  int64_t rowsAhead = transposed ? tiling.groupWidth : part.width;
+  int64_t linesOfRow = llvm::divideCeilSigned(
+      transposed ? part.width : tiling.groupWidth, elementsOfLine);
+  int64_t steps = llvm::divideCeilSigned(part.width, types.step);
+  int64_t tiles = tiling.blockRows / tiling.tileRows;
+  int64_t lines = rowsAhead * linesOfRow;
+  if (shared)
+    lines = llvm::divideCeilSigned(lines, accumulators);
+  Value done =
+      k.add(k.mul(k.div(row, k.idx(tiling.tileRows)), k.idx(steps)), step);
+  Value line = k.div(k.mul(done, k.idx(lines)), k.idx(tiles * steps));
+  if (shared)
+    line = k.add(k.mul(line, k.idx(accumulators)), k.idx(j));
+  Value rowOfLine = k.div(line, k.idx(linesOfRow));
+  Value columnOfLine =
+      k.mul(k.rem(line, k.idx(linesOfRow)), k.idx(elementsOfLine));
+  Value next = k.mul(k.add(tile.group, k.idx(1)), k.idx(tiling.groupWidth));
+  if (transposed)
+    return {operand.buffer,
+            {k.add(next, rowOfLine), k.add(part.first, columnOfLine)}};
+  return {operand.buffer,
+          {k.add(part.first, rowOfLine), k.add(next, columnOfLine)}};
+}
+
+Panel Multiplier::panel(const Part &part, size_t term, const TileColumns &tile,
+                        Value row, int64_t j) const {
+  const Term &operands = part.terms[term];
+  bool shared = operands.size() == 1;
+  const RightOperand &operand = operands[shared ? 0 : j];
+  if (packsAtUse())
+    return {packed[term], {k.idx(j)}, [=, this, &part](Value step) {
+              return lineAhead(operand, part, tile, row, step, j, shared);
+            }};
+  Value first = k.mul(tile.group, k.idx(tiling.vectors));
+  return {operand.buffer, {shared ? k.add(first, k.idx(j)) : first}};
+}
+
+/// Multiplies by `part`, from the sums on that wait if there are some. Other
+/// sums go on from those of a `partial` one.
+void Multiplier::multiply(
+    const Part &part, bool partial, Epilogue epilogue,
+    function_ref<void(Value, const TileColumns &)> before) {
+  auto leftWidth = static_cast<int64_t>(part.terms.size()) * part.width;
+  packRows(k, product.rows, product.block, left, leftWidth, types,
+           product.source, part.firstLeft);
+  auto multiplyTile = [&](Value row, const TileColumns &tile) {
+    if (!partial)
+      before(row, tile);
+    SmallVector<Value> result;
+    if (sums)
+      result =
+          loadSums(k, tiling, sums, row, tiling.blockRows, columnsOfSums(tile));
+    for (size_t i = 0; i < part.terms.size(); ++i)
+      result = timesPanels(
+          k, tiling, left, row, part.width,
+          [&](int64_t j) { return panel(part, i, tile, row, j); },
+          {.offset = static_cast<int64_t>(i) * part.width,
+           .init = result,
+           .firstStep =
+               packsAtUse() ? Value() : k.div(part.first, k.idx(types.step)),
+           .partial = partial});
+    return result;
+  };
+  auto keep = [&](Value row, const TileColumns &tile, ValueRange values) {
+    storeSums(k, values, sums, row, columnsOfSums(tile));
+  };
+  auto prepare = [&](const TileColumns &tile) { pack(part, tile); };
+  forEachRegisterTile(k, tiling, product.block, product.split, multiplyTile,
+                      partial ? Epilogue(keep) : epilogue,
+                      packsAtUse()
+                          ? function_ref<void(const TileColumns &)>(prepare)
+                          : nullptr);
+}
+
+void Multiplier::run(Epilogue epilogue,
+                     function_ref<void(Value, const TileColumns &)> before) {
+  ArrayRef<Term> terms(product.terms);
+  int64_t inner = product.inner;
+  if (!slices())
+    return multiply({terms, {}, k.idx(0), inner}, /*partial=*/false, epilogue,
+                    before);
+  int64_t columns = tiling.groupsPerSplit * accumulators * types.lanes;
+  sums = k.scratch({tiling.blockRows, columns}, k.compute());
+  k.loop(k.idx(0), k.idx(tiling.blockRows), 1, [&](Value i) {
+    k.columns(columns, [&](KernelBuilder::Lane lane) {
+      k.store(k.splat(0.0), sums, i, lane);
+    });
+  });
+  int64_t whole = (inner - 1) / tiling.slice * tiling.slice;
+  for (size_t i = 0; i < terms.size(); ++i) {
+    Value firstOfTerm = k.idx(static_cast<int64_t>(i) * inner);
+    auto multiplySlice = [&](Value first, int64_t width, bool partial) {
+      multiply({terms.slice(i, 1), k.add(firstOfTerm, first), first, width},
+               partial, epilogue, before);
+    };
+    k.loop(k.idx(0), k.idx(whole), tiling.slice, [&](Value first) {
+      multiplySlice(first, tiling.slice, /*partial=*/true);
+    });
+    multiplySlice(k.idx(whole), inner - whole, i + 1 < terms.size());
+  }
+}
+
+void mlir::moe::multiplyBlock(
+    KernelBuilder &k, const BlockProduct &product, Epilogue epilogue,
+    function_ref<void(Value, const TileColumns &)> before) {
+  Multiplier(k, product).run(epilogue, before);
+}
