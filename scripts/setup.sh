@@ -2,6 +2,8 @@
 # Installs what PolyMoE needs on Debian 12: packages (as root or with sudo) and
 # the Python environment .venv with pinned versions. Takes a blink when all of
 # it is there.
+#
+#   scripts/setup.sh [PACKAGE ...]    these packages, too
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -16,6 +18,7 @@ packages=(
   libcli11-dev libxxhash-dev zlib1g-dev
   # Python
   python3 python3-venv
+  "$@"
 )
 
 say() { printf '== %s\n' "$*" >&2; }

@@ -9,8 +9,12 @@ cd "$(dirname "$0")/.."
 
 preset=${1:-default}
 case $preset in
-default) folder=build tests=() ;;
-*) folder=build-$preset tests=(--label-exclude 'python|tools') ;;
+default) folder=build tests=() packages=() ;;
+*)
+  folder=build-$preset
+  tests=(--label-exclude 'python|tools')
+  packages=(libclang-rt-22-dev)
+  ;;
 esac
 
 # The preset leaves out -fsanitize=function: it reads the type of every function
@@ -19,7 +23,7 @@ esac
 # packaged library, which is not, uses it without a word to the sanitizer.
 export ASAN_OPTIONS=allow_user_poisoning=0${ASAN_OPTIONS:+:$ASAN_OPTIONS}
 
-scripts/setup.sh
+scripts/setup.sh "${packages[@]}"
 scripts/build.sh "$preset"
 if [[ $preset == default ]]; then
   scripts/lint.sh
