@@ -144,11 +144,12 @@ TEST_P(QuantisedLinear, PanelsHoldIntegersAndScales) {
       channel.integers.resize(steps * step);
       int64_t first = column / lanes * panels.shape[1] * panels.shape[2];
       int64_t lane = column % lanes;
-      for (int64_t k = 0; k < steps * step; ++k)
-        ASSERT_EQ(int8_t(panels[first + k / step * panels.shape[2] +
-                                lane * step + k % step]),
-                  channel.integers[k])
+      for (int64_t k = 0; k < steps * step; ++k) {
+        auto byte = int64_t(panels[first + k / step * panels.shape[2] +
+                                   lane * step + k % step]);
+        ASSERT_EQ(int8_t(byte), channel.integers[k])
             << "element " << k << " of column " << column;
+      }
       uint64_t bits = 0;
       for (int64_t i = 0; i < bytes; ++i)
         bits |=
