@@ -63,6 +63,7 @@ private:
   SmallVector<std::pair<DispatchOp, Work>> findWork(func::FuncOp function);
   Value packedArgument(func::FuncOp entry, const Work &work);
   void makePreparation(StringRef name, bool trains);
+
   std::optional<SymbolTable> symbols;
   /// What nothing changes between runs.
   ParameterValues fixed;

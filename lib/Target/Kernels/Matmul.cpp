@@ -93,7 +93,8 @@ void MatmulTiling::holdExpertAtUse(int64_t share, bool keepColumns) {
 
 void MatmulTiling::sliceLongRows() {
   constexpr int64_t sliceBytes = 16 << 10, slicedResults = 1024;
-  if (rowBytes <= longestRow)
+  // What is in slices for the second cache is short enough.
+  if (rowBytes <= longestRow || slice < inner)
     return;
   slice = sliceBytes / (rowBytes / inner);
   splitAfter(std::min(groupsPerSplit, slicedResults / groupWidth));
