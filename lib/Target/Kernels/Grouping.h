@@ -44,16 +44,22 @@ struct Grouping {
       return std::nullopt;
     return llvm::divideCeilSigned(rows, experts);
   }
-  /// Cuts the products of these rows with weights that are packed at use or
-  /// not (packsAtUse). With `keepColumns` a tile has all columns of its rows.
-  MatmulTiling tiling(int64_t inner, int64_t columns, const ProductTypes &types,
-                      int64_t vectors, bool atUse,
+  /// Cuts the products of these rows with `weights`, and decides whether the
+  /// tiles that multiply by them pack them: where rows are so few that nothing
+  /// is packed often, and weights change before they are used again. Else
+  /// panels of all experts would go to memory and come back. With `keepColumns`
+  /// a tile has all columns of its rows.
+  MatmulTiling tiling(const KernelLowering &lowering, ValueRange weights,
+                      int64_t inner, int64_t columns, const ProductTypes &types,
+                      int64_t vectors = accumulators,
                       bool keepColumns = false) const {
+    constexpr int64_t fewRows = 512;
     MatmulTiling tiling(tokens, inner, columns, types, vectors);
     if (std::optional<int64_t> share = this->share()) {
-      if (atUse)
-        tiling.holdExpertAtUse(*share, keepColumns);
-      else
+      bool packedOnce = llvm::all_of(
+          weights, [&](Value weight) { return lowering.isPackedOnce(weight); });
+      if (packedOnce || *share > fewRows ||
+          !tiling.holdExpertAtUse(*share, keepColumns))
         tiling.holdExpert(*share);
     }
     tiling.sliceLongRows();
@@ -136,18 +142,6 @@ byKind(KernelLowering &lowering, ValueRange weights, int64_t each) {
   for (auto [i, weight] : llvm::enumerate(weights))
     kinds[i % each].push_back(lowering.buffer(weight));
   return kinds;
-}
-
-/// Whether the tiles that multiply by `weights` pack them: where rows are so
-/// few that nothing is packed often, and weights change before they are used
-/// again. Else panels of all experts would go to memory and come back.
-inline bool packsAtUse(const KernelLowering &lowering, const Grouping &grouping,
-                       ValueRange weights) {
-  constexpr int64_t fewRows = 512;
-  return grouping.share() && *grouping.share() <= fewRows &&
-         !llvm::all_of(weights, [&](Value weight) {
-           return lowering.isPackedOnce(weight);
-         });
 }
 
 /// Weights of one kind, [columns, inner] or [inner, columns], of all experts.

@@ -69,26 +69,28 @@ void MatmulTiling::holdExpert(int64_t share) {
     setBlockRows(std::max(tiles, blockRows / tileRows));
 }
 
-void MatmulTiling::holdExpertAtUse(int64_t share, bool keepColumns) {
+bool MatmulTiling::holdExpertAtUse(int64_t share, bool keepColumns) {
   // Some room is for panels, and for the weights asked for ahead.
   constexpr int64_t bytes = 3 * (blockBytes / 4), sliceMultiple = 64;
+  constexpr int64_t fewestRows = 96;
   int64_t all = llvm::divideCeilSigned(share, tileRows) + 1;
   int64_t tiles =
       llvm::divideCeilSigned(all, llvm::divideCeilSigned(all, mostTiles));
   if (keepColumns) {
-    tiles =
-        std::min(tiles, std::max(bytes / (rowBytes * tileRows), fewestTiles));
-    setBlockRows(tiles);
-    return doNotSplit();
+    tiles = std::min(tiles, bytes / (rowBytes * tileRows));
+    if (tiles * tileRows < std::min(share, fewestRows))
+      return false;
   }
+  atUse = true;
   setBlockRows(tiles);
   int64_t slices = llvm::divideCeilSigned(rowBytes * blockRows, bytes);
   if (slices == 1)
-    return;
+    return true;
   slice = llvm::alignTo(llvm::divideCeilSigned(inner, slices), sliceMultiple);
   int64_t groupBytes = blockRows * accumulators * (groupWidth / vectors) *
                        int64_t(sizeof(float));
   splitAfter(std::clamp<int64_t>(bytes / groupBytes, 1, groupsPerSplit));
+  return true;
 }
 
 void MatmulTiling::sliceLongRows() {

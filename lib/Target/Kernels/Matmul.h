@@ -46,8 +46,10 @@ struct MatmulTiling {
   void holdExpert(int64_t share);
   /// The same for weights that are packed by whoever multiplies by them, which
   /// is done once for each block: slices of the inner dimension keep its rows
-  /// in the second cache. With `keepColumns` a tile has all columns of a block.
-  void holdExpertAtUse(int64_t share, bool keepColumns);
+  /// in the second cache. With `keepColumns` a tile has all columns of a block
+  /// and rows are whole; returns false where these are so long that weights
+  /// would be packed for few of them.
+  bool holdExpertAtUse(int64_t share, bool keepColumns);
   /// Takes rows that are longer than longestRow in slices, too.
   void sliceLongRows();
 
@@ -59,8 +61,9 @@ struct MatmulTiling {
   int64_t groups;     ///< register tiles across all columns
   int64_t splits;     ///< tiles that share the columns of a block of rows
   int64_t groupsPerSplit;
-  int64_t slice; ///< elements of the inner dimension taken at a time
-  bool inTiles;  ///< a register tile is tiles of AMX
+  int64_t slice;      ///< elements of the inner dimension taken at a time
+  bool inTiles;       ///< a register tile is tiles of AMX
+  bool atUse = false; ///< weights are packed by whoever multiplies by them
 
   int64_t rowBlocks(int64_t rows) const {
     return llvm::divideCeilSigned(rows, blockRows);

@@ -18,15 +18,15 @@ static LogicalResult lowerRoutedUp(RoutedUpOp op, KernelLowering &lowering) {
   ProductTypes types = typesOfWeights(lowering, op.getInput(), op.getWeights());
   bool gated = op.getForm() == FfnForm::Gated;
   ActivationKind activation = op.getActivation();
-  bool atUse = packsAtUse(lowering, grouping, op.getWeights());
   // Gated: each column has a sum for the gate and one for the value.
   MatmulTiling tiling =
-      grouping.tiling(inner, hidden, types, gated ? 1 : accumulators, atUse);
+      grouping.tiling(lowering, op.getWeights(), inner, hidden, types,
+                      gated ? 1 : accumulators);
 
   auto kinds = byKind(lowering, op.getWeights(), 2);
   auto weights = [&](ArrayRef<Value> kind) {
     return ExpertWeights(lowering, op, kind, types,
-                         RightOperand::Form::Transposed, atUse);
+                         RightOperand::Form::Transposed, tiling.atUse);
   };
   ExpertWeights first = weights(kinds[0]);
   std::optional<ExpertWeights> second;
@@ -47,7 +47,7 @@ static LogicalResult lowerRoutedUp(RoutedUpOp op, KernelLowering &lowering) {
        .arguments = arguments,
        .compute = types.compute,
        .key = grouping.key({inner, hidden, gated, int64_t(activation),
-                            types.quantised(), atUse}),
+                            types.quantised(), tiling.atUse}),
        .flops = productFlops(grouping.rows, inner, gated ? 2 * hidden : hidden),
        .attributes = lowering.builder().getDictionaryAttr({})},
       [&](KernelBuilder &k) {
@@ -104,13 +104,12 @@ static LogicalResult lowerRoutedDown(RoutedDownOp op,
   ProductTypes types =
       typesOfWeights(lowering, op.getHidden(), op.getWeights());
   bool biased = op.getForm() == FfnForm::Plain;
-  bool atUse = packsAtUse(lowering, grouping, op.getWeights());
   MatmulTiling tiling =
-      grouping.tiling(hidden, width, types, accumulators, atUse);
+      grouping.tiling(lowering, op.getWeights(), hidden, width, types);
 
   auto kinds = byKind(lowering, op.getWeights(), biased ? 2 : 1);
   ExpertWeights weights(lowering, op, kinds[0], types,
-                        RightOperand::Form::Transposed, atUse);
+                        RightOperand::Form::Transposed, tiling.atUse);
   SmallVector<Value> arguments = {lowering.buffer(op.getHidden()),
                                   lowering.result(op.getResult()),
                                   weights.table};
@@ -125,7 +124,8 @@ static LogicalResult lowerRoutedDown(RoutedDownOp op,
        .tiles = grouping.blocks(tiling) * tiling.splits,
        .arguments = arguments,
        .compute = types.compute,
-       .key = grouping.key({hidden, width, biased, types.quantised(), atUse}),
+       .key = grouping.key(
+           {hidden, width, biased, types.quantised(), tiling.atUse}),
        .flops = productFlops(grouping.rows, hidden, width),
        .attributes = lowering.builder().getDictionaryAttr({})},
       [&](KernelBuilder &k) {

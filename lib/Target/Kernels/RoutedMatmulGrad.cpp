@@ -35,15 +35,14 @@ static LogicalResult lowerRoutedDownGrad(RoutedDownGradOp op,
   Type element = elementOf(op.getDy());
   ProductTypes types(lowering.target(), element, elementOf(op.getWeights()[0]));
   ActivationKind activation = op.getActivation();
-  bool atUse = packsAtUse(lowering, grouping, op.getWeights());
   // The gradient of a score is a sum over all hidden columns of its row.
-  MatmulTiling tiling =
-      grouping.tiling(width, hidden, types, accumulators, atUse,
-                      /*keepColumns=*/bool(op.getDscores()));
+  MatmulTiling tiling = grouping.tiling(lowering, op.getWeights(), width,
+                                        hidden, types, accumulators,
+                                        /*keepColumns=*/bool(op.getDscores()));
 
   auto kinds = byKind(lowering, op.getWeights(), gated ? 1 : 2);
   ExpertWeights weights(lowering, op, kinds[0], types,
-                        RightOperand::Form::Straight, atUse);
+                        RightOperand::Form::Straight, tiling.atUse);
   SmallVector<Value> arguments = {
       lowering.buffer(op.getDy()), lowering.buffer(op.getPreactivation()),
       weights.table,
@@ -71,7 +70,7 @@ static LogicalResult lowerRoutedDownGrad(RoutedDownGradOp op,
        .arguments = arguments,
        .compute = types.compute,
        .key = grouping.key({width, hidden, gated, int64_t(activation), scores,
-                            scaled, dscores, atUse}),
+                            scaled, dscores, tiling.atUse}),
        .flops = productFlops(grouping.rows, width, hidden),
        .attributes = lowering.builder().getDictionaryAttr({})},
       [&](KernelBuilder &k) {
@@ -165,14 +164,13 @@ static LogicalResult lowerRoutedInputGrad(RoutedInputGradOp op,
   int64_t width = widthOf(op.getResult());
   Type element = elementOf(op.getDz());
   ProductTypes types(lowering.target(), element, elementOf(op.getWeights()[0]));
-  bool atUse = packsAtUse(lowering, grouping, op.getWeights());
-  MatmulTiling tiling = grouping.tiling(gated ? 2 * hidden : hidden, width,
-                                        types, accumulators, atUse);
+  MatmulTiling tiling = grouping.tiling(
+      lowering, op.getWeights(), gated ? 2 * hidden : hidden, width, types);
   // Gate and up, or up alone.
   SmallVector<ExpertWeights, 2> weights;
   for (const auto &kind : byKind(lowering, op.getWeights(), gated ? 2 : 1))
     weights.emplace_back(lowering, op, kind, types,
-                         RightOperand::Form::Straight, atUse);
+                         RightOperand::Form::Straight, tiling.atUse);
   SmallVector<Value> arguments = {lowering.buffer(op.getDz()),
                                   lowering.result(op.getResult()),
                                   weights[0].table};
@@ -187,7 +185,7 @@ static LogicalResult lowerRoutedInputGrad(RoutedInputGradOp op,
        .tiles = grouping.blocks(tiling) * tiling.splits,
        .arguments = arguments,
        .compute = types.compute,
-       .key = grouping.key({width, hidden, gated, atUse}),
+       .key = grouping.key({width, hidden, gated, tiling.atUse}),
        .flops = productFlops(grouping.rows, gated ? 2 * hidden : hidden, width),
        .attributes = lowering.builder().getDictionaryAttr({})},
       [&](KernelBuilder &k) {
