@@ -12,7 +12,6 @@
 #include "mlir/Pass/PassManager.h"
 
 #include <algorithm>
-#include <cstring>
 #include <stdexcept>
 
 using namespace polymoe;
@@ -44,12 +43,8 @@ ProgramRunner::ProgramRunner(const std::string &ir,
                              llvm::function_ref<void(mlir::ModuleOp)> change)
     : compiled(compile(ir, options, change)), pool(threads) {
   storage.reserve(bindings().size());
-  for (const Binding &binding : bindings()) {
-    int64_t bytes = elements(binding) * sizeOf(binding.dtype);
-    storage.emplace_back(bytes, binding.name);
-    // What is read and was never written shows.
-    std::memset(storage.back().data(), 0xff, bytes);
-  }
+  for (const Binding &binding : bindings())
+    storage.emplace_back(elements(binding) * sizeOf(binding.dtype));
 }
 
 int64_t ProgramRunner::elements(const Binding &binding) {

@@ -8,7 +8,8 @@
 #ifndef MOE_UNITTESTS_TARGET_PROGRAMRUNNER_H
 #define MOE_UNITTESTS_TARGET_PROGRAMRUNNER_H
 
-#include "moe/Runtime/Memory.h"
+#include "GuardedBuffer.h"
+
 #include "moe/Runtime/ThreadPool.h"
 #include "moe/Target/Compiler.h"
 
@@ -31,8 +32,8 @@ public:
 
   /// Of the function; what prepares packed weights is another entry point.
   const std::vector<Binding> &bindings() const { return entry().bindings; }
-  /// Memory of binding `i`, all ones until somebody writes it: what is not
-  /// written must show.
+  /// Memory of binding `i`, all ones until somebody writes it: what is read and
+  /// was never written shows, and so does what is touched beyond its end.
   void *data(size_t i) { return storage[i].data(); }
   static int64_t elements(const Binding &binding);
 
@@ -49,7 +50,7 @@ private:
 
   std::unique_ptr<mlir::moe::CompiledProgram> compiled;
   ThreadPool pool;
-  std::vector<Buffer> storage;
+  std::vector<GuardedBuffer> storage;
 };
 
 } // namespace polymoe::test
