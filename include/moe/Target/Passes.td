@@ -55,7 +55,7 @@ def ConvertMoEToKernels : Pass<"convert-moe-to-kernels", "mlir::ModuleOp"> {
            "how weights that do not train are kept",
            [{::mlir::moe::frozenWeightsValues()}]>,
     Option<"packedOnce", "packed-once", "mlir::moe::PackedOnce", "mlir::moe::PackedOnce::All",
-           "parameters whose weights moe-hoist-parameter-work packs once",
+           "all or frozen: parameters whose weights moe-hoist-parameter-work packs once",
            [{::mlir::moe::packedOnceValues()}]>,
     Option<"writesGradients", "writes-gradients", "bool", "false",
            "write gradients of parameters in place of adding to them">,
@@ -95,7 +95,7 @@ def HoistParameterWork : Pass<"moe-hoist-parameter-work", "mlir::ModuleOp"> {
   let dependentDialects = ["mlir::memref::MemRefDialect"];
   let options = [
     Option<"parameters", "parameters", "mlir::moe::PackedOnce", "mlir::moe::PackedOnce::All",
-           "parameters whose weights are packed once",
+           "all or frozen: parameters whose weights are packed once",
            [{::mlir::moe::packedOnceValues()}]>,
   ];
   let statistics = [
