@@ -185,7 +185,10 @@ void expectSameBitsHoweverPacked(const RoutedShape &c,
   for (const Mode &mode : modes) {
     SCOPED_TRACE(nameOf(mode));
     Tensors expected = run(before, in, mode);
-    for (auto &[name, tensor] : run(atUse, in, mode))
+    Tensors out = run(atUse, in, mode);
+    // Panels that were packed before are results, too.
+    EXPECT_GT(expected.size(), out.size());
+    for (auto &[name, tensor] : out)
       EXPECT_EQ(tensor.values, expected[name].values) << name;
   }
 }

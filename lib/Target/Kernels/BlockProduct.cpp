@@ -210,7 +210,8 @@ void Multiplier::run(Epilogue epilogue,
                     before);
   int64_t columns = tiling.groupsPerSplit * accumulators * types.lanes;
   sums = k.scratch({tiling.blockRows, columns}, k.compute());
-  k.loop(k.idx(0), k.idx(tiling.blockRows), 1, [&](Value i) {
+  Value rows = rowsInTiles(k, product.block, tiling.tileRows, tiling.blockRows);
+  k.loop(k.idx(0), rows, 1, [&](Value i) {
     k.columns(columns, [&](KernelBuilder::Lane lane) {
       k.store(k.splat(0.0), sums, i, lane);
     });

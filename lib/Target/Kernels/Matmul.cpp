@@ -26,9 +26,10 @@ static constexpr int64_t leastTiles = 16;
 
 MatmulTiling::MatmulTiling(int64_t rows, int64_t inner, int64_t columns,
                            const ProductTypes &types, int64_t vectors)
-    : rows(rows), inner(inner), columns(columns), vectors(vectors),
-      slice(inner), inTiles(types.inTiles()),
-      rowBytes(inner * types.operand.getIntOrFloatBitWidth() / 8) {
+    : inner(inner), columns(columns), vectors(vectors), slice(inner),
+      inTiles(types.inTiles()), rows(rows),
+      rowBytes(inner * types.operand.getIntOrFloatBitWidth() / 8),
+      sumBytes(types.lanes * types.compute.getIntOrFloatBitWidth() / 8) {
   tileRows = std::min(types.tileRows, rows);
   groupWidth = vectors * types.lanes;
   groups = llvm::divideCeilSigned(columns, groupWidth);
@@ -77,9 +78,10 @@ bool MatmulTiling::holdExpertAtUse(int64_t share, bool keepColumns) {
   int64_t tiles =
       llvm::divideCeilSigned(all, llvm::divideCeilSigned(all, mostTiles));
   if (keepColumns) {
-    tiles = std::min(tiles, bytes / (rowBytes * tileRows));
-    if (tiles * tileRows < std::min(share, fewestRows))
+    int64_t held = bytes / (rowBytes * tileRows);
+    if (held * tileRows < std::min(share, fewestRows))
       return false;
+    tiles = std::min(tiles, held);
   }
   atUse = true;
   setBlockRows(tiles);
@@ -87,8 +89,7 @@ bool MatmulTiling::holdExpertAtUse(int64_t share, bool keepColumns) {
   if (slices == 1)
     return true;
   slice = llvm::alignTo(llvm::divideCeilSigned(inner, slices), sliceMultiple);
-  int64_t groupBytes = blockRows * accumulators * (groupWidth / vectors) *
-                       int64_t(sizeof(float));
+  int64_t groupBytes = blockRows * accumulators * sumBytes;
   splitAfter(std::clamp<int64_t>(bytes / groupBytes, 1, groupsPerSplit));
   return true;
 }
@@ -138,6 +139,12 @@ RowBlock mlir::moe::routedRowBlock(KernelBuilder &k, Value index, Value routes,
   return {found[1], found[2], found[3]};
 }
 
+Value mlir::moe::rowsInTiles(KernelBuilder &k, const RowBlock &block,
+                             int64_t tileRows, int64_t blockRows) {
+  Value tiles = k.div(k.add(block.count, k.idx(tileRows - 1)), k.idx(tileRows));
+  return k.min(k.mul(tiles, k.idx(tileRows)), k.idx(blockRows));
+}
+
 Value mlir::moe::scratchRows(KernelBuilder &k, int64_t blockRows, int64_t width,
                              const ProductTypes &types) {
   int64_t padding = scratchPadding * 8 / types.operand.getIntOrFloatBitWidth();
@@ -172,11 +179,8 @@ void mlir::moe::packRows(KernelBuilder &k, Value from, const RowBlock &block,
     else if (types.inPairs())
       k.storeScalar(k.scalar(0.0), scratch, {i, k.idx(width)});
   });
-  // Register tiles begin at every `tileRows` rows and read no further than the
-  // last that holds a row: an empty block costs nothing.
-  int64_t tileRows = std::min(types.tileRows, blockRows);
-  Value tiles = k.div(k.add(block.count, k.idx(tileRows - 1)), k.idx(tileRows));
-  Value last = k.min(k.mul(tiles, k.idx(tileRows)), k.idx(blockRows));
+  Value last =
+      rowsInTiles(k, block, std::min(types.tileRows, blockRows), blockRows);
   k.loop(block.count, last, 1, [&](Value i) {
     k.columns(width, [&](KernelBuilder::Lane lane) {
       k.store(k.splat(0.0), scratch, i, lane);

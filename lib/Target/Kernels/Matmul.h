@@ -53,7 +53,7 @@ struct MatmulTiling {
   /// Takes rows that are longer than longestRow in slices, too.
   void sliceLongRows();
 
-  int64_t rows, inner, columns;
+  int64_t inner, columns;
   int64_t blockRows;  ///< rows copied to scratch memory at a time
   int64_t tileRows;   ///< rows of a register tile
   int64_t vectors;    ///< vectors of columns of a register tile
@@ -78,7 +78,9 @@ struct MatmulTiling {
 
 private:
   void setBlockRows(int64_t tiles);
+  int64_t rows;
   int64_t rowBytes; ///< of a row of the left operand
+  int64_t sumBytes; ///< of a vector of sums
 };
 
 /// A block of rows of the left operand: rows `first` to `first + count`, of
@@ -97,6 +99,11 @@ RowBlock denseRowBlock(KernelBuilder &k, Value index, int64_t rows,
 /// `routes[2 * rows + e]`; `count` is 0 for a block that none of them has.
 RowBlock routedRowBlock(KernelBuilder &k, Value index, Value routes,
                         int64_t rows, int64_t experts, int64_t blockRows);
+
+/// The rows of a block that its register tiles read, of which the last may have
+/// fewer: none of an empty block.
+Value rowsInTiles(KernelBuilder &k, const RowBlock &block, int64_t tileRows,
+                  int64_t blockRows);
 
 /// Copies `count` rows into scratch memory [blockRows, width], in the type in
 /// which they are multiplied; row i is `source(i)` (a row number of `from`),
