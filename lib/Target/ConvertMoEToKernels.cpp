@@ -122,11 +122,10 @@ void Converter::copy(Operation *op, Value from, Value to) {
   lowering.launch(op,
                   {.label = "copy",
                    .tiles = llvm::divideCeilSigned(count, perTile),
-                   .arguments = {from, to},
                    .compute = Float32Type::get(type.getContext())},
                   [&](KernelBuilder &k) {
-                    Value source = k.buffer(0, {count}),
-                          target = k.buffer(1, {count});
+                    Value source = k.buffer(from, {count});
+                    Value target = k.buffer(to, {count});
                     k.rowsOfTile(count, perTile, [&](Value i) {
                       Value element = memref::LoadOp::create(k, source, i);
                       memref::StoreOp::create(k, element, target, i);
@@ -172,10 +171,8 @@ LogicalResult Converter::convertConstant(arith::ConstantOp constant) {
   int64_t count = value.getNumElements();
   Type element = value.getElementType();
   lowering.launch(
-      constant,
-      {.label = "", .tiles = 1, .arguments = {buffer}, .compute = element},
-      [&](KernelBuilder &k) {
-        Value target = k.buffer(0, {count});
+      constant, {.tiles = 1, .compute = element}, [&](KernelBuilder &k) {
+        Value target = k.buffer(buffer, {count});
         Value fill = k.scalar(value.getSplatValue<APFloat>().convertToDouble());
         k.loop(k.idx(0), k.idx(count), 1,
                [&](Value i) { k.storeScalar(fill, target, i); });
@@ -194,50 +191,49 @@ Value Converter::gradientOf(AccumulateGradientOp update) {
   return gradient;
 }
 
-/// Launches a kernel that makes every vector of the first of `buffers`, which
-/// have one shape, of those of all.
+/// Launches a kernel that makes every vector of `to` of those of `from`, all
+/// of one shape.
 static void launchElementwise(
     KernelLowering &lowering, Operation *op, StringRef label,
-    ArrayRef<Value> buffers,
-    function_ref<Value(KernelBuilder &, function_ref<Value(unsigned)> load)>
-        value) {
-  auto type = cast<MemRefType>(buffers[0].getType());
+    ArrayRef<Value> from, Value to,
+    function_ref<Value(KernelBuilder &, ArrayRef<Value> vectors)> value) {
+  auto type = cast<MemRefType>(to.getType());
   int64_t width = type.getRank() ? type.getShape().back() : 1;
   int64_t rows = type.getNumElements() / width;
   int64_t perTile = rowsPerTile(rows, width);
   lowering.launch(op,
                   {.label = label,
                    .tiles = llvm::divideCeilSigned(rows, perTile),
-                   .arguments = SmallVector<Value>(buffers),
-                   .compute = type.getElementType(),
-                   // One kernel for every parameter of this shape.
-                   .attributes = lowering.builder().getDictionaryAttr({})},
+                   .compute = type.getElementType()},
                   [&](KernelBuilder &k) {
-                    SmallVector<Value> shaped;
-                    for (unsigned i = 0; i < buffers.size(); ++i)
-                      shaped.push_back(k.buffer(i, {rows, width}));
+                    auto matrix = [&](Value buffer) {
+                      return k.buffer(buffer, {rows, width});
+                    };
+                    SmallVector<Value> sources =
+                        llvm::map_to_vector(from, matrix);
+                    Value target = matrix(to);
                     k.rowsOfTile(rows, perTile, [&](Value row) {
                       k.columns(width, [&](KernelBuilder::Lane lane) {
-                        auto load = [&](unsigned i) {
-                          return k.load(shaped[i], row, lane);
-                        };
-                        k.store(value(k, load), shaped[0], row, lane);
+                        auto vectors =
+                            llvm::map_to_vector(sources, [&](Value source) {
+                              return k.load(source, row, lane);
+                            });
+                        k.store(value(k, vectors), target, row, lane);
                       });
                     });
                   });
 }
 
 void Converter::clear(Operation *op, Value buffer) {
-  launchElementwise(lowering, op, "clear", {buffer},
-                    [](KernelBuilder &k, function_ref<Value(unsigned)>) {
-                      return k.splat(0.0);
-                    });
+  launchElementwise(
+      lowering, op, "clear", {}, buffer,
+      [](KernelBuilder &k, ArrayRef<Value>) { return k.splat(0.0); });
 }
 
 void Converter::add(Operation *op, Value term, Value sum) {
-  launchElementwise(lowering, op, "add", {sum, term},
-                    [](KernelBuilder &k, function_ref<Value(unsigned)> load) {
-                      return k.addf(load(0), load(1));
+  launchElementwise(lowering, op, "add", {sum, term}, sum,
+                    [](KernelBuilder &k, ArrayRef<Value> vectors) {
+                      return k.addf(vectors[0], vectors[1]);
                     });
 }
 
@@ -314,8 +310,8 @@ LogicalResult Converter::convertFunction(func::FuncOp function) {
   returnBuffers.assign(body->args_begin() + old.getNumArguments(),
                        body->args_end());
   // A result that an op of this function makes is made in place; one that is
-  // an argument, or returned twice, is copied at the end. What is only added to
-  // a gradient may be added by the op.
+  // an argument, or returned twice, is copied at the end. What is only added
+  // to a gradient may be added by the op.
   llvm::SmallPtrSet<Value, 8> placed;
   for (auto update : old.getOps<AccumulateGradientOp>())
     if (reuse.isOnlyTerm(update) && placed.insert(update.getValue()).second)
@@ -362,7 +358,7 @@ Converter::Converter(ModuleOp module, int64_t tokens,
 /// Refuses kernels whose scratch memory the stack of a worker does not hold.
 static LogicalResult checkScratch(ModuleOp module) {
   constexpr auto limit = static_cast<int64_t>(polymoe::kernelScratchSize);
-  for (auto kernel : module.getOps<func::FuncOp>()) {
+  for (auto kernel : module.getOps<KernelOp>()) {
     int64_t bytes = 0;
     kernel.walk([&](memref::AllocaOp scratch) {
       MemRefType type = scratch.getType();
@@ -375,7 +371,8 @@ static LogicalResult checkScratch(ModuleOp module) {
     if (bytes > limit)
       return emitError(kernel.getLoc())
              << "kernel " << kernel.getName() << ": expected at most " << limit
-             << " bytes of scratch memory, which is on the stack of a thread, "
+             << " bytes of scratch memory, which "
+                "is on the stack of a thread, "
                 "but it takes "
              << bytes;
   }

@@ -9,6 +9,8 @@
 #include "moe/Runtime/ABI.h"
 #include "moe/Target/Passes.h"
 
+#include "mlir/Conversion/LLVMCommon/MemRefBuilder.h"
+#include "mlir/Conversion/LLVMCommon/TypeConverter.h"
 #include "mlir/Dialect/Arith/IR/Arith.h"
 #include "mlir/Dialect/LLVMIR/LLVMDialect.h"
 #include "mlir/Dialect/MemRef/IR/MemRef.h"
@@ -29,6 +31,7 @@ struct ConvertMoEToLLVM : moe::impl::ConvertMoEToLLVMBase<ConvertMoEToLLVM> {
   void runOnOperation() override;
 
 private:
+  void lowerKernel(KernelOp kernel);
   void lowerFunction(func::FuncOp function);
   void lowerEntry(func::FuncOp function);
   LLVM::LLVMFuncOp replaceFunction(func::FuncOp function);
@@ -63,6 +66,37 @@ Value pointerArray(OpBuilder &builder, Location loc, ArrayRef<Value> values) {
   return array;
 }
 
+/// Entry `index` of an array of pointers.
+Value loadPointer(OpBuilder &builder, Location loc, Value array,
+                  LLVM::GEPArg index) {
+  auto pointer = LLVM::LLVMPointerType::get(builder.getContext());
+  Value slot = LLVM::GEPOp::create(builder, loc, pointer, pointer, array,
+                                   ArrayRef<LLVM::GEPArg>{index});
+  return LLVM::LoadOp::create(builder, loc, pointer, slot);
+}
+
+/// The buffer of `type` at an address, for what is not in the LLVM dialect yet.
+Value asBuffer(OpBuilder &builder, Location loc, Value address,
+               MemRefType type) {
+  LLVMTypeConverter converter(builder.getContext());
+  Value descriptor =
+      MemRefDescriptor::fromStaticShape(builder, loc, converter, type, address);
+  return UnrealizedConversionCastOp::create(builder, loc, type, descriptor)
+      .getResult(0);
+}
+
+/// Lowers a read of a table that is an address already.
+void lowerTableEntry(TableEntryOp entry) {
+  OpBuilder builder(entry);
+  Location loc = entry.getLoc();
+  Value position = arith::IndexCastOp::create(
+      builder, loc, builder.getI64Type(), entry.getPosition());
+  Value address = loadPointer(builder, loc, entry->getOperand(0), position);
+  entry.getResult().replaceAllUsesWith(
+      asBuffer(builder, loc, address, entry.getType()));
+  entry.erase();
+}
+
 /// Ends a block after every call: selecting instructions takes time that grows
 /// with the square of a block's length.
 void cutAtCalls(Block &body) {
@@ -92,6 +126,46 @@ Value ConvertMoEToLLVM::nameOf(OpBuilder &builder, Location loc,
   return LLVM::AddressOfOp::create(builder, loc, global);
 }
 
+/// Makes a kernel a function of the work item and an array of pointers
+/// (MoeTask in moe/Runtime/ABI.h), which lowerDispatch fills.
+void ConvertMoEToLLVM::lowerKernel(KernelOp kernel) {
+  OpBuilder builder(kernel);
+  Location loc = kernel.getLoc();
+  auto function = func::FuncOp::create(
+      builder, loc, kernel.getName(),
+      builder.getFunctionType({builder.getI64Type(), pointer}, {}));
+  function.setPrivate();
+  function->setAttr("moe.cost", builder.getDenseF64ArrayAttr(
+                                    {kernel.getFlops().convertToDouble(),
+                                     kernel.getBytes().convertToDouble()}));
+  Block &body = kernel.getBody().front();
+  builder.setInsertionPointToEnd(&body);
+  func::ReturnOp::create(builder, loc);
+  builder.setInsertionPointToStart(&body);
+  auto taken = llvm::to_vector(body.getArguments());
+  Value workItem = body.addArgument(builder.getI64Type(), loc);
+  Value array = body.addArgument(pointer, loc);
+  taken[0].replaceAllUsesWith(arith::IndexCastOp::create(
+      builder, loc, builder.getIndexType(), workItem));
+  for (auto [i, argument] :
+       llvm::enumerate(MutableArrayRef(taken).drop_front())) {
+    Value address = loadPointer(builder, loc, array, static_cast<int32_t>(i));
+    Value view = address; // of a table
+    if (argument.getType().isIndex())
+      view = arith::IndexCastOp::create(
+          builder, loc, builder.getIndexType(),
+          LLVM::PtrToIntOp::create(builder, loc, builder.getI64Type(),
+                                   address));
+    else if (auto buffer = dyn_cast<MemRefType>(argument.getType()))
+      view = asBuffer(builder, loc, address, buffer);
+    argument.replaceAllUsesWith(view);
+  }
+  kernel.walk(lowerTableEntry);
+  body.eraseArguments(0, taken.size());
+  function.getBody().takeBody(kernel.getBody());
+  kernel.erase();
+}
+
 /// Makes `f(memrefs...)` the function `f(context, pointers...)`: whatever
 /// launches kernels needs the context, and only passes buffers on.
 void ConvertMoEToLLVM::lowerFunction(func::FuncOp function) {
@@ -115,11 +189,8 @@ void ConvertMoEToLLVM::lowerEntry(func::FuncOp function) {
     Value argument = body.getArgument(i);
     bindings.push_back(function.getArgAttr(i, "moe.binding"));
     bindings.push_back(TypeAttr::get(argument.getType()));
-    Value slot =
-        LLVM::GEPOp::create(builder, loc, pointer, pointer, array,
-                            ArrayRef<LLVM::GEPArg>{static_cast<int32_t>(i)});
-    Value address = LLVM::LoadOp::create(builder, loc, pointer, slot);
-    argument.replaceAllUsesWith(address);
+    argument.replaceAllUsesWith(
+        loadPointer(builder, loc, array, static_cast<int32_t>(i)));
   }
   body.eraseArguments(0, count);
   replaceFunction(function)->setAttr("moe.bindings",
@@ -152,7 +223,7 @@ void ConvertMoEToLLVM::lowerDispatch(OpBuilder &builder, DispatchOp dispatch,
   Location loc = dispatch.getLoc();
   SmallVector<Value> arguments;
   for (Value argument : dispatch.getArguments()) {
-    bool isNumber = argument.getType().isInteger(64);
+    bool isNumber = !isa<LLVM::LLVMPointerType>(argument.getType());
     arguments.push_back(
         isNumber ? LLVM::IntToPtrOp::create(builder, loc, pointer, argument)
                  : argument);
@@ -165,10 +236,10 @@ void ConvertMoEToLLVM::lowerDispatch(OpBuilder &builder, DispatchOp dispatch,
   Value address =
       UnrealizedConversionCastOp::create(builder, loc, pointer, kernel)
           .getResult(0);
-  Value tiles = LLVM::ConstantOp::create(builder, loc, builder.getI64Type(),
-                                         dispatch.getTilesAttr());
+  Value workItems = LLVM::ConstantOp::create(builder, loc, builder.getI64Type(),
+                                             dispatch.getWorkItemsAttr());
   LLVM::CallOp::create(builder, loc, TypeRange(), parallelFor,
-                       ValueRange{context, address, tiles, array,
+                       ValueRange{context, address, workItems, array,
                                   nameOf(builder, loc, dispatch.getKernel())});
 }
 
@@ -221,14 +292,13 @@ void ConvertMoEToLLVM::runOnOperation() {
           {pointer, pointer, builder.getI64Type(), pointer, pointer}));
 
   for (auto function :
-       llvm::make_early_inc_range(module.getOps<func::FuncOp>())) {
-    if (function->hasAttr("moe.kernel"))
-      continue;
+       llvm::make_early_inc_range(module.getOps<func::FuncOp>()))
     if (function.isPrivate())
       lowerFunction(function);
     else
       lowerEntry(function);
-  }
+  for (auto kernel : llvm::make_early_inc_range(module.getOps<KernelOp>()))
+    lowerKernel(kernel);
   module->setAttr(
       "moe.target",
       builder.getDictionaryAttr(

@@ -36,7 +36,7 @@ namespace {
 /// A launch that has left its function.
 struct Work {
   FlatSymbolRefAttr kernel;
-  IntegerAttr tiles;
+  IntegerAttr workItems;
   StringAttr derives;
   /// Numbers of the arguments that it reads.
   SmallVector<unsigned> inputs;
@@ -90,8 +90,6 @@ Value addArgument(func::FuncOp function, BindingAttr binding, Type type) {
   return function.getArgument(index);
 }
 
-bool isKernel(func::FuncOp function) { return function->hasAttr("moe.kernel"); }
-
 } // namespace
 
 /// Gives every call what its callee needs done before it.
@@ -108,7 +106,7 @@ void HoistParameterWork::takeFromCallees(func::FuncOp function) {
         arguments.push_back(call.getOperand(input));
       Value buffer = memref::AllocOp::create(builder, call.getLoc(), work.type);
       arguments.push_back(buffer);
-      DispatchOp::create(builder, call.getLoc(), work.kernel, work.tiles,
+      DispatchOp::create(builder, call.getLoc(), work.kernel, work.workItems,
                          work.derives, arguments);
       call.getOperandsMutable().append(buffer);
     }
@@ -141,7 +139,7 @@ HoistParameterWork::findWork(func::FuncOp function) {
     if (!result.getDefiningOp<memref::AllocOp>() || staying.contains(result))
       continue;
     Work work{dispatch.getKernelAttr(),
-              dispatch.getTilesAttr(),
+              dispatch.getWorkItemsAttr(),
               dispatch.getDerivesAttr(),
               {},
               cast<MemRefType>(result.getType())};
@@ -175,7 +173,7 @@ Value HoistParameterWork::packedArgument(func::FuncOp entry, const Work &work) {
 }
 
 void HoistParameterWork::lift(func::FuncOp function) {
-  if (isKernel(function) || lifted.contains(function))
+  if (lifted.contains(function))
     return;
   lifted[function] = {};
   takeFromCallees(function);
@@ -232,7 +230,7 @@ void HoistParameterWork::makePreparation(StringRef name, bool trains) {
     }
     const Work &work = preparation.work;
     arguments.push_back(argument(BindingKind::Packed, packed, work.type));
-    DispatchOp::create(builder, function.getLoc(), work.kernel, work.tiles,
+    DispatchOp::create(builder, function.getLoc(), work.kernel, work.workItems,
                        work.derives, arguments);
   }
 }

@@ -7,9 +7,6 @@
 
 #include "moe/Target/KernelBuilder.h"
 
-#include "moe/Dialect/MoE.h"
-
-#include "mlir/Conversion/LLVMCommon/MemRefBuilder.h"
 #include "mlir/Dialect/AMX/AMXDialect.h"
 #include "mlir/Dialect/Arith/IR/Arith.h"
 #include "mlir/Dialect/Math/IR/Math.h"
@@ -21,59 +18,50 @@
 using namespace mlir;
 using namespace mlir::moe;
 
-KernelBuilder::KernelBuilder(func::FuncOp kernel, ArrayRef<Type> argTypes,
-                             Type computeType, const TargetDescription &target,
-                             const LLVMTypeConverter &typeConverter)
+KernelBuilder::KernelBuilder(KernelOp kernel, Type computeType,
+                             const TargetDescription &target)
     : ImplicitLocOpBuilder(kernel.getLoc(), kernel.getContext()),
-      kernel(kernel), argTypes(argTypes), computeType(computeType),
+      kernel(kernel), computeType(computeType),
       numLanes(target.vectorBytes * 8 / computeType.getIntOrFloatBitWidth()),
-      targetDescription(target), typeConverter(typeConverter) {
-  Block *entry = kernel.addEntryBlock();
-  setInsertionPointToStart(entry);
-  auto end = func::ReturnOp::create(*this);
-  setInsertionPoint(end);
-  tileIndex =
-      arith::IndexCastOp::create(*this, getIndexType(), entry->getArgument(0));
-  arguments = entry->getArgument(1);
+      targetDescription(target) {
+  Block &entry = kernel.getBody().emplaceBlock();
+  entry.addArgument(getIndexType(), getLoc());
+  setInsertionPointToStart(&entry);
 }
 
 //===----------------------------------------------------------------------===//
 // Arguments
 //===----------------------------------------------------------------------===//
 
-Value KernelBuilder::pointer(unsigned i) {
-  auto type = LLVM::LLVMPointerType::get(getContext());
-  Value slot =
-      LLVM::GEPOp::create(*this, type, type, arguments,
-                          ArrayRef<LLVM::GEPArg>{static_cast<int32_t>(i)});
-  return LLVM::LoadOp::create(*this, type, slot);
+Value KernelBuilder::argument(Value outside) {
+  Value &known = arguments[outside];
+  if (!known)
+    known = kernel.getBody().addArgument(outside.getType(), outside.getLoc());
+  return known;
 }
 
-Value KernelBuilder::asBuffer(Value pointer, MemRefType type) {
-  Value descriptor = MemRefDescriptor::fromStaticShape(
-      *this, getLoc(), typeConverter, type, pointer);
-  return UnrealizedConversionCastOp::create(*this, type, descriptor)
-      .getResult(0);
+Value KernelBuilder::buffer(Value outside, ArrayRef<int64_t> shape) {
+  if (!outside)
+    return {};
+  auto type = cast<MemRefType>(outside.getType());
+  if (shape.empty() || shape == type.getShape())
+    return argument(outside);
+  auto seen = MemRefType::get(shape, type.getElementType());
+  assert(seen.getNumElements() == type.getNumElements() &&
+         "expected a shape of as many elements");
+  auto [strides, offset] = seen.getStridesAndOffset();
+  return memref::ReinterpretCastOp::create(*this, seen, argument(outside),
+                                           offset, shape, strides);
 }
 
-Value KernelBuilder::buffer(unsigned i, ArrayRef<int64_t> shape) {
-  auto type = cast<MemRefType>(argTypes[i]);
-  if (!shape.empty())
-    type = MemRefType::get(shape, type.getElementType());
-  return asBuffer(pointer(i), type);
+Value KernelBuilder::matrix(Value outside) {
+  auto type = cast<MemRefType>(outside.getType());
+  int64_t width = type.getShape().back();
+  return buffer(outside, {type.getNumElements() / width, width});
 }
 
-Value KernelBuilder::integer(unsigned i) {
-  Value value = LLVM::PtrToIntOp::create(*this, getI64Type(), pointer(i));
-  return arith::IndexCastOp::create(*this, getIndexType(), value);
-}
-
-Value KernelBuilder::tableEntry(unsigned i, Value index, MemRefType type) {
-  auto pointerType = LLVM::LLVMPointerType::get(getContext());
-  Value position = arith::IndexCastOp::create(*this, getI64Type(), index);
-  Value slot = LLVM::GEPOp::create(*this, pointerType, pointerType, pointer(i),
-                                   ArrayRef<LLVM::GEPArg>{position});
-  return asBuffer(LLVM::LoadOp::create(*this, pointerType, slot), type);
+Value KernelBuilder::tableEntry(Value outside, Value index, MemRefType type) {
+  return TableEntryOp::create(*this, type, argument(outside), index);
 }
 
 //===----------------------------------------------------------------------===//
@@ -107,6 +95,10 @@ Value KernelBuilder::less(Value a, Value b) {
 Value KernelBuilder::loadIndex(Value buffer, ValueRange indices) {
   Value value = memref::LoadOp::create(*this, buffer, indices);
   return arith::IndexCastOp::create(*this, getIndexType(), value);
+}
+void KernelBuilder::storeIndex(Value index, Value buffer, ValueRange indices) {
+  Value value = arith::IndexCastOp::create(*this, getI32Type(), index);
+  memref::StoreOp::create(*this, value, buffer, indices);
 }
 
 //===----------------------------------------------------------------------===//
@@ -292,13 +284,13 @@ void KernelBuilder::stream(Value vector, Value buffer, ValueRange indices,
   Value converted = convertTo(*this, vector, type.getElementType());
   vector::StoreOp::create(*this, converted, buffer, positionOf(indices, lane),
                           /*nontemporal=*/true, llvm::Align(line));
-  if (hasFence)
-    return;
-  hasFence = true;
-  InsertionGuard guard(*this);
-  setInsertionPoint(kernel.getBody().front().getTerminator());
-  LLVM::CallIntrinsicOp::create(*this, getStringAttr("llvm.x86.sse.sfence"),
-                                ValueRange());
+  needsFence = true;
+}
+
+void KernelBuilder::finish() {
+  if (needsFence)
+    LLVM::CallIntrinsicOp::create(*this, getStringAttr("llvm.x86.sse.sfence"),
+                                  ValueRange());
 }
 
 void KernelBuilder::prefetch(Value buffer, ValueRange indices, Cache into) {

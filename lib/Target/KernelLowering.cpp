@@ -8,6 +8,7 @@
 #include "moe/Target/KernelLowering.h"
 
 #include "BufferReuse.h"
+#include "Kernels/RoutesView.h"
 #include "ParameterValues.h"
 
 #include "mlir/Dialect/Arith/IR/Arith.h"
@@ -51,16 +52,12 @@ KernelLowering::KernelLowering(ModuleOp module, int64_t tokens,
                                const ParameterValues &packedOnce,
                                const ParameterValues &quantised)
     : module(module), numTokens(tokens), targetDescription(target),
-      typeConverter(module.getContext()), opBuilder(module.getContext()),
-      reuse(reuse), packedOnce(packedOnce), quantised(quantised) {}
+      opBuilder(module.getContext()), reuse(reuse), packedOnce(packedOnce),
+      quantised(quantised) {}
 
 MemRefType KernelLowering::bufferType(Type type) const {
-  if (auto routes = dyn_cast<RoutesType>(type)) {
-    // Row order, its inverse, and where each expert's rows begin.
-    int64_t rows = numTokens * routes.getTopK();
-    return MemRefType::get({2 * rows + routes.getExperts() + 1},
-                           IntegerType::get(type.getContext(), 32));
-  }
+  if (auto routes = dyn_cast<RoutesType>(type))
+    return RoutesView::typeInMemory(routes, numTokens);
   auto tensor = cast<RankedTensorType>(type);
   return MemRefType::get(tensor.getShape(), tensor.getElementType());
 }
@@ -73,9 +70,13 @@ bool KernelLowering::isQuantised(Value weight) const {
   return quantised.contains(weight);
 }
 
-Value KernelLowering::buffer(Value value) { return buffers.lookup(value); }
+Value KernelLowering::buffer(Value value) {
+  return value ? buffers.lookup(value) : Value();
+}
 
 Value KernelLowering::result(Value value) {
+  if (!value)
+    return {};
   if (Value existing = buffers.lookupOrNull(value))
     return existing;
   Value fresh = memref::AllocOp::create(opBuilder, value.getLoc(),
@@ -111,57 +112,54 @@ Value KernelLowering::table(ValueRange buffers) {
 }
 
 Value KernelLowering::constant(int64_t value) {
-  return arith::ConstantOp::create(opBuilder, opBuilder.getUnknownLoc(),
-                                   opBuilder.getI64IntegerAttr(value));
+  return arith::ConstantIndexOp::create(opBuilder, opBuilder.getUnknownLoc(),
+                                        value);
 }
 
 /// Of all buffers among the arguments.
-static double bytesOf(ArrayRef<Type> types) {
+static double bytesOf(ValueRange arguments) {
   double bytes = 0;
-  for (Type type : types)
+  for (Type type : arguments.getTypes())
     if (auto buffer = dyn_cast<MemRefType>(type))
       bytes += static_cast<double>(buffer.getNumElements()) *
                buffer.getElementTypeBitWidth() / 8;
   return bytes;
 }
 
+/// Whether two kernels take the same and do the same.
+static bool areEqual(KernelOp a, KernelOp b) {
+  return OperationEquivalence::isRegionEquivalentTo(
+      &a.getBody(), &b.getBody(), OperationEquivalence::IgnoreLocations);
+}
+
 void KernelLowering::launch(Operation *op, const Launch &launch,
                             function_ref<void(KernelBuilder &)> body) {
-  SmallVector<Type> types(ValueRange(launch.arguments).getTypes());
   std::string name = op->getName().stripDialect().str();
   if (!launch.label.empty())
     name += "_" + launch.label.str();
+  SmallVector<KernelOp> &known = kernels[name];
+  auto end = OpBuilder::atBlockEnd(module.getBody());
+  auto kernel = KernelOp::create(end, op->getLoc(),
+                                 name + "_" + std::to_string(known.size()),
+                                 APFloat(launch.flops), /*bytes=*/APFloat(0.0));
+  KernelBuilder kernelBuilder(kernel, launch.compute, targetDescription);
+  body(kernelBuilder);
+  kernelBuilder.finish();
+  SmallVector<Value> arguments = kernelBuilder.launchArguments();
+  kernel.setBytes(APFloat(bytesOf(arguments)));
 
-  std::string identity = name;
-  llvm::raw_string_ostream stream(identity);
-  stream << (launch.attributes ? launch.attributes : op->getAttrDictionary())
-         << launch.compute;
-  llvm::interleaveComma(types, stream);
-  llvm::interleaveComma(launch.key, stream);
-
-  auto [it, isNew] = kernels.try_emplace(identity);
-  if (isNew) {
-    unsigned number = kernelCounts[name]++;
-    std::string symbol = name + "_" + std::to_string(number);
-    OpBuilder::InsertionGuard guard(opBuilder);
-    opBuilder.setInsertionPointToEnd(module.getBody());
-    auto pointer = LLVM::LLVMPointerType::get(opBuilder.getContext());
-    auto kernel = func::FuncOp::create(
-        opBuilder, op->getLoc(), symbol,
-        opBuilder.getFunctionType({opBuilder.getI64Type(), pointer}, {}));
-    kernel.setPrivate();
-    kernel->setAttr("moe.kernel", opBuilder.getUnitAttr());
-    kernel->setAttr("moe.cost", opBuilder.getDenseF64ArrayAttr(
-                                    {launch.flops, bytesOf(types)}));
-    it->second = FlatSymbolRefAttr::get(kernel);
-    KernelBuilder kernelBuilder(kernel, types, launch.compute,
-                                targetDescription, typeConverter);
-    body(kernelBuilder);
+  auto equal = llvm::find_if(
+      known, [&](KernelOp other) { return areEqual(kernel, other); });
+  if (equal == known.end()) {
+    known.push_back(kernel);
+  } else {
+    kernel.erase();
+    kernel = *equal;
   }
   StringAttr derives;
   if (!launch.derives.empty())
     derives = opBuilder.getStringAttr(launch.derives);
-  DispatchOp::create(opBuilder, op->getLoc(), it->second,
+  DispatchOp::create(opBuilder, op->getLoc(), FlatSymbolRefAttr::get(kernel),
                      opBuilder.getI64IntegerAttr(launch.tiles), derives,
-                     launch.arguments);
+                     arguments);
 }

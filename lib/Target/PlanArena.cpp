@@ -99,7 +99,7 @@ int64_t assignOffsets(MutableArrayRef<Lifetime> lifetimes) {
 } // namespace
 
 void PlanArena::plan(func::FuncOp function, SymbolTable &symbols) {
-  if (function->hasAttr("moe.kernel") || arenaBytes.contains(function))
+  if (arenaBytes.contains(function))
     return;
   Block &block = function.getBody().front();
   OpBuilder builder(function);

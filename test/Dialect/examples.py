@@ -56,11 +56,14 @@ def symbols_of(mnemonic, statement):
         type_ = statement.rsplit(" : ", 1)[1]
         yield (f"moe.parameter trainable backbone {name[0]} : {type_} from #moe.init<zeros, seed = 0>")
     if mnemonic == "dispatch":
-        yield (f"func.func private {name[0]}(i64, !llvm.ptr) attributes {{moe.kernel}}")
+        types = ["index", *(type_ for _, type_ in operands_of(statement))]
+        yield f"moe.kernel {name[0]}({', '.join(f'%{i}: {t}' for i, t in enumerate(types))}) {{}}"
 
 
 def statements_of(example):
-    """Joins the lines of a statement, which continue indented."""
+    """Joins the lines of a statement, which continue indented; a kernel is one."""
+    if example.startswith("moe.kernel "):
+        return [example]
     return re.sub(r"\n\s+", " ", example).strip().split("\n")
 
 
@@ -81,7 +84,7 @@ def main(folder):
                 for symbol in symbols_of(mnemonic, statement):
                     print(f"  {symbol}")
                 print(f"  // CHECK: moe.{mnemonic} ")
-                if mnemonic == "parameter":
+                if statement.startswith(("moe.parameter ", "moe.kernel ")):
                     print(f"  {statement}")
                 else:
                     arguments = ", ".join(f"{name}: {type_}" for name, type_ in dict(operands_of(statement)).items())

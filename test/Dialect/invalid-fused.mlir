@@ -292,6 +292,28 @@ func.func @f(%w: memref<?x64xf32>) {
 
 // -----
 
+// moe.table_entry (C1)
+moe.kernel @k(%item: index, %table: !moe.table) {
+  // expected-error@below {{result #0 must be statically shaped memref of any type values, but got 'memref<?x64xf32>'}}
+  %w = moe.table_entry %table[%item] : memref<?x64xf32>
+}
+
+// -----
+
+// moe.kernel (C1)
+// expected-error@below {{expected the number of the work item, an index, as the first argument}}
+moe.kernel @k(%x: memref<8xf32>) {
+}
+
+// -----
+
+// moe.kernel (C2)
+// expected-error@below {{expected a memref of static shape, a table or an index, but got 'memref<?x64xf32>'}}
+moe.kernel @k(%item: index, %x: memref<?x64xf32>) {
+}
+
+// -----
+
 // moe.dispatch (C1)
 func.func private @k(i64, !llvm.ptr)
 func.func @f(%a: memref<4x64xf32>) {
@@ -304,9 +326,10 @@ func.func @f(%a: memref<4x64xf32>) {
 
 // moe.dispatch (C1)
 // expected-note@below {{the kernel is here}}
-func.func private @k(i64) attributes {moe.kernel}
+moe.kernel @k(%item: index, %x: memref<4x64xf32>, %first: index) {
+}
 func.func @f(%a: memref<4x64xf32>) {
-  // expected-error@below {{expected a kernel that takes a tile and a pointer, (i64, !llvm.ptr), but got ('i64')}}
+  // expected-error@below {{expected what the kernel takes, ('memref<4x64xf32>', 'index'), but got ('memref<4x64xf32>')}}
   moe.dispatch @k [4] (%a) : memref<4x64xf32>
   return
 }
@@ -314,19 +337,10 @@ func.func @f(%a: memref<4x64xf32>) {
 // -----
 
 // moe.dispatch (C2)
-func.func private @k(i64, !llvm.ptr) attributes {moe.kernel}
-func.func @f(%a: memref<?x64xf32>) {
-  // expected-error@below {{expected a memref of static shape, a table or an i64, but got 'memref<?x64xf32>'}}
-  moe.dispatch @k [4] (%a) : memref<?x64xf32>
-  return
+moe.kernel @k(%item: index, %x: memref<4x64xf32>, %first: index) {
 }
-
-// -----
-
-// moe.dispatch (C3)
-func.func private @k(i64, !llvm.ptr) attributes {moe.kernel}
-func.func @f(%a: memref<4x64xf32>, %n: i64) {
-  // expected-error@below {{expected memrefs to derive from and into, but got ('memref<4x64xf32>', 'i64')}}
-  moe.dispatch @k [4] (%a, %n) {derives = "something"} : memref<4x64xf32>, i64
+func.func @f(%a: memref<4x64xf32>, %n: index) {
+  // expected-error@below {{expected memrefs to derive from and into, but got ('memref<4x64xf32>', 'index')}}
+  moe.dispatch @k [4] (%a, %n) {derives = "something"} : memref<4x64xf32>, index
   return
 }

@@ -12,9 +12,9 @@ moe.parameter backbone @w : tensor<48x32xf32> from #moe.init<zeros, seed = 0>
 // CHECK-SAME: %[[Y:.*]]: memref<1x4x48xf32> {moe.binding = #moe.binding<output, "y">}
 // CHECK-SAME: %[[W:.*]]: memref<48x32xf32> {moe.binding = #moe.binding<parameter, "w">})
 // CHECK: %[[SUM:.*]] = memref.alloc() : memref<1x4x32xf32>
-// CHECK: moe.dispatch @add_0 [1] (%[[X]], %[[X]], %[[SUM]])
+// CHECK: moe.dispatch @add_0 [1] (%[[X]], %[[SUM]])
 // CHECK: %[[TWICE:.*]] = memref.alloc() : memref<1x4x32xf32>
-// CHECK: moe.dispatch @add_0 [1] (%[[SUM]], %[[SUM]], %[[TWICE]])
+// CHECK: moe.dispatch @add_0 [1] (%[[SUM]], %[[TWICE]])
 // CHECK: %[[PANELS:.*]] = memref.alloc() : memref<4x32x16xf32>
 // CHECK: moe.dispatch @linear_pack_0 [{{.*}}] (%[[W]], %[[PANELS]]) {derives = "transposed.16"}
 // CHECK: moe.dispatch @linear_matmul_0 [{{.*}}] (%[[TWICE]], %[[PANELS]], %[[Y]],
@@ -28,18 +28,18 @@ func.func @f(%x: tensor<1x4x32xf32> {moe.binding = #moe.binding<input, "x">})
   return %y : tensor<1x4x48xf32>
 }
 
-// Equal launches share one kernel, which finds its arguments in an array and
-// tells what it costs.
-// CHECK-LABEL: func.func private @add_0(%{{.*}}: i64, %{{.*}}: !llvm.ptr)
-// CHECK-SAME: moe.cost = array<f64: 0.000000e+00, 1.536000e+03>, moe.kernel
+// Equal launches share one kernel, which takes every buffer once and tells what
+// it costs.
+// CHECK-LABEL: moe.kernel @add_0(%{{.*}}: index, %{{.*}}: memref<1x4x32xf32>, %{{.*}}: memref<1x4x32xf32>)
+// CHECK-SAME: bytes = 1.024000e+03 : f64
 // CHECK: vector.load {{.*}} vector<16xf32>
-// CHECK-NOT: func.func private @add_1
+// CHECK-NOT: moe.kernel @add_1
 
 // 4 x 32 x 48 multiply-adds, in a register tile as high as there are rows.
-// CHECK-LABEL: func.func private @linear_matmul_0
-// CHECK-SAME: moe.cost = array<f64: 1.228800e+04,
+// CHECK-LABEL: moe.kernel @linear_matmul_0
+// CHECK-SAME: flops = 1.228800e+04 : f64
 // CHECK-COUNT-8: math.fma
 
 // NARROW: memref.alloc() : memref<6x32x8xf32>
-// NARROW: func.func private @add_0
+// NARROW: moe.kernel @add_0
 // NARROW: vector.load {{.*}} vector<8xf32>

@@ -5,8 +5,29 @@
 // CHECK: llvm.mlir.global internal constant @name.kernel("kernel\00")
 // CHECK: llvm.func @moeParallelFor(!llvm.ptr, !llvm.ptr, i64, !llvm.ptr, !llvm.ptr)
 
-// CHECK: func.func private @kernel(i64, !llvm.ptr) attributes {moe.kernel}
-func.func private @kernel(%tile: i64, %args: !llvm.ptr) attributes {moe.kernel}
+// A kernel finds its arguments in an array: buffers and tables by address, and
+// numbers in place of one.
+// CHECK-LABEL: func.func private @kernel
+// CHECK-SAME: (%[[ITEM:.*]]: i64, %[[ARGUMENTS:.*]]: !llvm.ptr) attributes {moe.cost = array<f64: 2.000000e+00, 1.600000e+01>}
+// CHECK: arith.index_cast %[[ITEM]] : i64 to index
+// CHECK: %[[SLOT0:.*]] = llvm.getelementptr %[[ARGUMENTS]][0]
+// CHECK: %[[TABLE:.*]] = llvm.load %[[SLOT0]]
+// CHECK: %[[SLOT1:.*]] = llvm.getelementptr %[[ARGUMENTS]][1]
+// CHECK: %[[ADDRESS:.*]] = llvm.load %[[SLOT1]]
+// CHECK: %[[Y:.*]] = builtin.unrealized_conversion_cast %{{.*}} : !llvm.struct<{{.*}}> to memref<4xf32>
+// CHECK: %[[SLOT2:.*]] = llvm.getelementptr %[[ARGUMENTS]][2]
+// CHECK: %[[NUMBER:.*]] = llvm.load %[[SLOT2]]
+// CHECK: llvm.ptrtoint %[[NUMBER]] : !llvm.ptr to i64
+// CHECK: %[[ENTRY:.*]] = llvm.getelementptr %[[TABLE]][%{{.*}}] : (!llvm.ptr, i64) -> !llvm.ptr, !llvm.ptr
+// CHECK: llvm.load %[[ENTRY]]
+// CHECK: memref.store %{{.*}}, %[[Y]]
+// CHECK: return
+moe.kernel @kernel(%item: index, %table: !moe.table, %y: memref<4xf32>, %n: index)
+    attributes {flops = 2.0 : f64, bytes = 16.0 : f64} {
+  %w = moe.table_entry %table[%n] : memref<4xf32>
+  %v = memref.load %w[%item] : memref<4xf32>
+  memref.store %v, %y[%item] : memref<4xf32>
+}
 
 // A launch gets the context and an array of pointers, in which numbers stand
 // for themselves and tables are arrays again. A block ends at every call.
@@ -27,8 +48,8 @@ func.func private @kernel(%tile: i64, %args: !llvm.ptr) attributes {moe.kernel}
 // CHECK: llvm.store %[[VIEW]], %[[SLOT1]]
 // CHECK: %[[SLOT2:.*]] = llvm.getelementptr %[[ARGUMENTS]][2]
 // CHECK: llvm.store %[[NUMBER]], %[[SLOT2]]
-// CHECK: %[[TILES:.*]] = llvm.mlir.constant(3 : i64)
-// CHECK: llvm.call @moeParallelFor(%[[CONTEXT]], %{{.*}}, %[[TILES]], %[[ARGUMENTS]], %{{.*}})
+// CHECK: %[[ITEMS:.*]] = llvm.mlir.constant(3 : i64)
+// CHECK: llvm.call @moeParallelFor(%[[CONTEXT]], %{{.*}}, %[[ITEMS]], %[[ARGUMENTS]], %{{.*}})
 // CHECK-NEXT: llvm.br ^[[NEXT:.*]]
 // CHECK-NEXT: ^[[NEXT]]:
 // CHECK-NEXT: llvm.return
@@ -36,8 +57,8 @@ func.func private @layer(%x: memref<4xf32>, %arena: memref<128xi8>) {
   %offset = arith.constant 64 : index
   %view = memref.view %arena[%offset][] : memref<128xi8> to memref<4xf32>
   %table = moe.pointer_table %x, %x : memref<4xf32>, memref<4xf32>
-  %seven = arith.constant 7 : i64
-  moe.dispatch @kernel [3] (%table, %view, %seven) : !moe.table, memref<4xf32>, i64
+  %seven = arith.constant 7 : index
+  moe.dispatch @kernel [3] (%table, %view, %seven) : !moe.table, memref<4xf32>, index
   return
 }
 

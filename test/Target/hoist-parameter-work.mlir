@@ -5,20 +5,23 @@ moe.parameter backbone @a : tensor<16x8xf32> from #moe.init<zeros, seed = 0>
 moe.parameter backbone @b : tensor<16x8xf32> from #moe.init<zeros, seed = 0>
 moe.parameter trainable expert @c : tensor<16x8xf32> from #moe.init<zeros, seed = 0>
 
-func.func private @pack(%tile: i64, %args: !llvm.ptr) attributes {moe.kernel}
-func.func private @use(%tile: i64, %args: !llvm.ptr) attributes {moe.kernel}
+moe.kernel @pack(%item: index, %w: memref<16x8xf32>, %p: memref<2x8x16xf32>) {}
+moe.kernel @use(%item: index, %x: memref<4x8xf32>, %p: memref<2x8x16xf32>) {}
+moe.kernel @use_two(%item: index, %x: memref<4x8xf32>, %p: memref<2x8x16xf32>, %q: memref<2x8x16xf32>) {}
+moe.kernel @use_table(%item: index, %x: memref<4x8xf32>, %t: !moe.table) {}
+moe.kernel @make(%item: index, %w: memref<16x8xf32>) {}
 
 // A buffer becomes an argument; equal work is done once.
 // CHECK-LABEL: func private @frozen_layer
 // CHECK-SAME: (%[[X:.*]]: memref<4x8xf32>, %[[W:.*]]: memref<16x8xf32>, %[[P:.*]]: memref<2x8x16xf32>)
-// CHECK-NEXT: moe.dispatch @use [1] (%[[X]], %[[P]], %[[P]])
+// CHECK-NEXT: moe.dispatch @use_two [1] (%[[X]], %[[P]], %[[P]])
 // CHECK-NEXT: return
 func.func private @frozen_layer(%x: memref<4x8xf32>, %w: memref<16x8xf32>) {
   %p = memref.alloc() : memref<2x8x16xf32>
   moe.dispatch @pack [2](%w, %p) {derives = "transposed.16"} : memref<16x8xf32>, memref<2x8x16xf32>
   %q = memref.alloc() : memref<2x8x16xf32>
   moe.dispatch @pack [2](%w, %q) {derives = "transposed.16"} : memref<16x8xf32>, memref<2x8x16xf32>
-  moe.dispatch @use [1](%x, %p, %q) : memref<4x8xf32>, memref<2x8x16xf32>, memref<2x8x16xf32>
+  moe.dispatch @use_two [1](%x, %p, %q) : memref<4x8xf32>, memref<2x8x16xf32>, memref<2x8x16xf32>
   return
 }
 
@@ -44,7 +47,7 @@ func.func private @experts(%x: memref<4x8xf32>, %frozen: memref<16x8xf32>, %w: m
   %q = memref.alloc() : memref<2x8x16xf32>
   moe.dispatch @pack [2](%w, %q) {derives = "transposed.16"} : memref<16x8xf32>, memref<2x8x16xf32>
   %t = moe.pointer_table %p, %q : memref<2x8x16xf32>, memref<2x8x16xf32>
-  moe.dispatch @use [1](%x, %t) : memref<4x8xf32>, !moe.table
+  moe.dispatch @use_table [1](%x, %t) : memref<4x8xf32>, !moe.table
   return
 }
 
@@ -82,7 +85,7 @@ func.func @score(%x: memref<4x8xf32> {moe.binding = #moe.binding<input, "x">},
   call @mixed_layer(%x, %a) : (memref<4x8xf32>, memref<16x8xf32>) -> ()
   call @mixed_layer(%x, %c) : (memref<4x8xf32>, memref<16x8xf32>) -> ()
   call @experts(%x, %a, %c) : (memref<4x8xf32>, memref<16x8xf32>, memref<16x8xf32>) -> ()
-  moe.dispatch @use [1](%t) : memref<16x8xf32>
+  moe.dispatch @make [1](%t) : memref<16x8xf32>
   call @computed(%x, %t) : (memref<4x8xf32>, memref<16x8xf32>) -> ()
   call @computed(%x, %a) : (memref<4x8xf32>, memref<16x8xf32>) -> ()
   return

@@ -1,6 +1,8 @@
 // RUN: moe-opt %s --moe-plan-arena | FileCheck %s
 
-func.func private @kernel(%tile: i64, %args: !llvm.ptr) attributes {moe.kernel}
+moe.kernel @kernel(%item: index, %from: memref<4xf32>, %to: memref<4xf32>) {}
+moe.kernel @widen(%item: index, %from: memref<4xf32>, %to: memref<8xf32>) {}
+moe.kernel @narrow(%item: index, %from: memref<8xf32>, %to: memref<4xf32>) {}
 
 // A buffer takes the place of one that nothing reads any more: %a and %c lie in
 // the same 64 bytes, %b between them in time lies beside both.
@@ -13,15 +15,15 @@ func.func private @kernel(%tile: i64, %args: !llvm.ptr) attributes {moe.kernel}
 // CHECK: moe.dispatch @kernel [1] (%[[A]], %[[B]])
 // CHECK: %[[AGAIN:.*]] = arith.constant 0 : index
 // CHECK: %[[C:.*]] = memref.view %[[ARENA]][%[[AGAIN]]][] : memref<128xi8> to memref<8xf32>
-// CHECK: moe.dispatch @kernel [1] (%[[B]], %[[C]])
+// CHECK: moe.dispatch @widen [1] (%[[B]], %[[C]])
 func.func private @layer(%x: memref<4xf32>, %y: memref<4xf32>) {
   %a = memref.alloc() : memref<4xf32>
   moe.dispatch @kernel [1] (%x, %a) : memref<4xf32>, memref<4xf32>
   %b = memref.alloc() : memref<4xf32>
   moe.dispatch @kernel [1] (%a, %b) : memref<4xf32>, memref<4xf32>
   %c = memref.alloc() : memref<8xf32>
-  moe.dispatch @kernel [1] (%b, %c) : memref<4xf32>, memref<8xf32>
-  moe.dispatch @kernel [1] (%c, %y) : memref<8xf32>, memref<4xf32>
+  moe.dispatch @widen [1] (%b, %c) : memref<4xf32>, memref<8xf32>
+  moe.dispatch @narrow [1] (%c, %y) : memref<8xf32>, memref<4xf32>
   return
 }
 

@@ -6,12 +6,12 @@
 // What is read much later goes past the caches, and a fence orders it before
 // what tells other threads that the tile is done. Only vectors of whole lines
 // do: not narrow ones, not where a row ends inside a line, not bf16.
-// CHECK-LABEL: func.func private @routed_down_grad_0
+// CHECK-LABEL: moe.kernel @routed_down_grad_0
 // CHECK: memref.prefetch
 // CHECK: vector.store {{.*}}nontemporal = true
 // CHECK: llvm.call_intrinsic "llvm.x86.sse.sfence"
 // CHECK-NOT: sfence
-// PLAIN-LABEL: func.func private @routed_down_grad_0
+// PLAIN-LABEL: moe.kernel @routed_down_grad_0
 // PLAIN-NOT: nontemporal
 // PLAIN-NOT: sfence
 func.func @f(%dy: tensor<1x4x16xf32> {moe.binding = #moe.binding<input, "dy">},

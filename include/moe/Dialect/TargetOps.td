@@ -30,34 +30,96 @@ def MoE_PointerTableOp : MoE_Op<"pointer_table", [Pure]> {
   let hasVerifier = 1;
 }
 
+def MoE_TableEntryOp : MoE_Op<"table_entry", [Pure]> {
+  let summary = "the buffer at a position of a table, inside a kernel";
+  let description = [{
+    Reads the address at `position` when the kernel runs. Which entry it is may
+    depend on data; all that the kernel reads of one table have one type.
+
+    Constraints:
+    - (C1) the result has a static shape.
+
+    Example:
+    ```mlir
+    moe.kernel @first(%item: index, %weights: !moe.table) {
+      %w = moe.table_entry %weights[%item] : memref<96x64xf32>
+    }
+    ```
+  }];
+  let arguments = (ins MoE_TableType:$table, Index:$position);
+  let results = (outs AnyStaticShapeMemRef:$buffer);
+  let assemblyFormat = "$table `[` $position `]` attr-dict `:` type($buffer)";
+}
+
+def MoE_KernelOp : MoE_Op<"kernel",
+    [Symbol, IsolatedFromAbove, AutomaticAllocationScope, SingleBlock,
+     NoTerminator]> {
+  let summary = "code that is run once for every work item of a launch";
+  let description = [{
+    The first argument of the body is the number of the work item, the others
+    are what a `moe.dispatch` passes: buffers, tables of buffers and numbers.
+    Work items run in any order and at the same time, so no two of them write
+    one element, and none reads what another writes.
+
+    `flops` and `bytes` are what one launch costs, for profiles: of its
+    products, where a fused multiply-add counts two, and of all buffers, each
+    once.
+
+    Constraints:
+    - (C1) the first argument of the body is an index.
+    - (C2) the others are memrefs of static shape, tables, or indices.
+
+    Example:
+    ```mlir
+    moe.kernel @clear(%item: index, %x: memref<8xf32>) {
+      %zero = arith.constant 0.0 : f32
+      memref.store %zero, %x[%item] : memref<8xf32>
+    }
+    ```
+  }];
+  let arguments = (ins SymbolNameAttr:$sym_name,
+                       DefaultValuedAttr<F64Attr, "0.0">:$flops,
+                       DefaultValuedAttr<F64Attr, "0.0">:$bytes);
+  let regions = (region SizedRegion<1>:$body);
+  let hasCustomAssemblyFormat = 1;
+  let hasRegionVerifier = 1;
+  let extraClassDeclaration = [{
+    /// The number of the work item.
+    BlockArgument getWorkItem() { return getBody().getArgument(0); }
+    /// What a launch passes.
+    Block::BlockArgListType getLaunchArguments() {
+      return getBody().getArguments().drop_front();
+    }
+  }];
+}
+
 def MoE_DispatchOp : MoE_Op<"dispatch",
     [DeclareOpInterfaceMethods<SymbolUserOpInterface>]> {
-  let summary = "runs a kernel over its tiles";
+  let summary = "runs a kernel over its work items";
   let description = [{
-    Calls `kernel(tile, arguments)` for every `tile` in [0, tiles), in any
-    order and on any thread, and waits for all. `tiles` is static: work whose
-    size is data leaves some tiles empty.
+    Calls `kernel(item, arguments)` for every `item` in [0, workItems), in any
+    order and on any thread, and waits for all. `workItems` is static: work
+    whose size is data leaves some items without any.
 
     A launch with `derives` reads all of its arguments but the last, writes the
     last wholly, and nothing else writes that. The text says what it makes of
     them: with the same arguments and the same text, the same bits.
 
     Constraints:
-    - (C1) `kernel` is a function `(i64, !llvm.ptr) -> ()` that carries
-      `moe.kernel`.
-    - (C2) arguments are memrefs of static shape, tables, or i64.
-    - (C3) with `derives` there are arguments, and all of them are memrefs.
+    - (C1) `kernel` is a `moe.kernel`, and arguments have the types of what it
+      takes after the number of the work item.
+    - (C2) with `derives` there are arguments, and all of them are memrefs.
 
     Example:
     ```mlir
-    moe.dispatch @add_f32_4x64 [4] (%a, %b, %y) : memref<4x64xf32>, memref<4x64xf32>, memref<4x64xf32>
+    moe.dispatch @clear [8] (%x) : memref<8xf32>
     ```
   }];
-  let arguments = (ins FlatSymbolRefAttr:$kernel, I64Attr:$tiles,
+  let arguments = (ins FlatSymbolRefAttr:$kernel, I64Attr:$workItems,
                        OptionalAttr<StrAttr>:$derives,
                        Variadic<AnyType>:$arguments);
   let assemblyFormat = [{
-    $kernel ` ` `[` $tiles `]` `(` $arguments `)` attr-dict (`:` type($arguments)^)?
+    $kernel ` ` `[` $workItems `]` `(` $arguments `)` attr-dict (`:` type($arguments)^)?
   }];
 }
 

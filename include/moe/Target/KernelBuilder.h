@@ -5,11 +5,10 @@
 //
 //===----------------------------------------------------------------------===//
 //
-// A kernel is a function of a tile number and an array of arguments (MoeTask
-// in moe/Runtime/ABI.h). Its body is written with the vector, scf, arith and
-// math dialects; this builder gives it the few things that every kernel needs:
-// its arguments as memrefs of whatever shape suits it, loops over rows and
-// over vectors of columns with a masked tail, loads that widen to the type of
+// The body of a moe.kernel is written with the memref, vector, scf, arith and
+// math dialects. This builder gives it the few things that every kernel needs:
+// buffers of the program in whatever shape suits it, loops over rows and over
+// vectors of columns with a masked tail, loads that widen to the type of
 // computation and stores that round back, and the register tile.
 //
 //===----------------------------------------------------------------------===//
@@ -17,36 +16,46 @@
 #ifndef MOE_TARGET_KERNELBUILDER_H
 #define MOE_TARGET_KERNELBUILDER_H
 
+#include "moe/Dialect/MoE.h"
 #include "moe/Target/TargetDescription.h"
 
-#include "mlir/Conversion/LLVMCommon/TypeConverter.h"
-#include "mlir/Dialect/Func/IR/FuncOps.h"
-#include "mlir/Dialect/LLVMIR/LLVMDialect.h"
 #include "mlir/IR/ImplicitLocOpBuilder.h"
+#include "llvm/ADT/MapVector.h"
 
 namespace mlir::moe {
 
 class KernelBuilder : public ImplicitLocOpBuilder {
 public:
-  /// Starts the body of `kernel`, whose arguments have types `argTypes`
-  /// (memrefs, tables or i64) and which computes in `computeType`.
-  KernelBuilder(func::FuncOp kernel, ArrayRef<Type> argTypes, Type computeType,
-                const TargetDescription &target,
-                const LLVMTypeConverter &typeConverter);
+  /// Starts the body of `kernel`, which is empty and computes in `computeType`.
+  KernelBuilder(KernelOp kernel, Type computeType,
+                const TargetDescription &target);
 
   //===------------------------------------------------------------------===//
   // Arguments
   //===------------------------------------------------------------------===//
 
-  /// The number of the tile, an index.
-  Value tile() { return tileIndex; }
-  /// Buffer argument `i`, seen with `shape` (its own shape if empty).
-  Value buffer(unsigned i, ArrayRef<int64_t> shape = {});
-  /// Integer argument `i`, an index.
-  Value integer(unsigned i);
-  /// Entry `index` of table argument `i`, seen as a buffer of `type`.
-  Value tableEntry(unsigned i, Value index, MemRefType type);
-  Type argType(unsigned i) const { return argTypes[i]; }
+  /// The number of the work item, an index.
+  Value tile() { return kernel.getWorkItem(); }
+
+  // What the kernel uses of the function that launches it becomes an argument
+  // when it is first asked for. The view of a null buffer is null.
+
+  /// The kernel's view of a buffer, with `shape` (its own if empty), which has
+  /// as many elements.
+  Value buffer(Value outside, ArrayRef<int64_t> shape = {});
+  /// The same of a buffer seen as a matrix: its last dimension, and the product
+  /// of all others.
+  Value matrix(Value outside);
+  /// The kernel's view of a number.
+  Value number(Value outside) { return argument(outside); }
+  /// Entry `index` of a table of buffers of `type`.
+  Value tableEntry(Value outside, Value index, MemRefType type);
+  /// To be called when the body is complete.
+  void finish();
+  /// What a launch must pass, in the order of the kernel's arguments.
+  SmallVector<Value> launchArguments() const {
+    return llvm::to_vector(llvm::make_first_range(arguments));
+  }
 
   //===------------------------------------------------------------------===//
   // Indices
@@ -62,6 +71,8 @@ public:
   Value less(Value a, Value b);
   /// Loads an i32 and turns it into an index.
   Value loadIndex(Value buffer, ValueRange indices);
+  /// Stores an index as an i32.
+  void storeIndex(Value index, Value buffer, ValueRange indices);
 
   //===------------------------------------------------------------------===//
   // Loops
@@ -164,22 +175,19 @@ public:
   void storeTile(Value tile, Value buffer, ValueRange position);
 
 private:
-  Value pointer(unsigned i);
-  Value asBuffer(Value pointer, MemRefType type);
+  Value argument(Value outside);
   Value widen(Value value);
   Value multiplyAdd(Value a, Value b, Value sum);
 
-  func::FuncOp kernel;
-  SmallVector<Type> argTypes;
+  KernelOp kernel;
+  /// By the values of the function that launches the kernel.
+  llvm::MapVector<Value, Value> arguments;
   Type computeType;
   int64_t numLanes;
   TargetDescription targetDescription;
-  const LLVMTypeConverter &typeConverter;
-  Value tileIndex;
-  Value arguments;
   /// Whether the kernel ends with a fence: stores past the caches are not
   /// ordered by what tells other threads that the tile is done.
-  bool hasFence = false;
+  bool needsFence = false;
 };
 
 } // namespace mlir::moe

@@ -8,10 +8,9 @@
 // What convert-moe-to-kernels gives to the lowering of each op, and the table
 // of lowerings, one function per op, by family under lib/Target/Kernels.
 //
-// A lowering asks for the buffers of the op's operands and results and
-// launches kernels on them. Kernels are made once for each distinct (op, label,
-// attributes, argument types, key): equal launches share one function, however
-// many layers or experts there are.
+// A lowering launches kernels, and their bodies ask for the buffers of the op's
+// operands and results. Launches whose kernels turn out equal, op by op, share
+// one, however many layers or experts there are.
 //
 //===----------------------------------------------------------------------===//
 
@@ -45,6 +44,8 @@ public:
   // Buffers
   //===------------------------------------------------------------------===//
 
+  // Of an operand or result that is optional and not there, the buffer is null.
+
   /// The buffer that holds `value`, a tensor or routes.
   Value buffer(Value value);
   /// The buffer for a result of the op being lowered: the caller's, where the
@@ -67,7 +68,7 @@ public:
   void bind(Value value, Value buffer) { buffers.map(value, buffer); }
   /// A table of buffers.
   Value table(ValueRange buffers);
-  /// An i64 argument.
+  /// A number to pass to kernels, an index.
   Value constant(int64_t value);
   /// The buffer type of a tensor or routes.
   MemRefType bufferType(Type type) const;
@@ -78,21 +79,15 @@ public:
 
   struct Launch {
     /// Tells kernels of one op apart; part of the kernel's name.
-    StringRef label;
+    StringRef label = {};
     int64_t tiles;
-    SmallVector<Value> arguments;
     /// Type of computation.
     Type compute;
-    /// Whatever else the body depends on, beside the op's attributes and the
-    /// types of the arguments.
-    SmallVector<int64_t> key = {};
     /// Of its products, for profiles; a fused multiply-add counts two.
     double flops = 0;
-    /// What it makes of all other arguments in the last, which nothing else
-    /// writes; empty where that is not so.
+    /// What the kernel makes of all other arguments in the last, which nothing
+    /// else writes; empty where that is not so.
     std::string derives = {};
-    /// In place of the op's attributes.
-    DictionaryAttr attributes = {};
   };
   void launch(Operation *op, const Launch &launch,
               function_ref<void(KernelBuilder &)> body);
@@ -110,15 +105,14 @@ private:
   ModuleOp module;
   int64_t numTokens;
   TargetDescription targetDescription;
-  LLVMTypeConverter typeConverter;
   OpBuilder opBuilder;
   const BufferReuse &reuse;
   const ParameterValues &packedOnce, &quantised;
   IRMapping buffers;
   llvm::DenseMap<Value, Value> offered;
   llvm::DenseSet<Value> added;
-  llvm::StringMap<FlatSymbolRefAttr> kernels;
-  llvm::StringMap<unsigned> kernelCounts;
+  /// The kernels of each name, without its number.
+  llvm::StringMap<SmallVector<KernelOp>> kernels;
 };
 
 /// Rows of a tensor seen as a matrix: the product of all dimensions but the

@@ -1,5 +1,4 @@
-//===-- Attention.cpp - attention
-//------------------------------------------===//
+//===-- Attention.cpp - attention -----------------------------------------===//
 //
 // Part of PolyMoE, under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -43,42 +42,29 @@ static LogicalResult lowerAttention(AttentionOp op, KernelLowering &lowering) {
   MatmulTiling tiling(shape.length * shared, shape.width, shape.keys,
                       shape.scores);
   int64_t blockRows = tiling.tileRows;
-  Value keys = lowering.buffer(op.getKey());
+  Value keyBuffer = lowering.buffer(op.getKey());
   if (packsHeads)
-    keys = packHeads(lowering, op, keys, shape.keys, shape.kvHeads, shape);
-  SmallVector<Value> arguments = {
-      lowering.buffer(op.getQuery()), keys, lowering.buffer(op.getValue()),
-      lowering.buffer(op.getSlots()), lowering.result(op.getResult())};
-  unsigned segmentsIndex = arguments.size();
-  if (op.getSegments())
-    arguments.push_back(lowering.buffer(op.getSegments()));
-  unsigned lseIndex = arguments.size();
-  if (op.getLse())
-    arguments.push_back(lowering.result(op.getLse()));
+    keyBuffer =
+        packHeads(lowering, op, keyBuffer, shape.keys, shape.kvHeads, shape);
 
   lowering.launch(
       op,
-      {.label = "",
-       .tiles = shape.batch * shape.heads / shared *
+      {.tiles = shape.batch * shape.heads / shared *
                 HeadBlock::tilesOfHead(shape.length, blockRows, shared),
-       .arguments = arguments,
        .compute = shape.compute,
-       .key = {op.getSegments() != nullptr},
        .flops = shape.flops(2)},
       [&](KernelBuilder &k) {
         int64_t d = shape.width;
-        Value query =
-            k.buffer(0, {shape.batch * shape.length * shape.heads, d});
-        Value keys =
-            packsHeads
-                ? k.buffer(1)
-                : k.buffer(1, {shape.batch * shape.keys * shape.kvHeads, d});
-        Value value =
-            k.buffer(2, {shape.batch * shape.keys * shape.kvHeads, d});
-        Value slots = k.buffer(3);
-        Value out = k.buffer(4, {shape.batch * shape.length * shape.heads, d});
-        Value segments = op.getSegments() ? k.buffer(segmentsIndex) : Value();
-        Value lse = op.getLse() ? k.buffer(lseIndex) : Value();
+        int64_t queryRows = shape.batch * shape.length * shape.heads;
+        int64_t keyRows = shape.batch * shape.keys * shape.kvHeads;
+        Value query = k.buffer(lowering.buffer(op.getQuery()), {queryRows, d});
+        Value keys = packsHeads ? k.buffer(keyBuffer)
+                                : k.buffer(keyBuffer, {keyRows, d});
+        Value value = k.buffer(lowering.buffer(op.getValue()), {keyRows, d});
+        Value slots = k.buffer(lowering.buffer(op.getSlots()));
+        Value out = k.buffer(lowering.result(op.getResult()), {queryRows, d});
+        Value segments = k.buffer(lowering.buffer(op.getSegments()));
+        Value lse = k.buffer(lowering.result(op.getLse()));
 
         HeadBlock block(k, shape.heads, shape.length, blockRows, shared);
         Value kvHead = k.div(block.h, k.idx(shape.headsPerKv()));

@@ -59,14 +59,11 @@ Value mlir::moe::packHeads(KernelLowering &lowering, Operation *op, Value rows,
   lowering.launch(op,
                   {.label = "pack",
                    .tiles = shape.batch * heads * panels[0],
-                   .arguments = {rows, packed},
-                   .compute = shape.compute,
-                   .key = {length, heads, width},
-                   .attributes = lowering.builder().getDictionaryAttr({})},
+                   .compute = shape.compute},
                   [&](KernelBuilder &k) {
                     Value from =
-                        k.buffer(0, {shape.batch * length * heads, width});
-                    Value to = k.buffer(1);
+                        k.buffer(rows, {shape.batch * length * heads, width});
+                    Value to = k.buffer(packed);
                     Value head = k.div(k.tile(), k.idx(panels[0]));
                     Value panel = k.rem(k.tile(), k.idx(panels[0]));
                     Value b = k.div(head, k.idx(heads)),

@@ -1,5 +1,4 @@
-//===-- AttentionGrad.cpp - the gradient of attention
-//----------------------===//
+//===-- AttentionGrad.cpp - the gradient of attention ---------------------===//
 //
 // Part of PolyMoE, under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -34,13 +33,12 @@ static Value launchDelta(AttentionGradOp op, const AttentionShape &shape,
       op,
       {.label = "delta",
        .tiles = llvm::divideCeilSigned(rows, perTile),
-       .arguments = {lowering.buffer(op.getOut()),
-                     lowering.buffer(op.getDout()), delta},
        .compute = shape.compute},
       [&](KernelBuilder &k) {
-        Value out = k.buffer(0, {rows, shape.width});
-        Value dout = k.buffer(1, {rows, shape.width});
-        Value to = k.buffer(2);
+        Value out = k.buffer(lowering.buffer(op.getOut()), {rows, shape.width});
+        Value dout =
+            k.buffer(lowering.buffer(op.getDout()), {rows, shape.width});
+        Value to = k.buffer(delta);
         k.rowsOfTile(rows, perTile, [&](Value row) {
           Value sum = k.columns(
               shape.width, k.splat(0.0), [&](Lane lane, ValueRange acc) {
@@ -58,40 +56,32 @@ static Value launchDelta(AttentionGradOp op, const AttentionShape &shape,
 }
 
 static void launchQueryGrad(AttentionGradOp op, const AttentionShape &shape,
-                            Value keyPanels, Value valuePanels, Value delta,
+                            Value packedKeys, Value packedValues, Value deltas,
                             KernelLowering &lowering) {
   MatmulTiling tiling(shape.length, shape.width, shape.keys, shape.scores);
   int64_t blockRows = tiling.tileRows;
-  SmallVector<Value> arguments = {lowering.buffer(op.getQuery()),
-                                  lowering.buffer(op.getKey()),
-                                  lowering.buffer(op.getDout()),
-                                  keyPanels,
-                                  valuePanels,
-                                  lowering.buffer(op.getLse()),
-                                  delta,
-                                  lowering.buffer(op.getSlots()),
-                                  lowering.result(op.getDquery())};
-  if (op.getSegments())
-    arguments.push_back(lowering.buffer(op.getSegments()));
   lowering.launch(
       op,
       {.label = "query",
        .tiles = shape.batch * shape.heads *
                 llvm::divideCeilSigned(shape.length, blockRows),
-       .arguments = arguments,
        .compute = shape.compute,
-       .key = {op.getSegments() != nullptr},
        .flops = shape.flops(3)},
       [&](KernelBuilder &k) {
         int64_t d = shape.width;
         int64_t queryRows = shape.batch * shape.length * shape.heads;
-        Value query = k.buffer(0, {queryRows, d});
-        Value key = k.buffer(1, {shape.batch * shape.keys * shape.kvHeads, d});
-        Value dout = k.buffer(2, {queryRows, d});
-        Value keyPanels = k.buffer(3), valuePanels = k.buffer(4);
-        Value lse = k.buffer(5), delta = k.buffer(6), slots = k.buffer(7);
-        Value dquery = k.buffer(8, {queryRows, d});
-        Value segments = op.getSegments() ? k.buffer(9) : Value();
+        int64_t keyRows = shape.batch * shape.keys * shape.kvHeads;
+        Value query = k.buffer(lowering.buffer(op.getQuery()), {queryRows, d});
+        Value key = k.buffer(lowering.buffer(op.getKey()), {keyRows, d});
+        Value dout = k.buffer(lowering.buffer(op.getDout()), {queryRows, d});
+        Value keyPanels = k.buffer(packedKeys);
+        Value valuePanels = k.buffer(packedValues);
+        Value lse = k.buffer(lowering.buffer(op.getLse()));
+        Value delta = k.buffer(deltas);
+        Value slots = k.buffer(lowering.buffer(op.getSlots()));
+        Value dquery =
+            k.buffer(lowering.result(op.getDquery()), {queryRows, d});
+        Value segments = k.buffer(lowering.buffer(op.getSegments()));
 
         HeadBlock block(k, shape.heads, shape.length, blockRows);
         Value kvHead = k.div(block.h, k.idx(shape.headsPerKv()));
@@ -148,44 +138,32 @@ static void launchQueryGrad(AttentionGradOp op, const AttentionShape &shape,
 }
 
 static void launchKeyGrad(AttentionGradOp op, const AttentionShape &shape,
-                          Value queryPanels, Value doutPanels, Value delta,
+                          Value packedQueries, Value packedDouts, Value deltas,
                           KernelLowering &lowering) {
   MatmulTiling tiling(shape.keys, shape.width, shape.length, shape.scores);
   int64_t blockRows = tiling.tileRows;
-  SmallVector<Value> arguments = {lowering.buffer(op.getQuery()),
-                                  lowering.buffer(op.getKey()),
-                                  lowering.buffer(op.getValue()),
-                                  lowering.buffer(op.getDout()),
-                                  queryPanels,
-                                  doutPanels,
-                                  lowering.buffer(op.getLse()),
-                                  delta,
-                                  lowering.result(op.getDkey()),
-                                  lowering.result(op.getDvalue())};
-  if (op.getSegments())
-    arguments.push_back(lowering.buffer(op.getSegments()));
   lowering.launch(
       op,
       {.label = "key",
        .tiles = shape.batch * shape.kvHeads *
                 llvm::divideCeilSigned(shape.keys, blockRows),
-       .arguments = arguments,
        .compute = shape.compute,
-       .key = {op.getSegments() != nullptr},
        .flops = shape.flops(4)},
       [&](KernelBuilder &k) {
         int64_t d = shape.width;
         int64_t queryRows = shape.batch * shape.length * shape.heads;
         int64_t keyRows = shape.batch * shape.keys * shape.kvHeads;
-        Value query = k.buffer(0, {queryRows, d});
-        Value key = k.buffer(1, {keyRows, d});
-        Value value = k.buffer(2, {keyRows, d});
-        Value dout = k.buffer(3, {queryRows, d});
-        Value queryPanels = k.buffer(4), doutPanels = k.buffer(5);
-        Value lse = k.buffer(6), delta = k.buffer(7);
-        Value dkey = k.buffer(8, {keyRows, d});
-        Value dvalue = k.buffer(9, {keyRows, d});
-        Value segments = op.getSegments() ? k.buffer(10) : Value();
+        Value query = k.buffer(lowering.buffer(op.getQuery()), {queryRows, d});
+        Value key = k.buffer(lowering.buffer(op.getKey()), {keyRows, d});
+        Value value = k.buffer(lowering.buffer(op.getValue()), {keyRows, d});
+        Value dout = k.buffer(lowering.buffer(op.getDout()), {queryRows, d});
+        Value queryPanels = k.buffer(packedQueries);
+        Value doutPanels = k.buffer(packedDouts);
+        Value lse = k.buffer(lowering.buffer(op.getLse()));
+        Value delta = k.buffer(deltas);
+        Value dkey = k.buffer(lowering.result(op.getDkey()), {keyRows, d});
+        Value dvalue = k.buffer(lowering.result(op.getDvalue()), {keyRows, d});
+        Value segments = k.buffer(lowering.buffer(op.getSegments()));
 
         HeadBlock block(k, shape.kvHeads, shape.keys, blockRows);
         auto source = [&](Value i) {

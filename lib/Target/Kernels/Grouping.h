@@ -72,44 +72,51 @@ struct Grouping {
   int64_t blocks(const MatmulTiling &tiling) const {
     return tiling.rowBlocks(rows) + (routed ? experts : 0);
   }
-  /// What a kernel's body depends on.
-  SmallVector<int64_t> key(std::initializer_list<int64_t> more) const {
-    SmallVector<int64_t> values{routed, rows, topK};
-    values.append(more);
-    return values;
-  }
 };
 
-/// Inside a kernel: its routes, if any, and the block of rows of this tile.
-/// Argument `argument` holds the routes.
-struct GroupedRows {
-  GroupedRows(KernelBuilder &k, const Grouping &grouping, unsigned argument,
+/// Inside a kernel: whose rows these are. Without routes a row is its own route
+/// and token.
+struct RowOwners {
+  RowOwners(KernelBuilder &k, const Grouping &grouping,
+            KernelLowering &lowering, TypedValue<RoutesType> given)
+      : k(k), rows(grouping.rows) {
+    if (given)
+      routes.emplace(k, lowering.buffer(given), given.getType());
+  }
+
+  /// The number token * K + choice of the route of a row.
+  Value route(Value row) const { return routes ? routes->route(row) : row; }
+  Value token(Value row) const { return routes ? routes->token(row) : row; }
+  /// The rows [begin, end) of an expert.
+  std::pair<Value, Value> rowsOf(Value expert) const {
+    if (routes)
+      return routes->rowsOf(expert);
+    return {k.idx(0), k.idx(rows)};
+  }
+
+  KernelBuilder &k;
+  int64_t rows;
+  std::optional<RoutesView> routes;
+};
+
+/// Inside a kernel: the block of rows of this tile, and whose they are.
+struct GroupedRows : RowOwners {
+  GroupedRows(KernelBuilder &k, const Grouping &grouping,
+              KernelLowering &lowering, TypedValue<RoutesType> given,
               const MatmulTiling &tiling)
-      : k(k), grouping(grouping), tiling(tiling) {
+      : RowOwners(k, grouping, lowering, given), tiling(tiling) {
     Value index = k.div(k.tile(), k.idx(tiling.splits));
     split = k.rem(k.tile(), k.idx(tiling.splits));
-    if (grouping.routed) {
-      routes = k.buffer(argument);
-      block = routedRowBlock(k, index, routes, grouping.rows, grouping.experts,
-                             tiling.blockRows);
+    if (routes) {
+      block = routedRowBlock(k, index, *routes, tiling.blockRows);
     } else {
-      block = denseRowBlock(k, index, grouping.rows, tiling.blockRows);
+      block = denseRowBlock(k, index, rows, tiling.blockRows);
       block.expert = k.idx(0);
     }
   }
 
   /// Row `i` of the block.
   Value row(Value i) { return k.add(block.first, i); }
-  /// token * K + slot of a row.
-  Value slot(Value row) {
-    return grouping.routed ? k.loadIndex(routes, row) : row;
-  }
-  /// The token of a row.
-  Value token(Value row) {
-    Value position = slot(row);
-    return grouping.topK == 1 ? position
-                              : k.div(position, k.idx(grouping.topK));
-  }
 
   /// The block times `terms`, `inner` of the inner dimension each. Its rows are
   /// rows of `left`, or those of their tokens.
@@ -126,10 +133,7 @@ struct GroupedRows {
             .terms = SmallVector<Term, 2>(terms)};
   }
 
-  KernelBuilder &k;
-  const Grouping &grouping;
   const MatmulTiling &tiling;
-  Value routes;
   Value split;
   RowBlock block;
 };
@@ -161,22 +165,15 @@ struct ExpertWeights {
     type = cast<MemRefType>(buffers.front().getType());
     table = lowering.table(buffers);
   }
-  /// Inside a kernel, of which `table` is argument `argument`.
-  RightOperand of(KernelBuilder &k, unsigned argument, Value expert) const {
-    return {form, k.tableEntry(argument, expert, type)};
+  /// Inside a kernel: the weight of an expert.
+  RightOperand of(KernelBuilder &k, Value expert) const {
+    return {form, k.tableEntry(table, expert, type)};
   }
 
   RightOperand::Form form;
   MemRefType type;
   Value table;
 };
-
-/// Appends the routes, if any, which GroupedRows reads.
-inline void addRoutes(KernelLowering &lowering, Value routes,
-                      SmallVectorImpl<Value> &arguments) {
-  if (routes)
-    arguments.push_back(lowering.buffer(routes));
-}
 
 } // namespace mlir::moe
 

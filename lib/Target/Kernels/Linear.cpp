@@ -15,31 +15,19 @@ void mlir::moe::launchProduct(KernelLowering &lowering, Operation *op,
   const ProductTypes &types = p.types;
   MatmulTiling tiling(p.rows, p.inner, p.columns, types);
   tiling.sliceLongRows();
-  SmallVector<Value> arguments = {p.input, p.weight, p.result,
-                                  lowering.constant(p.firstInput),
-                                  lowering.constant(p.firstResult)};
-  if (bias)
-    arguments.push_back(bias);
   lowering.launch(
       op,
       {.label = "matmul",
        .tiles = tiling.rowBlocks(p.rows) * tiling.splits,
-       .arguments = arguments,
        .compute = types.compute,
-       .key = {p.rows, p.inner, p.columns},
-       .flops = productFlops(p.rows, p.inner, p.columns),
-       .attributes = lowering.builder().getDictionaryAttr({})},
+       .flops = productFlops(p.rows, p.inner, p.columns)},
       [&](KernelBuilder &k) {
-        // As a matrix, whose rows may be longer than what is read or written.
-        auto rowsIn = [&](unsigned i) {
-          auto type = cast<MemRefType>(k.argType(i));
-          int64_t width = type.getShape().back();
-          return k.buffer(i, {type.getNumElements() / width, width});
-        };
-        Value x = rowsIn(0), y = rowsIn(2);
-        Value w = k.buffer(1);
-        Value firstInput = k.integer(3), firstResult = k.integer(4);
-        Value b = bias ? k.buffer(5, {p.columns}) : Value();
+        // The rows of a matrix may be longer than what is read or written.
+        Value x = k.matrix(p.input), w = k.buffer(p.weight);
+        Value y = k.matrix(p.result);
+        Value firstInput = k.number(lowering.constant(p.firstInput));
+        Value firstResult = k.number(lowering.constant(p.firstResult));
+        Value b = k.buffer(bias, {p.columns});
         Value splits = k.idx(tiling.splits);
         RowBlock block =
             denseRowBlock(k, k.div(k.tile(), splits), p.rows, tiling.blockRows);
@@ -73,13 +61,13 @@ void mlir::moe::launchOuterProducts(KernelLowering &lowering, Operation *op,
   Value left = leftPanels(lowering, tiling, p.lhs, p.lhsWidth, steps, types);
   Value right = rightPanels(lowering, p.rhs, p.rhsWidth, steps, types);
   auto pack = [&](const SteppedOperand &operand, int64_t firstRow) {
-    launchSteps(
-        lowering, op, operand, types, steps, lowering.constant(firstRow),
-        p.rows, [&](KernelBuilder &k, Value first, Value last, PackRows pack) {
-          Value begin = k.integer(2);
-          pack({k.idx(p.rows), [&](Value r) { return k.add(begin, r); }}, first,
-               last);
-        });
+    launchSteps(lowering, op, operand, types, steps,
+                [&](KernelBuilder &k, Value first, Value last, PackRows pack) {
+                  Value begin = k.number(lowering.constant(firstRow));
+                  pack(
+                      {k.idx(p.rows), [&](Value r) { return k.add(begin, r); }},
+                      first, last);
+                });
   };
   pack({SteppedOperand::Left, p.lhs, 0, p.lhsWidth, left}, 0);
   pack({SteppedOperand::Right, p.rhs, 0, p.rhsWidth, right}, p.firstRhs);
@@ -87,13 +75,11 @@ void mlir::moe::launchOuterProducts(KernelLowering &lowering, Operation *op,
       op,
       {.label = p.accumulate ? "outer_next" : "outer",
        .tiles = tiling.rowBlocks(p.lhsWidth) * tiling.splits,
-       .arguments = {left, right, p.result},
        .compute = types.compute,
-       .key = {p.rows},
-       .flops = productFlops(p.lhsWidth, p.rows, p.rhsWidth),
-       .attributes = lowering.builder().getDictionaryAttr({})},
+       .flops = productFlops(p.lhsWidth, p.rows, p.rhsWidth)},
       [&](KernelBuilder &k) {
-        Value lhs = k.buffer(0), rhs = k.buffer(1), result = k.buffer(2);
+        Value lhs = k.buffer(left);
+        Value rhs = k.buffer(right), result = k.buffer(p.result);
         Value splits = k.idx(tiling.splits);
         RowBlock block = denseRowBlock(k, k.div(k.tile(), splits), p.lhsWidth,
                                        tiling.blockRows);

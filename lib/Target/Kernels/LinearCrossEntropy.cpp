@@ -28,7 +28,7 @@ static constexpr int64_t rowPadding = 32;
 /// Losses of `rows` tokens from `first` on, and the gradient of their logits,
 /// which may take the place of the logits.
 static void launchSoftmaxGrad(LinearCrossEntropyOp op, Value logits,
-                              Value dlogits, Value losses, int64_t first,
+                              Value dlogits, Value terms, int64_t first,
                               int64_t rows, KernelLowering &lowering) {
   int64_t vocabulary =
       cast<RankedTensorType>(op.getWeight().getType()).getDimSize(0);
@@ -36,18 +36,17 @@ static void launchSoftmaxGrad(LinearCrossEntropyOp op, Value logits,
       op,
       {.label = "softmax",
        .tiles = rows,
-       .arguments = {logits, lowering.buffer(op.getLabels()),
-                     lowering.buffer(op.getLossWeight()), losses,
-                     lowering.constant(first), dlogits},
-       .compute = cast<MemRefType>(logits.getType()).getElementType(),
-       .attributes = lowering.builder().getDictionaryAttr({})},
+       .compute = cast<MemRefType>(logits.getType()).getElementType()},
       [&](KernelBuilder &k) {
-        Value x = k.buffer(0), dx = k.buffer(5);
-        Value labels = k.buffer(1, {lowering.tokens()});
-        Value weight = k.loadScalar(k.buffer(2, {1}), k.idx(0));
-        Value losses = k.buffer(3);
+        Value x = k.buffer(logits);
+        Value dx = k.buffer(dlogits);
+        Value labels =
+            k.buffer(lowering.buffer(op.getLabels()), {lowering.tokens()});
+        Value weight = k.loadScalar(
+            k.buffer(lowering.buffer(op.getLossWeight()), {1}), k.idx(0));
+        Value losses = k.buffer(terms);
         Value row = k.tile();
-        Value token = k.add(k.integer(4), row);
+        Value token = k.add(k.number(lowering.constant(first)), row);
         Value label = k.loadIndex(labels, token);
         auto branch = scf::IfOp::create(k, k.less(label, k.idx(0)),
                                         /*withElseRegion=*/true);
@@ -133,12 +132,11 @@ static LogicalResult lowerLinearCrossEntropy(LinearCrossEntropyOp op,
   lowering.launch(op,
                   {.label = "sum",
                    .tiles = 1,
-                   .arguments = {losses, lowering.result(op.getLoss())},
                    // Many small terms: in f64, as every loss is summed.
-                   .compute = Float64Type::get(op.getContext()),
-                   .attributes = lowering.builder().getDictionaryAttr({})},
+                   .compute = Float64Type::get(op.getContext())},
                   [&](KernelBuilder &k) {
-                    Value from = k.buffer(0), to = k.buffer(1, {1});
+                    Value from = k.buffer(losses);
+                    Value to = k.buffer(lowering.result(op.getLoss()), {1});
                     Value sum = sumColumns(k, tokens, [&](Lane lane) {
                       return k.load(from, ValueRange(), lane);
                     });

@@ -10,6 +10,7 @@
 //
 //===----------------------------------------------------------------------===//
 
+#include "RoutesView.h"
 #include "Routing.h"
 #include "Rows.h"
 
@@ -22,22 +23,17 @@ using namespace mlir::moe;
 using Lane = KernelBuilder::Lane;
 
 /// Scalar argument `i`.
-static Value scalarArgument(KernelBuilder &k, unsigned i) {
-  return k.loadScalar(k.buffer(i, {1}), k.idx(0));
+/// The element of a buffer of one.
+static Value loadOnly(KernelBuilder &k, Value outside) {
+  return k.loadScalar(k.buffer(outside, {1}), k.idx(0));
 }
 
-/// Arguments 0 to 4 of the gradient of a loss: logits, what the loss says of
-/// them, the loss's gradient, its weight, and the logits' gradient.
+/// `dloss * weight` of the gradient of a loss.
 template <typename OpT>
-static SmallVector<Value> gradientArguments(OpT op, Value about,
-                                            KernelLowering &lowering) {
-  return {lowering.buffer(op.getLogits()), lowering.buffer(about),
-          lowering.buffer(op.getDloss()), lowering.buffer(op.getWeight()),
-          lowering.result(op.getDlogits())};
-}
-/// `dloss * weight` of these.
-static Value gradientFactor(KernelBuilder &k) {
-  return k.mulf(scalarArgument(k, 2), scalarArgument(k, 3));
+static Value gradientFactor(OpT op, KernelLowering &lowering,
+                            KernelBuilder &k) {
+  return k.mulf(loadOnly(k, lowering.buffer(op.getDloss())),
+                loadOnly(k, lowering.buffer(op.getWeight())));
 }
 
 static Value isNegative(KernelBuilder &k, Value index) {
@@ -52,16 +48,13 @@ static void sumTerms(KernelLowering &lowering, Operation *op, Value terms,
       op,
       {.label = "total",
        .tiles = 1,
-       .arguments = {terms, lowering.buffer(weight), lowering.result(loss)},
-       .compute = Float64Type::get(op->getContext()),
-       // One kernel for every loss over as many tokens.
-       .attributes = lowering.builder().getDictionaryAttr({})},
+       .compute = Float64Type::get(op->getContext())},
       [&](KernelBuilder &k) {
-        Value from = k.buffer(0);
+        Value from = k.buffer(terms);
         Value sum = sumColumns(
             k, count, [&](Lane lane) { return k.load(from, {}, lane); });
-        k.storeScalar(k.mulf(scalarArgument(k, 1), sum), k.buffer(2, {1}),
-                      k.idx(0));
+        k.storeScalar(k.mulf(loadOnly(k, lowering.buffer(weight)), sum),
+                      k.buffer(lowering.result(loss), {1}), k.idx(0));
       });
 }
 
@@ -74,30 +67,29 @@ static void lowerLabelTerms(KernelLowering &lowering, Operation *op,
                             Value logits, Value labels, Value to, double sign) {
   int64_t rows = rowsOf(logits), width = widthOf(logits);
   int64_t perTile = rowsPerTile(rows, width);
-  lowering.launch(
-      op,
-      {.label = "terms",
-       .tiles = llvm::divideCeilSigned(rows, perTile),
-       .arguments = {lowering.buffer(logits), lowering.buffer(labels), to},
-       .compute = computeTypeOf(logits)},
-      [&](KernelBuilder &k) {
-        Value x = k.buffer(0, {rows, width}), label = k.buffer(1, {rows});
-        Value terms = k.buffer(2, {rows});
-        k.rowsOfTile(rows, perTile, [&](Value row) {
-          Value target = k.loadIndex(label, row);
-          ifElse(
-              k, isNegative(k, target),
-              [&] { k.storeScalar(k.scalar(0.0), terms, row); },
-              [&] {
-                SoftmaxSums sums(k, x, row, width);
-                Value term =
-                    sums.minusLogProbability(k, k.loadScalar(x, {row, target}));
-                if (sign < 0)
-                  term = arith::NegFOp::create(k, term);
-                k.storeScalar(term, terms, row);
-              });
-        });
-      });
+  lowering.launch(op,
+                  {.label = "terms",
+                   .tiles = llvm::divideCeilSigned(rows, perTile),
+                   .compute = computeTypeOf(logits)},
+                  [&](KernelBuilder &k) {
+                    Value x = k.buffer(lowering.buffer(logits), {rows, width});
+                    Value label = k.buffer(lowering.buffer(labels), {rows});
+                    Value terms = k.buffer(to, {rows});
+                    k.rowsOfTile(rows, perTile, [&](Value row) {
+                      Value target = k.loadIndex(label, row);
+                      ifElse(
+                          k, isNegative(k, target),
+                          [&] { k.storeScalar(k.scalar(0.0), terms, row); },
+                          [&] {
+                            SoftmaxSums sums(k, x, row, width);
+                            Value term = sums.minusLogProbability(
+                                k, k.loadScalar(x, {row, target}));
+                            if (sign < 0)
+                              term = arith::NegFOp::create(k, term);
+                            k.storeScalar(term, terms, row);
+                          });
+                    });
+                  });
 }
 
 static LogicalResult lowerCrossEntropy(CrossEntropyOp op,
@@ -122,14 +114,13 @@ static LogicalResult lowerCrossEntropyGrad(CrossEntropyGradOp op,
   int64_t perTile = rowsPerTile(rows, width);
   lowering.launch(
       op,
-      {.label = "",
-       .tiles = llvm::divideCeilSigned(rows, perTile),
-       .arguments = gradientArguments(op, op.getLabels(), lowering),
+      {.tiles = llvm::divideCeilSigned(rows, perTile),
        .compute = computeTypeOf(op.getLogits())},
       [&](KernelBuilder &k) {
-        Value x = k.buffer(0, {rows, width}), label = k.buffer(1, {rows});
-        Value dx = k.buffer(4, {rows, width});
-        Value factor = gradientFactor(k);
+        Value x = k.buffer(lowering.buffer(op.getLogits()), {rows, width});
+        Value label = k.buffer(lowering.buffer(op.getLabels()), {rows});
+        Value dx = k.buffer(lowering.result(op.getDlogits()), {rows, width});
+        Value factor = gradientFactor(op, lowering, k);
         k.rowsOfTile(rows, perTile, [&](Value row) {
           Value target = k.loadIndex(label, row);
           ifElse(
@@ -161,17 +152,13 @@ static LogicalResult lowerCrossEntropyGrad(CrossEntropyGradOp op,
 
 /// `f_e - base` of moe.balance_loss, times K in the reference form. The
 /// difference is one of whole numbers, so exact.
-static Value expertShare(KernelBuilder &k, Value routes, Value e,
-                         int64_t tokens, RoutesType type, LossForm form,
-                         int64_t base) {
-  int64_t rows = tokens * type.getTopK();
-  Value place = k.add(e, k.idx(2 * rows));
-  Value count = k.sub(k.loadIndex(routes, k.add(place, k.idx(1))),
-                      k.loadIndex(routes, place));
-  Value share =
-      k.sub(k.mul(count, k.idx(type.getExperts())), k.idx(base * rows));
-  double unit = form == LossForm::Reference ? type.getTopK() : 1;
-  return k.mulf(k.toFloat(share), k.scalar(unit / rows));
+static Value expertShare(KernelBuilder &k, const RoutesView &routes, Value e,
+                         LossForm form, int64_t topK, int64_t base) {
+  auto [begin, end] = routes.rowsOf(e);
+  Value rows = k.mul(k.sub(end, begin), k.idx(routes.numExperts()));
+  Value share = k.sub(rows, k.idx(base * routes.numRows()));
+  double unit = form == LossForm::Reference ? topK : 1;
+  return k.mulf(k.toFloat(share), k.scalar(unit / routes.numRows()));
 }
 
 static LogicalResult lowerBalanceLoss(BalanceLossOp op,
@@ -183,14 +170,11 @@ static LogicalResult lowerBalanceLoss(BalanceLossOp op,
   Type compute = elementOf(op.getLogits());
   Value partials = lowering.temporary({tiles, experts}, compute);
   lowering.launch(
-      op,
-      {.label = "partial",
-       .tiles = tiles,
-       .arguments = {lowering.buffer(op.getLogits()), partials},
-       .compute = compute,
-       .attributes = lowering.builder().getDictionaryAttr({})},
+      op, {.label = "partial", .tiles = tiles, .compute = compute},
       [&](KernelBuilder &k) {
-        Value logits = k.buffer(0, {tokens, experts}), sums = k.buffer(1);
+        Value logits =
+            k.buffer(lowering.buffer(op.getLogits()), {tokens, experts});
+        Value sums = k.buffer(partials);
         Value p = k.scratch({experts}, k.compute());
         k.loop(k.idx(0), k.idx(experts), 1, [&](Value e) {
           k.storeScalar(k.scalar(0.0), sums, {k.tile(), e});
@@ -209,13 +193,10 @@ static LogicalResult lowerBalanceLoss(BalanceLossOp op,
       op,
       {.label = "total",
        .tiles = 1,
-       .arguments = {partials, lowering.buffer(op.getRoutes()),
-                     lowering.buffer(op.getWeight()),
-                     lowering.result(op.getLoss())},
-       .compute = Float64Type::get(op.getContext()),
-       .key = {tokens, type.getTopK()}},
+       .compute = Float64Type::get(op.getContext())},
       [&](KernelBuilder &k) {
-        Value sums = k.buffer(0), routes = k.buffer(1);
+        Value sums = k.buffer(partials);
+        RoutesView routes(k, lowering.buffer(op.getRoutes()), type);
         Value total = sumExperts(k, experts, [&](Value e) {
           Value sum = k.loop(k.idx(0), k.idx(tiles), 1, k.scalar(0.0),
                              [&](Value tile, ValueRange acc) {
@@ -224,10 +205,11 @@ static LogicalResult lowerBalanceLoss(BalanceLossOp op,
                              })[0];
           Value mean = k.divf(sum, k.scalar(tokens));
           return k.mulf(
-              expertShare(k, routes, e, tokens, type, op.getForm(), 0), mean);
+              expertShare(k, routes, e, op.getForm(), type.getTopK(), 0), mean);
         });
-        k.storeScalar(k.mulf(scalarArgument(k, 2), total), k.buffer(3, {1}),
-                      k.idx(0));
+        k.storeScalar(
+            k.mulf(loadOnly(k, lowering.buffer(op.getWeight())), total),
+            k.buffer(lowering.result(op.getLoss()), {1}), k.idx(0));
       });
   return success();
 }
@@ -239,22 +221,23 @@ static LogicalResult lowerBalanceLossGrad(BalanceLossGradOp op,
   int64_t perTile = routerRowsPerTile(tokens, experts);
   lowering.launch(
       op,
-      {.label = "",
-       .tiles = llvm::divideCeilSigned(tokens, perTile),
-       .arguments = gradientArguments(op, op.getRoutes(), lowering),
-       .compute = elementOf(op.getLogits()),
-       .key = {type.getTopK()}},
+      {.tiles = llvm::divideCeilSigned(tokens, perTile),
+       .compute = elementOf(op.getLogits())},
       [&](KernelBuilder &k) {
-        Value logits = k.buffer(0, {tokens, experts}), routes = k.buffer(1);
-        Value dlogits = k.buffer(4, {tokens, experts});
-        Value factor = k.divf(gradientFactor(k), k.scalar(tokens));
+        Value logits =
+            k.buffer(lowering.buffer(op.getLogits()), {tokens, experts});
+        RoutesView routes(k, lowering.buffer(op.getRoutes()), type);
+        Value dlogits =
+            k.buffer(lowering.result(op.getDlogits()), {tokens, experts});
+        Value factor =
+            k.divf(gradientFactor(op, lowering, k), k.scalar(tokens));
         Value p = k.scratch({experts}, k.compute());
         Value dp = k.scratch({experts}, k.compute());
         k.loop(k.idx(0), k.idx(experts), 1, [&](Value e) {
           // The softmax does not see what all have in common. Without it
           // there is nothing to cancel where experts are balanced.
           Value share =
-              expertShare(k, routes, e, tokens, type, op.getForm(), 1);
+              expertShare(k, routes, e, op.getForm(), type.getTopK(), 1);
           k.storeScalar(k.mulf(factor, share), dp, e);
         });
         k.rowsOfTile(tokens, perTile, [&](Value token) {
@@ -284,12 +267,12 @@ static LogicalResult lowerLanguagePriorLoss(LanguagePriorLossOp op,
       op,
       {.label = "terms",
        .tiles = llvm::divideCeilSigned(tokens, perTile),
-       .arguments = {lowering.buffer(op.getLogits()),
-                     lowering.buffer(op.getOld()), terms},
        .compute = compute},
       [&](KernelBuilder &k) {
-        Value logits = k.buffer(0, {tokens, experts});
-        Value old = k.buffer(1, {tokens}), to = k.buffer(2);
+        Value logits =
+            k.buffer(lowering.buffer(op.getLogits()), {tokens, experts});
+        Value old = k.buffer(lowering.buffer(op.getOld()), {tokens});
+        Value to = k.buffer(terms);
         Value p = k.scratch({experts}, k.compute());
         Value unused = k.scratch({experts}, k.compute());
         k.rowsOfTile(tokens, perTile, [&](Value token) {
@@ -326,15 +309,15 @@ static LogicalResult lowerLanguagePriorLossGrad(LanguagePriorLossGradOp op,
   bool isReference = op.getForm() == LossForm::Reference;
   lowering.launch(
       op,
-      {.label = "",
-       .tiles = llvm::divideCeilSigned(tokens, perTile),
-       .arguments = gradientArguments(op, op.getOld(), lowering),
+      {.tiles = llvm::divideCeilSigned(tokens, perTile),
        .compute = elementOf(op.getLogits())},
       [&](KernelBuilder &k) {
-        Value logits = k.buffer(0, {tokens, experts});
-        Value old = k.buffer(1, {tokens});
-        Value dlogits = k.buffer(4, {tokens, experts});
-        Value factor = gradientFactor(k);
+        Value logits =
+            k.buffer(lowering.buffer(op.getLogits()), {tokens, experts});
+        Value old = k.buffer(lowering.buffer(op.getOld()), {tokens});
+        Value dlogits =
+            k.buffer(lowering.result(op.getDlogits()), {tokens, experts});
+        Value factor = gradientFactor(op, lowering, k);
         Value p = k.scratch({experts}, k.compute());
         Value dp = k.scratch({experts}, k.compute());
         auto store = [&](Value token, Value e, Value value) {
@@ -396,26 +379,25 @@ static LogicalResult lowerClassifierLoss(ClassifierLossOp op,
   int64_t perTile = routerRowsPerTile(tokens, 2);
   Type compute = elementOf(op.getLogits());
   Value terms = lowering.temporary({tokens}, compute);
-  lowering.launch(op,
-                  {.label = "terms",
-                   .tiles = llvm::divideCeilSigned(tokens, perTile),
-                   .arguments = {lowering.buffer(op.getLogits()),
-                                 lowering.buffer(op.getOld()), terms},
-                   .compute = compute},
-                  [&](KernelBuilder &k) {
-                    Value logits = k.buffer(0, {tokens, 2});
-                    Value old = k.buffer(1, {tokens}), to = k.buffer(2);
-                    Value unused = k.scratch({2}, k.compute());
-                    k.rowsOfTile(tokens, perTile, [&](Value token) {
-                      auto logit = [&](Value c) {
-                        return k.loadScalar(logits, {token, c});
-                      };
-                      Value logSum = softmaxInto(k, logit, unused, 2);
-                      k.storeScalar(
-                          k.subf(logSum, logit(classOf(k, old, token))), to,
-                          token);
-                    });
-                  });
+  lowering.launch(
+      op,
+      {.label = "terms",
+       .tiles = llvm::divideCeilSigned(tokens, perTile),
+       .compute = compute},
+      [&](KernelBuilder &k) {
+        Value logits = k.buffer(lowering.buffer(op.getLogits()), {tokens, 2});
+        Value old = k.buffer(lowering.buffer(op.getOld()), {tokens});
+        Value to = k.buffer(terms);
+        Value unused = k.scratch({2}, k.compute());
+        k.rowsOfTile(tokens, perTile, [&](Value token) {
+          auto logit = [&](Value c) {
+            return k.loadScalar(logits, {token, c});
+          };
+          Value logSum = softmaxInto(k, logit, unused, 2);
+          k.storeScalar(k.subf(logSum, logit(classOf(k, old, token))), to,
+                        token);
+        });
+      });
   sumTerms(lowering, op, terms, op.getWeight(), op.getLoss());
   return success();
 }
@@ -426,15 +408,13 @@ static LogicalResult lowerClassifierLossGrad(ClassifierLossGradOp op,
   int64_t perTile = routerRowsPerTile(tokens, 2);
   lowering.launch(
       op,
-      {.label = "",
-       .tiles = llvm::divideCeilSigned(tokens, perTile),
-       .arguments = gradientArguments(op, op.getOld(), lowering),
+      {.tiles = llvm::divideCeilSigned(tokens, perTile),
        .compute = elementOf(op.getLogits())},
       [&](KernelBuilder &k) {
-        Value logits = k.buffer(0, {tokens, 2});
-        Value old = k.buffer(1, {tokens});
-        Value dlogits = k.buffer(4, {tokens, 2});
-        Value factor = gradientFactor(k);
+        Value logits = k.buffer(lowering.buffer(op.getLogits()), {tokens, 2});
+        Value old = k.buffer(lowering.buffer(op.getOld()), {tokens});
+        Value dlogits = k.buffer(lowering.result(op.getDlogits()), {tokens, 2});
+        Value factor = gradientFactor(op, lowering, k);
         Value p = k.scratch({2}, k.compute());
         k.rowsOfTile(tokens, perTile, [&](Value token) {
           softmaxInto(
@@ -459,24 +439,18 @@ static LogicalResult lowerClassifierLossGrad(ClassifierLossGradOp op,
 
 static LogicalResult lowerWeightedSum(WeightedSumOp op,
                                       KernelLowering &lowering) {
-  SmallVector<Value> arguments;
-  for (Value term : op.getTerms())
-    arguments.push_back(lowering.buffer(term));
-  arguments.push_back(lowering.result(op.getResult()));
-  ArrayRef<double> coefficients = op.getCoefficients();
   lowering.launch(
-      op,
-      {.label = "",
-       .tiles = 1,
-       .arguments = arguments,
-       .compute = elementOf(op.getResult())},
+      op, {.tiles = 1, .compute = elementOf(op.getResult())},
       [&](KernelBuilder &k) {
         Value sum;
-        for (auto [i, coefficient] : llvm::enumerate(coefficients)) {
-          Value term = k.mulf(k.scalar(coefficient), scalarArgument(k, i));
+        for (auto [coefficient, operand] :
+             llvm::zip_equal(op.getCoefficients(), op.getTerms())) {
+          Value term = k.mulf(k.scalar(coefficient),
+                              loadOnly(k, lowering.buffer(operand)));
           sum = sum ? k.addf(sum, term) : term;
         }
-        k.storeScalar(sum, k.buffer(coefficients.size(), {1}), k.idx(0));
+        k.storeScalar(sum, k.buffer(lowering.result(op.getResult()), {1}),
+                      k.idx(0));
       });
   return success();
 }

@@ -109,18 +109,16 @@ RowBlock mlir::moe::denseRowBlock(KernelBuilder &k, Value index, int64_t rows,
   return {first, k.min(k.sub(k.idx(rows), first), k.idx(blockRows)), Value()};
 }
 
-RowBlock mlir::moe::routedRowBlock(KernelBuilder &k, Value index, Value routes,
-                                   int64_t rows, int64_t experts,
+RowBlock mlir::moe::routedRowBlock(KernelBuilder &k, Value index,
+                                   const RoutesView &routes,
                                    int64_t blockRows) {
   // Walks the experts, counting blocks, until the block's expert is found.
   Value zero = k.idx(0);
   SmallVector<Value> found = k.loop(
-      zero, k.idx(experts), 1, {zero, zero, zero, zero},
+      zero, k.idx(routes.numExperts()), 1, {zero, zero, zero, zero},
       [&](Value e, ValueRange state) {
         Value blocksBefore = state[0];
-        Value position = k.add(e, k.idx(2 * rows));
-        Value begin = k.loadIndex(routes, position);
-        Value end = k.loadIndex(routes, k.add(position, k.idx(1)));
+        auto [begin, end] = routes.rowsOf(e);
         Value blocks = k.div(k.add(k.sub(end, begin), k.idx(blockRows - 1)),
                              k.idx(blockRows));
         Value blocksAfter = k.add(blocksBefore, blocks);
@@ -444,29 +442,14 @@ Value mlir::moe::rightPanels(KernelLowering &lowering, Value from,
 
 void mlir::moe::launchSteps(
     KernelLowering &lowering, Operation *op, const SteppedOperand &operand,
-    const ProductTypes &types, int64_t steps, ArrayRef<Value> more,
-    ArrayRef<int64_t> key,
+    const ProductTypes &types, int64_t steps,
     function_ref<void(KernelBuilder &, Value, Value, PackRows)> body) {
   constexpr int64_t tiles = 16;
-  SmallVector<Value> arguments{operand.from, operand.to};
-  llvm::append_range(arguments, more);
   bool turned = types.inTiles() && operand.side == SteppedOperand::Left;
-  SmallVector<int64_t> fullKey{operand.firstColumn, operand.columns, types.step,
-                               turned, steps};
-  llvm::append_range(fullKey, key);
   lowering.launch(
-      op,
-      {.label = "pack_steps",
-       .tiles = tiles,
-       .arguments = arguments,
-       .compute = types.compute,
-       .key = fullKey,
-       .attributes = lowering.builder().getDictionaryAttr({})},
+      op, {.label = "pack_steps", .tiles = tiles, .compute = types.compute},
       [&](KernelBuilder &k) {
-        auto type = cast<MemRefType>(k.argType(0));
-        int64_t width = type.getShape().back();
-        Value from = k.buffer(0, {type.getNumElements() / width, width});
-        Value to = k.buffer(1);
+        Value from = k.matrix(operand.from), to = k.buffer(operand.to);
         int64_t share = llvm::alignTo(llvm::divideCeilSigned(steps, tiles),
                                       types.stepsAtOnce);
         Value first = k.mul(k.tile(), k.idx(share));

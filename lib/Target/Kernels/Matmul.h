@@ -21,6 +21,7 @@
 #define MOE_TARGET_KERNELS_MATMUL_H
 
 #include "Packing.h"
+#include "RoutesView.h"
 
 #include <functional>
 
@@ -95,10 +96,10 @@ struct RowBlock {
 RowBlock denseRowBlock(KernelBuilder &k, Value index, int64_t rows,
                        int64_t blockRows);
 
-/// The block of rows `index` of `experts` experts, whose offsets are
-/// `routes[2 * rows + e]`; `count` is 0 for a block that none of them has.
-RowBlock routedRowBlock(KernelBuilder &k, Value index, Value routes,
-                        int64_t rows, int64_t experts, int64_t blockRows);
+/// The block of rows `index` of all experts; `count` is 0 for a block that none
+/// of them has.
+RowBlock routedRowBlock(KernelBuilder &k, Value index, const RoutesView &routes,
+                        int64_t blockRows);
 
 /// The rows of a block that its register tiles read, of which the last may have
 /// fewer: none of an empty block.
@@ -238,13 +239,10 @@ struct RowList {
 using PackRows =
     function_ref<void(const RowList &rows, Value first, Value last)>;
 /// Launches the packing of an operand into panels of `steps` steps. `body`
-/// packs what belongs in the steps [first, last) of them, a tile's share; it
-/// finds the arguments `more` from number 2 on, and `key` says what else it
-/// depends on.
+/// packs what belongs in the steps [first, last) of them, a tile's share.
 void launchSteps(
     KernelLowering &lowering, Operation *op, const SteppedOperand &operand,
-    const ProductTypes &types, int64_t steps, ArrayRef<Value> more,
-    ArrayRef<int64_t> key,
+    const ProductTypes &types, int64_t steps,
     function_ref<void(KernelBuilder &, Value first, Value last, PackRows pack)>
         body);
 

@@ -26,30 +26,27 @@ static LogicalResult lowerRmsNorm(RmsNormOp op, KernelLowering &lowering) {
   Type element = elementOf(op.getInput());
   double epsilon = op.getEpsilon().convertToDouble();
   double offset = op.getOffset().convertToDouble();
-  lowering.launch(op,
-                  {.label = "",
-                   .tiles = llvm::divideCeilSigned(rows, perTile),
-                   .arguments = {lowering.buffer(op.getInput()),
-                                 lowering.buffer(op.getWeight()),
-                                 lowering.result(op.getResult())},
-                   .compute = computeTypeOf(op.getInput())},
-                  [&](KernelBuilder &k) {
-                    Value x = k.buffer(0, {rows, width}), w = k.buffer(1);
-                    Value y = k.buffer(2, {rows, width});
-                    k.rowsOfTile(rows, perTile, [&](Value row) {
-                      Value scale = k.inverseRms(x, row, width, epsilon);
-                      k.columns(width, [&](Lane lane) {
-                        Value normed =
-                            k.mulf(k.load(x, row, lane), k.broadcast(scale));
-                        Value weight = k.load(w, {}, lane);
-                        if (offset == 0)
-                          normed = k.roundTo(normed, element);
-                        else
-                          weight = k.addf(weight, k.splat(offset));
-                        k.store(k.mulf(normed, weight), y, row, lane);
-                      });
-                    });
-                  });
+  lowering.launch(
+      op,
+      {.tiles = llvm::divideCeilSigned(rows, perTile),
+       .compute = computeTypeOf(op.getInput())},
+      [&](KernelBuilder &k) {
+        Value x = k.buffer(lowering.buffer(op.getInput()), {rows, width});
+        Value w = k.buffer(lowering.buffer(op.getWeight()));
+        Value y = k.buffer(lowering.result(op.getResult()), {rows, width});
+        k.rowsOfTile(rows, perTile, [&](Value row) {
+          Value scale = k.inverseRms(x, row, width, epsilon);
+          k.columns(width, [&](Lane lane) {
+            Value normed = k.mulf(k.load(x, row, lane), k.broadcast(scale));
+            Value weight = k.load(w, {}, lane);
+            if (offset == 0)
+              normed = k.roundTo(normed, element);
+            else
+              weight = k.addf(weight, k.splat(offset));
+            k.store(k.mulf(normed, weight), y, row, lane);
+          });
+        });
+      });
   return success();
 }
 
@@ -62,16 +59,13 @@ static LogicalResult lowerRmsNormGrad(RmsNormGradOp op,
   double offset = op.getOffset().convertToDouble();
   lowering.launch(
       op,
-      {.label = "",
-       .tiles = llvm::divideCeilSigned(rows, perTile),
-       .arguments = {lowering.buffer(op.getDy()),
-                     lowering.buffer(op.getInput()),
-                     lowering.buffer(op.getWeight()),
-                     lowering.result(op.getDx())},
+      {.tiles = llvm::divideCeilSigned(rows, perTile),
        .compute = computeTypeOf(op.getInput())},
       [&](KernelBuilder &k) {
-        Value dy = k.buffer(0, {rows, width}), x = k.buffer(1, {rows, width});
-        Value w = k.buffer(2), dx = k.buffer(3, {rows, width});
+        Value dy = k.buffer(lowering.buffer(op.getDy()), {rows, width});
+        Value x = k.buffer(lowering.buffer(op.getInput()), {rows, width});
+        Value w = k.buffer(lowering.buffer(op.getWeight()));
+        Value dx = k.buffer(lowering.result(op.getDx()), {rows, width});
         k.rowsOfTile(rows, perTile, [&](Value row) {
           auto g = [&](Lane lane) {
             Value weight = k.load(w, {}, lane);
@@ -100,19 +94,18 @@ static LogicalResult lowerRmsNormWeightGrad(RmsNormWeightGradOp op,
   int64_t width = widthOf(op.getDweight());
   int64_t rows = rowsOf(op.getInput()) * widthOf(op.getInput()) / width;
   double epsilon = op.getEpsilon().convertToDouble();
-  sumOverRows(lowering, op,
-              {lowering.buffer(op.getDy()), lowering.buffer(op.getInput())},
-              rows, op.getDweight(), [&](KernelBuilder &k) -> RowTerm {
-                Value dy = k.buffer(0, {rows, width}),
-                      x = k.buffer(1, {rows, width});
-                return [&k, dy, x, width, epsilon](Value row) -> LaneTerm {
-                  Value r = k.broadcast(k.inverseRms(x, row, width, epsilon));
-                  return [&k, dy, x, row, r](Lane lane) {
-                    Value normed = k.mulf(k.load(x, row, lane), r);
-                    return k.mulf(k.load(dy, row, lane), normed);
-                  };
-                };
-              });
+  sumOverRows(
+      lowering, op, rows, op.getDweight(), [&](KernelBuilder &k) -> RowTerm {
+        Value dy = k.buffer(lowering.buffer(op.getDy()), {rows, width});
+        Value x = k.buffer(lowering.buffer(op.getInput()), {rows, width});
+        return [&k, dy, x, width, epsilon](Value row) -> LaneTerm {
+          Value r = k.broadcast(k.inverseRms(x, row, width, epsilon));
+          return [&k, dy, x, row, r](Lane lane) {
+            Value normed = k.mulf(k.load(x, row, lane), r);
+            return k.mulf(k.load(dy, row, lane), normed);
+          };
+        };
+      });
   return success();
 }
 
@@ -154,16 +147,13 @@ static LogicalResult lowerLayerNorm(LayerNormOp op, KernelLowering &lowering) {
   double epsilon = op.getEpsilon().convertToDouble();
   lowering.launch(
       op,
-      {.label = "",
-       .tiles = llvm::divideCeilSigned(rows, perTile),
-       .arguments = {lowering.buffer(op.getInput()),
-                     lowering.buffer(op.getWeight()),
-                     lowering.buffer(op.getBias()),
-                     lowering.result(op.getResult())},
+      {.tiles = llvm::divideCeilSigned(rows, perTile),
        .compute = computeTypeOf(op.getInput())},
       [&](KernelBuilder &k) {
-        Value x = k.buffer(0, {rows, width}), y = k.buffer(3, {rows, width});
-        Value w = k.buffer(1), bias = k.buffer(2);
+        Value x = k.buffer(lowering.buffer(op.getInput()), {rows, width});
+        Value y = k.buffer(lowering.result(op.getResult()), {rows, width});
+        Value w = k.buffer(lowering.buffer(op.getWeight()));
+        Value bias = k.buffer(lowering.buffer(op.getBias()));
         k.rowsOfTile(rows, perTile, [&](Value row) {
           RowStatistics statistics(k, x, row, width, epsilon);
           k.columns(width, [&](Lane lane) {
@@ -183,16 +173,13 @@ static LogicalResult lowerLayerNormGrad(LayerNormGradOp op,
   double epsilon = op.getEpsilon().convertToDouble();
   lowering.launch(
       op,
-      {.label = "",
-       .tiles = llvm::divideCeilSigned(rows, perTile),
-       .arguments = {lowering.buffer(op.getDy()),
-                     lowering.buffer(op.getInput()),
-                     lowering.buffer(op.getWeight()),
-                     lowering.result(op.getDx())},
+      {.tiles = llvm::divideCeilSigned(rows, perTile),
        .compute = computeTypeOf(op.getInput())},
       [&](KernelBuilder &k) {
-        Value dy = k.buffer(0, {rows, width}), x = k.buffer(1, {rows, width});
-        Value w = k.buffer(2), dx = k.buffer(3, {rows, width});
+        Value dy = k.buffer(lowering.buffer(op.getDy()), {rows, width});
+        Value x = k.buffer(lowering.buffer(op.getInput()), {rows, width});
+        Value w = k.buffer(lowering.buffer(op.getWeight()));
+        Value dx = k.buffer(lowering.result(op.getDx()), {rows, width});
         k.rowsOfTile(rows, perTile, [&](Value row) {
           RowStatistics statistics(k, x, row, width, epsilon);
           auto g = [&](Lane lane) {
@@ -223,10 +210,9 @@ static LogicalResult lowerLayerNormWeightGrad(LayerNormWeightGradOp op,
   int64_t rows = rowsOf(op.getInput()), width = widthOf(op.getInput());
   double epsilon = op.getEpsilon().convertToDouble();
   sumOverRows(
-      lowering, op,
-      {lowering.buffer(op.getDy()), lowering.buffer(op.getInput())}, rows,
-      op.getDweight(), [&](KernelBuilder &k) -> RowTerm {
-        Value dy = k.buffer(0, {rows, width}), x = k.buffer(1, {rows, width});
+      lowering, op, rows, op.getDweight(), [&](KernelBuilder &k) -> RowTerm {
+        Value dy = k.buffer(lowering.buffer(op.getDy()), {rows, width});
+        Value x = k.buffer(lowering.buffer(op.getInput()), {rows, width});
         return [&k, dy, x, width, epsilon](Value row) -> LaneTerm {
           RowStatistics statistics(k, x, row, width, epsilon);
           return [&k, dy, x, row, statistics](Lane lane) {

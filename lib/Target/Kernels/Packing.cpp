@@ -434,20 +434,21 @@ void mlir::moe::packSteps(KernelBuilder &k, const SteppedRows &rows,
 }
 
 /// Launches the packing of `weight` into panels of `shape`, which it returns.
-static Value launchPacking(KernelLowering &lowering, Operation *op,
-                           Value weight, const ProductTypes &types,
-                           ArrayRef<int64_t> shape, StringRef label,
-                           StringRef layout, int64_t tiles,
-                           function_ref<void(KernelBuilder &)> body) {
+static Value
+launchPacking(KernelLowering &lowering, Operation *op, Value weight,
+              const ProductTypes &types, ArrayRef<int64_t> shape,
+              StringRef label, StringRef layout, int64_t tiles,
+              function_ref<void(KernelBuilder &, Value from, Value to)> body) {
   Value panels = lowering.temporary(shape, types.panel);
   lowering.launch(op,
                   {.label = label,
                    .tiles = tiles,
-                   .arguments = {weight, panels},
                    .compute = types.compute,
-                   .derives = (layout + "." + types.layout()).str(),
-                   .attributes = lowering.builder().getDictionaryAttr({})},
-                  body);
+                   .derives = (layout + "." + types.layout()).str()},
+                  [&](KernelBuilder &k) {
+                    Value from = k.buffer(weight);
+                    body(k, from, k.buffer(panels));
+                  });
   return panels;
 }
 
@@ -513,19 +514,18 @@ Value mlir::moe::packTransposed(KernelLowering &lowering, Operation *op,
   int64_t slice =
       llvm::alignTo(llvm::divideCeilSigned(inner, slices), shape.back());
   slices = llvm::divideCeilSigned(inner, slice);
-  return launchPacking(lowering, op, weight, types, shape, "pack", "transposed",
-                       shape[0] * slices, [&](KernelBuilder &k) {
-                         Value from = k.buffer(0), to = k.buffer(1);
-                         Value panel = k.div(k.tile(), k.idx(slices));
-                         Value first = k.mul(panel, k.idx(lanes));
-                         if (types.quantised())
-                           return packQuantised(k, from, first, to, panel);
-                         Value lo = k.mul(k.rem(k.tile(), k.idx(slices)),
-                                          k.idx(slice));
-                         packPanel(k, consecutiveRows(k, from, first), lo,
-                                   k.min(k.add(lo, k.idx(slice)), k.idx(inner)),
-                                   types.steps(inner), to, panel);
-                       });
+  return launchPacking(
+      lowering, op, weight, types, shape, "pack", "transposed",
+      shape[0] * slices, [&](KernelBuilder &k, Value from, Value to) {
+        Value panel = k.div(k.tile(), k.idx(slices));
+        Value first = k.mul(panel, k.idx(lanes));
+        if (types.quantised())
+          return packQuantised(k, from, first, to, panel);
+        Value lo = k.mul(k.rem(k.tile(), k.idx(slices)), k.idx(slice));
+        packPanel(k, consecutiveRows(k, from, first), lo,
+                  k.min(k.add(lo, k.idx(slice)), k.idx(inner)),
+                  types.steps(inner), to, panel);
+      });
 }
 
 Value mlir::moe::packStraight(KernelLowering &lowering, Operation *op,
@@ -538,8 +538,8 @@ Value mlir::moe::packStraight(KernelLowering &lowering, Operation *op,
   int64_t perTile = rowsPerTile(steps, columns * types.step);
   return launchPacking(
       lowering, op, weight, types, shape, "pack_rows", "straight",
-      llvm::divideCeilSigned(steps, perTile), [&](KernelBuilder &k) {
-        Value from = k.buffer(0), to = k.buffer(1);
+      llvm::divideCeilSigned(steps, perTile),
+      [&](KernelBuilder &k, Value from, Value to) {
         Value first = k.mul(k.tile(), k.idx(perTile));
         packSteps(k,
                   {.from = from,

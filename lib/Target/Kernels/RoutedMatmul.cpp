@@ -32,39 +32,30 @@ static LogicalResult lowerRoutedUp(RoutedUpOp op, KernelLowering &lowering) {
   std::optional<ExpertWeights> second;
   if (gated)
     second = weights(kinds[1]);
-  SmallVector<Value> arguments = {
-      lowering.buffer(op.getInput()), lowering.result(op.getHidden()),
-      first.table, gated ? second->table : lowering.table(kinds[1])};
-  addRoutes(lowering, op.getRoutes(), arguments);
-  unsigned preactivation = arguments.size();
-  if (op.getPreactivation())
-    arguments.push_back(lowering.result(op.getPreactivation()));
+  Value biases = gated ? Value() : lowering.table(kinds[1]);
 
   lowering.launch(
       op,
-      {.label = "",
-       .tiles = grouping.blocks(tiling) * tiling.splits,
-       .arguments = arguments,
+      {.tiles = grouping.blocks(tiling) * tiling.splits,
        .compute = types.compute,
-       .key = grouping.key({inner, hidden, gated, int64_t(activation),
-                            types.quantised(), tiling.atUse}),
-       .flops = productFlops(grouping.rows, inner, gated ? 2 * hidden : hidden),
-       .attributes = lowering.builder().getDictionaryAttr({})},
+       .flops =
+           productFlops(grouping.rows, inner, gated ? 2 * hidden : hidden)},
       [&](KernelBuilder &k) {
-        Value x = k.buffer(0, {grouping.tokens, inner});
-        Value y = k.buffer(1, {grouping.rows, hidden});
-        Value z = op.getPreactivation()
-                      ? k.buffer(preactivation,
-                                 {grouping.rows, gated ? 2 * hidden : hidden})
-                      : Value();
-        GroupedRows rows(k, grouping, 4, tiling);
+        Value x =
+            k.buffer(lowering.buffer(op.getInput()), {grouping.tokens, inner});
+        Value y =
+            k.buffer(lowering.result(op.getHidden()), {grouping.rows, hidden});
+        Value z = k.buffer(lowering.result(op.getPreactivation()),
+                           {grouping.rows, gated ? 2 * hidden : hidden});
+        GroupedRows rows(k, grouping, lowering, op.getRoutes(), tiling);
         Value expert = rows.block.expert;
-        Term operands{first.of(k, 2, expert)};
+        Term operands{first.of(k, expert)};
         Value bias;
         if (gated)
-          operands.push_back(second->of(k, 3, expert));
+          operands.push_back(second->of(k, expert));
         else
-          bias = k.tableEntry(3, expert, MemRefType::get({hidden}, element));
+          bias =
+              k.tableEntry(biases, expert, MemRefType::get({hidden}, element));
         multiplyBlock(
             k, rows.times(x, /*byToken=*/true, inner, types, operands),
             [&](Value row, const TileColumns &tile, ValueRange sums) {
@@ -110,35 +101,26 @@ static LogicalResult lowerRoutedDown(RoutedDownOp op,
   auto kinds = byKind(lowering, op.getWeights(), biased ? 2 : 1);
   ExpertWeights weights(lowering, op, kinds[0], types,
                         RightOperand::Form::Transposed, tiling.atUse);
-  SmallVector<Value> arguments = {lowering.buffer(op.getHidden()),
-                                  lowering.result(op.getResult()),
-                                  weights.table};
-  addRoutes(lowering, op.getRoutes(), arguments);
-  unsigned biases = arguments.size();
-  if (biased)
-    arguments.push_back(lowering.table(kinds[1]));
+  Value biases = biased ? lowering.table(kinds[1]) : Value();
 
   lowering.launch(
       op,
-      {.label = "",
-       .tiles = grouping.blocks(tiling) * tiling.splits,
-       .arguments = arguments,
+      {.tiles = grouping.blocks(tiling) * tiling.splits,
        .compute = types.compute,
-       .key = grouping.key(
-           {hidden, width, biased, types.quantised(), tiling.atUse}),
-       .flops = productFlops(grouping.rows, hidden, width),
-       .attributes = lowering.builder().getDictionaryAttr({})},
+       .flops = productFlops(grouping.rows, hidden, width)},
       [&](KernelBuilder &k) {
-        Value h = k.buffer(0, {grouping.rows, hidden});
-        Value y = k.buffer(1, {grouping.rows, width});
-        GroupedRows rows(k, grouping, 3, tiling);
+        Value h =
+            k.buffer(lowering.buffer(op.getHidden()), {grouping.rows, hidden});
+        Value y =
+            k.buffer(lowering.result(op.getResult()), {grouping.rows, width});
+        GroupedRows rows(k, grouping, lowering, op.getRoutes(), tiling);
         Value bias = biased ? k.tableEntry(biases, rows.block.expert,
                                            MemRefType::get({width}, element))
                             : Value();
         multiplyBlock(
             k,
             rows.times(h, /*byToken=*/false, hidden, types,
-                       Term{weights.of(k, 2, rows.block.expert)}),
+                       Term{weights.of(k, rows.block.expert)}),
             [&](Value row, const TileColumns &tile, ValueRange sums) {
               SmallVector<Value> values(sums);
               if (bias)

@@ -14,15 +14,16 @@
 using namespace mlir;
 using namespace mlir::moe;
 
-/// Clears what lies in the slots that have no row, this tile's share of them.
-static void zeroMissing(KernelBuilder &k, const Grouping &grouping,
-                        Value routes, int64_t tiles, Value slots) {
-  Value share = k.idx(llvm::divideCeilSigned(grouping.rows, tiles));
+/// Clears the elements of `ofRoutes` whose route has no row, this tile's share
+/// of them.
+static void zeroMissing(KernelBuilder &k, const RoutesView &routes,
+                        int64_t tiles, Value ofRoutes) {
+  Value share = k.idx(llvm::divideCeilSigned(routes.numRows(), tiles));
   Value first = k.mul(k.tile(), share);
-  Value begin = arith::MaxSIOp::create(k, first, rowsInUse(k, routes));
-  k.loop(begin, k.min(k.add(first, share), k.idx(grouping.rows)), 1,
+  Value begin = arith::MaxSIOp::create(k, first, routes.rowsInUse());
+  k.loop(begin, k.min(k.add(first, share), k.idx(routes.numRows())), 1,
          [&](Value row) {
-           k.storeScalar(k.scalar(0.0), slots, k.loadIndex(routes, row));
+           k.storeScalar(k.scalar(0.0), ofRoutes, routes.route(row));
          });
 }
 
@@ -43,48 +44,31 @@ static LogicalResult lowerRoutedDownGrad(RoutedDownGradOp op,
   auto kinds = byKind(lowering, op.getWeights(), gated ? 1 : 2);
   ExpertWeights weights(lowering, op, kinds[0], types,
                         RightOperand::Form::Straight, tiling.atUse);
-  SmallVector<Value> arguments = {
-      lowering.buffer(op.getDy()), lowering.buffer(op.getPreactivation()),
-      weights.table,
-      lowering.resultInPlaceOf(op, op.getPreactivation(), op.getDz())};
-  addRoutes(lowering, op.getRoutes(), arguments);
-  auto optional = [&](Value buffer) {
-    arguments.push_back(buffer);
-    return arguments.size() - 1;
-  };
-  unsigned scores = 0, scaled = 0, dscores = 0, biases = 0;
-  if (op.getScores())
-    scores = optional(lowering.buffer(op.getScores()));
-  if (op.getScaled())
-    scaled = optional(lowering.result(op.getScaled()));
-  if (op.getDscores())
-    dscores = optional(lowering.result(op.getDscores()));
-  if (!gated && op.getDscores())
-    biases = optional(lowering.table(kinds[1]));
+  Value dzBuffer =
+      lowering.resultInPlaceOf(op, op.getPreactivation(), op.getDz());
+  Value biases = !gated && op.getDscores() ? lowering.table(kinds[1]) : Value();
 
   int64_t tiles = grouping.blocks(tiling) * tiling.splits;
   lowering.launch(
       op,
-      {.label = "",
-       .tiles = tiles,
-       .arguments = arguments,
+      {.tiles = tiles,
        .compute = types.compute,
-       .key = grouping.key({width, hidden, gated, int64_t(activation), scores,
-                            scaled, dscores, tiling.atUse}),
-       .flops = productFlops(grouping.rows, width, hidden),
-       .attributes = lowering.builder().getDictionaryAttr({})},
+       .flops = productFlops(grouping.rows, width, hidden)},
       [&](KernelBuilder &k) {
         using Lane = KernelBuilder::Lane;
-        Value dy = k.buffer(0, {grouping.tokens, width});
+        Value dy =
+            k.buffer(lowering.buffer(op.getDy()), {grouping.tokens, width});
         int64_t zWidth = gated ? 2 * hidden : hidden;
-        Value z = k.buffer(1, {grouping.rows, zWidth});
-        Value dz = k.buffer(3, {grouping.rows, zWidth});
-        GroupedRows rows(k, grouping, 4, tiling);
-        auto flat = [&](unsigned i) { return k.buffer(i, {grouping.rows}); };
-        Value score = scores ? flat(scores) : Value();
-        Value dscore = dscores ? flat(dscores) : Value();
+        Value z = k.buffer(lowering.buffer(op.getPreactivation()),
+                           {grouping.rows, zWidth});
+        Value dz = k.buffer(dzBuffer, {grouping.rows, zWidth});
+        GroupedRows rows(k, grouping, lowering, op.getRoutes(), tiling);
+        Value score =
+            k.buffer(lowering.buffer(op.getScores()), {grouping.rows});
         Value hiddenScaled =
-            scaled ? k.buffer(scaled, {grouping.rows, hidden}) : Value();
+            k.buffer(lowering.result(op.getScaled()), {grouping.rows, hidden});
+        Value dscore =
+            k.buffer(lowering.result(op.getDscores()), {grouping.rows});
         // One vector of partial sums of dscore for each row of the block.
         Value partial;
         if (dscore) {
@@ -96,11 +80,11 @@ static LogicalResult lowerRoutedDownGrad(RoutedDownGradOp op,
         multiplyBlock(
             k,
             rows.times(dy, /*byToken=*/true, width, types,
-                       Term{weights.of(k, 2, rows.block.expert)}),
+                       Term{weights.of(k, rows.block.expert)}),
             [&](Value row, const TileColumns &tile, ValueRange sums) {
               Value target = rows.row(row);
               Value s =
-                  score ? k.broadcast(k.loadScalar(score, rows.slot(target)))
+                  score ? k.broadcast(k.loadScalar(score, rows.route(target)))
                         : k.splat(1.0);
               for (auto [h, lane] : llvm::zip_equal(sums, tile.lanes)) {
                 Lane upLane{k.add(lane.column, k.idx(hidden)), lane.mask};
@@ -136,7 +120,7 @@ static LogicalResult lowerRoutedDownGrad(RoutedDownGradOp op,
             });
         if (!dscore)
           return;
-        zeroMissing(k, grouping, rows.routes, tiles, dscore);
+        zeroMissing(k, *rows.routes, tiles, dscore);
         Value bias = biases ? k.tableEntry(biases, rows.block.expert,
                                            MemRefType::get({width}, element))
                             : Value();
@@ -149,7 +133,7 @@ static LogicalResult lowerRoutedDownGrad(RoutedDownGradOp op,
                                               k.load(bias, ValueRange(), lane),
                                               acc[0])};
             })[0];
-          k.storeScalar(k.sum(sum), dscore, rows.slot(row));
+          k.storeScalar(k.sum(sum), dscore, rows.route(row));
         });
       });
   return success();
@@ -171,31 +155,23 @@ static LogicalResult lowerRoutedInputGrad(RoutedInputGradOp op,
   for (const auto &kind : byKind(lowering, op.getWeights(), gated ? 2 : 1))
     weights.emplace_back(lowering, op, kind, types,
                          RightOperand::Form::Straight, tiling.atUse);
-  SmallVector<Value> arguments = {lowering.buffer(op.getDz()),
-                                  lowering.result(op.getResult()),
-                                  weights[0].table};
-  addRoutes(lowering, op.getRoutes(), arguments);
-  unsigned up = arguments.size();
-  if (gated)
-    arguments.push_back(weights[1].table);
 
   lowering.launch(
       op,
-      {.label = "",
-       .tiles = grouping.blocks(tiling) * tiling.splits,
-       .arguments = arguments,
+      {.tiles = grouping.blocks(tiling) * tiling.splits,
        .compute = types.compute,
-       .key = grouping.key({width, hidden, gated, tiling.atUse}),
-       .flops = productFlops(grouping.rows, gated ? 2 * hidden : hidden, width),
-       .attributes = lowering.builder().getDictionaryAttr({})},
+       .flops =
+           productFlops(grouping.rows, gated ? 2 * hidden : hidden, width)},
       [&](KernelBuilder &k) {
         int64_t zWidth = gated ? 2 * hidden : hidden;
-        Value dz = k.buffer(0, {grouping.rows, zWidth});
-        Value dx = k.buffer(1, {grouping.rows, width});
-        GroupedRows rows(k, grouping, 3, tiling);
+        Value dz =
+            k.buffer(lowering.buffer(op.getDz()), {grouping.rows, zWidth});
+        Value dx =
+            k.buffer(lowering.result(op.getResult()), {grouping.rows, width});
+        GroupedRows rows(k, grouping, lowering, op.getRoutes(), tiling);
         SmallVector<Term, 2> terms;
-        for (auto [i, weight] : llvm::enumerate(weights))
-          terms.push_back({weight.of(k, i == 0 ? 2 : up, rows.block.expert)});
+        for (const ExpertWeights &weight : weights)
+          terms.push_back({weight.of(k, rows.block.expert)});
         multiplyBlock(k,
                       rows.times(dz, /*byToken=*/false, hidden, types, terms),
                       [&](Value row, const TileColumns &tile, ValueRange sums) {

@@ -25,24 +25,9 @@ static bool inTokenOrder(Value operand) {
   return cast<RankedTensorType>(operand.getType()).getRank() == 3;
 }
 
-/// The rows [lo, hi) of one expert.
-static std::pair<Value, Value> expertRows(KernelBuilder &k,
-                                          const Grouping &grouping,
-                                          Value routes, Value expert) {
-  if (!grouping.routed)
-    return {k.idx(0), k.idx(grouping.rows)};
-  Value position = k.add(expert, k.idx(2 * grouping.rows));
-  return {k.loadIndex(routes, position),
-          k.loadIndex(routes, k.add(position, k.idx(1)))};
-}
-
-/// The row of an operand that routed row `r` reads.
-static Value operandRow(KernelBuilder &k, const Grouping &grouping,
-                        Value routes, bool tokenOrder, Value r) {
-  if (!grouping.routed || !tokenOrder)
-    return r;
-  Value slot = k.loadIndex(routes, r);
-  return grouping.topK == 1 ? slot : k.div(slot, k.idx(grouping.topK));
+/// The row of an operand that grouped row `r` reads.
+static Value operandRow(const RowOwners &owners, bool tokenOrder, Value r) {
+  return tokenOrder ? owners.token(r) : r;
 }
 
 /// Of the experts that train, the slice of rows that are multiplied together.
@@ -60,14 +45,14 @@ struct Slices {
     Value isMine;
   };
   /// Of expert `i` of those that train in the slice from `firstRow` on.
-  Segment segment(KernelBuilder &k, Value routes, Value firstRow,
+  Segment segment(KernelBuilder &k, const RowOwners &owners, Value firstRow,
                   Value i) const;
   /// Its steps.
   Value stepsOf(KernelBuilder &k, const Segment &segment) const {
     return types.steps(k, k.sub(segment.hi, segment.lo));
   }
   /// Where the steps of expert `i` begin among those of the slice.
-  Value firstStep(KernelBuilder &k, Value routes, Value firstRow,
+  Value firstStep(KernelBuilder &k, const RowOwners &owners, Value firstRow,
                   Value i) const;
   /// A number of routes' experts, of those that train.
   Value expert(KernelBuilder &k, Value i) const;
@@ -105,9 +90,9 @@ Value Slices::expert(KernelBuilder &k, Value i) const {
   return expert;
 }
 
-Slices::Segment Slices::segment(KernelBuilder &k, Value routes, Value firstRow,
-                                Value i) const {
-  auto [begin, end] = expertRows(k, grouping, routes, expert(k, i));
+Slices::Segment Slices::segment(KernelBuilder &k, const RowOwners &owners,
+                                Value firstRow, Value i) const {
+  auto [begin, end] = owners.rowsOf(expert(k, i));
   // A step is whole in one slice: rows pair up by their place in the expert.
   int64_t together = types.step * types.stepsAtOnce;
   auto cut = [&, begin = begin, end = end](Value row) {
@@ -127,10 +112,10 @@ Slices::Segment Slices::segment(KernelBuilder &k, Value routes, Value firstRow,
   return {lo, hi, goesOn, isMine};
 }
 
-Value Slices::firstStep(KernelBuilder &k, Value routes, Value firstRow,
-                        Value i) const {
+Value Slices::firstStep(KernelBuilder &k, const RowOwners &owners,
+                        Value firstRow, Value i) const {
   return k.loop(k.idx(0), i, 1, {k.idx(0)}, [&](Value j, ValueRange before) {
-    Value own = stepsOf(k, segment(k, routes, firstRow, j));
+    Value own = stepsOf(k, segment(k, owners, firstRow, j));
     return SmallVector<Value>{k.add(before[0], own)};
   })[0];
 }
@@ -153,27 +138,25 @@ static SmallVector<Value> sumsSoFar(KernelBuilder &k,
 /// Launches the packing of an operand's rows of a slice.
 static void packSlice(KernelLowering &lowering, RoutedWeightGradOp op,
                       const Slices &slices, const SteppedOperand &operand,
-                      bool tokenOrder, ArrayRef<Value> rowArguments) {
+                      bool tokenOrder, Value first) {
   const Grouping &grouping = slices.grouping;
-  SmallVector<int64_t> key = grouping.key({tokenOrder, slices.rows});
-  llvm::append_range(key, slices.experts);
-  launchSteps(lowering, op, operand, slices.types, slices.steps, rowArguments,
-              key, [&](KernelBuilder &k, Value mine, Value end, PackRows pack) {
-                Value firstRow = k.integer(2);
-                Value routes = grouping.routed ? k.buffer(3) : Value();
+  launchSteps(lowering, op, operand, slices.types, slices.steps,
+              [&](KernelBuilder &k, Value mine, Value end, PackRows pack) {
+                Value firstRow = k.number(first);
+                RowOwners owners(k, grouping, lowering, op.getRoutes());
                 auto count = static_cast<int64_t>(slices.experts.size());
                 // A tile packs its share of the steps, whosever they are.
                 k.loop(k.idx(0), k.idx(count), 1, {k.idx(0)},
                        [&](Value i, ValueRange steps) {
                          Slices::Segment segment =
-                             slices.segment(k, routes, firstRow, i);
+                             slices.segment(k, owners, firstRow, i);
                          Value own = slices.stepsOf(k, segment);
                          Value first = arith::MaxSIOp::create(
                              k, k.sub(mine, steps[0]), k.idx(0));
                          Value last = k.min(k.sub(end, steps[0]), own);
                          k.ifThen(k.less(first, last), [&] {
                            auto row = [&](Value r) {
-                             return operandRow(k, grouping, routes, tokenOrder,
+                             return operandRow(owners, tokenOrder,
                                                k.add(segment.lo, r));
                            };
                            pack({k.sub(segment.hi, segment.lo), row, steps[0]},
@@ -220,46 +203,37 @@ static LogicalResult lowerRoutedWeightGrad(RoutedWeightGradOp op,
   Value table = lowering.table(gradients);
   auto gradientType = cast<MemRefType>(gradients.front().getType());
   for (int64_t first = 0; first < grouping.rows; first += slices.rows) {
-    SmallVector<Value> rowArguments{lowering.constant(first)};
-    if (grouping.routed)
-      rowArguments.push_back(lowering.buffer(op.getRoutes()));
+    Value firstOfSlice = lowering.constant(first);
     packSlice(lowering, op, slices,
               {SteppedOperand::Left, lhs, static_cast<int64_t>(op.getOffset()),
                m, left},
-              inTokenOrder(op.getLhs()), rowArguments);
+              inTokenOrder(op.getLhs()), firstOfSlice);
     packSlice(lowering, op, slices, {SteppedOperand::Right, rhs, 0, n, right},
-              inTokenOrder(op.getRhs()), rowArguments);
+              inTokenOrder(op.getRhs()), firstOfSlice);
 
-    SmallVector<Value> arguments = {left, right, table};
-    llvm::append_range(arguments, rowArguments);
-    SmallVector<int64_t> key = grouping.key({m, n, addsUp, slices.rows});
-    llvm::append_range(key, op.getExperts());
     int64_t tilesOfExpert = tiling.rowBlocks(m) * tiling.splits;
     double rows = static_cast<double>(slices.rows * count) /
                   static_cast<double>(grouping.experts);
     lowering.launch(
         op,
-        {.label = "",
-         .tiles = count * tilesOfExpert,
-         .arguments = arguments,
+        {.tiles = count * tilesOfExpert,
          .compute = types.compute,
-         .key = key,
-         .flops = rows * productFlops(1, m, n),
-         .attributes = lowering.builder().getDictionaryAttr({})},
+         .flops = rows * productFlops(1, m, n)},
         [&](KernelBuilder &k) {
-          Value left = k.buffer(0), right = k.buffer(1);
+          Value lhs = k.buffer(left);
+          Value rhs = k.buffer(right);
           Value expert = k.div(k.tile(), k.idx(tilesOfExpert));
           Value tile = k.rem(k.tile(), k.idx(tilesOfExpert));
-          Value dw = k.tableEntry(2, expert, gradientType);
-          Value routes = grouping.routed ? k.buffer(4) : Value();
-          Slices::Segment segment =
-              slices.segment(k, routes, k.integer(3), expert);
+          Value dw = k.tableEntry(table, expert, gradientType);
+          RowOwners owners(k, grouping, lowering, op.getRoutes());
+          Value firstRow = k.number(firstOfSlice);
+          Slices::Segment segment = slices.segment(k, owners, firstRow, expert);
           Value steps = slices.stepsOf(k, segment);
           Value splits = k.idx(tiling.splits);
           RowBlock block =
               denseRowBlock(k, k.div(tile, splits), m, tiling.blockRows);
           k.ifThen(segment.isMine, [&] {
-            Value firstStep = slices.firstStep(k, routes, k.integer(3), expert);
+            Value firstStep = slices.firstStep(k, owners, firstRow, expert);
             forEachRegisterTile(
                 k, tiling, block, k.rem(tile, splits),
                 [&](Value row, const TileColumns &tile) {
@@ -272,8 +246,8 @@ static LogicalResult lowerRoutedWeightGrad(RoutedWeightGradOp op,
                     init = load();
                   else if (slices.rows < grouping.rows)
                     init = sumsSoFar(k, tiling, segment.goesOn, load);
-                  return sumOuterProducts(k, tiling, types, steps, left, first,
-                                          right, tile, {firstStep, init});
+                  return sumOuterProducts(k, tiling, types, steps, lhs, first,
+                                          rhs, tile, {firstStep, init});
                 },
                 [&](Value row, const TileColumns &tile, ValueRange sums) {
                   // The optimiser reads them when all are made.
@@ -294,40 +268,24 @@ static LogicalResult lowerRoutedBiasGrad(RoutedBiasGradOp op,
   bool tokenOrder = inTokenOrder(op.getDy());
   for (auto [expert, dbias] :
        llvm::zip_equal(op.getExperts(), op.getDbiases())) {
-    SmallVector<Value> arguments = {lowering.buffer(op.getDy()),
-                                    lowering.result(dbias)};
-    if (grouping.routed) {
-      arguments.push_back(lowering.buffer(op.getRoutes()));
-      arguments.push_back(lowering.constant(expert));
-    }
-    if (op.getScores())
-      arguments.push_back(lowering.buffer(op.getScores()));
     lowering.launch(
-        op,
-        {.label = "",
-         .tiles = 1,
-         .arguments = arguments,
-         .compute = elementOf(dbias),
-         .key = grouping.key({tokenOrder}),
-         .attributes = lowering.builder().getDictionaryAttr({})},
-        [&](KernelBuilder &k) {
-          Value dy = k.buffer(
-              0, {tokenOrder ? grouping.tokens : grouping.rows, width});
-          Value db = k.buffer(1);
-          Value routes = grouping.routed ? k.buffer(2) : Value();
-          Value e = grouping.routed ? k.integer(3) : Value();
+        op, {.tiles = 1, .compute = elementOf(dbias)}, [&](KernelBuilder &k) {
+          Value dy = k.matrix(lowering.buffer(op.getDy()));
+          Value db = k.buffer(lowering.result(dbias));
+          RowOwners owners(k, grouping, lowering, op.getRoutes());
+          Value e = k.number(lowering.constant(expert));
           Value scores =
-              op.getScores() ? k.buffer(4, {grouping.rows}) : Value();
-          auto [lo, hi] = expertRows(k, grouping, routes, e);
+              k.buffer(lowering.buffer(op.getScores()), {grouping.rows});
+          auto [lo, hi] = owners.rowsOf(e);
           k.columns(width, [&, lo = lo, hi = hi](KernelBuilder::Lane lane) {
             Value sum =
                 k.loop(lo, hi, 1, k.splat(0.0), [&](Value r, ValueRange acc) {
-                  Value row = operandRow(k, grouping, routes, tokenOrder, r);
+                  Value row = operandRow(owners, tokenOrder, r);
                   Value value = k.load(dy, row, lane);
                   if (!scores)
                     return SmallVector<Value>{k.addf(acc[0], value)};
                   Value score =
-                      k.broadcast(k.loadScalar(scores, k.loadIndex(routes, r)));
+                      k.broadcast(k.loadScalar(scores, owners.route(r)));
                   return SmallVector<Value>{k.fma(score, value, acc[0])};
                 })[0];
             k.store(sum, db, ValueRange(), lane);

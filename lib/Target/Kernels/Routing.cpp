@@ -11,6 +11,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "Routing.h"
+#include "RoutesView.h"
 #include "Rows.h"
 
 #include "mlir/Dialect/Arith/IR/Arith.h"
@@ -35,11 +36,6 @@ void mlir::moe::ifElse(KernelBuilder &k, Value condition,
   thenBody();
   k.setInsertionPointToStart(branch.elseBlock());
   elseBody();
-}
-
-Value mlir::moe::rowsInUse(KernelBuilder &k, Value routes) {
-  int64_t length = cast<MemRefType>(routes.getType()).getNumElements();
-  return k.loadIndex(routes, k.idx(length - 1));
 }
 
 int64_t mlir::moe::routerRowsPerTile(int64_t rows, int64_t experts) {
@@ -105,24 +101,19 @@ static void lowerChoice(RouteOp op, Value chosen, KernelLowering &lowering) {
   int64_t perTile = routerRowsPerTile(rows, experts);
   bool renormalize = op.getRenormalize() && slots > 1;
   std::optional<uint64_t> forced = op.getForcedExpert();
-  SmallVector<Value> arguments = {lowering.buffer(op.getLogits()),
-                                  lowering.result(op.getScores()), chosen};
-  if (op.getGate())
-    arguments.push_back(lowering.buffer(op.getGate()));
   lowering.launch(
       op,
       {.label = "choose",
        .tiles = llvm::divideCeilSigned(rows, perTile),
-       .arguments = arguments,
        .compute = elementOf(op.getLogits())},
       [&](KernelBuilder &k) {
-        Value logits = k.buffer(0, {rows, experts});
-        Value scores = k.buffer(1, {rows, slots}), choice = k.buffer(2);
-        Value gate = op.getGate() ? k.buffer(3, {rows, 2}) : Value();
+        Value logits =
+            k.buffer(lowering.buffer(op.getLogits()), {rows, experts});
+        Value scores = k.buffer(lowering.result(op.getScores()), {rows, slots});
+        Value choice = k.buffer(chosen);
+        Value gate = k.buffer(lowering.buffer(op.getGate()), {rows, 2});
         auto choose = [&](Value row, int64_t slot, Value expert) {
-          Value integer = arith::IndexCastOp::create(k, k.getI32Type(), expert);
-          memref::StoreOp::create(k, integer, choice,
-                                  ValueRange{row, k.idx(slot)});
+          k.storeIndex(expert, choice, {row, k.idx(slot)});
         };
         Value p = k.scratch({experts}, k.compute());
         auto only = [&](Value row, int64_t expert) {
@@ -183,40 +174,30 @@ static void lowerGrouping(RouteOp op, Value chosen, KernelLowering &lowering) {
   int64_t experts = type.getExperts();
   int64_t rows = rowsOf(op.getLogits()) * type.getTopK();
   lowering.launch(
-      op,
-      {.label = "group",
-       .tiles = 1,
-       .arguments = {chosen, lowering.result(op.getRoutes())},
-       .compute = elementOf(op.getLogits()),
-       .key = {experts, rows},
-       .attributes = lowering.builder().getDictionaryAttr({})},
+      op, {.label = "group", .tiles = 1, .compute = elementOf(op.getLogits())},
       [&](KernelBuilder &k) {
-        Value choice = k.buffer(0, {rows}), routes = k.buffer(1);
+        Value choice = k.buffer(chosen, {rows});
+        RoutesView routes(k, lowering.result(op.getRoutes()), type);
         Value next = k.scratch({experts + 1}, k.getI32Type());
-        auto write = [&](Value value, Value to, Value position) {
-          Value integer = arith::IndexCastOp::create(k, k.getI32Type(), value);
-          memref::StoreOp::create(k, integer, to, position);
-        };
         k.loop(k.idx(0), k.idx(experts + 1), 1,
-               [&](Value e) { write(k.idx(0), next, e); });
-        k.loop(k.idx(0), k.idx(rows), 1, [&](Value i) {
-          Value expert = k.loadIndex(choice, i);
-          write(k.add(k.loadIndex(next, expert), k.idx(1)), next, expert);
+               [&](Value e) { k.storeIndex(k.idx(0), next, e); });
+        k.loop(k.idx(0), k.idx(rows), 1, [&](Value route) {
+          Value expert = k.loadIndex(choice, route);
+          Value count = k.loadIndex(next, expert);
+          k.storeIndex(k.add(count, k.idx(1)), next, expert);
         });
-        // The offset of the one more is how many rows are in use.
         k.loop(k.idx(0), k.idx(experts + 1), 1, k.idx(0),
                [&](Value e, ValueRange state) {
                  Value count = k.loadIndex(next, e);
-                 write(state[0], next, e);
-                 write(state[0], routes, k.add(e, k.idx(2 * rows)));
+                 k.storeIndex(state[0], next, e);
+                 routes.setFirstRow(e, state[0]);
                  return SmallVector<Value>{k.add(state[0], count)};
                });
-        k.loop(k.idx(0), k.idx(rows), 1, [&](Value i) {
-          Value expert = k.loadIndex(choice, i);
+        k.loop(k.idx(0), k.idx(rows), 1, [&](Value route) {
+          Value expert = k.loadIndex(choice, route);
           Value row = k.loadIndex(next, expert);
-          write(k.add(row, k.idx(1)), next, expert);
-          write(i, routes, row);
-          write(row, routes, k.add(i, k.idx(rows)));
+          k.storeIndex(k.add(row, k.idx(1)), next, expert);
+          routes.setRow(row, route);
         });
       });
 }
@@ -230,41 +211,25 @@ static LogicalResult lowerRoute(RouteOp op, KernelLowering &lowering) {
   return success();
 }
 
-/// The expert of row `row` of the routes: as many as end before it.
-static Value expertOfRow(KernelBuilder &k, Value routes, int64_t rows,
-                         int64_t experts, Value row) {
-  return k.loop(
-      k.idx(1), k.idx(experts), 1, k.idx(0), [&](Value e, ValueRange state) {
-        Value begin = k.loadIndex(routes, k.add(e, k.idx(2 * rows)));
-        Value isBefore = k.less(row, begin);
-        return SmallVector<Value>{
-            k.add(state[0],
-                  arith::SelectOp::create(k, isBefore, k.idx(0), k.idx(1)))};
-      })[0];
-}
-
 static LogicalResult lowerRouteGrad(RouteGradOp op, KernelLowering &lowering) {
   RoutesType type = op.getRoutes().getType();
   int64_t experts = type.getExperts(), slots = type.getTopK();
   int64_t tokens = rowsOf(op.getLogits());
   int64_t perTile = routerRowsPerTile(tokens, experts);
   bool renormalize = op.getRenormalize() && slots > 1;
-  SmallVector<Value> arguments = {
-      lowering.buffer(op.getDscores()), lowering.buffer(op.getLogits()),
-      lowering.buffer(op.getRoutes()), lowering.result(op.getDlogits())};
-  if (op.getGate())
-    arguments.push_back(lowering.buffer(op.getGate()));
   lowering.launch(
       op,
-      {.label = "",
-       .tiles = llvm::divideCeilSigned(tokens, perTile),
-       .arguments = arguments,
+      {.tiles = llvm::divideCeilSigned(tokens, perTile),
        .compute = elementOf(op.getLogits())},
       [&](KernelBuilder &k) {
-        Value dscores = k.buffer(0, {tokens, slots});
-        Value logits = k.buffer(1, {tokens, experts}), routes = k.buffer(2);
-        Value dlogits = k.buffer(3, {tokens, experts});
-        Value gate = op.getGate() ? k.buffer(4, {tokens, 2}) : Value();
+        Value dscores =
+            k.buffer(lowering.buffer(op.getDscores()), {tokens, slots});
+        Value logits =
+            k.buffer(lowering.buffer(op.getLogits()), {tokens, experts});
+        RoutesView routes(k, lowering.buffer(op.getRoutes()), type);
+        Value dlogits =
+            k.buffer(lowering.result(op.getDlogits()), {tokens, experts});
+        Value gate = k.buffer(lowering.buffer(op.getGate()), {tokens, 2});
         Value p = k.scratch({experts}, k.compute());
         Value dp = k.scratch({experts}, k.compute());
         auto follow = [&](Value token) {
@@ -275,10 +240,7 @@ static LogicalResult lowerRouteGrad(RouteGradOp op, KernelLowering &lowering) {
                  [&](Value e) { k.storeScalar(k.scalar(0.0), dp, e); });
           SmallVector<Value> selected, ds, q;
           for (int64_t slot = 0; slot < slots; ++slot) {
-            Value place =
-                k.add(k.mul(token, k.idx(slots)), k.idx(tokens * slots + slot));
-            selected.push_back(expertOfRow(k, routes, tokens * slots, experts,
-                                           k.loadIndex(routes, place)));
+            selected.push_back(routes.expertOf(routes.row(token, slot)));
             ds.push_back(k.loadScalar(dscores, {token, k.idx(slot)}));
             q.push_back(k.loadScalar(p, selected.back()));
           }
@@ -323,21 +285,13 @@ static LogicalResult lowerPool(PoolOp op, KernelLowering &lowering) {
   int64_t batch = type.getDimSize(0), capacity = type.getDimSize(1);
   int64_t width = type.getDimSize(2);
   int64_t length = rowsOf(op.getResult()) / batch;
-  bool hasSlots = !!op.getSlots();
   bool looksAhead = op.getKind() == PoolKind::SequenceSum;
-  SmallVector<Value> arguments = {lowering.buffer(op.getInput()),
-                                  lowering.result(op.getResult())};
-  if (hasSlots)
-    arguments.push_back(lowering.buffer(op.getSlots()));
   lowering.launch(
-      op,
-      {.label = "",
-       .tiles = batch,
-       .arguments = arguments,
-       .compute = elementOf(op.getInput())},
+      op, {.tiles = batch, .compute = elementOf(op.getInput())},
       [&](KernelBuilder &k) {
-        Value x = k.buffer(0), y = k.buffer(1);
-        Value slots = hasSlots ? k.buffer(2) : Value();
+        Value x = k.buffer(lowering.buffer(op.getInput()));
+        Value y = k.buffer(lowering.result(op.getResult()));
+        Value slots = k.buffer(lowering.buffer(op.getSlots()));
         for (int64_t n = 0; n < width; ++n) {
           auto add = [&](Value sum, Value j) {
             return k.addf(sum, k.loadScalar(x, {k.tile(), j, k.idx(n)}));
@@ -352,7 +306,7 @@ static LogicalResult lowerPool(PoolOp op, KernelLowering &lowering) {
             Value count = k.toFloat(k.add(slot, k.idx(1)));
             k.storeScalar(k.divf(sum, count), y, {k.tile(), s, k.idx(n)});
           };
-          if (hasSlots) {
+          if (slots) {
             k.loop(k.idx(0), k.idx(length), 1, [&](Value s) {
               Value slot = k.loadIndex(slots, {k.tile(), s});
               storeMean(sumBefore(k.add(slot, k.idx(1))), s, slot);
@@ -381,13 +335,10 @@ static LogicalResult lowerPoolGrad(PoolGradOp op, KernelLowering &lowering) {
   int64_t width = type.getDimSize(2);
   bool looksAhead = op.getKind() == PoolKind::SequenceSum;
   lowering.launch(
-      op,
-      {.label = "",
-       .tiles = batch,
-       .arguments = {lowering.buffer(op.getDy()), lowering.result(op.getDx())},
-       .compute = elementOf(op.getDy())},
+      op, {.tiles = batch, .compute = elementOf(op.getDy())},
       [&](KernelBuilder &k) {
-        Value dy = k.buffer(0), dx = k.buffer(1);
+        Value dy = k.buffer(lowering.buffer(op.getDy()));
+        Value dx = k.buffer(lowering.result(op.getDx()));
         for (int64_t n = 0; n < width; ++n) {
           auto load = [&](Value s) {
             return k.loadScalar(dy, {k.tile(), s, k.idx(n)});
@@ -422,35 +373,25 @@ static LogicalResult lowerPoolGrad(PoolGradOp op, KernelLowering &lowering) {
 //===----------------------------------------------------------------------===//
 
 static LogicalResult lowerCombine(CombineOp op, KernelLowering &lowering) {
-  int64_t slots = op.getRoutes().getType().getTopK();
+  RoutesType type = op.getRoutes().getType();
+  int64_t slots = type.getTopK();
   int64_t tokens = rowsOf(op.getResult()), width = widthOf(op.getResult());
-  int64_t rows = tokens * slots;
   int64_t perTile = rowsPerTile(tokens, width * slots);
-  SmallVector<Value> arguments = {lowering.buffer(op.getRows()),
-                                  lowering.buffer(op.getRoutes()),
-                                  lowering.result(op.getResult())};
-  if (op.getScores())
-    arguments.push_back(lowering.buffer(op.getScores()));
   lowering.launch(
       op,
-      {.label = "",
-       .tiles = llvm::divideCeilSigned(tokens, perTile),
-       .arguments = arguments,
-       .compute = computeTypeOf(op.getResult()),
-       .key = {slots}},
+      {.tiles = llvm::divideCeilSigned(tokens, perTile),
+       .compute = computeTypeOf(op.getResult())},
       [&](KernelBuilder &k) {
-        Value from = k.buffer(0), routes = k.buffer(1);
-        Value y = k.buffer(2, {tokens, width});
-        Value scores = op.getScores() ? k.buffer(3, {tokens, slots}) : Value();
-        Value inUse = rowsInUse(k, routes);
-        auto rowOf = [&](Value token, int64_t slot) {
-          Value place = k.add(k.mul(token, k.idx(slots)), k.idx(rows + slot));
-          return k.loadIndex(routes, place);
-        };
+        Value from = k.buffer(lowering.buffer(op.getRows()));
+        RoutesView routes(k, lowering.buffer(op.getRoutes()), type);
+        Value y = k.buffer(lowering.result(op.getResult()), {tokens, width});
+        Value scores =
+            k.buffer(lowering.buffer(op.getScores()), {tokens, slots});
+        Value inUse = routes.rowsInUse();
         auto combine = [&](Value token, int64_t slots) {
           SmallVector<Value> sources, factors;
           for (int64_t slot = 0; slot < slots; ++slot) {
-            sources.push_back(rowOf(token, slot));
+            sources.push_back(routes.row(token, slot));
             if (scores)
               factors.push_back(
                   k.broadcast(k.loadScalar(scores, {token, k.idx(slot)})));
@@ -473,8 +414,8 @@ static LogicalResult lowerCombine(CombineOp op, KernelLowering &lowering) {
             return combine(token, 1);
           // A token has rows for all of its slots, or for the first alone.
           ifElse(
-              k, k.less(rowOf(token, 1), inUse), [&] { combine(token, slots); },
-              [&] { combine(token, 1); });
+              k, k.less(routes.row(token, 1), inUse),
+              [&] { combine(token, slots); }, [&] { combine(token, 1); });
         });
       });
   return success();

@@ -16,9 +16,6 @@ namespace mlir::moe {
 void ifElse(KernelBuilder &k, Value condition, function_ref<void()> thenBody,
             function_ref<void()> elseBody);
 
-/// How many rows of the routes there are: where the last expert's end.
-Value rowsInUse(KernelBuilder &k, Value routes);
-
 /// Tokens for each tile of work over experts.
 int64_t routerRowsPerTile(int64_t rows, int64_t experts);
 

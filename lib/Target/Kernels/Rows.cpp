@@ -76,12 +76,10 @@ static void sumPartials(KernelLowering &lowering, Operation *op, Value partials,
       op,
       {.label = "total",
        .tiles = llvm::divideCeilSigned(width, columnsPerTile),
-       .arguments = {partials, result},
-       .compute = type.getElementType(),
-       // One kernel for every sum of this shape.
-       .attributes = lowering.builder().getDictionaryAttr({})},
+       .compute = type.getElementType()},
       [&](KernelBuilder &k) {
-        Value from = k.buffer(0), to = k.buffer(1, {width});
+        Value from = k.buffer(partials);
+        Value to = k.buffer(result, {width});
         Value first = k.mul(k.tile(), k.idx(columnsPerTile));
         Value last = k.min(k.add(first, k.idx(columnsPerTile)), k.idx(width));
         k.loop(first, last, k.lanes(), [&](Value column) {
@@ -102,35 +100,30 @@ static void sumPartials(KernelLowering &lowering, Operation *op, Value partials,
 }
 
 void mlir::moe::sumOverRows(KernelLowering &lowering, Operation *op,
-                            ArrayRef<Value> inputs, int64_t rows, Value result,
+                            int64_t rows, Value result,
                             function_ref<RowTerm(KernelBuilder &)> term) {
   auto type = cast<RankedTensorType>(result.getType());
   int64_t width = type.getNumElements();
   int64_t perTile = rowsPerTile(rows, width);
   int64_t tiles = llvm::divideCeilSigned(rows, perTile);
   Value partials = lowering.temporary({tiles, width}, type.getElementType());
-  SmallVector<Value> arguments(inputs);
-  arguments.push_back(partials);
-  lowering.launch(op,
-                  {.label = "partial",
-                   .tiles = tiles,
-                   .arguments = arguments,
-                   .compute = type.getElementType()},
-                  [&](KernelBuilder &k) {
-                    Value to = k.buffer(inputs.size());
-                    RowTerm rowTerm = term(k);
-                    k.columns(width, [&](Lane lane) {
-                      k.store(k.splat(0.0), to, k.tile(), lane);
-                    });
-                    k.rowsOfTile(rows, perTile, [&](Value row) {
-                      LaneTerm laneTerm = rowTerm(row);
-                      k.columns(width, [&](Lane lane) {
-                        Value sum = k.load(to, k.tile(), lane);
-                        k.store(k.addf(sum, laneTerm(lane)), to, k.tile(),
-                                lane);
-                      });
-                    });
-                  });
+  lowering.launch(
+      op,
+      {.label = "partial", .tiles = tiles, .compute = type.getElementType()},
+      [&](KernelBuilder &k) {
+        Value to = k.buffer(partials);
+        RowTerm rowTerm = term(k);
+        k.columns(width, [&](Lane lane) {
+          k.store(k.splat(0.0), to, k.tile(), lane);
+        });
+        k.rowsOfTile(rows, perTile, [&](Value row) {
+          LaneTerm laneTerm = rowTerm(row);
+          k.columns(width, [&](Lane lane) {
+            Value sum = k.load(to, k.tile(), lane);
+            k.store(k.addf(sum, laneTerm(lane)), to, k.tile(), lane);
+          });
+        });
+      });
   sumPartials(lowering, op, partials, lowering.result(result));
 }
 
@@ -143,26 +136,23 @@ static LogicalResult lowerEmbedding(EmbeddingOp op, KernelLowering &lowering) {
   int64_t perTile = rowsPerTile(rows, width);
   double scale = op.getScale().convertToDouble();
   Type element = elementOf(op.getTable());
-  lowering.launch(op,
-                  {.label = "",
-                   .tiles = llvm::divideCeilSigned(rows, perTile),
-                   .arguments = {lowering.buffer(op.getTokens()),
-                                 lowering.buffer(op.getTable()),
-                                 lowering.result(op.getResult())},
-                   .compute = computeTypeOf(op.getTable())},
-                  [&](KernelBuilder &k) {
-                    Value tokens = k.buffer(0, {rows}), table = k.buffer(1);
-                    Value y = k.buffer(2, {rows, width});
-                    Value factor = k.roundTo(k.splat(scale), element);
-                    k.rowsOfTile(rows, perTile, [&](Value row) {
-                      Value token = k.loadIndex(tokens, row);
-                      k.columns(width, [&](Lane lane) {
-                        Value v = k.load(table, token, lane);
-                        k.store(scale == 1 ? v : k.mulf(v, factor), y, row,
-                                lane);
-                      });
-                    });
-                  });
+  lowering.launch(
+      op,
+      {.tiles = llvm::divideCeilSigned(rows, perTile),
+       .compute = computeTypeOf(op.getTable())},
+      [&](KernelBuilder &k) {
+        Value tokens = k.buffer(lowering.buffer(op.getTokens()), {rows});
+        Value table = k.buffer(lowering.buffer(op.getTable()));
+        Value y = k.buffer(lowering.result(op.getResult()), {rows, width});
+        Value factor = k.roundTo(k.splat(scale), element);
+        k.rowsOfTile(rows, perTile, [&](Value row) {
+          Value token = k.loadIndex(tokens, row);
+          k.columns(width, [&](Lane lane) {
+            Value v = k.load(table, token, lane);
+            k.store(scale == 1 ? v : k.mulf(v, factor), y, row, lane);
+          });
+        });
+      });
   return success();
 }
 
@@ -172,46 +162,42 @@ static LogicalResult lowerEmbeddingGrad(EmbeddingGradOp op,
   int64_t vocabulary = rowsOf(op.getDtable());
   double scale = op.getScale().convertToDouble();
   Type element = elementOf(op.getDy());
-  // Every tile owns a range of the vocabulary and looks through all tokens for
-  // it, which costs little beside zeroing the range.
+  // Every tile owns a range of the vocabulary and looks through all tokens
+  // for it, which costs little beside zeroing the range.
   constexpr int64_t wantedTiles = 64;
   int64_t perTile = llvm::divideCeilSigned(vocabulary, wantedTiles);
-  lowering.launch(op,
-                  {.label = "",
-                   .tiles = llvm::divideCeilSigned(vocabulary, perTile),
-                   .arguments = {lowering.buffer(op.getTokens()),
-                                 lowering.buffer(op.getDy()),
-                                 lowering.result(op.getDtable())},
-                   .compute = elementOf(op.getDtable())},
-                  [&](KernelBuilder &k) {
-                    Value tokens = k.buffer(0, {rows}),
-                          dy = k.buffer(1, {rows, width});
-                    Value dtable = k.buffer(2);
-                    Value factor = k.roundTo(k.splat(scale), element);
-                    k.rowsOfTile(vocabulary, perTile, [&](Value token) {
-                      k.columns(width, [&](Lane lane) {
-                        k.store(k.splat(0.0), dtable, token, lane);
-                      });
-                    });
-                    Value first = k.mul(k.tile(), k.idx(perTile));
-                    Value last = k.add(first, k.idx(perTile));
-                    k.loop(k.idx(0), k.idx(rows), 1, [&](Value row) {
-                      Value token = k.loadIndex(tokens, row);
-                      Value isMine = arith::AndIOp::create(
-                          k, k.less(token, last),
-                          arith::CmpIOp::create(k, arith::CmpIPredicate::sge,
-                                                token, first));
-                      k.ifThen(isMine, [&] {
-                        k.columns(width, [&](Lane lane) {
-                          Value sum = k.load(dtable, token, lane);
-                          Value term = k.load(dy, row, lane);
-                          sum = scale == 1 ? k.addf(sum, term)
-                                           : k.fma(term, factor, sum);
-                          k.store(sum, dtable, token, lane);
-                        });
-                      });
-                    });
-                  });
+  lowering.launch(
+      op,
+      {.tiles = llvm::divideCeilSigned(vocabulary, perTile),
+       .compute = elementOf(op.getDtable())},
+      [&](KernelBuilder &k) {
+        Value tokens = k.buffer(lowering.buffer(op.getTokens()), {rows});
+        Value dy = k.buffer(lowering.buffer(op.getDy()), {rows, width});
+        Value dtable = k.buffer(lowering.result(op.getDtable()));
+        Value factor = k.roundTo(k.splat(scale), element);
+        k.rowsOfTile(vocabulary, perTile, [&](Value token) {
+          k.columns(width, [&](Lane lane) {
+            k.store(k.splat(0.0), dtable, token, lane);
+          });
+        });
+        Value first = k.mul(k.tile(), k.idx(perTile));
+        Value last = k.add(first, k.idx(perTile));
+        k.loop(k.idx(0), k.idx(rows), 1, [&](Value row) {
+          Value token = k.loadIndex(tokens, row);
+          Value isMine = arith::AndIOp::create(
+              k, k.less(token, last),
+              arith::CmpIOp::create(k, arith::CmpIPredicate::sge, token,
+                                    first));
+          k.ifThen(isMine, [&] {
+            k.columns(width, [&](Lane lane) {
+              Value sum = k.load(dtable, token, lane);
+              Value term = k.load(dy, row, lane);
+              sum = scale == 1 ? k.addf(sum, term) : k.fma(term, factor, sum);
+              k.store(sum, dtable, token, lane);
+            });
+          });
+        });
+      });
   return success();
 }
 
@@ -229,17 +215,11 @@ static LogicalResult lowerRotaryTable(RotaryTableOp op,
   Type f32 = Float32Type::get(op.getContext());
   Type f64 = Float64Type::get(op.getContext());
   lowering.launch(
-      op,
-      {.label = "",
-       .tiles = llvm::divideCeilSigned(rows, perTile),
-       .arguments = {lowering.buffer(op.getPositions()),
-                     lowering.result(op.getCos()),
-                     lowering.result(op.getSin())},
-       .compute = f64},
+      op, {.tiles = llvm::divideCeilSigned(rows, perTile), .compute = f64},
       [&](KernelBuilder &k) {
-        Value positions = k.buffer(0, {rows});
-        Value cosines = k.buffer(1, {rows, width});
-        Value sines = k.buffer(2, {rows, width});
+        Value positions = k.buffer(lowering.buffer(op.getPositions()), {rows});
+        Value cosines = k.buffer(lowering.result(op.getCos()), {rows, width});
+        Value sines = k.buffer(lowering.result(op.getSin()), {rows, width});
         // In a loop over scratch memory: the number of frequencies does not
         // show in the size of the code.
         Value table = k.scratch({width}, f32);
@@ -271,16 +251,13 @@ static LogicalResult lowerRotary(RotaryOp op, KernelLowering &lowering) {
   bool inverse = op.getInverse();
   lowering.launch(
       op,
-      {.label = "",
-       .tiles = llvm::divideCeilSigned(rows, perTile),
-       .arguments = {lowering.buffer(op.getInput()),
-                     lowering.buffer(op.getCos()), lowering.buffer(op.getSin()),
-                     lowering.result(op.getResult())},
+      {.tiles = llvm::divideCeilSigned(rows, perTile),
        .compute = computeTypeOf(op.getInput())},
       [&](KernelBuilder &k) {
-        Value x = k.buffer(0, {rows, width}), y = k.buffer(3, {rows, width});
-        Value cosines = k.buffer(1, {rows, half});
-        Value sines = k.buffer(2, {rows, half});
+        Value x = k.buffer(lowering.buffer(op.getInput()), {rows, width});
+        Value y = k.buffer(lowering.result(op.getResult()), {rows, width});
+        Value cosines = k.buffer(lowering.buffer(op.getCos()), {rows, half});
+        Value sines = k.buffer(lowering.buffer(op.getSin()), {rows, half});
         k.rowsOfTile(rows, perTile, [&](Value row) {
           k.loop(k.idx(0), k.idx(width), 2 * half, [&](Value head) {
             k.columns(half, [&](Lane lane) {
@@ -311,26 +288,24 @@ static LogicalResult lowerCacheUpdate(CacheUpdateOp op,
   int64_t rows = rowsOf(op.getRows()), width = widthOf(op.getRows());
   int64_t perTile = rowsPerTile(rows, width);
   lowering.bind(op.getResult(), lowering.buffer(op.getCache()));
-  lowering.launch(op,
-                  {.label = "",
-                   .tiles = llvm::divideCeilSigned(rows, perTile),
-                   .arguments = {lowering.buffer(op.getCache()),
-                                 lowering.buffer(op.getRows()),
-                                 lowering.buffer(op.getSlots())},
-                   .compute = computeTypeOf(op.getRows())},
-                  [&](KernelBuilder &k) {
-                    Value cache = k.buffer(0, {batch * capacity, width});
-                    Value from = k.buffer(1, {rows, width}),
-                          slots = k.buffer(2, {rows});
-                    k.rowsOfTile(rows, perTile, [&](Value row) {
-                      Value sequence = k.div(row, k.idx(rows / batch));
-                      Value to = k.add(k.mul(sequence, k.idx(capacity)),
-                                       k.loadIndex(slots, row));
-                      k.columns(width, [&](Lane lane) {
-                        k.store(k.load(from, row, lane), cache, to, lane);
-                      });
-                    });
-                  });
+  lowering.launch(
+      op,
+      {.tiles = llvm::divideCeilSigned(rows, perTile),
+       .compute = computeTypeOf(op.getRows())},
+      [&](KernelBuilder &k) {
+        Value cache =
+            k.buffer(lowering.buffer(op.getCache()), {batch * capacity, width});
+        Value from = k.buffer(lowering.buffer(op.getRows()), {rows, width});
+        Value slots = k.buffer(lowering.buffer(op.getSlots()), {rows});
+        k.rowsOfTile(rows, perTile, [&](Value row) {
+          Value sequence = k.div(row, k.idx(rows / batch));
+          Value to =
+              k.add(k.mul(sequence, k.idx(capacity)), k.loadIndex(slots, row));
+          k.columns(width, [&](Lane lane) {
+            k.store(k.load(from, row, lane), cache, to, lane);
+          });
+        });
+      });
   return success();
 }
 
@@ -338,21 +313,17 @@ static LogicalResult lowerLastToken(LastTokenOp op, KernelLowering &lowering) {
   auto type = cast<RankedTensorType>(op.getInput().getType());
   int64_t batch = type.getDimSize(0), length = type.getDimSize(1);
   int64_t width = type.getDimSize(2);
-  lowering.launch(op,
-                  {.label = "",
-                   .tiles = batch,
-                   .arguments = {lowering.buffer(op.getInput()),
-                                 lowering.result(op.getResult())},
-                   .compute = computeTypeOf(op.getInput())},
-                  [&](KernelBuilder &k) {
-                    Value x = k.buffer(0, {batch * length, width});
-                    Value y = k.buffer(1, {batch, width});
-                    Value last = k.add(k.mul(k.tile(), k.idx(length)),
-                                       k.idx(length - 1));
-                    k.columns(width, [&](Lane lane) {
-                      k.store(k.load(x, last, lane), y, k.tile(), lane);
-                    });
-                  });
+  lowering.launch(
+      op, {.tiles = batch, .compute = computeTypeOf(op.getInput())},
+      [&](KernelBuilder &k) {
+        Value x =
+            k.buffer(lowering.buffer(op.getInput()), {batch * length, width});
+        Value y = k.buffer(lowering.result(op.getResult()), {batch, width});
+        Value last = k.add(k.mul(k.tile(), k.idx(length)), k.idx(length - 1));
+        k.columns(width, [&](Lane lane) {
+          k.store(k.load(x, last, lane), y, k.tile(), lane);
+        });
+      });
   return success();
 }
 
@@ -367,15 +338,11 @@ static LogicalResult lowerAdd(AddOp op, KernelLowering &lowering) {
   constexpr int64_t width = 4096, perTile = 4;
   int64_t tiles = llvm::divideCeilSigned(count, width * perTile);
   lowering.launch(
-      op,
-      {.label = "",
-       .tiles = tiles,
-       .arguments = {lowering.buffer(op.getLhs()), lowering.buffer(op.getRhs()),
-                     lowering.result(op.getResult())},
-       .compute = computeTypeOf(op.getResult())},
+      op, {.tiles = tiles, .compute = computeTypeOf(op.getResult())},
       [&](KernelBuilder &k) {
-        Value a = k.buffer(0, {count}), b = k.buffer(1, {count});
-        Value y = k.buffer(2, {count});
+        Value a = k.buffer(lowering.buffer(op.getLhs()), {count});
+        Value b = k.buffer(lowering.buffer(op.getRhs()), {count});
+        Value y = k.buffer(lowering.result(op.getResult()), {count});
         auto addFrom = [&](Value first, int64_t elements) {
           k.columns(elements, [&](Lane lane) {
             Lane shifted{k.add(first, lane.column), lane.mask};
@@ -396,15 +363,13 @@ static LogicalResult lowerAdd(AddOp op, KernelLowering &lowering) {
 
 static LogicalResult lowerColumnSum(ColumnSumOp op, KernelLowering &lowering) {
   int64_t rows = rowsOf(op.getDy()), width = widthOf(op.getDy());
-  sumOverRows(lowering, op, {lowering.buffer(op.getDy())}, rows, op.getResult(),
-              [&](KernelBuilder &k) -> RowTerm {
-                Value dy = k.buffer(0, {rows, width});
-                return [&k, dy](Value row) -> LaneTerm {
-                  return [&k, dy, row](Lane lane) {
-                    return k.load(dy, row, lane);
-                  };
-                };
-              });
+  sumOverRows(
+      lowering, op, rows, op.getResult(), [&](KernelBuilder &k) -> RowTerm {
+        Value dy = k.buffer(lowering.buffer(op.getDy()), {rows, width});
+        return [&k, dy](Value row) -> LaneTerm {
+          return [&k, dy, row](Lane lane) { return k.load(dy, row, lane); };
+        };
+      });
   return success();
 }
 

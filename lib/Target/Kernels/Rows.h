@@ -46,11 +46,10 @@ using LaneTerm = std::function<Value(KernelBuilder::Lane)>;
 /// What a row contributes; it may compute on the row first.
 using RowTerm = std::function<LaneTerm(Value row)>;
 
-/// `result[c] = sum over rows of term(row)[c]`, in the type of `result`, for
-/// kernels of `op` that read `inputs` as arguments 0, 1, ...
-void sumOverRows(KernelLowering &lowering, Operation *op,
-                 ArrayRef<Value> inputs, int64_t rows, Value result,
-                 function_ref<RowTerm(KernelBuilder &)> term);
+/// `result[c] = sum over rows of term(row)[c]`, in the type of `result`, by
+/// kernels of `op`.
+void sumOverRows(KernelLowering &lowering, Operation *op, int64_t rows,
+                 Value result, function_ref<RowTerm(KernelBuilder &)> term);
 
 /// The part of addRowLowerings that is in Norms.cpp.
 void addNormLowerings(LoweringTable &table);
