@@ -223,9 +223,9 @@ void polymoe::addTrainOptions(CLI::App &app, TrainCommandOptions &options) {
   const char *stage = "Stage";
   add(stage, "--stage", phase.stage,
       "1: new experts and routers on new languages; 2: routers and language "
-      "gates on all languages; dense: everything, plain loss. Sets what "
-      "trains, losses, "
-      "languages and sequence")
+      "gates on all languages; dense: all but language gates, by the "
+      "next-token loss alone. Sets what trains, losses, languages and "
+      "sequence")
       ->check(CLI::IsMember({"1", "2", "dense"}));
   add(stage, "--train-roles", phase.trainRoles,
       "what trains: backbone, expert, router, language_gate, with commas "
