@@ -37,9 +37,7 @@ def documented(folder):
         for mnemonic, body in definitions(path.read_text(encoding="utf-8"), OP):
             numbers = re.findall(r"- (\(C\d+\))", body)
             if numbers != [f"(C{i + 1})" for i in range(len(numbers))]:
-                raise ValueError(
-                    f"{path}: expected constraints of moe.{mnemonic} from (C1) on, but got {numbers}"
-                )
+                raise ValueError(f"{path}: expected constraints of moe.{mnemonic} from (C1) on, but got {numbers}")
             yield from ((f"moe.{mnemonic}", number) for number in numbers)
 
 
@@ -51,13 +49,9 @@ def mended(test):
         BLAMED.findall(test),
     )
     if len(constraints) != 1 or not mends:
-        raise ValueError(
-            "expected one constraint (`// moe.OP (Cn)`) and what mends it (`// mended: OLD => NEW`)"
-        )
+        raise ValueError("expected one constraint (`// moe.OP (Cn)`) and what mends it (`// mended: OLD => NEW`)")
     if blamed != [constraints[0][0]]:
-        raise ValueError(
-            f"expected one error, at {constraints[0][0]}, but got {blamed}"
-        )
+        raise ValueError(f"expected one error, at {constraints[0][0]}, but got {blamed}")
     code = re.sub(r"//.*", "", test)
     for old, new in mends:
         if old not in code:
@@ -81,21 +75,11 @@ def main(folder, *files):
             line += test.count("\n") + SEPARATOR.count("\n")
         # A test keeps its lines, so that errors name those of the file.
         run = ["moe-opt", "--split-input-file", "-o", "/dev/null"]
-        if subprocess.run(
-            run, input=SEPARATOR.join(accepted), text=True, check=False
-        ).returncode:
-            errors.append(
-                f"{file} (<stdin>): expected moe-opt to accept all tests as mended"
-            )
+        if subprocess.run(run, input=SEPARATOR.join(accepted), text=True, check=False).returncode:
+            errors.append(f"{file} (<stdin>): expected moe-opt to accept all tests as mended")
     constraints = set(documented(folder))
-    errors += [
-        f"expected a test that violates {op} {number}"
-        for op, number in sorted(constraints - tested)
-    ]
-    errors += [
-        f"expected {op} {number} to be documented"
-        for op, number in sorted(tested - constraints)
-    ]
+    errors += [f"expected a test that violates {op} {number}" for op, number in sorted(constraints - tested)]
+    errors += [f"expected {op} {number} to be documented" for op, number in sorted(tested - constraints)]
     sys.exit("\n".join(errors) or 0)
 
 

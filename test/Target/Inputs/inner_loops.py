@@ -113,9 +113,7 @@ def kernels(lines):
 
 
 def run(command, text):
-    return subprocess.run(
-        command, input=text, stdout=subprocess.PIPE, text=True, check=True
-    ).stdout
+    return subprocess.run(command, input=text, stdout=subprocess.PIPE, text=True, check=True).stdout
 
 
 def fused(model, types):
@@ -132,9 +130,7 @@ def fused(model, types):
 def assembly(step, vector_bytes, products, processor):
     options = f"hoist=frozen vector-bytes={vector_bytes} bf16-products={products}"
     module = run(["moe-opt", f"--moe-cpu-pipeline={options}"], step)
-    module = run(
-        ["mlir-translate", "--mlir-to-llvmir", "--allow-unregistered-dialect"], module
-    )
+    module = run(["mlir-translate", "--mlir-to-llvmir", "--allow-unregistered-dialect"], module)
     # What keeps the backend from narrowing vectors (setVectorWidth of the JIT).
     bits = 8 * vector_bytes
     width = f'"prefer-vector-width"="{bits}" "min-legal-vector-width"="{bits}"'
@@ -151,9 +147,7 @@ def check(machine, code):
     if "truncsfbf2" in code:
         yield f"{name}: expected no call of truncsfbf2"
     wanted = {kernel: expected(kernel, vector_bytes, products) for kernel in KERNELS}
-    wanted = {
-        kernel: f"{pattern}, spills 0" for kernel, pattern in wanted.items() if pattern
-    }
+    wanted = {kernel: f"{pattern}, spills 0" for kernel, pattern in wanted.items() if pattern}
     for kernel, loops in kernels(code.splitlines()).items():
         loops = [loop for loop in loops if loop.products]
         if not loops:
@@ -174,11 +168,7 @@ def main(path):
     with open(path, encoding="utf-8") as file:
         model = file.read()
     steps = {types: fused(model, types) for types in ("f32", "bf16")}
-    errors = [
-        error
-        for machine in MACHINES
-        for error in check(machine, assembly(steps[machine[0]], *machine[1:]))
-    ]
+    errors = [error for machine in MACHINES for error in check(machine, assembly(steps[machine[0]], *machine[1:]))]
     sys.exit("\n".join(errors) or 0)
 
 
