@@ -43,11 +43,7 @@ def documented(folder):
 
 def mended(test):
     """The constraint that `test` violates, and the test without the violation."""
-    constraints, mends, blamed = (
-        CONSTRAINT.findall(test),
-        MEND.findall(test),
-        BLAMED.findall(test),
-    )
+    constraints, mends, blamed = CONSTRAINT.findall(test), MEND.findall(test), BLAMED.findall(test)
     if len(constraints) != 1 or not mends:
         raise ValueError("expected one constraint (`// moe.OP (Cn)`) and what mends it (`// mended: OLD => NEW`)")
     if blamed != [constraints[0][0]]:
