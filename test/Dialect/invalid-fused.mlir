@@ -9,6 +9,7 @@ func.func @f(%x: tensor<2x8x64xf32>, %r: !moe.routes<2, 2>, %w0: tensor<96x64xf3
     : (tensor<2x8x64xf32>, !moe.routes<2, 2>, tensor<96x64xf32>, tensor<96x64xf32>) -> tensor<32x96xf32>
   return
 }
+// mended: 2, 2> => 1, 2>
 
 // -----
 
@@ -19,6 +20,7 @@ func.func @f(%x: tensor<2x8x64xf32>, %r: !moe.routes<2, 2>, %w0: tensor<96x64xf3
     : (tensor<2x8x64xf32>, !moe.routes<2, 2>, tensor<96x64xf32>, tensor<96x64xf32>, tensor<96x64xf32>, tensor<64x96xf32>) -> tensor<32x96xf32>
   return
 }
+// mended: tensor<64x96xf32> => tensor<96x64xf32>
 
 // -----
 
@@ -29,6 +31,7 @@ func.func @f(%x: tensor<2x8x64xf32>, %r: !moe.routes<2, 2>, %w0: tensor<96x64xf3
     : (tensor<2x8x64xf32>, !moe.routes<2, 2>, tensor<96x64xf32>, tensor<96x64xf32>, tensor<96x64xf32>, tensor<96x64xf32>) -> tensor<16x96xf32>
   return
 }
+// mended: tensor<16x96xf32> => tensor<32x96xf32>
 
 // -----
 
@@ -39,6 +42,7 @@ func.func @f(%x: tensor<2x8x64xf32>, %r: !moe.routes<2, 2>, %w0: tensor<96x64xf3
     : (tensor<2x8x64xf32>, !moe.routes<2, 2>, tensor<96x64xf32>, tensor<96x64xf32>, tensor<96x64xf32>, tensor<96x64xf32>) -> (tensor<32x96xf32>, tensor<32x96xf32>)
   return
 }
+// mended: tensor<32x96xf32>) => tensor<32x192xf32>)
 
 // -----
 
@@ -49,6 +53,7 @@ func.func @f(%h: tensor<32x96xf32>, %r: !moe.routes<2, 2>, %d0: tensor<64x96xf32
     : (tensor<32x96xf32>, !moe.routes<2, 2>, tensor<64x96xf32>) -> tensor<32x64xf32>
   return
 }
+// mended: 2, 2> => 1, 2>
 
 // -----
 
@@ -59,6 +64,7 @@ func.func @f(%h: tensor<32x96xf32>, %r: !moe.routes<2, 2>, %d0: tensor<96x64xf32
     : (tensor<32x96xf32>, !moe.routes<2, 2>, tensor<96x64xf32>, tensor<96x64xf32>) -> tensor<32x64xf32>
   return
 }
+// mended: tensor<96x64xf32> => tensor<64x96xf32>
 
 // -----
 
@@ -69,6 +75,7 @@ func.func @f(%h: tensor<32x96xf32>, %r: !moe.routes<2, 2>, %d0: tensor<64x96xf32
     : (tensor<32x96xf32>, !moe.routes<2, 2>, tensor<64x96xf32>, tensor<64x96xf32>) -> tensor<31x64xf32>
   return
 }
+// mended: tensor<31x64xf32> => tensor<32x64xf32>
 
 // -----
 
@@ -79,6 +86,7 @@ func.func @f(%h: tensor<32x96xf32>, %d0: tensor<64x96xf32>) {
     : (tensor<32x96xf32>, tensor<64x96xf32>) -> tensor<32x64xf32>
   return
 }
+// mended: -> tensor<32x64xf32> => -> tensor<4x8x64xf32>
 
 // -----
 
@@ -88,6 +96,7 @@ func.func @f(%rows: tensor<16x64xf32>, %r: !moe.routes<2, 2>) {
   %y = moe.combine %rows, %r : (tensor<16x64xf32>, !moe.routes<2, 2>) -> tensor<2x8x64xf32>
   return
 }
+// mended: tensor<16x64xf32> => tensor<32x64xf32>
 
 // -----
 
@@ -97,6 +106,7 @@ func.func @f(%rows: tensor<32x64xf32>, %r: !moe.routes<2, 2>, %s: tensor<2x8x1xf
   %y = moe.combine %rows, %r, %s : (tensor<32x64xf32>, !moe.routes<2, 2>, tensor<2x8x1xf32>) -> tensor<2x8x64xf32>
   return
 }
+// mended: tensor<2x8x1xf32> => tensor<2x8x2xf32>
 
 // -----
 
@@ -107,16 +117,23 @@ func.func @f(%dy: tensor<2x8x64xf32>, %r: !moe.routes<2, 2>, %z: tensor<32x192xf
     : (tensor<2x8x64xf32>, !moe.routes<2, 2>, tensor<32x192xf32>, tensor<64x96xf32>, tensor<64x96xf32>) -> (tensor<32x192xf32>, tensor<32x96xf32>, tensor<2x8x2xf32>)
   return
 }
+// mended: %r: => %s: tensor<2x8x2xf32>, %r:
+// mended: %dy, %r => %dy, %s, %r
+// mended: 1, 0, 1, 1, 2 => 1, 1, 1, 1, 2
+// mended: (tensor<2x8x64xf32>, !moe => (tensor<2x8x64xf32>, tensor<2x8x2xf32>, !moe
 
 // -----
 
 // moe.routed_down_grad (C1)
-func.func @f(%dy: tensor<2x8x64xf32>, %z: tensor<32x192xf32>, %d0: tensor<64x96xf32>, %d1: tensor<64x96xf32>) {
+func.func @f(%dy: tensor<2x8x64xf32>, %z: tensor<16x192xf32>, %d0: tensor<64x96xf32>) {
   // expected-error@below {{expected scores, since their gradient is wanted}}
-  %dz, %scaled, %ds = moe.routed_down_grad %dy, %z, %d0, %d1 {form = #moe.ffn<gated>, activation = #moe.activation<silu>, operandSegmentSizes = array<i32: 1, 0, 0, 1, 2>, resultSegmentSizes = array<i32: 1, 1, 1>}
-    : (tensor<2x8x64xf32>, tensor<32x192xf32>, tensor<64x96xf32>, tensor<64x96xf32>) -> (tensor<32x192xf32>, tensor<32x96xf32>, tensor<2x8x2xf32>)
+  %dz, %scaled, %ds = moe.routed_down_grad %dy, %z, %d0 {form = #moe.ffn<gated>, activation = #moe.activation<silu>, operandSegmentSizes = array<i32: 1, 0, 0, 1, 1>, resultSegmentSizes = array<i32: 1, 1, 1>}
+    : (tensor<2x8x64xf32>, tensor<16x192xf32>, tensor<64x96xf32>) -> (tensor<16x192xf32>, tensor<16x96xf32>, tensor<2x8x2xf32>)
   return
 }
+// mended: %scaled, %ds => %scaled
+// mended: 1, 1, 1>} => 1, 1, 0>}
+// mended: , tensor<2x8x2xf32>) => )
 
 // -----
 
@@ -127,6 +144,7 @@ func.func @f(%dy: tensor<2x8x64xf32>, %s: tensor<2x8x2xf32>, %r: !moe.routes<2, 
     : (tensor<2x8x64xf32>, tensor<2x8x2xf32>, !moe.routes<2, 2>, tensor<32x192xf32>, tensor<96x64xf32>, tensor<96x64xf32>) -> (tensor<32x192xf32>, tensor<32x96xf32>, tensor<2x8x2xf32>)
   return
 }
+// mended: tensor<96x64xf32> => tensor<64x96xf32>
 
 // -----
 
@@ -137,6 +155,7 @@ func.func @f(%dy: tensor<2x8x64xf32>, %s: tensor<2x8x2xf32>, %r: !moe.routes<2, 
     : (tensor<2x8x64xf32>, tensor<2x8x2xf32>, !moe.routes<2, 2>, tensor<32x192xf32>, tensor<64x96xf32>, tensor<64x96xf32>) -> (tensor<32x96xf32>, tensor<32x96xf32>, tensor<2x8x2xf32>)
   return
 }
+// mended: (tensor<32x96xf32> => (tensor<32x192xf32>
 
 // -----
 
@@ -147,6 +166,7 @@ func.func @f(%dy: tensor<2x8x64xf32>, %s: tensor<2x8x2xf32>, %r: !moe.routes<2, 
     : (tensor<2x8x64xf32>, tensor<2x8x2xf32>, !moe.routes<2, 2>, tensor<32x192xf32>, tensor<64x96xf32>, tensor<64x96xf32>) -> (tensor<32x192xf32>, tensor<32x192xf32>, tensor<2x8x2xf32>)
   return
 }
+// mended: tensor<32x192xf32>, tensor<2x8x2xf32>) => tensor<32x96xf32>, tensor<2x8x2xf32>)
 
 // -----
 
@@ -157,6 +177,9 @@ func.func @f(%dz: tensor<32x192xf32>, %r: !moe.routes<2, 2>, %w0: tensor<96x64xf
     : (tensor<32x192xf32>, !moe.routes<2, 2>, tensor<96x64xf32>, tensor<96x64xf32>, tensor<96x64xf32>) -> tensor<32x64xf32>
   return
 }
+// mended: %w1, %w2 => %w1, %w2, %w2
+// mended: 1, 1, 3 => 1, 1, 4
+// mended: ) -> => , tensor<96x64xf32>) ->
 
 // -----
 
@@ -167,6 +190,7 @@ func.func @f(%dz: tensor<32x193xf32>, %r: !moe.routes<2, 2>, %w0: tensor<96x64xf
     : (tensor<32x193xf32>, !moe.routes<2, 2>, tensor<96x64xf32>, tensor<96x64xf32>, tensor<96x64xf32>, tensor<96x64xf32>) -> tensor<32x64xf32>
   return
 }
+// mended: tensor<32x193xf32> => tensor<32x192xf32>
 
 // -----
 
@@ -177,6 +201,7 @@ func.func @f(%dz: tensor<32x192xf32>, %w0: tensor<96x64xf32>, %w1: tensor<96x64x
     : (tensor<32x192xf32>, tensor<96x64xf32>, tensor<96x64xf32>) -> tensor<2x8x64xf32>
   return
 }
+// mended: tensor<32x192xf32> => tensor<16x192xf32>
 
 // -----
 
@@ -186,6 +211,7 @@ func.func @f(%dz: tensor<32x192xf32>, %x: tensor<2x8x64xf32>, %r: !moe.routes<2,
   %dw = moe.routed_weight_grad %dz, %x, %r {experts = array<i64: 2>, offset = 0 : i64} : (tensor<32x192xf32>, tensor<2x8x64xf32>, !moe.routes<2, 2>) -> tensor<96x64xf32>
   return
 }
+// mended: !moe.routes<2, 2> => !moe.routes<32, 2>
 
 // -----
 
@@ -195,6 +221,7 @@ func.func @f(%dz: tensor<32x192xf32>, %x: tensor<2x8x64xf32>, %r: !moe.routes<2,
   %dw = moe.routed_weight_grad %dz, %x, %r {experts = array<i64: 0, 1>, offset = 0 : i64} : (tensor<32x192xf32>, tensor<2x8x64xf32>, !moe.routes<2, 2>) -> tensor<96x64xf32>
   return
 }
+// mended: array<i64: 0, 1> => array<i64: 1>
 
 // -----
 
@@ -204,6 +231,7 @@ func.func @f(%dz: tensor<32x192xf32>, %x: tensor<2x8x64xf32>, %r: !moe.routes<2,
   %dw = moe.routed_weight_grad %dz, %x, %r {experts = array<i64: 1>, offset = 128 : i64} : (tensor<32x192xf32>, tensor<2x8x64xf32>, !moe.routes<2, 2>) -> tensor<96x64xf32>
   return
 }
+// mended: offset = 128 => offset = 96
 
 // -----
 
@@ -213,6 +241,7 @@ func.func @f(%dz: tensor<32x192xf32>, %x: tensor<2x8x64xf32>, %r: !moe.routes<2,
   %dw = moe.routed_weight_grad %dz, %x, %r {experts = array<i64: 1>, offset = 0 : i64} : (tensor<32x192xf32>, tensor<2x8x64xf32>, !moe.routes<2, 2>) -> tensor<96x32xf32>
   return
 }
+// mended: tensor<96x32xf32> => tensor<96x64xf32>
 
 // -----
 
@@ -222,6 +251,7 @@ func.func @f(%dz: tensor<192xf32>, %x: tensor<2x8x64xf32>, %r: !moe.routes<2, 2>
   %dw = moe.routed_weight_grad %dz, %x, %r {experts = array<i64: 1>, offset = 0 : i64} : (tensor<192xf32>, tensor<2x8x64xf32>, !moe.routes<2, 2>) -> tensor<96x64xf32>
   return
 }
+// mended: tensor<192xf32> => tensor<32x192xf32>
 
 // -----
 
@@ -231,6 +261,7 @@ func.func @f(%dy: tensor<2x8x64xf32>, %r: !moe.routes<2, 2>) {
   %db = moe.routed_bias_grad %dy, %r {experts = array<i64: -1>, operandSegmentSizes = array<i32: 1, 1, 0>} : (tensor<2x8x64xf32>, !moe.routes<2, 2>) -> tensor<64xf32>
   return
 }
+// mended: array<i64: -1> => array<i64: 1>
 
 // -----
 
@@ -240,6 +271,7 @@ func.func @f(%dy: tensor<2x8x64xf32>, %r: !moe.routes<2, 2>) {
   %db = moe.routed_bias_grad %dy, %r {experts = array<i64: 1>, operandSegmentSizes = array<i32: 1, 1, 0>} : (tensor<2x8x64xf32>, !moe.routes<2, 2>) -> tensor<96xf32>
   return
 }
+// mended: tensor<96xf32> => tensor<64xf32>
 
 // -----
 
@@ -250,6 +282,7 @@ func.func @f(%h: tensor<2x8x64xf32>, %w: tensor<512x32xf32>, %labels: tensor<2x8
     : (tensor<2x8x64xf32>, tensor<512x32xf32>, tensor<2x8xi32>, tensor<f32>) -> (tensor<f32>, tensor<2x8x64xf32>)
   return
 }
+// mended: tensor<2x8x64xf32> => tensor<2x8x32xf32>
 
 // -----
 
@@ -260,6 +293,7 @@ func.func @f(%h: tensor<2x8x64xf32>, %w: tensor<512x64xf32>, %labels: tensor<2x8
     : (tensor<2x8x64xf32>, tensor<512x64xf32>, tensor<2x8xi32>, tensor<f32>) -> (tensor<f32>, tensor<2x8x32xf32>)
   return
 }
+// mended: tensor<2x8x32xf32> => tensor<2x8x64xf32>
 
 // -----
 
@@ -270,6 +304,7 @@ func.func @f(%h: tensor<2x8x64xf32>, %w: tensor<512x64xf32>, %labels: tensor<2x9
     : (tensor<2x8x64xf32>, tensor<512x64xf32>, tensor<2x9xi32>, tensor<f32>) -> (tensor<f32>, tensor<2x8x64xf32>)
   return
 }
+// mended: tensor<2x9xi32> => tensor<2x8xi32>
 
 // -----
 
@@ -280,6 +315,7 @@ func.func @f(%h: tensor<2x8x64xf32>, %w: tensor<512x64xf32>, %labels: tensor<2x8
     : (tensor<2x8x64xf32>, tensor<512x64xf32>, tensor<2x8xi32>, tensor<f32>) -> (tensor<f32>, tensor<2x8x64xf32>)
   return
 }
+// mended: chunk = 0 => chunk = 1
 
 // -----
 
@@ -289,6 +325,7 @@ func.func @f(%w: memref<?x64xf32>) {
   %t = moe.pointer_table %w : memref<?x64xf32>
   return
 }
+// mended: memref<?x64xf32> => memref<4x64xf32>
 
 // -----
 
@@ -297,6 +334,7 @@ moe.kernel @k(%item: index, %table: !moe.table) {
   // expected-error@below {{result #0 must be statically shaped memref of any type values, but got 'memref<?x64xf32>'}}
   %w = moe.table_entry %table[%item] : memref<?x64xf32>
 }
+// mended: memref<?x64xf32> => memref<4x64xf32>
 
 // -----
 
@@ -304,6 +342,7 @@ moe.kernel @k(%item: index, %table: !moe.table) {
 // expected-error@below {{expected the number of the work item, an index, as the first argument}}
 moe.kernel @k(%x: memref<8xf32>) {
 }
+// mended: %x: memref<8xf32> => %item: index, %x: memref<8xf32>
 
 // -----
 
@@ -311,16 +350,18 @@ moe.kernel @k(%x: memref<8xf32>) {
 // expected-error@below {{expected a memref of static shape, a table or an index, but got 'memref<?x64xf32>'}}
 moe.kernel @k(%item: index, %x: memref<?x64xf32>) {
 }
+// mended: memref<?x64xf32> => memref<4x64xf32>
 
 // -----
 
 // moe.dispatch (C1)
-func.func private @k(i64, !llvm.ptr)
+func.func private @k(index, memref<4x64xf32>)
 func.func @f(%a: memref<4x64xf32>) {
   // expected-error@below {{expected a kernel, but there is none called @k}}
   moe.dispatch @k [4] (%a) : memref<4x64xf32>
   return
 }
+// mended: func.func private @k(index, memref<4x64xf32>) => moe.kernel @k(%item: index, %x: memref<4x64xf32>) {}
 
 // -----
 
@@ -333,6 +374,7 @@ func.func @f(%a: memref<4x64xf32>) {
   moe.dispatch @k [4] (%a) : memref<4x64xf32>
   return
 }
+// mended: xf32>, %first: index) => xf32>)
 
 // -----
 
@@ -344,3 +386,6 @@ func.func @f(%a: memref<4x64xf32>, %n: index) {
   moe.dispatch @k [4] (%a, %n) {derives = "something"} : memref<4x64xf32>, index
   return
 }
+// mended: %first: index => %first: memref<4x64xf32>
+// mended: %n: index => %n: memref<4x64xf32>
+// mended: : memref<4x64xf32>, index => : memref<4x64xf32>, memref<4x64xf32>

@@ -7,6 +7,7 @@ func.func @f(%t: tensor<2x8xi32>, %dy: tensor<2x8x64xf32>) {
   %d = moe.embedding_grad %t, %dy : (tensor<2x8xi32>, tensor<2x8x64xf32>) -> tensor<512x65xf32>
   return
 }
+// mended: tensor<512x65xf32> => tensor<512x64xf32>
 
 // -----
 
@@ -16,6 +17,7 @@ func.func @f(%t: tensor<2x7xi32>, %dy: tensor<2x8x64xf32>) {
   %d = moe.embedding_grad %t, %dy : (tensor<2x7xi32>, tensor<2x8x64xf32>) -> tensor<512x64xf32>
   return
 }
+// mended: tensor<2x8x64xf32> => tensor<2x7x64xf32>
 
 // -----
 
@@ -25,6 +27,7 @@ func.func @f(%dy: tensor<2x8x64xf32>, %x: tensor<2x8x32xf32>, %w: tensor<32xf32>
   %d = moe.rms_norm_grad %dy, %x, %w {epsilon = 1.0e-5} : (tensor<2x8x64xf32>, tensor<2x8x32xf32>, tensor<32xf32>) -> tensor<2x8x32xf32>
   return
 }
+// mended: tensor<2x8x32xf32> => tensor<2x8x64xf32>
 
 // -----
 
@@ -34,6 +37,7 @@ func.func @f(%dy: tensor<2x8x64xf32>, %x: tensor<2x8x64xf32>, %w: tensor<64xf32>
   %d = moe.rms_norm_grad %dy, %x, %w {epsilon = 1.0e-5} : (tensor<2x8x64xf32>, tensor<2x8x64xf32>, tensor<64xf32>) -> tensor<2x8x32xf32>
   return
 }
+// mended: tensor<2x8x32xf32> => tensor<2x8x64xf32>
 
 // -----
 
@@ -43,6 +47,7 @@ func.func @f(%dy: tensor<2x8x64xf32>, %x: tensor<2x8x64xf32>, %w: tensor<48xf32>
   %d = moe.rms_norm_grad %dy, %x, %w {epsilon = 1.0e-5} : (tensor<2x8x64xf32>, tensor<2x8x64xf32>, tensor<48xf32>) -> tensor<2x8x64xf32>
   return
 }
+// mended: tensor<2x8x64xf32> => tensor<2x8x48xf32>
 
 // -----
 
@@ -52,6 +57,7 @@ func.func @f(%dy: tensor<2x8x64xf32>, %x: tensor<2x8x64xf32>, %w: tensor<64xf32>
   %d = moe.rms_norm_grad %dy, %x, %w {epsilon = 0.0} : (tensor<2x8x64xf32>, tensor<2x8x64xf32>, tensor<64xf32>) -> tensor<2x8x64xf32>
   return
 }
+// mended: epsilon = 0.0 => epsilon = 1.0e-5
 
 // -----
 
@@ -61,6 +67,7 @@ func.func @f(%dy: tensor<2x8x64xf32>, %x: tensor<2x8x32xf32>, %w: tensor<32xf32>
   %d = moe.layer_norm_grad %dy, %x, %w {epsilon = 1.0e-5} : (tensor<2x8x64xf32>, tensor<2x8x32xf32>, tensor<32xf32>) -> tensor<2x8x32xf32>
   return
 }
+// mended: tensor<2x8x64xf32> => tensor<2x8x32xf32>
 
 // -----
 
@@ -70,6 +77,7 @@ func.func @f(%dy: tensor<2x8x64xf32>, %x: tensor<2x8x64xf32>, %w: tensor<64xf32>
   %d = moe.layer_norm_grad %dy, %x, %w {epsilon = 1.0e-5} : (tensor<2x8x64xf32>, tensor<2x8x64xf32>, tensor<64xf32>) -> tensor<2x8x32xf32>
   return
 }
+// mended: tensor<2x8x32xf32> => tensor<2x8x64xf32>
 
 // -----
 
@@ -79,6 +87,7 @@ func.func @f(%dy: tensor<2x8x64xf32>, %x: tensor<2x8x64xf32>, %w: tensor<32xf32>
   %d = moe.layer_norm_grad %dy, %x, %w {epsilon = 1.0e-5} : (tensor<2x8x64xf32>, tensor<2x8x64xf32>, tensor<32xf32>) -> tensor<2x8x64xf32>
   return
 }
+// mended: tensor<32xf32> => tensor<64xf32>
 
 // -----
 
@@ -88,6 +97,7 @@ func.func @f(%dy: tensor<2x8x64xf32>, %x: tensor<2x8x64xf32>, %w: tensor<64xf32>
   %d = moe.layer_norm_grad %dy, %x, %w {epsilon = 0.0} : (tensor<2x8x64xf32>, tensor<2x8x64xf32>, tensor<64xf32>) -> tensor<2x8x64xf32>
   return
 }
+// mended: epsilon = 0.0 => epsilon = 1.0e-5
 
 // -----
 
@@ -97,6 +107,7 @@ func.func @f(%dy: tensor<2x8x64xf32>, %x: tensor<2x8x64xbf16>) {
   %d = moe.rms_norm_weight_grad %dy, %x {epsilon = 1.0e-5} : (tensor<2x8x64xf32>, tensor<2x8x64xbf16>) -> tensor<64xf32>
   return
 }
+// mended: tensor<2x8x64xbf16> => tensor<2x8x64xf32>
 
 // -----
 
@@ -106,6 +117,7 @@ func.func @f(%dy: tensor<2x8x64xf32>, %x: tensor<2x8x64xf32>) {
   %d = moe.rms_norm_weight_grad %dy, %x {epsilon = 1.0e-5} : (tensor<2x8x64xf32>, tensor<2x8x64xf32>) -> tensor<48xf32>
   return
 }
+// mended: tensor<2x8x64xf32> => tensor<2x8x48xf32>
 
 // -----
 
@@ -115,6 +127,7 @@ func.func @f(%dy: tensor<2x8x64xf32>, %x: tensor<2x8x64xf32>) {
   %d = moe.rms_norm_weight_grad %dy, %x {epsilon = 0.0} : (tensor<2x8x64xf32>, tensor<2x8x64xf32>) -> tensor<64xf32>
   return
 }
+// mended: epsilon = 0.0 => epsilon = 1.0e-5
 
 // -----
 
@@ -124,6 +137,7 @@ func.func @f(%dy: tensor<2x8x64xf32>, %x: tensor<2x8x64xbf16>) {
   %d = moe.layer_norm_weight_grad %dy, %x {epsilon = 1.0e-5} : (tensor<2x8x64xf32>, tensor<2x8x64xbf16>) -> tensor<64xf32>
   return
 }
+// mended: tensor<2x8x64xbf16> => tensor<2x8x64xf32>
 
 // -----
 
@@ -133,6 +147,7 @@ func.func @f(%dy: tensor<2x8x64xf32>, %x: tensor<2x8x64xf32>) {
   %d = moe.layer_norm_weight_grad %dy, %x {epsilon = 1.0e-5} : (tensor<2x8x64xf32>, tensor<2x8x64xf32>) -> tensor<32xf32>
   return
 }
+// mended: tensor<32xf32> => tensor<64xf32>
 
 // -----
 
@@ -142,6 +157,7 @@ func.func @f(%dy: tensor<2x8x64xf32>, %x: tensor<2x8x64xf32>) {
   %d = moe.layer_norm_weight_grad %dy, %x {epsilon = 0.0} : (tensor<2x8x64xf32>, tensor<2x8x64xf32>) -> tensor<64xf32>
   return
 }
+// mended: epsilon = 0.0 => epsilon = 1.0e-5
 
 // -----
 
@@ -151,6 +167,7 @@ func.func @f(%dy: tensor<2x8x96xf32>, %w: tensor<64x96xf32>) {
   %d = moe.linear_input_grad %dy, %w : (tensor<2x8x96xf32>, tensor<64x96xf32>) -> tensor<2x8x64xf32>
   return
 }
+// mended: tensor<64x96xf32> => tensor<96x64xf32>
 
 // -----
 
@@ -160,6 +177,7 @@ func.func @f(%dy: tensor<2x8x96xf32>, %x: tensor<2x8x64xf32>) {
   %d = moe.linear_weight_grad %dy, %x : (tensor<2x8x96xf32>, tensor<2x8x64xf32>) -> tensor<64x96xf32>
   return
 }
+// mended: tensor<64x96xf32> => tensor<96x64xf32>
 
 // -----
 
@@ -169,6 +187,7 @@ func.func @f(%dy: tensor<2x7x96xf32>, %x: tensor<2x8x64xf32>) {
   %d = moe.linear_weight_grad %dy, %x : (tensor<2x7x96xf32>, tensor<2x8x64xf32>) -> tensor<96x64xf32>
   return
 }
+// mended: tensor<2x8x64xf32> => tensor<2x7x64xf32>
 
 // -----
 
@@ -178,6 +197,7 @@ func.func @f(%dy: tensor<2x8x96xf32>) {
   %d = moe.column_sum %dy : (tensor<2x8x96xf32>) -> tensor<64xf32>
   return
 }
+// mended: tensor<64xf32> => tensor<96xf32>
 
 // -----
 
@@ -188,6 +208,7 @@ func.func @f(%do: tensor<2x8x64xf32>, %q: tensor<2x8x64xf32>, %k: tensor<2x8x16x
     : (tensor<2x8x64xf32>, tensor<2x8x64xf32>, tensor<2x8x16xf32>, tensor<2x8x16xf32>, tensor<2x8x64xf32>, tensor<2x4x8xf32>, tensor<2x8xi32>) -> (tensor<2x8x64xf32>, tensor<2x8x16xf32>, tensor<2x8x16xf32>)
   return
 }
+// mended: tensor<2x8x16xf32> => tensor<2x8x32xf32>
 
 // -----
 
@@ -198,6 +219,8 @@ func.func @f(%do: tensor<2x8x64xf32>, %q: tensor<2x8x64xf32>, %k: tensor<2x8x32x
     : (tensor<2x8x64xf32>, tensor<2x8x64xf32>, tensor<2x8x32xf32>, tensor<2x8x32xf32>, tensor<2x8x32xf32>, tensor<2x4x8xf32>, tensor<2x8xi32>) -> (tensor<2x8x64xf32>, tensor<2x8x32xf32>, tensor<2x8x32xf32>)
   return
 }
+// mended: %o: tensor<2x8x32xf32> => %o: tensor<2x8x64xf32>
+// mended: tensor<2x8x32xf32>, tensor<2x4x8xf32> => tensor<2x8x64xf32>, tensor<2x4x8xf32>
 
 // -----
 
@@ -208,6 +231,7 @@ func.func @f(%do: tensor<2x8x64xf32>, %q: tensor<2x8x64xf32>, %k: tensor<2x8x32x
     : (tensor<2x8x64xf32>, tensor<2x8x64xf32>, tensor<2x8x32xf32>, tensor<2x8x32xf32>, tensor<2x8x64xf32>, tensor<2x4x8xf32>, tensor<2x8xi32>) -> (tensor<2x8x64xf32>, tensor<2x8x32xf32>, tensor<2x8x32xf32>)
   return
 }
+// mended: kv_heads = 3 => kv_heads = 2
 
 // -----
 
@@ -218,6 +242,7 @@ func.func @f(%do: tensor<2x8x64xf32>, %q: tensor<2x8x64xf32>, %k: tensor<2x8x32x
     : (tensor<2x8x64xf32>, tensor<2x8x64xf32>, tensor<2x8x32xf32>, tensor<2x8x32xf32>, tensor<2x8x64xf32>, tensor<2x8x4xf32>, tensor<2x8xi32>) -> (tensor<2x8x64xf32>, tensor<2x8x32xf32>, tensor<2x8x32xf32>)
   return
 }
+// mended: tensor<2x8x4xf32> => tensor<2x4x8xf32>
 
 // -----
 
@@ -228,6 +253,7 @@ func.func @f(%dy: tensor<2x8x64xf32>, %x: tensor<2x8x64xf32>, %s: tensor<2x8x1xf
     : (tensor<2x8x64xf32>, tensor<2x8x64xf32>, tensor<2x8x1xf32>, !moe.routes<1, 1>, tensor<16x192xf32>, tensor<96x64xf32>, tensor<96x64xf32>, tensor<64x96xf32>) -> (tensor<2x8x64xf32>, tensor<2x8x1xf32>, tensor<64x96xf32>)
   return
 }
+// mended: array<i1: false, true> => array<i1: false, false, true>
 
 // -----
 
@@ -238,6 +264,7 @@ func.func @f(%dy: tensor<2x8x64xf32>, %x: tensor<2x8x64xf32>, %s: tensor<2x8x1xf
     : (tensor<2x8x64xf32>, tensor<2x8x64xf32>, tensor<2x8x1xf32>, !moe.routes<1, 1>, tensor<16x192xf32>, tensor<96x64xf32>, tensor<96x64xf32>, tensor<64x96xf32>) -> (tensor<2x8x64xf32>, tensor<2x8x1xf32>, tensor<64x96xf32>)
   return
 }
+// mended: false, true, true => false, false, true
 
 // -----
 
@@ -248,6 +275,10 @@ func.func @f(%dy: tensor<2x8x64xf32>, %x: tensor<2x8x64xf32>, %s: tensor<2x8x1xf
     : (tensor<2x8x64xf32>, tensor<2x8x64xf32>, tensor<2x8x1xf32>, tensor<16x192xf32>, tensor<96x64xf32>, tensor<96x64xf32>, tensor<64x96xf32>) -> (tensor<2x8x64xf32>, tensor<2x8x1xf32>, tensor<64x96xf32>)
   return
 }
+// mended: %z: => %r: !moe.routes<1, 1>, %z:
+// mended: %s, %z => %s, %r, %z
+// mended: 1, 0, 1, 3 => 1, 1, 1, 3
+// mended: tensor<2x8x1xf32>, tensor<16x192xf32> => tensor<2x8x1xf32>, !moe.routes<1, 1>, tensor<16x192xf32>
 
 // -----
 
@@ -258,6 +289,9 @@ func.func @f(%dy: tensor<2x8x64xf32>, %x: tensor<2x8x64xf32>, %z: tensor<16x192x
     : (tensor<2x8x64xf32>, tensor<2x8x64xf32>, tensor<16x192xf32>, tensor<96x64xf32>, tensor<96x64xf32>, tensor<64x96xf32>) -> (tensor<2x8x64xf32>, tensor<2x8x1xf32>, tensor<64x96xf32>)
   return
 }
+// mended: %dx, %ds, %dd => %dx, %dd
+// mended: 1, 1, 1>} => 1, 0, 1>}
+// mended: tensor<2x8x1xf32>, tensor<64x96xf32> => tensor<64x96xf32>
 
 // -----
 
@@ -268,6 +302,7 @@ func.func @f(%dy: tensor<2x8x32xf32>, %x: tensor<2x8x64xf32>, %s: tensor<2x8x1xf
     : (tensor<2x8x32xf32>, tensor<2x8x64xf32>, tensor<2x8x1xf32>, !moe.routes<1, 1>, tensor<16x192xf32>, tensor<96x64xf32>, tensor<96x64xf32>, tensor<64x96xf32>) -> (tensor<2x8x64xf32>, tensor<2x8x1xf32>, tensor<64x96xf32>)
   return
 }
+// mended: tensor<2x8x64xf32> => tensor<2x8x32xf32>
 
 // -----
 
@@ -277,6 +312,7 @@ func.func @f(%ds: tensor<2x8x2xf32>, %l: tensor<2x8x5xf32>, %r: !moe.routes<6, 2
   %d = moe.route_grad %ds, %l, %r : (tensor<2x8x2xf32>, tensor<2x8x5xf32>, !moe.routes<6, 2>) -> tensor<2x8x5xf32>
   return
 }
+// mended: tensor<2x8x5xf32> => tensor<2x8x6xf32>
 
 // -----
 
@@ -286,6 +322,7 @@ func.func @f(%ds: tensor<2x8x1xf32>, %l: tensor<2x8x6xf32>, %r: !moe.routes<6, 2
   %d = moe.route_grad %ds, %l, %r : (tensor<2x8x1xf32>, tensor<2x8x6xf32>, !moe.routes<6, 2>) -> tensor<2x8x6xf32>
   return
 }
+// mended: tensor<2x8x1xf32> => tensor<2x8x2xf32>
 
 // -----
 
@@ -295,6 +332,7 @@ func.func @f(%g: tensor<f32>, %l: tensor<2x8x512xf32>, %labels: tensor<2x8xi32>,
   %d = moe.cross_entropy_grad %g, %l, %labels, %w : (tensor<f32>, tensor<2x8x512xf32>, tensor<2x8xi32>, tensor<f32>) -> tensor<2x8x500xf32>
   return
 }
+// mended: tensor<2x8x500xf32> => tensor<2x8x512xf32>
 
 // -----
 
@@ -304,6 +342,7 @@ func.func @f(%g: tensor<f32>, %l: tensor<2x8x512xf32>, %labels: tensor<2x7xi32>,
   %d = moe.cross_entropy_grad %g, %l, %labels, %w : (tensor<f32>, tensor<2x8x512xf32>, tensor<2x7xi32>, tensor<f32>) -> tensor<2x8x512xf32>
   return
 }
+// mended: tensor<2x7xi32> => tensor<2x8xi32>
 
 // -----
 
@@ -313,6 +352,7 @@ func.func @f(%g: tensor<f32>, %l: tensor<2x8x6xf32>, %r: !moe.routes<5, 2>, %w: 
   %d = moe.balance_loss_grad %g, %l, %r, %w {form = #moe.form<paper>} : (tensor<f32>, tensor<2x8x6xf32>, !moe.routes<5, 2>, tensor<f32>) -> tensor<2x8x6xf32>
   return
 }
+// mended: tensor<2x8x6xf32> => tensor<2x8x5xf32>
 
 // -----
 
@@ -322,6 +362,7 @@ func.func @f(%g: tensor<f32>, %l: tensor<2x8x6xf32>, %old: tensor<2x7xi32>, %w: 
   %d = moe.language_prior_loss_grad %g, %l, %old, %w {form = #moe.form<paper>} : (tensor<f32>, tensor<2x8x6xf32>, tensor<2x7xi32>, tensor<f32>) -> tensor<2x8x6xf32>
   return
 }
+// mended: tensor<2x7xi32> => tensor<2x8xi32>
 
 // -----
 
@@ -331,6 +372,7 @@ func.func @f(%ds: tensor<2x8x2xf32>, %l: tensor<2x8x6xf32>, %r: !moe.routes<6, 2
   %dl = moe.route_grad %ds, %l, %r, %g : (tensor<2x8x2xf32>, tensor<2x8x6xf32>, !moe.routes<6, 2>, tensor<2x8x3xf32>) -> tensor<2x8x6xf32>
   return
 }
+// mended: tensor<2x8x3xf32> => tensor<2x8x2xf32>
 
 // -----
 
@@ -340,6 +382,7 @@ func.func @f(%dy: tensor<2x8x2xf32>) {
   %dx = moe.pool_grad %dy {kind = #moe.pool<causal_mean>} : (tensor<2x8x2xf32>) -> tensor<2x7x2xf32>
   return
 }
+// mended: tensor<2x7x2xf32> => tensor<2x8x2xf32>
 
 // -----
 
@@ -349,3 +392,4 @@ func.func @f(%d: tensor<f32>, %l: tensor<2x8x6xf32>, %old: tensor<2x8xi32>, %w: 
   %dl = moe.classifier_loss_grad %d, %l, %old, %w : (tensor<f32>, tensor<2x8x6xf32>, tensor<2x8xi32>, tensor<f32>) -> tensor<2x8x6xf32>
   return
 }
+// mended: tensor<2x8x6xf32> => tensor<2x8x2xf32>

@@ -8,6 +8,7 @@ func.func @f(%x: tensor<?x?x64xf32>, %w: tensor<6x32xf32>) {
   %l = moe.router %x, %w : (tensor<?x?x64xf32>, tensor<6x32xf32>) -> tensor<?x?x6xf32>
   return
 }
+// mended: tensor<?x?x64xf32> => tensor<?x?x32xf32>
 
 // -----
 
@@ -17,6 +18,7 @@ func.func @f(%x: tensor<?x?x64xf32>, %w: tensor<6x64xf32>) {
   %l = moe.router %x, %w : (tensor<?x?x64xf32>, tensor<6x64xf32>) -> tensor<?x?x5xf32>
   return
 }
+// mended: tensor<?x?x5xf32> => tensor<?x?x6xf32>
 
 // -----
 
@@ -26,6 +28,7 @@ func.func @f(%l: tensor<?x?x5xf32>) {
   %r, %s = moe.route %l : (tensor<?x?x5xf32>) -> (!moe.routes<6, 2>, tensor<?x?x2xf32>)
   return
 }
+// mended: tensor<?x?x5xf32> => tensor<?x?x6xf32>
 
 // -----
 
@@ -35,6 +38,7 @@ func.func @f(%l: tensor<?x?x6xf32>) {
   %r, %s = moe.route %l : (tensor<?x?x6xf32>) -> (!moe.routes<6, 2>, tensor<?x?x3xf32>)
   return
 }
+// mended: tensor<?x?x3xf32> => tensor<?x?x2xf32>
 
 // -----
 
@@ -44,6 +48,7 @@ func.func @f(%l: tensor<2x8x6xf32>) {
   %r, %s = moe.route %l : (tensor<2x8x6xf32>) -> (!moe.routes<6, 2>, tensor<3x8x2xf32>)
   return
 }
+// mended: tensor<2x8x6xf32> => tensor<3x8x6xf32>
 
 // -----
 
@@ -53,6 +58,8 @@ func.func @f(%l: tensor<?x?x2xf32>) {
   %r, %s = moe.route %l : (tensor<?x?x2xf32>) -> (!moe.routes<2, 3>, tensor<?x?x3xf32>)
   return
 }
+// mended: <2, 3> => <2, 2>
+// mended: tensor<?x?x3xf32> => tensor<?x?x2xf32>
 
 // -----
 
@@ -62,6 +69,7 @@ func.func @f(%l: tensor<?x?x6xf32>) {
   %r, %s = moe.route %l {forced_expert = 6 : i64} : (tensor<?x?x6xf32>) -> (!moe.routes<6, 1>, tensor<?x?x1xf32>)
   return
 }
+// mended: forced_expert = 6 => forced_expert = 5
 
 // -----
 
@@ -71,6 +79,8 @@ func.func @f(%l: tensor<?x?x6xf32>) {
   %r, %s = moe.route %l {forced_expert = 0 : i64} : (tensor<?x?x6xf32>) -> (!moe.routes<6, 2>, tensor<?x?x2xf32>)
   return
 }
+// mended: 6, 2> => 6, 1>
+// mended: tensor<?x?x2xf32> => tensor<?x?x1xf32>
 
 // -----
 
@@ -81,6 +91,7 @@ func.func @f(%x: tensor<2x8x64xf32>, %s: tensor<2x8x2xf32>, %r: !moe.routes<2, 2
     : (tensor<2x8x64xf32>, tensor<2x8x2xf32>, !moe.routes<2, 2>, tensor<96x64xf32>, tensor<96x64xf32>, tensor<64x96xf32>, tensor<96x64xf32>, tensor<96x64xf32>, tensor<64x96xf32>) -> tensor<2x8x96xf32>
   return
 }
+// mended: tensor<2x8x96xf32> => tensor<2x8x64xf32>
 
 // -----
 
@@ -91,6 +102,7 @@ func.func @f(%x: tensor<2x8x64xf32>, %s: tensor<2x8x2xf32>, %r: !moe.routes<2, 2
     : (tensor<2x8x64xf32>, tensor<2x8x2xf32>, !moe.routes<2, 2>, tensor<96x64xf32>, tensor<96x64xf32>, tensor<64x96xf32>) -> tensor<2x8x64xf32>
   return
 }
+// mended: 2, 2> => 1, 2>
 
 // -----
 
@@ -101,6 +113,7 @@ func.func @f(%x: tensor<2x8x64xf32>, %s: tensor<2x8x1xf32>, %r: !moe.routes<2, 2
     : (tensor<2x8x64xf32>, tensor<2x8x1xf32>, !moe.routes<2, 2>, tensor<96x64xf32>, tensor<96x64xf32>, tensor<64x96xf32>, tensor<96x64xf32>, tensor<96x64xf32>, tensor<64x96xf32>) -> tensor<2x8x64xf32>
   return
 }
+// mended: tensor<2x8x1xf32> => tensor<2x8x2xf32>
 
 // -----
 
@@ -111,6 +124,7 @@ func.func @f(%x: tensor<2x8x64xf32>, %s: tensor<2x8x2xf32>, %r: !moe.routes<2, 2
     : (tensor<2x8x64xf32>, tensor<2x8x2xf32>, !moe.routes<2, 2>, tensor<96x64xf32>, tensor<96x64xf32>, tensor<64x96xf32>, tensor<96x64xf32>, tensor<96x64xf32>, tensor<64x96xf32>) -> (tensor<2x8x64xf32>, tensor<16x192xf32>)
   return
 }
+// mended: tensor<16x192xf32> => tensor<32x192xf32>
 
 // -----
 
@@ -120,6 +134,7 @@ func.func @f(%l: tensor<2x8x512xf32>, %labels: tensor<2x7xi32>, %w: tensor<f32>)
   %loss = moe.cross_entropy %l, %labels, %w : (tensor<2x8x512xf32>, tensor<2x7xi32>, tensor<f32>) -> tensor<f32>
   return
 }
+// mended: tensor<2x7xi32> => tensor<2x8xi32>
 
 // -----
 
@@ -129,6 +144,7 @@ func.func @f(%l: tensor<2x8x512xf32>, %labels: tensor<3x8xi32>) {
   %p = moe.token_logprobs %l, %labels : (tensor<2x8x512xf32>, tensor<3x8xi32>) -> tensor<2x8xf32>
   return
 }
+// mended: tensor<3x8xi32> => tensor<2x8xi32>
 
 // -----
 
@@ -138,6 +154,7 @@ func.func @f(%l: tensor<2x8x512xf32>, %labels: tensor<2x8xi32>) {
   %p = moe.token_logprobs %l, %labels : (tensor<2x8x512xf32>, tensor<2x8xi32>) -> tensor<2x7xf32>
   return
 }
+// mended: tensor<2x7xf32> => tensor<2x8xf32>
 
 // -----
 
@@ -147,6 +164,7 @@ func.func @f(%l: tensor<?x?x5xf32>, %r: !moe.routes<6, 2>, %w: tensor<f32>) {
   %loss = moe.balance_loss %l, %r, %w {form = #moe.form<paper>} : (tensor<?x?x5xf32>, !moe.routes<6, 2>, tensor<f32>) -> tensor<f32>
   return
 }
+// mended: tensor<?x?x5xf32> => tensor<?x?x6xf32>
 
 // -----
 
@@ -156,6 +174,7 @@ func.func @f(%l: tensor<2x8x6xf32>, %old: tensor<2x7xi32>, %w: tensor<f32>) {
   %loss = moe.language_prior_loss %l, %old, %w {form = #moe.form<paper>} : (tensor<2x8x6xf32>, tensor<2x7xi32>, tensor<f32>) -> tensor<f32>
   return
 }
+// mended: tensor<2x7xi32> => tensor<2x8xi32>
 
 // -----
 
@@ -165,6 +184,7 @@ func.func @f(%a: tensor<f32>, %b: tensor<f32>) {
   %loss = moe.weighted_sum %a, %b {coefficients = array<f64: 1.0>} : (tensor<f32>, tensor<f32>) -> tensor<f32>
   return
 }
+// mended: array<f64: 1.0> => array<f64: 1.0, 0.5>
 
 // -----
 
@@ -174,6 +194,8 @@ func.func @f() {
   %loss = moe.weighted_sum {coefficients = array<f64>} : () -> tensor<f32>
   return
 }
+// mended: @f() => @f(%a: tensor<f32>)
+// mended: {coefficients = array<f64>} : () => %a {coefficients = array<f64: 1.0>} : (tensor<f32>)
 
 // -----
 
@@ -183,6 +205,7 @@ func.func @f(%l: tensor<?x?x6xf32>, %g: tensor<?x?x3xf32>) {
   %r, %s = moe.route %l, %g : (tensor<?x?x6xf32>, tensor<?x?x3xf32>) -> (!moe.routes<6, 2>, tensor<?x?x2xf32>)
   return
 }
+// mended: tensor<?x?x3xf32> => tensor<?x?x2xf32>
 
 // -----
 
@@ -192,6 +215,7 @@ func.func @f(%l: tensor<2x8x6xf32>, %g: tensor<2x7x2xf32>) {
   %r, %s = moe.route %l, %g : (tensor<2x8x6xf32>, tensor<2x7x2xf32>) -> (!moe.routes<6, 2>, tensor<2x8x2xf32>)
   return
 }
+// mended: tensor<2x7x2xf32> => tensor<2x8x2xf32>
 
 // -----
 
@@ -201,6 +225,7 @@ func.func @f(%l: tensor<?x?x6xf32>, %g: tensor<?x?x2xf32>) {
   %r, %s = moe.route %l, %g {forced_expert = 0 : i64} : (tensor<?x?x6xf32>, tensor<?x?x2xf32>) -> (!moe.routes<6, 1>, tensor<?x?x1xf32>)
   return
 }
+// mended: {forced_expert = 0 : i64} => {}
 
 // -----
 
@@ -210,6 +235,7 @@ func.func @f(%x: tensor<?x?x64xf32>, %w: tensor<2x32xf32>) {
   %g = moe.language_gate %x, %w : (tensor<?x?x64xf32>, tensor<2x32xf32>) -> tensor<?x?x2xf32>
   return
 }
+// mended: tensor<2x32xf32> => tensor<2x64xf32>
 
 // -----
 
@@ -219,6 +245,8 @@ func.func @f(%x: tensor<?x?x64xf32>, %w: tensor<3x64xf32>) {
   %g = moe.language_gate %x, %w : (tensor<?x?x64xf32>, tensor<3x64xf32>) -> tensor<?x?x3xf32>
   return
 }
+// mended: tensor<3x64xf32> => tensor<2x64xf32>
+// mended: tensor<?x?x3xf32> => tensor<?x?x2xf32>
 
 // -----
 
@@ -228,6 +256,7 @@ func.func @f(%x: tensor<2x8x2xf32>) {
   %y = moe.pool %x {kind = #moe.pool<causal_mean>} : (tensor<2x8x2xf32>) -> tensor<2x7x2xf32>
   return
 }
+// mended: tensor<2x7x2xf32> => tensor<2x8x2xf32>
 
 // -----
 
@@ -237,6 +266,7 @@ func.func @f(%x: tensor<2x64x2xf32>, %slots: tensor<3x8xi32>) {
   %y = moe.pool %x, %slots {kind = #moe.pool<causal_mean>} : (tensor<2x64x2xf32>, tensor<3x8xi32>) -> tensor<3x8x2xf32>
   return
 }
+// mended: tensor<2x64x2xf32> => tensor<3x64x2xf32>
 
 // -----
 
@@ -246,6 +276,7 @@ func.func @f(%x: tensor<2x64x2xf32>, %slots: tensor<2x7xi32>) {
   %y = moe.pool %x, %slots {kind = #moe.pool<causal_mean>} : (tensor<2x64x2xf32>, tensor<2x7xi32>) -> tensor<2x8x2xf32>
   return
 }
+// mended: tensor<2x7xi32> => tensor<2x8xi32>
 
 // -----
 
@@ -255,6 +286,7 @@ func.func @f(%x: tensor<2x64x2xf32>, %slots: tensor<2x8xi32>) {
   %y = moe.pool %x, %slots {kind = #moe.pool<sequence_sum>} : (tensor<2x64x2xf32>, tensor<2x8xi32>) -> tensor<2x8x2xf32>
   return
 }
+// mended: sequence_sum => causal_mean
 
 // -----
 
@@ -264,6 +296,7 @@ func.func @f(%l: tensor<2x8x2xf32>, %old: tensor<2x7xi32>, %w: tensor<f32>) {
   %loss = moe.classifier_loss %l, %old, %w : (tensor<2x8x2xf32>, tensor<2x7xi32>, tensor<f32>) -> tensor<f32>
   return
 }
+// mended: tensor<2x7xi32> => tensor<2x8xi32>
 
 // -----
 
@@ -273,3 +306,4 @@ func.func @f(%l: tensor<2x8x6xf32>, %old: tensor<2x8xi32>, %w: tensor<f32>) {
   %loss = moe.classifier_loss %l, %old, %w : (tensor<2x8x6xf32>, tensor<2x8xi32>, tensor<f32>) -> tensor<f32>
   return
 }
+// mended: tensor<2x8x6xf32> => tensor<2x8x2xf32>

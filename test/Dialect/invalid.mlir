@@ -1,28 +1,32 @@
 // A violation of every numbered constraint of the dialect's documentation, of parameters and the
-// backbone. `// moe.op (Cn)` names what is violated (constraints.py checks it).
+// backbone, and what mends it, as constraints.py says.
 // RUN: moe-opt %s --split-input-file --verify-diagnostics
 
 // moe.parameter (C1)
 // expected-error@below {{expected a static shape, but got 'tensor<?xf32>'}}
 moe.parameter backbone @w : tensor<?xf32> from #moe.init<zeros, seed = 0>
+// mended: tensor<?xf32> => tensor<4xf32>
 
 // -----
 
 // moe.parameter (C1)
 // expected-error@below {{failed to satisfy constraint: type attribute of ranked tensor of 64-bit float or 32-bit float or bfloat16 type values}}
 moe.parameter backbone @w : tensor<4xi32> from #moe.init<zeros, seed = 0>
+// mended: tensor<4xi32> => tensor<4xf32>
 
 // -----
 
 // moe.parameter (C2)
 // expected-error@below {{failed to satisfy constraint: origin of a parameter}}
 moe.parameter backbone @w : tensor<4xf32> from "somewhere"
+// mended: "somewhere" => #moe.init<zeros, seed = 0>
 
 // -----
 
 // moe.parameter (C3)
 // expected-error@below {{expected the origin to name a parameter, but there is no @u}}
 moe.parameter expert @w : tensor<4xf32> from #moe.copy<@u>
+// mended: #moe.copy<@u> => #moe.init<zeros, seed = 0>
 
 // -----
 
@@ -31,6 +35,7 @@ moe.parameter expert @w : tensor<4xf32> from #moe.copy<@u>
 moe.parameter backbone @u : tensor<5xf32> from #moe.init<zeros, seed = 0>
 // expected-error@below {{expected the type of its origin, 'tensor<5xf32>', but got 'tensor<4xf32>'}}
 moe.parameter expert @w : tensor<4xf32> from #moe.copy<@u>
+// mended: tensor<4xf32> => tensor<5xf32>
 
 // -----
 
@@ -40,6 +45,7 @@ func.func @f() {
   %w = moe.get_parameter @w : tensor<4xf32>
   return
 }
+// mended: func.func @f => moe.parameter backbone @w : tensor<4xf32> from #moe.init<zeros, seed = 0> func.func @f
 
 // -----
 
@@ -51,6 +57,7 @@ func.func @f() {
   %w = moe.get_parameter @w : tensor<4xbf16>
   return
 }
+// mended: tensor<4xbf16> => tensor<4xf32>
 
 // -----
 
@@ -61,6 +68,7 @@ func.func @f(%g: tensor<4xf32>) {
   moe.accumulate_gradient @w, %g : tensor<4xf32>
   return
 }
+// mended: backbone => trainable backbone
 
 // -----
 
@@ -72,6 +80,7 @@ func.func @f(%g: tensor<5xf32>) {
   moe.accumulate_gradient @w, %g : tensor<5xf32>
   return
 }
+// mended: tensor<5xf32> => tensor<4xbf16>
 
 // -----
 
@@ -81,6 +90,7 @@ func.func @f(%t: tensor<?x?xi32>, %w: tensor<512x64xf32>) {
   %h = moe.embedding %t, %w : (tensor<?x?xi32>, tensor<512x64xf32>) -> tensor<?x?x65xf32>
   return
 }
+// mended: tensor<?x?x65xf32> => tensor<?x?x64xf32>
 
 // -----
 
@@ -90,6 +100,7 @@ func.func @f(%t: tensor<2x8xi32>, %w: tensor<512x64xf32>) {
   %h = moe.embedding %t, %w : (tensor<2x8xi32>, tensor<512x64xf32>) -> tensor<2x9x64xf32>
   return
 }
+// mended: tensor<2x9x64xf32> => tensor<2x8x64xf32>
 
 // -----
 
@@ -99,6 +110,7 @@ func.func @f(%t: tensor<?x?xi32>, %w: tensor<512x64xf32>) {
   %h = moe.embedding %t, %w : (tensor<?x?xi32>, tensor<512x64xf32>) -> tensor<?x?x64xbf16>
   return
 }
+// mended: tensor<?x?x64xbf16> => tensor<?x?x64xf32>
 
 // -----
 
@@ -108,6 +120,7 @@ func.func @f(%x: tensor<?x?x64xf32>, %w: tensor<64xf32>) {
   %y = moe.rms_norm %x, %w {epsilon = 1.0e-5} : (tensor<?x?x64xf32>, tensor<64xf32>) -> tensor<?x?x64xbf16>
   return
 }
+// mended: tensor<?x?x64xbf16> => tensor<?x?x64xf32>
 
 // -----
 
@@ -117,6 +130,7 @@ func.func @f(%x: tensor<?x?x64xf32>, %w: tensor<48xf32>) {
   %y = moe.rms_norm %x, %w {epsilon = 1.0e-5} : (tensor<?x?x64xf32>, tensor<48xf32>) -> tensor<?x?x64xf32>
   return
 }
+// mended: tensor<?x?x64xf32> => tensor<?x?x48xf32>
 
 // -----
 
@@ -126,6 +140,7 @@ func.func @f(%x: tensor<?x?x64xf32>, %w: tensor<64xbf16>) {
   %y = moe.rms_norm %x, %w {epsilon = 1.0e-5} : (tensor<?x?x64xf32>, tensor<64xbf16>) -> tensor<?x?x64xf32>
   return
 }
+// mended: tensor<64xbf16> => tensor<64xf32>
 
 // -----
 
@@ -135,6 +150,7 @@ func.func @f(%x: tensor<?x?x64xf32>, %w: tensor<64xf32>) {
   %y = moe.rms_norm %x, %w {epsilon = 0.0} : (tensor<?x?x64xf32>, tensor<64xf32>) -> tensor<?x?x64xf32>
   return
 }
+// mended: epsilon = 0.0 => epsilon = 1.0e-5
 
 // -----
 
@@ -144,6 +160,7 @@ func.func @f(%x: tensor<?x?x64xf32>, %w: tensor<64xf32>, %b: tensor<64xf32>) {
   %y = moe.layer_norm %x, %w, %b {epsilon = 1.0e-5} : (tensor<?x?x64xf32>, tensor<64xf32>, tensor<64xf32>) -> tensor<?x?x32xf32>
   return
 }
+// mended: tensor<?x?x32xf32> => tensor<?x?x64xf32>
 
 // -----
 
@@ -153,6 +170,7 @@ func.func @f(%x: tensor<?x?x64xf32>, %w: tensor<32xf32>, %b: tensor<64xf32>) {
   %y = moe.layer_norm %x, %w, %b {epsilon = 1.0e-5} : (tensor<?x?x64xf32>, tensor<32xf32>, tensor<64xf32>) -> tensor<?x?x64xf32>
   return
 }
+// mended: tensor<32xf32> => tensor<64xf32>
 
 // -----
 
@@ -162,6 +180,7 @@ func.func @f(%x: tensor<?x?x64xf32>, %w: tensor<64xf32>, %b: tensor<32xf32>) {
   %y = moe.layer_norm %x, %w, %b {epsilon = 1.0e-5} : (tensor<?x?x64xf32>, tensor<64xf32>, tensor<32xf32>) -> tensor<?x?x64xf32>
   return
 }
+// mended: tensor<32xf32> => tensor<64xf32>
 
 // -----
 
@@ -171,6 +190,7 @@ func.func @f(%x: tensor<?x?x64xf32>, %w: tensor<64xf32>, %b: tensor<64xf32>) {
   %y = moe.layer_norm %x, %w, %b {epsilon = -1.0e-5} : (tensor<?x?x64xf32>, tensor<64xf32>, tensor<64xf32>) -> tensor<?x?x64xf32>
   return
 }
+// mended: epsilon = -1.0e-5 => epsilon = 1.0e-5
 
 // -----
 
@@ -180,6 +200,7 @@ func.func @f(%x: tensor<?x?x64xf32>, %w: tensor<96x32xf32>) {
   %y = moe.linear %x, %w : (tensor<?x?x64xf32>, tensor<96x32xf32>) -> tensor<?x?x96xf32>
   return
 }
+// mended: tensor<?x?x64xf32> => tensor<?x?x32xf32>
 
 // -----
 
@@ -189,6 +210,7 @@ func.func @f(%x: tensor<?x?x64xf32>, %w: tensor<96x64xf32>) {
   %y = moe.linear %x, %w : (tensor<?x?x64xf32>, tensor<96x64xf32>) -> tensor<?x?x64xf32>
   return
 }
+// mended: -> tensor<?x?x64xf32> => -> tensor<?x?x96xf32>
 
 // -----
 
@@ -198,6 +220,7 @@ func.func @f(%x: tensor<?x?x64xf32>, %w: tensor<96x64xf32>, %b: tensor<64xf32>) 
   %y = moe.linear %x, %w, %b : (tensor<?x?x64xf32>, tensor<96x64xf32>, tensor<64xf32>) -> tensor<?x?x96xf32>
   return
 }
+// mended: tensor<64xf32> => tensor<96xf32>
 
 // -----
 
@@ -207,6 +230,7 @@ func.func @f(%x: tensor<?x?x64xf32>, %w: tensor<96x64xbf16>) {
   %y = moe.linear %x, %w : (tensor<?x?x64xf32>, tensor<96x64xbf16>) -> tensor<?x?x96xf32>
   return
 }
+// mended: tensor<96x64xbf16> => tensor<96x64xf32>
 
 // -----
 
@@ -216,6 +240,7 @@ func.func @f(%a: tensor<?x?x64xf32>, %b: tensor<?x?x32xf32>) {
   %y = moe.add %a, %b : (tensor<?x?x64xf32>, tensor<?x?x32xf32>) -> tensor<?x?x64xf32>
   return
 }
+// mended: tensor<?x?x64xf32> => tensor<?x?x32xf32>
 
 // -----
 
@@ -225,6 +250,7 @@ func.func @f(%p: tensor<?x?xi32>) {
   %c, %s = moe.rotary_table %p {frequencies = array<f32: 1.0, 0.1>} : (tensor<?x?xi32>) -> (tensor<?x?x2xf32>, tensor<?x?x3xf32>)
   return
 }
+// mended: tensor<?x?x3xf32> => tensor<?x?x2xf32>
 
 // -----
 
@@ -234,6 +260,7 @@ func.func @f(%q: tensor<?x?x64xf32>, %c: tensor<?x?x8xf32>, %s: tensor<?x?x8xf32
   %y = moe.rotary %q, %c, %s : (tensor<?x?x64xf32>, tensor<?x?x8xf32>, tensor<?x?x8xf32>) -> tensor<?x?x32xf32>
   return
 }
+// mended: tensor<?x?x32xf32> => tensor<?x?x64xf32>
 
 // -----
 
@@ -243,6 +270,7 @@ func.func @f(%q: tensor<?x?x64xf32>, %c: tensor<?x?x12xf32>, %s: tensor<?x?x12xf
   %y = moe.rotary %q, %c, %s : (tensor<?x?x64xf32>, tensor<?x?x12xf32>, tensor<?x?x12xf32>) -> tensor<?x?x64xf32>
   return
 }
+// mended: tensor<?x?x64xf32> => tensor<?x?x24xf32>
 
 // -----
 
@@ -252,6 +280,7 @@ func.func @f(%q: tensor<?x?x64xf32>, %c: tensor<?x?x8xf32>, %s: tensor<?x?x4xf32
   %y = moe.rotary %q, %c, %s : (tensor<?x?x64xf32>, tensor<?x?x8xf32>, tensor<?x?x4xf32>) -> tensor<?x?x64xf32>
   return
 }
+// mended: tensor<?x?x4xf32> => tensor<?x?x8xf32>
 
 // -----
 
@@ -262,6 +291,7 @@ func.func @f(%q: tensor<2x8x64xf32>, %k: tensor<2x8x16xf32>, %v: tensor<2x8x32xf
     : (tensor<2x8x64xf32>, tensor<2x8x16xf32>, tensor<2x8x32xf32>, tensor<2x8xi32>) -> tensor<2x8x64xf32>
   return
 }
+// mended: tensor<2x8x16xf32> => tensor<2x8x32xf32>
 
 // -----
 
@@ -272,6 +302,7 @@ func.func @f(%q: tensor<2x8x64xf32>, %k: tensor<2x8x32xf32>, %v: tensor<2x8x32xf
     : (tensor<2x8x64xf32>, tensor<2x8x32xf32>, tensor<2x8x32xf32>, tensor<2x8xi32>) -> tensor<2x8x64xf32>
   return
 }
+// mended: heads = 5 : i64, kv_heads = 5 => heads = 4 : i64, kv_heads = 2
 
 // -----
 
@@ -282,6 +313,7 @@ func.func @f(%q: tensor<2x8x64xf32>, %k: tensor<2x8x32xf32>, %v: tensor<2x8x32xf
     : (tensor<2x8x64xf32>, tensor<2x8x32xf32>, tensor<2x8x32xf32>, tensor<2x9xi32>) -> tensor<2x8x64xf32>
   return
 }
+// mended: tensor<2x9xi32> => tensor<2x8xi32>
 
 // -----
 
@@ -292,6 +324,7 @@ func.func @f(%q: tensor<2x8x64xf32>, %k: tensor<2x8x32xf32>, %v: tensor<2x8x32xf
     : (tensor<2x8x64xf32>, tensor<2x8x32xf32>, tensor<2x8x32xf32>, tensor<2x8xi32>) -> tensor<2x8x64xf32>
   return
 }
+// mended: kv_heads = 3 => kv_heads = 2
 
 // -----
 
@@ -302,6 +335,7 @@ func.func @f(%q: tensor<2x8x64xf32>, %k: tensor<2x16x32xf32>, %v: tensor<2x16x32
     : (tensor<2x8x64xf32>, tensor<2x16x32xf32>, tensor<2x16x32xf32>, tensor<2x8xi32>, tensor<2x8xi32>) -> tensor<2x8x64xf32>
   return
 }
+// mended: tensor<2x16x32xf32> => tensor<2x8x32xf32>
 
 // -----
 
@@ -312,6 +346,7 @@ func.func @f(%q: tensor<2x8x64xf32>, %k: tensor<2x8x32xf32>, %v: tensor<2x8x32xf
     : (tensor<2x8x64xf32>, tensor<2x8x32xf32>, tensor<2x8x32xf32>, tensor<2x8xi32>) -> tensor<2x8x64xf32>
   return
 }
+// mended: window = 0 => window = 2
 
 // -----
 
@@ -322,6 +357,7 @@ func.func @f(%q: tensor<2x8x64xf32>, %k: tensor<2x8x32xf32>, %v: tensor<2x8x32xf
     : (tensor<2x8x64xf32>, tensor<2x8x32xf32>, tensor<2x8x32xf32>, tensor<2x8xi32>) -> (tensor<2x8x64xf32>, tensor<2x8x4xf32>)
   return
 }
+// mended: tensor<2x8x4xf32> => tensor<2x4x8xf32>
 
 // -----
 
@@ -331,6 +367,7 @@ func.func @f(%cache: tensor<1x64x32xf32>, %rows: tensor<1x1x16xf32>, %slots: ten
   %k = moe.cache_update %cache, %rows, %slots : (tensor<1x64x32xf32>, tensor<1x1x16xf32>, tensor<1x1xi32>) -> tensor<1x64x32xf32>
   return
 }
+// mended: tensor<1x1x16xf32> => tensor<1x1x32xf32>
 
 // -----
 
@@ -340,6 +377,7 @@ func.func @f(%cache: tensor<1x64x32xf32>, %rows: tensor<1x1x32xf32>, %slots: ten
   %k = moe.cache_update %cache, %rows, %slots : (tensor<1x64x32xf32>, tensor<1x1x32xf32>, tensor<1x2xi32>) -> tensor<1x64x32xf32>
   return
 }
+// mended: tensor<1x2xi32> => tensor<1x1xi32>
 
 // -----
 
@@ -350,6 +388,7 @@ func.func @f(%cache: tensor<1x64x32xf32>, %rows: tensor<1x1x32xf32>, %slots: ten
   %again = moe.add %cache, %cache : (tensor<1x64x32xf32>, tensor<1x64x32xf32>) -> tensor<1x64x32xf32>
   return
 }
+// mended: %cache, %cache : => %k, %k :
 
 // -----
 
@@ -359,6 +398,7 @@ func.func @f(%h: tensor<?x?x64xf32>) {
   %y = moe.last_token %h : (tensor<?x?x64xf32>) -> tensor<?x2x64xf32>
   return
 }
+// mended: tensor<?x2x64xf32> => tensor<?x1x64xf32>
 
 // -----
 
@@ -368,6 +408,7 @@ func.func @f(%h: tensor<?x?x64xf32>) {
   %y = moe.last_token %h : (tensor<?x?x64xf32>) -> tensor<?x?x64xf32>
   return
 }
+// mended: -> tensor<?x?x64xf32> => -> tensor<?x1x64xf32>
 
 // -----
 
@@ -377,6 +418,7 @@ func.func @f(%x: tensor<2x8x64xf32>, %g: tensor<96x64xf32>, %u: tensor<96x64xf32
   %y = moe.ffn %x, %g, %u, %d {form = #moe.ffn<gated>, activation = #moe.activation<silu>} : (tensor<2x8x64xf32>, tensor<96x64xf32>, tensor<96x64xf32>, tensor<64x96xf32>) -> tensor<2x8x96xf32>
   return
 }
+// mended: tensor<2x8x96xf32> => tensor<2x8x64xf32>
 
 // -----
 
@@ -386,6 +428,8 @@ func.func @f(%x: tensor<2x8x64xf32>, %u: tensor<96x64xf32>, %d: tensor<64x96xf32
   %y = moe.ffn %x, %u, %d {form = #moe.ffn<gated>, activation = #moe.activation<silu>} : (tensor<2x8x64xf32>, tensor<96x64xf32>, tensor<64x96xf32>) -> tensor<2x8x64xf32>
   return
 }
+// mended: %x, %u => %x, %u, %u
+// mended: (tensor<2x8x64xf32>, => (tensor<2x8x64xf32>, tensor<96x64xf32>,
 
 // -----
 
@@ -395,6 +439,7 @@ func.func @f(%x: tensor<2x8x64xf32>, %g: tensor<96x64xf32>, %u: tensor<96x64xf32
   %y = moe.ffn %x, %g, %u, %d {form = #moe.ffn<gated>, activation = #moe.activation<silu>} : (tensor<2x8x64xf32>, tensor<96x64xf32>, tensor<96x64xf32>, tensor<96x64xf32>) -> tensor<2x8x64xf32>
   return
 }
+// mended: tensor<96x64xf32>) => tensor<64x96xf32>)
 
 // -----
 
@@ -404,6 +449,8 @@ func.func @f(%x: tensor<2x8x64xf32>, %u: tensor<96x64xf32>, %b: tensor<64xf32>, 
   %y = moe.ffn %x, %u, %b, %d, %c {form = #moe.ffn<plain>, activation = #moe.activation<gelu>} : (tensor<2x8x64xf32>, tensor<96x64xf32>, tensor<64xf32>, tensor<64x96xf32>, tensor<64xf32>) -> tensor<2x8x64xf32>
   return
 }
+// mended: %b: tensor<64xf32> => %b: tensor<96xf32>
+// mended: tensor<64xf32>, tensor<64x96xf32> => tensor<96xf32>, tensor<64x96xf32>
 
 // -----
 
@@ -413,3 +460,4 @@ func.func @f(%x: tensor<2x8x64xf32>, %g: tensor<96x64xf32>, %u: tensor<96x64xf32
   %y, %z = moe.ffn %x, %g, %u, %d {form = #moe.ffn<gated>, activation = #moe.activation<silu>} : (tensor<2x8x64xf32>, tensor<96x64xf32>, tensor<96x64xf32>, tensor<64x96xf32>) -> (tensor<2x8x64xf32>, tensor<16x96xf32>)
   return
 }
+// mended: tensor<16x96xf32> => tensor<16x192xf32>

@@ -13,9 +13,9 @@
 
 using namespace polymoe;
 
-// MoE-LPR, as the paper has it (METHODS.md, section 1). Its stage 2 takes 50
-// thousand documents of each old language to 100 thousand of each new one. The
-// classifier is LayerMoE's (section 2), for models that have language gates.
+// The stages of MoE-LPR as the paper has them, with LayerMoE's classifier for
+// models that have language gates (docs/Methods.md). The paper's stage 2 takes
+// 50 thousand documents of each old language to 100 thousand of each new one.
 static const StagePreset presets[] = {
     {"1", "expert,router", 0.01, 0, 0, 0, 1, 1024, 45856},
     {"2", "router,language_gate", 0, 0.1, 0.1, 0.5, 1, 512, -1},
@@ -223,9 +223,9 @@ void polymoe::addTrainOptions(CLI::App &app, TrainCommandOptions &options) {
   const char *stage = "Stage";
   add(stage, "--stage", phase.stage,
       "1: new experts and routers on new languages; 2: routers and language "
-      "gates on all languages; dense: everything, plain loss. Sets what "
-      "trains, losses, "
-      "languages and sequence")
+      "gates on all languages; dense: all but language gates, by the "
+      "next-token loss alone. Sets what trains, losses, languages and "
+      "sequence")
       ->check(CLI::IsMember({"1", "2", "dense"}));
   add(stage, "--train-roles", phase.trainRoles,
       "what trains: backbone, expert, router, language_gate, with commas "

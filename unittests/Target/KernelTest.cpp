@@ -92,9 +92,7 @@ Tensors polymoe::test::runProgram(const std::string &ir, const Tensors &inputs,
   options.frozenWeights = frozenWeights;
   options.vectorBytes = vectorBytes;
   emulate &= bf16Products == Bf16Products::Tiles;
-  options.bf16Products =
-      emulate ? bf16Products
-              : std::min(bf16Products, mlir::moe::hostBf16Products());
+  options.bf16Products = bf16Products;
   ProgramRunner runner(
       ir, options, threads, emulate ? emulateTiles : [](mlir::ModuleOp) {});
   for (auto [i, binding] : llvm::enumerate(runner.bindings()))

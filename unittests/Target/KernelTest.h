@@ -46,10 +46,10 @@ Tensor randomIntegers(std::vector<int64_t> shape, int64_t low, int64_t high,
 
 /// Compiles `ir`, whose one public function has a moe.binding on every argument
 /// and result, for vectors of `vectorBytes` (0: the host's), and runs it with
-/// `threads` threads. Tiles are emulated where the host has pairs only, or with
-/// `emulate`; else it does what it can. `inputs` are read by binding name;
-/// those of kind gradient and state are read and written. Returns everything
-/// written, packed weights too.
+/// `threads` threads. AMX tiles are emulated where the host has pairs only, or
+/// with `emulate`; for other products that the host lacks, see ofHost.
+/// `inputs` are read by binding name; those of kind gradient and state are read
+/// and written. Returns everything written, packed weights too.
 Tensors runProgram(const std::string &ir, const Tensors &inputs,
                    int threads = 1, int64_t vectorBytes = 0,
                    Bf16Products bf16Products = mlir::moe::hostBf16Products(),

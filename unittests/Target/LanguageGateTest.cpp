@@ -77,7 +77,7 @@ class GatedRoutes : public ::testing::TestWithParam<int64_t> {};
 TEST_P(GatedRoutes, EqualPlainLoops) {
   const int64_t slots = GetParam(), rows = tokens * slots;
   const Tensors unrounded = inputsFor(slots);
-  for (const Mode &mode : allModes()) {
+  for (const Mode &mode : ofHost(allModes())) {
     SCOPED_TRACE(nameOf(mode));
     Tensors in = unrounded;
     if (mode.type == "bf16")
@@ -144,7 +144,7 @@ TEST_P(GatedRoutes, OldTokensHaveNoGradient) {
   Tensors all = in;
   for (int64_t t = 0; t < tokens; ++t)
     all["gate"][2 * t] = all["gate"][2 * t + 1] - 1;
-  for (const Mode &mode : preciseModes()) {
+  for (const Mode &mode : ofHost(preciseModes())) {
     SCOPED_TRACE(nameOf(mode));
     Tensors expected = run(withSlots(backward, slots), all, mode);
     // What lies in the slots of old tokens is not read.
@@ -183,7 +183,7 @@ TEST(GatedRoute, AllOldIsForcedExpert0) {
     in["gate"][2 * t] = in["gate"][2 * t + 1] + 1;
   // The logits of the router are not read.
   in["logits"].values.assign(in["logits"].size(), NAN);
-  for (const Mode &mode : allModes()) {
+  for (const Mode &mode : ofHost(allModes())) {
     SCOPED_TRACE(nameOf(mode));
     Tensors out = run(withSlots(forward, 2), in, mode);
     Tensor rows = rounded(in, mode)["rows"];
@@ -204,7 +204,7 @@ const TestProgram gate = {{{"x", "2x137x70x$T"}, {"w", "2x70x$T"}},
 TEST(LanguageGate, EqualsPlainLoops) {
   const Tensors unrounded = {{"x", randomTensor({batch, length, width}, 1)},
                              {"w", randomTensor({2, width}, 2)}};
-  for (const Mode &mode : allModes()) {
+  for (const Mode &mode : ofHost(allModes())) {
     SCOPED_TRACE(nameOf(mode));
     Tensors in = rounded(unrounded, mode);
     Tensor y{{batch, length, 2}, std::vector<double>(tokens * 2)};
@@ -252,7 +252,7 @@ TEST(Pool, EqualsPlainLoops) {
         if (j <= t % length)
           mean[t * 2 + c] += x / (t % length + 1);
       }
-  for (const Mode &mode : preciseModes()) {
+  for (const Mode &mode : ofHost(preciseModes())) {
     SCOPED_TRACE(nameOf(mode));
     Tensors out = run(pool, in, mode);
     expectClose(out["mean"], mean, 4 * mode.tolerance, "mean");
@@ -315,7 +315,7 @@ TEST(ClassifierLoss, EqualsPlainLoops) {
     dx.values.push_back(1.5 * 0.25 * (a / (a + b) - old));
     dx.values.push_back(1.5 * 0.25 * (b / (a + b) - !old));
   }
-  for (const Mode &mode : preciseModes()) {
+  for (const Mode &mode : ofHost(preciseModes())) {
     SCOPED_TRACE(nameOf(mode));
     expectClose(run(loss, in, mode)["y"], y, mode.tolerance, "loss");
     expectClose(run(lossGrad, in, mode)["dx"], dx, mode.tolerance, "gradient");

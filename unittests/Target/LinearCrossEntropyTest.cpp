@@ -69,7 +69,7 @@ Tensors reference(const Tensors &in) {
 }
 
 TEST(LinearCrossEntropy, EqualsPlainLoops) {
-  for (const Mode &mode : allModes()) {
+  for (const Mode &mode : ofHost(allModes())) {
     SCOPED_TRACE(nameOf(mode));
     Tensors out = run(program, inputs(), mode);
     for (auto &[name, expected] : reference(rounded(inputs(), mode)))

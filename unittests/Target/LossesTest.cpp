@@ -37,7 +37,7 @@ std::vector<double> softmax(const double *x, int64_t count) {
 // The next token
 //===----------------------------------------------------------------------===//
 
-class NextToken : public ::testing::TestWithParam<Mode> {};
+class NextToken : public ModeTest {};
 
 const TestProgram nextToken = {
     {{"logits", "2x37x101x$T"}, {"labels", "2x37xi32"}, {"weight", "$P"}},
@@ -153,7 +153,7 @@ TEST(CrossEntropyBits, SameForAnyNumberOfThreads) {
 
 constexpr int64_t tokens = 2 * 137, experts = 6, slots = 3;
 
-class RouterLoss : public ::testing::TestWithParam<Mode> {};
+class RouterLoss : public ModeTest {};
 
 const TestProgram balance = {
     {{"logits", "2x137x6x$P"}, {"weight", "$P"}},
@@ -355,7 +355,7 @@ TEST(WeightedSum, AddsTermsInOrder) {
                 {"a", scalar(3)},
                 {"b", scalar(0.75)},
                 {"c", scalar(0.125)}};
-  for (const Mode &mode : preciseModes()) {
+  for (const Mode &mode : ofHost(preciseModes())) {
     SCOPED_TRACE(nameOf(mode));
     Tensors out = run(program, in, mode);
     expectClose(out["y"], scalar(3 + 0.0075 - 0.3125), mode.tolerance, "y");

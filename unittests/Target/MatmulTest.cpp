@@ -114,7 +114,7 @@ TEST_P(Linear, Bf16SumsInF32) {
                       s.inner, 1);
   Tensor dw = product(s.outer, s.inner, tokens, in["dy"], 1, s.outer, in["x"],
                       s.inner, 1);
-  for (const Mode &mode : bf16Modes()) {
+  for (const Mode &mode : ofHost(bf16Modes())) {
     SCOPED_TRACE(nameOf(mode));
     Tensors out = runProgram(instantiate(s, "bf16"), in, 1, mode.vectorBytes,
                              mode.bf16Products);
@@ -164,7 +164,7 @@ TEST(LinearMixed, RoundsNoOperandOfF32) {
 TEST_P(Linear, SameBitsForAnyNumberOfThreads) {
   Shape s = GetParam();
   Tensors in = inputsFor(s);
-  for (const Mode &mode : hostModes()) {
+  for (const Mode &mode : ofHost(hostModes())) {
     SCOPED_TRACE(nameOf(mode));
     auto runWith = [&](int threads) {
       return runProgram(instantiate(s, mode.type), in, threads, 0,
@@ -202,42 +202,39 @@ void expectPanels(const Tensor &panels, int64_t columns, int64_t inner,
 
 TEST_P(Linear, PanelsHoldTheWeight) {
   Shape s = GetParam();
-  for (const std::string type : {"f32", "bf16", "f64"})
-    for (int64_t vectorBytes : {64, 32})
-      for (Bf16Products products :
-           {Bf16Products::Widened, Bf16Products::Pairs, Bf16Products::Tiles}) {
-        Tensors in = inputsFor(s);
-        bool paired = products != Bf16Products::Widened;
-        bool tiled = products == Bf16Products::Tiles;
-        if (paired && (type != "bf16" ||
-                       mlir::moe::hostBf16Products() == Bf16Products::Widened))
-          continue;
-        if (tiled && vectorBytes != 64)
-          continue;
-        if (type == "bf16")
-          for (auto &[name, tensor] : in)
-            tensor = roundToBf16(tensor);
-        Tensors out = runProgram(instantiate(s, type), in, /*threads=*/2,
-                                 vectorBytes, products);
-        std::string layout =
-            std::to_string(vectorBytes / (type == "f64" ? 8 : 4)) +
-            (paired ? "x2" : "") + (tiled ? "x16" : "");
-        int64_t perStep = paired ? 2 : 1, atOnce = tiled ? 16 : 1;
-        const Tensor &w = in["w"];
-        expectPanels(
-            out.at("w.transposed." + layout), s.outer, s.inner, perStep, atOnce,
-            [&](int64_t k, int64_t column) { return w[column * s.inner + k]; });
-        expectPanels(
-            out.at("w.straight." + layout), s.inner, s.outer, perStep, atOnce,
-            [&](int64_t k, int64_t column) { return w[k * s.inner + column]; });
-      }
+  std::vector<Mode> modes;
+  for (int64_t vectorBytes : {64, 32}) {
+    for (const char *type : {"f32", "bf16", "f64"})
+      modes.push_back({type, vectorBytes, 0, Bf16Products::Widened});
+    modes.push_back({"bf16", vectorBytes, 0, Bf16Products::Pairs});
+  }
+  modes.push_back({"bf16", 64, 0, Bf16Products::Tiles});
+  for (const Mode &mode : ofHost(modes)) {
+    SCOPED_TRACE(nameOf(mode));
+    Tensors in = rounded(inputsFor(s), mode);
+    Tensors out = runProgram(instantiate(s, mode.type), in, /*threads=*/2,
+                             mode.vectorBytes, mode.bf16Products);
+    bool paired = mode.bf16Products != Bf16Products::Widened;
+    bool tiled = mode.bf16Products == Bf16Products::Tiles;
+    std::string layout =
+        std::to_string(mode.vectorBytes / (mode.type == "f64" ? 8 : 4)) +
+        (paired ? "x2" : "") + (tiled ? "x16" : "");
+    int64_t perStep = paired ? 2 : 1, atOnce = tiled ? 16 : 1;
+    const Tensor &w = in["w"];
+    expectPanels(
+        out.at("w.transposed." + layout), s.outer, s.inner, perStep, atOnce,
+        [&](int64_t k, int64_t column) { return w[column * s.inner + k]; });
+    expectPanels(
+        out.at("w.straight." + layout), s.inner, s.outer, perStep, atOnce,
+        [&](int64_t k, int64_t column) { return w[k * s.inner + column]; });
+  }
 }
 
 TEST(LinearRow, DependsNeitherOnOtherRowsNorOnTheTile) {
   constexpr int64_t inner = 51, outer = 71;
   Shape many{2, 37, inner, outer}, one{1, 1, inner, outer};
   Tensors in = inputsFor(many);
-  for (const Mode &mode : hostModes()) {
+  for (const Mode &mode : ofHost(hostModes())) {
     SCOPED_TRACE(nameOf(mode));
     auto runWith = [&](const Shape &shape, const Tensors &inputs) {
       return runProgram(instantiate(shape, mode.type), inputs, 1, 0,

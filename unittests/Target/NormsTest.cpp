@@ -17,7 +17,7 @@ namespace {
 /// Enough rows for two tiles.
 constexpr int64_t tokens = 2 * 137, width = 70;
 
-class Norms : public ::testing::TestWithParam<Mode> {};
+class Norms : public ModeTest {};
 
 Tensors inputs() {
   return {{"x", randomTensor({2, 137, 70}, 1)},

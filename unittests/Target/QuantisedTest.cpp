@@ -105,7 +105,7 @@ class QuantisedLinear : public ::testing::TestWithParam<Shape> {};
 
 TEST_P(QuantisedLinear, EqualsProductsOfWhatIntegersStandFor) {
   Shape s = GetParam();
-  for (const Mode &mode : quantised(allModes())) {
+  for (const Mode &mode : ofHost(quantised(allModes()))) {
     SCOPED_TRACE(nameOf(mode));
     Tensors in = rounded(inputsFor(s), mode);
     Tensors plain = in;
@@ -121,7 +121,7 @@ TEST_P(QuantisedLinear, EqualsProductsOfWhatIntegersStandFor) {
 
 TEST_P(QuantisedLinear, PanelsHoldIntegersAndScales) {
   Shape s = GetParam();
-  for (const Mode &mode : quantised(allModes())) {
+  for (const Mode &mode : ofHost(quantised(allModes()))) {
     SCOPED_TRACE(nameOf(mode));
     Tensors in = rounded(inputsFor(s), mode);
     Tensors out = run(linear(s), in, mode);
@@ -163,7 +163,7 @@ TEST_P(QuantisedLinear, PanelsHoldIntegersAndScales) {
 }
 
 TEST_P(QuantisedLinear, SameBitsForAnyNumberOfThreads) {
-  for (const Mode &mode : quantised(hostModes())) {
+  for (const Mode &mode : ofHost(quantised(hostModes()))) {
     SCOPED_TRACE(nameOf(mode));
     Tensors in = inputsFor(GetParam());
     Tensors one = run(linear(GetParam()), in, mode, 1);
@@ -174,7 +174,7 @@ TEST_P(QuantisedLinear, SameBitsForAnyNumberOfThreads) {
 
 TEST_P(QuantisedLinear, RowsDependNeitherOnOtherRowsNorOnTheTile) {
   Shape s = GetParam(), single{1, s.inner, s.outer};
-  for (const Mode &mode : quantised(allModes())) {
+  for (const Mode &mode : ofHost(quantised(allModes()))) {
     SCOPED_TRACE(nameOf(mode));
     Tensors in = inputsFor(s);
     Tensor all = run(linear(s), in, mode)["y"];
@@ -196,7 +196,7 @@ INSTANTIATE_TEST_SUITE_P(Shapes, QuantisedLinear,
 
 TEST(QuantisedChannel, ThatIsZeroGivesZero) {
   Shape s{3, 21, 9};
-  for (const Mode &mode : quantised(allModes())) {
+  for (const Mode &mode : ofHost(quantised(allModes()))) {
     SCOPED_TRACE(nameOf(mode));
     Tensors in = inputsFor(s);
     in["b"].values.assign(s.outer, 0);
@@ -213,7 +213,7 @@ TEST(QuantisedChannel, WithWhatIsNotFiniteGivesNaN) {
   for (double broken : {std::numeric_limits<double>::infinity(),
                         -std::numeric_limits<double>::infinity(),
                         std::numeric_limits<double>::quiet_NaN()})
-    for (const Mode &mode : quantised(allModes())) {
+    for (const Mode &mode : ofHost(quantised(allModes()))) {
       SCOPED_TRACE(nameOf(mode) + " " + std::to_string(broken));
       Tensors in = inputsFor(s);
       Tensor before = run(linear(s), in, mode)["y"];
@@ -274,7 +274,7 @@ class QuantisedExperts : public ::testing::TestWithParam<RoutedShape> {};
 
 TEST_P(QuantisedExperts, EqualProductsOfWhatIntegersStandFor) {
   RoutedShape c = GetParam();
-  for (const Mode &mode : quantised(allModes())) {
+  for (const Mode &mode : ofHost(quantised(allModes()))) {
     SCOPED_TRACE(nameOf(mode));
     Tensors in = rounded(inputsFor(c), mode);
     in["logits"] = inputsFor(c)["logits"];
@@ -291,7 +291,7 @@ TEST_P(QuantisedExperts, EqualProductsOfWhatIntegersStandFor) {
 }
 
 TEST_P(QuantisedExperts, SameBitsForAnyNumberOfThreads) {
-  for (const Mode &mode : quantised(hostModes())) {
+  for (const Mode &mode : ofHost(quantised(hostModes()))) {
     SCOPED_TRACE(nameOf(mode));
     Tensors in = inputsFor(GetParam());
     EXPECT_EQ(run(experts(GetParam()), in, mode, 1)["y"].values,

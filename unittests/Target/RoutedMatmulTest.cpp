@@ -135,7 +135,7 @@ class RoutedMatmul : public ::testing::TestWithParam<RoutedShape> {};
 
 TEST_P(RoutedMatmul, EqualsPlainLoops) {
   Tensors in = inputsFor(GetParam());
-  for (const Mode &mode : allModes()) {
+  for (const Mode &mode : ofHost(allModes())) {
     SCOPED_TRACE(nameOf(mode));
     Tensors stored = rounded(in, mode);
     // A chain of two products and an activation between them.
@@ -163,7 +163,7 @@ TEST_P(RoutedMatmul, Bf16GradientsAreThoseOfF64) {
   if (GetParam().routed)
     in["logits"] = inputsFor(GetParam())["logits"];
   Tensors expected = run(backward(GetParam()), in, {"f64", 0, 0});
-  for (const Mode &mode : bf16Modes()) {
+  for (const Mode &mode : ofHost(bf16Modes())) {
     SCOPED_TRACE(nameOf(mode));
     // The hidden state, its gradient and what is made of them are rounded.
     for (auto &[name, tensor] : run(backward(GetParam()), in, mode))
@@ -182,7 +182,7 @@ void expectSameBitsHoweverPacked(const RoutedShape &c,
   TestProgram atUse = backward(c), before = atUse;
   makeParameters(before, c, 0, c.experts);
   Tensors in = inputsFor(c);
-  for (const Mode &mode : modes) {
+  for (const Mode &mode : ofHost(modes)) {
     SCOPED_TRACE(nameOf(mode));
     Tensors expected = run(before, in, mode);
     Tensors out = run(atUse, in, mode);
@@ -226,7 +226,7 @@ TEST(RoutedMatmulRows, DependOnNoOtherExpert) {
     }
     return run(backward(c), in, mode);
   };
-  for (const Mode &mode : hostModes()) {
+  for (const Mode &mode : ofHost(hostModes())) {
     SCOPED_TRACE(nameOf(mode));
     Tensors one = runWith(mode, true), other = runWith(mode, false);
     for (const char *name : {"dgate1", "dup1", "ddown1"})
@@ -253,7 +253,7 @@ TEST(RoutedWeightGrad, IsOneSumHoweverRowsAreCutIntoSlices) {
     program.weightGrads();
     return run(program.returning(program.gradientNames()), in, mode);
   };
-  for (const Mode &mode : hostModes()) {
+  for (const Mode &mode : ofHost(hostModes())) {
     SCOPED_TRACE(nameOf(mode));
     Tensors first = runWith(mode, 2), cut = runWith(mode, 0);
     for (const char *name : {"dgate1", "dup1", "ddown1"})

@@ -131,7 +131,7 @@ TEST_P(Routing, EqualsPlainLoops) {
   Sizes sizes = GetParam();
   Tensors unrounded = inputsFor(sizes);
   Reference reference(unrounded["logits"], sizes);
-  for (const Mode &mode : allModes()) {
+  for (const Mode &mode : ofHost(allModes())) {
     SCOPED_TRACE(nameOf(mode));
     // Logits and scores are kept in f32 in a bf16 model.
     Tensors in = unrounded;
@@ -186,7 +186,7 @@ TEST_P(Routing, GradientEqualsPlainLoops) {
     throughSoftmax(dp, dx);
     throughSoftmax(dq, dr);
   }
-  for (const Mode &mode : preciseModes()) {
+  for (const Mode &mode : ofHost(preciseModes())) {
     SCOPED_TRACE(nameOf(mode));
     Tensors out = run(sized(backward, sizes), in, mode);
     expectClose(out["dx"], dx, mode.tolerance, "renormalised");
@@ -259,7 +259,7 @@ TEST(Route, ForcedExpertTakesAllWithScoreOne) {
                          {{"routes", "!moe.routes<5, 1>"},
                           {"scores", "2x137x1x$P"},
                           {"y", "2x137x70x$T"}}};
-  for (const Mode &mode : allModes()) {
+  for (const Mode &mode : ofHost(allModes())) {
     SCOPED_TRACE(nameOf(mode));
     Tensors in = inputsFor({5, 1});
     // The logits are not read.

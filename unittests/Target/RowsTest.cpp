@@ -15,7 +15,7 @@ using namespace polymoe::test;
 namespace {
 
 /// Enough rows for two tiles, where it is 274 of 70.
-class Rows : public ::testing::TestWithParam<Mode> {};
+class Rows : public ModeTest {};
 
 //===----------------------------------------------------------------------===//
 // Embedding
@@ -237,7 +237,7 @@ TEST(SumBits, AreRoundedToTheNearestBf16) {
     in["a"][i] = cases[i][0];
     in["b"][i] = cases[i][1];
   }
-  for (const Mode &mode : bf16Modes()) {
+  for (const Mode &mode : ofHost(bf16Modes())) {
     SCOPED_TRACE(nameOf(mode));
     Tensors exact = rounded(in, mode);
     for (int64_t i = 0; i < exact["a"].size(); ++i)

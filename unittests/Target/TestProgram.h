@@ -1,5 +1,4 @@
-//===-- TestProgram.h - one program, checked in every type -------*- C++
-//-*-===//
+//===-- TestProgram.h - one program, checked in every type -----*- C++ -*-===//
 //
 // Part of PolyMoE, under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -18,10 +17,13 @@
 #include "KernelTest.h"
 #include "ProgramText.h"
 
+#include <gtest/gtest.h>
+
 namespace polymoe::test {
 
 /// A model's type, a width of vectors, how close results must come, and how
-/// bf16 is multiplied where the host can.
+/// bf16 is multiplied. LLVM splits vectors that are wider than the host's,
+/// which changes no result; products need an instruction that the host has.
 struct Mode {
   std::string type;
   int64_t vectorBytes;
@@ -40,6 +42,15 @@ std::vector<Mode> bf16Modes();
 /// The same without bf16, for programs without `$T`: theirs is f32.
 std::vector<Mode> preciseModes();
 std::string nameOf(const Mode &mode);
+
+/// Those of `modes` that the host can run. Each of the others marks the current
+/// test as skipped and says why; the test goes on and can still fail.
+std::vector<Mode> ofHost(std::vector<Mode> modes);
+
+/// Tests that take one mode, and are skipped where the host cannot run it.
+class ModeTest : public ::testing::TestWithParam<Mode> {
+  void SetUp() override { ofHost({GetParam()}); }
+};
 
 /// Every tensor as `mode` stores it.
 Tensors rounded(const Tensors &tensors, const Mode &mode);

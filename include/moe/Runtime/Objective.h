@@ -6,7 +6,7 @@
 //===----------------------------------------------------------------------===//
 //
 // The objective of a training stage as plain data. The compiler turns it into
-// ops (moe-add-objective); LibTorch's executor computes it as METHODS.md says.
+// ops (moe-add-objective); LibTorch's executor follows docs/Methods.md.
 //
 //===----------------------------------------------------------------------===//
 

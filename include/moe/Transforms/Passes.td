@@ -68,8 +68,9 @@ def EmbedModel : Pass<"moe-embed-model", "mlir::ModuleOp"> {
 def ForceExpert : Pass<"moe-force-expert", "mlir::ModuleOp"> {
   let summary = "send every token to one expert with a score of 1";
   let description = [{
-    Makes every `moe.route` forced. With expert 0 the model equals the dense one
-    bit for bit, which is how forgetting is told from everything else.
+    Makes every `moe.route` forced, and takes its language gate. With expert 0,
+    if that has not trained, the model equals the dense one bit for bit. Fails
+    where anything but `moe.experts` and `moe.balance_loss` uses the routes.
 
     ```mlir
     %r, %s = moe.route %l {renormalize} : (tensor<?x?x6xf32>) -> (!moe.routes<6, 2>, tensor<?x?x2xf32>)
@@ -90,8 +91,7 @@ def InsertLanguageGates : Pass<"moe-insert-language-gates", "mlir::ModuleOp"> {
     expert 0 alone, with a weight of exactly 1, and the layer is the dense one
     for it, bit for bit. `layers` counts the layers with an FFN or experts, from
     0; by default all that have experts. The paper gates the layers in which
-    languages are most alike; with a profile of similarities the k most similar
-    layers will be chosen.
+    languages are most alike.
 
     `pool` says what a gate looks at: `token`, the token alone; `causal-mean`,
     the mean of the row up to the token, which generation keeps in a cache;
@@ -128,7 +128,7 @@ def DropUntrainedGates : Pass<"moe-drop-untrained-gates", "mlir::ModuleOp"> {
     drawn by an initialiser: a random classifier would send half of the text of
     new languages to expert 0. So a model may have its gates from the start, and
     stage 1 and its evaluation run as if it had none. `moe-run` does this to
-    what it executes, `moe-translate --export-hf` to what it writes.
+    what it executes; `moe-translate --export-hf` leaves such gates out as well.
 
     ```mlir
     %r, %s = moe.route %l, %g {renormalize}
@@ -251,13 +251,18 @@ def VerifyLevel : Pass<"moe-verify-level", "mlir::ModuleOp"> {
   let summary = "check the contract of a level";
   let description = [{
     Fails on the first op that does not belong to `level`:
-    - `model`: parameters, backbone ops, `func`; every `@forward` argument and
-      result is bound; shapes are static but for the leading `?x?`.
-    - `objective`: the same with static shapes, losses, and scalars.
+    - `model`: parameters, backbone ops, `func`; shapes are static but for the
+      two leading dimensions.
+    - `objective`: those, losses, and ops of caches; all shapes are static.
     - `step`: the above and gradient ops; every trainable parameter that can
-      influence the loss has a `moe.accumulate_gradient`, no frozen one has.
-    - `fused`: no `moe.ffn`, `moe.experts`, `moe.experts_grad` is left.
-    - `kernels`: no tensor is left.
+      influence the loss has a `moe.accumulate_gradient`.
+    - `fused`: the above and fused ops; no `moe.ffn`, `moe.experts` or
+      `moe.experts_grad` is left.
+    - `kernels`: any op; no tensor is left.
+
+    At all levels only entry points (public functions) read parameters and no
+    function calls itself; above `kernels` every argument and result of an entry
+    point is bound.
   }];
   let options = [
     Option<"level", "level", "std::string", "\"model\"", "model, objective, step, fused or kernels">,
@@ -279,8 +284,7 @@ def Differentiate : Pass<"moe-differentiate", "mlir::ModuleOp"> {
 
     A function called by `@step` becomes two: `f.forward`, which also returns
     what its backward reads, and `f.backward`. One pair is made for each pattern
-    of active arguments and wanted results, so the size of the module does not
-    grow with the number of layers.
+    of active arguments and wanted results: layers that are alike share one.
 
     Further patterns are `f.forward_1`, `f.backward_1` and so on. The values that
     a backward reads come first among its operands, arguments of `f` before what
@@ -359,8 +363,9 @@ def FuseRoutedMatmuls : Pass<"moe-fuse-routed-matmuls", "mlir::ModuleOp"> {
 def FuseLoss : Pass<"moe-fuse-loss", "mlir::ModuleOp"> {
   let summary = "never hold all logits in training";
   let description = [{
-    Replaces an output projection whose logits only the next-token loss and its
-    gradient read by `moe.linear_cross_entropy`.
+    Replaces an output projection without bias, whose logits nothing reads but
+    the next-token loss and its gradient, by `moe.linear_cross_entropy`. Other
+    projections stay as they are.
 
     ```mlir
     %logits = moe.linear %h, %w
