@@ -118,15 +118,15 @@ FailureOr<int64_t> tokensOf(ModuleOp module) {
 void Converter::copy(Operation *op, Value from, Value to) {
   auto type = cast<MemRefType>(from.getType());
   int64_t count = type.getNumElements();
-  constexpr int64_t perTile = 65536;
+  constexpr int64_t perItem = 65536;
   lowering.launch(op,
                   {.label = "copy",
-                   .tiles = llvm::divideCeilSigned(count, perTile),
+                   .workItems = llvm::divideCeilSigned(count, perItem),
                    .compute = Float32Type::get(type.getContext())},
                   [&](KernelBuilder &k) {
                     Value source = k.buffer(from, {count});
                     Value target = k.buffer(to, {count});
-                    k.rowsOfTile(count, perTile, [&](Value i) {
+                    k.rowsOfWorkItem(count, perItem, [&](Value i) {
                       Value element = memref::LoadOp::create(k, source, i);
                       memref::StoreOp::create(k, element, target, i);
                     });
@@ -171,7 +171,7 @@ LogicalResult Converter::convertConstant(arith::ConstantOp constant) {
   int64_t count = value.getNumElements();
   Type element = value.getElementType();
   lowering.launch(
-      constant, {.tiles = 1, .compute = element}, [&](KernelBuilder &k) {
+      constant, {.workItems = 1, .compute = element}, [&](KernelBuilder &k) {
         Value target = k.buffer(buffer, {count});
         Value fill = k.scalar(value.getSplatValue<APFloat>().convertToDouble());
         k.loop(k.idx(0), k.idx(count), 1,
@@ -200,10 +200,10 @@ static void launchElementwise(
   auto type = cast<MemRefType>(to.getType());
   int64_t width = type.getRank() ? type.getShape().back() : 1;
   int64_t rows = type.getNumElements() / width;
-  int64_t perTile = rowsPerTile(rows, width);
+  int64_t perItem = rowsPerWorkItem(rows, width);
   lowering.launch(op,
                   {.label = label,
-                   .tiles = llvm::divideCeilSigned(rows, perTile),
+                   .workItems = llvm::divideCeilSigned(rows, perItem),
                    .compute = type.getElementType()},
                   [&](KernelBuilder &k) {
                     auto matrix = [&](Value buffer) {
@@ -212,7 +212,7 @@ static void launchElementwise(
                     SmallVector<Value> sources =
                         llvm::map_to_vector(from, matrix);
                     Value target = matrix(to);
-                    k.rowsOfTile(rows, perTile, [&](Value row) {
+                    k.rowsOfWorkItem(rows, perItem, [&](Value row) {
                       k.columns(width, [&](KernelBuilder::Lane lane) {
                         auto vectors =
                             llvm::map_to_vector(sources, [&](Value source) {

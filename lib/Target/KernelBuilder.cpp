@@ -138,10 +138,10 @@ void KernelBuilder::ifThen(Value condition, function_ref<void()> body) {
   body();
 }
 
-void KernelBuilder::rowsOfTile(int64_t rows, int64_t rowsPerTile,
-                               function_ref<void(Value)> body) {
-  Value first = mul(tile(), idx(rowsPerTile));
-  Value last = min(add(first, idx(rowsPerTile)), idx(rows));
+void KernelBuilder::rowsOfWorkItem(int64_t rows, int64_t rowsPerWorkItem,
+                                   function_ref<void(Value)> body) {
+  Value first = mul(tile(), idx(rowsPerWorkItem));
+  Value last = min(add(first, idx(rowsPerWorkItem)), idx(rows));
   loop(first, last, 1, body);
 }
 
@@ -450,22 +450,24 @@ KernelBuilder::registerTile(int64_t rows, int64_t vectors, Value lo, Value hi,
   });
 }
 
-static amx::TileType tileType(int64_t rows, Type element) {
+static amx::TileType amxTileType(int64_t rows, Type element) {
   constexpr int64_t bitsOfRow = 512;
   return amx::TileType::get({rows, bitsOfRow / element.getIntOrFloatBitWidth()},
                             element);
 }
 
-Value KernelBuilder::loadTile(Value buffer, ValueRange position, int64_t rows) {
+Value KernelBuilder::loadAmxTile(Value buffer, ValueRange position,
+                                 int64_t rows) {
   Type element = cast<MemRefType>(buffer.getType()).getElementType();
-  return amx::TileLoadOp::create(*this, tileType(rows, element), buffer,
+  return amx::TileLoadOp::create(*this, amxTileType(rows, element), buffer,
                                  position);
 }
 
-Value KernelBuilder::zeroTile(int64_t rows) {
-  return amx::TileZeroOp::create(*this, tileType(rows, computeType));
+Value KernelBuilder::zeroAmxTile(int64_t rows) {
+  return amx::TileZeroOp::create(*this, amxTileType(rows, computeType));
 }
 
-void KernelBuilder::storeTile(Value tile, Value buffer, ValueRange position) {
+void KernelBuilder::storeAmxTile(Value tile, Value buffer,
+                                 ValueRange position) {
   amx::TileStoreOp::create(*this, buffer, position, tile);
 }

@@ -34,7 +34,7 @@ Type mlir::moe::computeTypeOf(Value tensor) {
   return preciseType(elementOf(tensor));
 }
 
-int64_t mlir::moe::rowsPerTile(int64_t rows, int64_t width) {
+int64_t mlir::moe::rowsPerWorkItem(int64_t rows, int64_t width) {
   // A launch of a tile costs well under a microsecond; 16k elements take a few.
   // The choice depends on shapes only, so partial sums have one order.
   return std::clamp<int64_t>(16384 / std::max<int64_t>(width, 1), 1,
@@ -160,6 +160,6 @@ void KernelLowering::launch(Operation *op, const Launch &launch,
   if (!launch.derives.empty())
     derives = opBuilder.getStringAttr(launch.derives);
   DispatchOp::create(opBuilder, op->getLoc(), FlatSymbolRefAttr::get(kernel),
-                     opBuilder.getI64IntegerAttr(launch.tiles), derives,
+                     opBuilder.getI64IntegerAttr(launch.workItems), derives,
                      arguments);
 }

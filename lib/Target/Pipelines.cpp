@@ -56,7 +56,7 @@ Bf16Products mlir::moe::hostBf16Products() {
     if (!features.lookup("avx512bf16") || !features.lookup("avx512vl"))
       return Bf16Products::Widened;
     bool tiles = features.lookup("amx-tile") && features.lookup("amx-bf16");
-    return tiles && mayUseTiles() ? Bf16Products::Tiles : Bf16Products::Pairs;
+    return tiles && mayUseTiles() ? Bf16Products::Amx : Bf16Products::Pairs;
   }();
   return products;
 }
@@ -66,7 +66,7 @@ static std::string variantOf(int64_t vectorBytes, Bf16Products products) {
   std::string name = vectorBytes == 64   ? "avx512"
                      : vectorBytes == 32 ? "avx2"
                                          : "generic";
-  if (products == Bf16Products::Tiles && vectorBytes == 64)
+  if (products == Bf16Products::Amx && vectorBytes == 64)
     return name + "-amx";
   return products == Bf16Products::Widened ? name : name + "-bf16";
 }

@@ -18,7 +18,7 @@
 // On machines with AMX a register tile is two by two tiles. Two tiles of the
 // right operand and, one after the other, two of the left are all that a turn of
 // the loop reads: no sum leaves its register before the last.
-// RUN: moe-opt %s --moe-cpu-pipeline="vector-bytes=64 bf16-products=tiles" -o %t.amx.mlir
+// RUN: moe-opt %s --moe-cpu-pipeline="vector-bytes=64 bf16-products=amx" -o %t.amx.mlir
 // RUN: mlir-translate --mlir-to-llvmir --allow-unregistered-dialect %t.amx.mlir -o %t.amx.ll
 // RUN: opt -O2 -mtriple=x86_64-unknown-linux-gnu -mcpu=sapphirerapids %t.amx.ll -o %t.amx.bc
 // RUN: llc -O2 -mtriple=x86_64-unknown-linux-gnu -mcpu=sapphirerapids %t.amx.bc -o %t.amx.s

@@ -1,6 +1,6 @@
 // RUN: moe-opt %s --convert-moe-to-kernels="vector-bytes=64 bf16-products=pairs frozen-weights=int8" -o %t.kernels
 // RUN: FileCheck %s --input-file=%t.kernels
-// RUN: moe-opt %s --convert-moe-to-kernels="vector-bytes=64 bf16-products=tiles frozen-weights=int8" | FileCheck %s --check-prefix=TILES
+// RUN: moe-opt %s --convert-moe-to-kernels="vector-bytes=64 bf16-products=amx frozen-weights=int8" | FileCheck %s --check-prefix=TILES
 // RUN: moe-opt %s --convert-moe-to-kernels="vector-bytes=32 bf16-products=widened frozen-weights=int8" | FileCheck %s --check-prefix=NARROW
 // RUN: moe-opt %s --convert-moe-to-kernels="vector-bytes=64 bf16-products=pairs" | FileCheck %s --check-prefix=ASIS --implicit-check-not=xi8
 // RUN: sed 's,// GRADIENT ,,' %s | not moe-opt --convert-moe-to-kernels=frozen-weights=int8 2>&1 | FileCheck %s --check-prefix=GRADIENTS

@@ -34,7 +34,7 @@ void addMachineOptions(CLI::App &app, MachineOptions &options) {
   app.add_option("--dtype", options.dtype,
                  "type to compute in: fp32 or bf16 (default: the model's own)")
       ->check(CLI::IsMember({"fp32", "bf16"}));
-  static const std::vector<std::string> products{"widened", "pairs", "tiles"};
+  static const std::vector<std::string> products{"widened", "pairs", "amx"};
   auto best = products.begin() + ptrdiff_t(mlir::moe::hostBf16Products());
   app.add_option_function<std::string>(
          "--bf16-products",

@@ -91,7 +91,7 @@ Tensors polymoe::test::runProgram(const std::string &ir, const Tensors &inputs,
   mlir::moe::CompilerOptions options;
   options.frozenWeights = frozenWeights;
   options.vectorBytes = vectorBytes;
-  emulate &= bf16Products == Bf16Products::Tiles;
+  emulate &= bf16Products == Bf16Products::Amx;
   options.bf16Products = bf16Products;
   ProgramRunner runner(
       ir, options, threads, emulate ? emulateTiles : [](mlir::ModuleOp) {});

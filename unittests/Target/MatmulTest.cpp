@@ -208,14 +208,14 @@ TEST_P(Linear, PanelsHoldTheWeight) {
       modes.push_back({type, vectorBytes, 0, Bf16Products::Widened});
     modes.push_back({"bf16", vectorBytes, 0, Bf16Products::Pairs});
   }
-  modes.push_back({"bf16", 64, 0, Bf16Products::Tiles});
+  modes.push_back({"bf16", 64, 0, Bf16Products::Amx});
   for (const Mode &mode : ofHost(modes)) {
     SCOPED_TRACE(nameOf(mode));
     Tensors in = rounded(inputsFor(s), mode);
     Tensors out = runProgram(instantiate(s, mode.type), in, /*threads=*/2,
                              mode.vectorBytes, mode.bf16Products);
     bool paired = mode.bf16Products != Bf16Products::Widened;
-    bool tiled = mode.bf16Products == Bf16Products::Tiles;
+    bool tiled = mode.bf16Products == Bf16Products::Amx;
     std::string layout =
         std::to_string(mode.vectorBytes / (mode.type == "f64" ? 8 : 4)) +
         (paired ? "x2" : "") + (tiled ? "x16" : "");
@@ -258,13 +258,13 @@ TEST(LinearRow, DependsNeitherOnOtherRowsNorOnTheTile) {
   }
 }
 
-TEST(Tiles, OfTheHostEqualEmulatedOnes) {
-  if (mlir::moe::hostBf16Products() != Bf16Products::Tiles)
+TEST(Amx, OfTheHostEqualEmulatedOnes) {
+  if (mlir::moe::hostBf16Products() != Bf16Products::Amx)
     GTEST_SKIP() << "the host has no AMX: other tests emulate it";
   Shape s{3, 50, 129, 48};
   Tensors in = inputsFor(s);
   auto runWith = [&](bool emulate) {
-    return runProgram(instantiate(s, "bf16"), in, 1, 0, Bf16Products::Tiles,
+    return runProgram(instantiate(s, "bf16"), in, 1, 0, Bf16Products::Amx,
                       FrozenWeights::AsIs, emulate);
   };
   Tensors host = runWith(false), emulated = runWith(true);

@@ -21,7 +21,7 @@ std::vector<Mode> polymoe::test::allModes() {
     modes.push_back({"f64", vectorBytes, 1e-13});
   }
   for (Bf16Products products :
-       {Bf16Products::Widened, Bf16Products::Pairs, Bf16Products::Tiles})
+       {Bf16Products::Widened, Bf16Products::Pairs, Bf16Products::Amx})
     if (products != mlir::moe::hostBf16Products())
       modes.push_back({"bf16", 0, 0x1p-7, products});
   return modes;
@@ -51,7 +51,7 @@ std::string polymoe::test::nameOf(const Mode &mode) {
   std::string name = mode.type + (mode.vectorBytes ? "Narrow" : "Host");
   if (mode.bf16Products == mlir::moe::hostBf16Products())
     return name;
-  const char *products[] = {"Widened", "InPairs", "InTiles"};
+  const char *products[] = {"Widened", "InPairs", "WithAmx"};
   return name + products[static_cast<int>(mode.bf16Products)];
 }
 

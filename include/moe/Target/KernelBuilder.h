@@ -35,7 +35,7 @@ public:
   //===------------------------------------------------------------------===//
 
   /// The number of the work item, an index.
-  Value tile() { return kernel.getWorkItem(); }
+  Value workItem() { return kernel.getWorkItem(); }
 
   // What the kernel uses of the function that launches it becomes an argument
   // when it is first asked for. The view of a null buffer is null.
@@ -85,9 +85,9 @@ public:
   loop(Value lo, Value hi, int64_t step, ValueRange carried,
        function_ref<SmallVector<Value>(Value, ValueRange)> body);
   void ifThen(Value condition, function_ref<void()> body);
-  /// The rows of this tile, out of `rows` in blocks of `rowsPerTile`.
-  void rowsOfTile(int64_t rows, int64_t rowsPerTile,
-                  function_ref<void(Value)> body);
+  /// The rows of this tile, out of `rows` in blocks of `rowsPerWorkItem`.
+  void rowsOfWorkItem(int64_t rows, int64_t rowsPerWorkItem,
+                      function_ref<void(Value)> body);
 
   /// A vector's worth of columns: from `column` on, those in `mask`, or all if
   /// there is none.
@@ -161,7 +161,7 @@ public:
   /// from zero or from `init`. `a` gives scalars, `b` vectors, of the type of
   /// computation; or `a` gives pairs (loadPair) and `b` vectors of a pair of
   /// bf16 for each lane, both of whose products one multiply-add takes; or all
-  /// are tiles (loadTile), of `b` in pairs too, and `init` is given.
+  /// are tiles (loadAmxTile), of `b` in pairs too, and `init` is given.
   SmallVector<Value> registerTile(int64_t rows, int64_t vectors, Value lo,
                                   Value hi,
                                   function_ref<Value(Value, int64_t)> a,
@@ -170,9 +170,9 @@ public:
 
   /// AMX's tiles: `rows` rows, 16 at most, of 64 bytes; those from a position
   /// of a buffer on, those of a zero sum, or into a buffer.
-  Value loadTile(Value buffer, ValueRange position, int64_t rows);
-  Value zeroTile(int64_t rows);
-  void storeTile(Value tile, Value buffer, ValueRange position);
+  Value loadAmxTile(Value buffer, ValueRange position, int64_t rows);
+  Value zeroAmxTile(int64_t rows);
+  void storeAmxTile(Value tile, Value buffer, ValueRange position);
 
 private:
   Value argument(Value outside);

@@ -126,7 +126,7 @@ Type elementOf(Value values);
 Type computeTypeOf(Value tensor);
 
 /// Rows per tile so that row-wise work of `width` columns is worth a launch.
-int64_t rowsPerTile(int64_t rows, int64_t width);
+int64_t rowsPerWorkItem(int64_t rows, int64_t width);
 
 /// Lowerings by op name.
 class LoweringTable {

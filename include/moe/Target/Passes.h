@@ -21,7 +21,7 @@ inline llvm::cl::ValuesClass bf16ProductsValues() {
   return llvm::cl::values(
       clEnumValN(Bf16Products::Widened, "widened", "as f32"),
       clEnumValN(Bf16Products::Pairs, "pairs", "with vdpbf16ps (AVX512-BF16)"),
-      clEnumValN(Bf16Products::Tiles, "tiles", "with tdpbf16ps (AMX-BF16)"));
+      clEnumValN(Bf16Products::Amx, "amx", "with tdpbf16ps (AMX-BF16)"));
 }
 
 /// The names of FrozenWeights in options.

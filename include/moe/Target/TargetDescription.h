@@ -17,7 +17,7 @@ namespace mlir::moe {
 enum class Bf16Products {
   Widened, ///< as f32
   Pairs,   ///< two products and their sum at once (AVX512-BF16: vdpbf16ps)
-  Tiles,   ///< 16 x 16 sums of 32 products (AMX-BF16: tdpbf16ps)
+  Amx,     ///< 16 x 16 sums of 32 products (AMX-BF16: tdpbf16ps)
 };
 
 /// How a program keeps the weights of its products that do not train.
@@ -34,16 +34,16 @@ enum class PackedOnce {
 };
 
 /// Rows of a tile of AMX, and words of 32 bits in a row.
-constexpr int64_t tileSide = 16;
+constexpr int64_t amxTileRows = 16;
 
 /// What the host (or another machine) offers to a kernel.
 struct TargetDescription {
   /// Bytes of a vector register: 64 (AVX-512), 32 (AVX2) or 16.
   int64_t vectorBytes = 64;
-  /// Tiles need the widest vectors; narrower ones are multiplied in pairs.
+  /// AMX needs the widest vectors; narrower ones are multiplied in pairs.
   Bf16Products bf16Products = Bf16Products::Widened;
   /// Rows of the register tile that fit beside two vectors of columns.
-  int64_t tileRows() const { return vectorBytes == 64 ? 12 : 6; }
+  int64_t registerTileRows() const { return vectorBytes == 64 ? 12 : 6; }
 };
 
 } // namespace mlir::moe

@@ -21,13 +21,13 @@ using Lane = KernelBuilder::Lane;
 /// How many heads with the same keys a tile takes: most, so that the keys are
 /// read and packed once, as long as there are tiles for a few threads.
 static int64_t sharedHeads(const AttentionShape &shape) {
-  constexpr int64_t wantedTiles = 4;
+  constexpr int64_t wantedItems = 4;
   // Each head has a slope of its own.
   if (shape.alibi)
     return 1;
   int64_t shared = shape.headsPerKv();
   while (shared > 1 && (shape.headsPerKv() % shared != 0 ||
-                        shape.batch * shape.heads / shared < wantedTiles))
+                        shape.batch * shape.heads / shared < wantedItems))
     --shared;
   return shared;
 }
@@ -36,12 +36,12 @@ static LogicalResult lowerAttention(AttentionOp op, KernelLowering &lowering) {
   AttentionShape shape(op, lowering.target());
   // Few queries read more keys than they have work for: tiles pack what they
   // see of a cache.
-  bool packsHeads =
-      shape.keys == shape.length || shape.length > lowering.target().tileRows();
+  bool packsHeads = shape.keys == shape.length ||
+                    shape.length > lowering.target().registerTileRows();
   int64_t shared = packsHeads ? 1 : sharedHeads(shape);
   MatmulTiling tiling(shape.length * shared, shape.width, shape.keys,
                       shape.scores);
-  int64_t blockRows = tiling.tileRows;
+  int64_t blockRows = tiling.registerTileRows;
   Value keyBuffer = lowering.buffer(op.getKey());
   if (packsHeads)
     keyBuffer =
@@ -49,8 +49,8 @@ static LogicalResult lowerAttention(AttentionOp op, KernelLowering &lowering) {
 
   lowering.launch(
       op,
-      {.tiles = shape.batch * shape.heads / shared *
-                HeadBlock::tilesOfHead(shape.length, blockRows, shared),
+      {.workItems = shape.batch * shape.heads / shared *
+                    HeadBlock::itemsOfHead(shape.length, blockRows, shared),
        .compute = shape.compute,
        .flops = shape.flops(2)},
       [&](KernelBuilder &k) {

@@ -58,14 +58,14 @@ Value mlir::moe::packHeads(KernelLowering &lowering, Operation *op, Value rows,
       {shape.batch * heads, panels[0], panels[1], panels[2]}, element);
   lowering.launch(op,
                   {.label = "pack",
-                   .tiles = shape.batch * heads * panels[0],
+                   .workItems = shape.batch * heads * panels[0],
                    .compute = shape.compute},
                   [&](KernelBuilder &k) {
                     Value from =
                         k.buffer(rows, {shape.batch * length * heads, width});
                     Value to = k.buffer(packed);
-                    Value head = k.div(k.tile(), k.idx(panels[0]));
-                    Value panel = k.rem(k.tile(), k.idx(panels[0]));
+                    Value head = k.div(k.workItem(), k.idx(panels[0]));
+                    Value panel = k.rem(k.workItem(), k.idx(panels[0]));
                     Value b = k.div(head, k.idx(heads)),
                           h = k.rem(head, k.idx(heads));
                     packHeadPanel(k, from, b, h, panel, length, heads, width,
@@ -199,7 +199,7 @@ void mlir::moe::forEachScore(
           panel.push_back(k.add(position.first, k.idx(j)));
           return Panel{position.panels, panel};
         });
-    for (int64_t i = 0; i < tiling.tileRows; ++i) {
+    for (int64_t i = 0; i < tiling.registerTileRows; ++i) {
       k.ifThen(k.less(k.idx(i), count), [&] {
         for (int64_t j = 0; j < accumulators; ++j) {
           Value column = k.add(k.mul(group, k.idx(tiling.groupWidth)),
@@ -235,9 +235,9 @@ void mlir::moe::forEachWeightedSum(
   RowBlock block{k.idx(0), count, Value()};
   forEachRegisterTile(
       k, tiling, block, k.idx(0),
-      [&](Value row, const TileColumns &tile) {
+      [&](Value row, const RegisterTileColumns &tile) {
         return k.registerTile(
-            tiling.tileRows, accumulators, lo, hi,
+            tiling.registerTileRows, accumulators, lo, hi,
             [&](Value j, int64_t i) {
               return k.loadScalar(weights, {k.add(row, k.idx(i)), j});
             },
@@ -245,7 +245,7 @@ void mlir::moe::forEachWeightedSum(
               return k.load(rows, rowOf(j), tile.lanes[v]);
             });
       },
-      [&](Value row, const TileColumns &tile, ValueRange sums) {
+      [&](Value row, const RegisterTileColumns &tile, ValueRange sums) {
         for (auto [sum, lane] : llvm::zip_equal(sums, tile.lanes))
           write(row, lane, sum);
       });

@@ -30,7 +30,7 @@ struct AttentionShape {
         window(op.getWindow().value_or(0)), alibi(op.getAlibi()),
         scores(ProductTypes(target, elementOf(op.getQuery()),
                             elementOf(op.getKey()))
-                   .withoutTiles(target)),
+                   .withoutAmx(target)),
         compute(scores.compute), lanes(scores.lanes) {
     auto query = cast<RankedTensorType>(op.getQuery().getType());
     batch = query.getDimSize(0);
@@ -126,14 +126,14 @@ struct HeadBlock {
   HeadBlock(KernelBuilder &k, int64_t heads, int64_t length, int64_t blockRows,
             int64_t shared = 1)
       : k(k), length(length), shared(shared) {
-    int64_t blocks = tilesOfHead(length, blockRows, shared);
-    Value position = k.div(k.tile(), k.idx(blocks));
+    int64_t blocks = itemsOfHead(length, blockRows, shared);
+    Value position = k.div(k.workItem(), k.idx(blocks));
     b = k.div(position, k.idx(heads / shared));
     h = k.mul(k.rem(position, k.idx(heads / shared)), k.idx(shared));
-    rows = denseRowBlock(k, k.rem(k.tile(), k.idx(blocks)), length * shared,
+    rows = denseRowBlock(k, k.rem(k.workItem(), k.idx(blocks)), length * shared,
                          blockRows);
   }
-  static int64_t tilesOfHead(int64_t length, int64_t blockRows,
+  static int64_t itemsOfHead(int64_t length, int64_t blockRows,
                              int64_t shared) {
     return llvm::divideCeilSigned(length * shared, blockRows);
   }

@@ -26,20 +26,20 @@ using Lane = KernelBuilder::Lane;
 static Value launchDelta(AttentionGradOp op, const AttentionShape &shape,
                          KernelLowering &lowering) {
   int64_t rows = shape.batch * shape.length * shape.heads;
-  int64_t perTile = rowsPerTile(rows, shape.width);
+  int64_t perItem = rowsPerWorkItem(rows, shape.width);
   Value delta = lowering.temporary({shape.batch, shape.heads, shape.length},
                                    shape.compute);
   lowering.launch(
       op,
       {.label = "delta",
-       .tiles = llvm::divideCeilSigned(rows, perTile),
+       .workItems = llvm::divideCeilSigned(rows, perItem),
        .compute = shape.compute},
       [&](KernelBuilder &k) {
         Value out = k.buffer(lowering.buffer(op.getOut()), {rows, shape.width});
         Value dout =
             k.buffer(lowering.buffer(op.getDout()), {rows, shape.width});
         Value to = k.buffer(delta);
-        k.rowsOfTile(rows, perTile, [&](Value row) {
+        k.rowsOfWorkItem(rows, perItem, [&](Value row) {
           Value sum = k.columns(
               shape.width, k.splat(0.0), [&](Lane lane, ValueRange acc) {
                 return SmallVector<Value>{k.fma(
@@ -59,12 +59,12 @@ static void launchQueryGrad(AttentionGradOp op, const AttentionShape &shape,
                             Value packedKeys, Value packedValues, Value deltas,
                             KernelLowering &lowering) {
   MatmulTiling tiling(shape.length, shape.width, shape.keys, shape.scores);
-  int64_t blockRows = tiling.tileRows;
+  int64_t blockRows = tiling.registerTileRows;
   lowering.launch(
       op,
       {.label = "query",
-       .tiles = shape.batch * shape.heads *
-                llvm::divideCeilSigned(shape.length, blockRows),
+       .workItems = shape.batch * shape.heads *
+                    llvm::divideCeilSigned(shape.length, blockRows),
        .compute = shape.compute,
        .flops = shape.flops(3)},
       [&](KernelBuilder &k) {
@@ -141,12 +141,12 @@ static void launchKeyGrad(AttentionGradOp op, const AttentionShape &shape,
                           Value packedQueries, Value packedDouts, Value deltas,
                           KernelLowering &lowering) {
   MatmulTiling tiling(shape.keys, shape.width, shape.length, shape.scores);
-  int64_t blockRows = tiling.tileRows;
+  int64_t blockRows = tiling.registerTileRows;
   lowering.launch(
       op,
       {.label = "key",
-       .tiles = shape.batch * shape.kvHeads *
-                llvm::divideCeilSigned(shape.keys, blockRows),
+       .workItems = shape.batch * shape.kvHeads *
+                    llvm::divideCeilSigned(shape.keys, blockRows),
        .compute = shape.compute,
        .flops = shape.flops(4)},
       [&](KernelBuilder &k) {

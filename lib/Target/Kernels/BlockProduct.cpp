@@ -12,7 +12,8 @@ using namespace mlir::moe;
 
 namespace {
 
-using Epilogue = function_ref<void(Value, const TileColumns &, ValueRange)>;
+using Epilogue =
+    function_ref<void(Value, const RegisterTileColumns &, ValueRange)>;
 
 /// Terms that are multiplied together, and the columns taken of each.
 struct Part {
@@ -29,7 +30,7 @@ public:
   Multiplier(KernelBuilder &k, const BlockProduct &product);
 
   void run(Epilogue epilogue,
-           function_ref<void(Value, const TileColumns &)> before);
+           function_ref<void(Value, const RegisterTileColumns &)> before);
 
 private:
   bool packsAtUse() const {
@@ -37,16 +38,16 @@ private:
   }
   bool slices() const { return tiling.slice < tiling.inner; }
   void multiply(const Part &part, bool partial, Epilogue epilogue,
-                function_ref<void(Value, const TileColumns &)> before);
-  void pack(const Part &part, const TileColumns &tile);
+                function_ref<void(Value, const RegisterTileColumns &)> before);
+  void pack(const Part &part, const RegisterTileColumns &tile);
   void packOperand(const RightOperand &operand, const Part &part, Value panel,
                    Value to, Value position);
-  Panel panel(const Part &part, size_t term, const TileColumns &tile, Value row,
-              int64_t j) const;
+  Panel panel(const Part &part, size_t term, const RegisterTileColumns &tile,
+              Value row, int64_t j) const;
   Place lineAhead(const RightOperand &operand, const Part &part,
-                  const TileColumns &tile, Value row, Value step, int64_t j,
-                  bool shared) const;
-  TileColumns columnsOfSums(const TileColumns &tile) const;
+                  const RegisterTileColumns &tile, Value row, Value step,
+                  int64_t j, bool shared) const;
+  RegisterTileColumns columnsOfSums(const RegisterTileColumns &tile) const;
 
   KernelBuilder &k;
   const BlockProduct &product;
@@ -74,11 +75,12 @@ Multiplier::Multiplier(KernelBuilder &k, const BlockProduct &product)
 }
 
 /// Where the sums of `tile` are among those of its split alone.
-TileColumns Multiplier::columnsOfSums(const TileColumns &tile) const {
+RegisterTileColumns
+Multiplier::columnsOfSums(const RegisterTileColumns &tile) const {
   Value before = k.mul(product.split, k.idx(tiling.groupsPerSplit));
   Value first =
       k.mul(k.sub(tile.group, before), k.idx(accumulators * types.lanes));
-  TileColumns columns{tile.group, {}};
+  RegisterTileColumns columns{tile.group, {}};
   for (int64_t j = 0; j < accumulators; ++j)
     columns.lanes.push_back({k.add(first, k.idx(j * k.lanes())), Value()});
   return columns;
@@ -96,7 +98,7 @@ void Multiplier::packOperand(const RightOperand &operand, const Part &part,
 }
 
 /// Packs what the register tiles of columns `tile` read of `part`.
-void Multiplier::pack(const Part &part, const TileColumns &tile) {
+void Multiplier::pack(const Part &part, const RegisterTileColumns &tile) {
   for (auto [term, to] : llvm::zip(part.terms, packed)) {
     if (term[0].form == RightOperand::Form::Straight) {
       packSteps(k,
@@ -121,8 +123,8 @@ void Multiplier::pack(const Part &part, const TileColumns &tile) {
 /// register tile at `row`: all of a block's register tiles together ask for
 /// what the next columns are packed from, in order and once.
 Place Multiplier::lineAhead(const RightOperand &operand, const Part &part,
-                            const TileColumns &tile, Value row, Value step,
-                            int64_t j, bool shared) const {
+                            const RegisterTileColumns &tile, Value row,
+                            Value step, int64_t j, bool shared) const {
   constexpr int64_t lineBytes = 64;
   int64_t elementsOfLine =
       lineBytes * 8 / elementOf(operand.buffer).getIntOrFloatBitWidth();
@@ -131,12 +133,12 @@ Place Multiplier::lineAhead(const RightOperand &operand, const Part &part,
   int64_t linesOfRow = llvm::divideCeilSigned(
       transposed ? part.width : tiling.groupWidth, elementsOfLine);
   int64_t steps = llvm::divideCeilSigned(part.width, types.step);
-  int64_t tiles = tiling.blockRows / tiling.tileRows;
+  int64_t tiles = tiling.blockRows / tiling.registerTileRows;
   int64_t lines = rowsAhead * linesOfRow;
   if (shared)
     lines = llvm::divideCeilSigned(lines, accumulators);
-  Value done =
-      k.add(k.mul(k.div(row, k.idx(tiling.tileRows)), k.idx(steps)), step);
+  Value done = k.add(
+      k.mul(k.div(row, k.idx(tiling.registerTileRows)), k.idx(steps)), step);
   Value line = k.div(k.mul(done, k.idx(lines)), k.idx(tiles * steps));
   if (shared)
     line = k.add(k.mul(line, k.idx(accumulators)), k.idx(j));
@@ -151,8 +153,9 @@ Place Multiplier::lineAhead(const RightOperand &operand, const Part &part,
           {k.add(part.first, rowOfLine), k.add(next, columnOfLine)}};
 }
 
-Panel Multiplier::panel(const Part &part, size_t term, const TileColumns &tile,
-                        Value row, int64_t j) const {
+Panel Multiplier::panel(const Part &part, size_t term,
+                        const RegisterTileColumns &tile, Value row,
+                        int64_t j) const {
   const Term &operands = part.terms[term];
   bool shared = operands.size() == 1;
   const RightOperand &operand = operands[shared ? 0 : j];
@@ -168,11 +171,11 @@ Panel Multiplier::panel(const Part &part, size_t term, const TileColumns &tile,
 /// sums go on from those of a `partial` one.
 void Multiplier::multiply(
     const Part &part, bool partial, Epilogue epilogue,
-    function_ref<void(Value, const TileColumns &)> before) {
+    function_ref<void(Value, const RegisterTileColumns &)> before) {
   auto leftWidth = static_cast<int64_t>(part.terms.size()) * part.width;
   packRows(k, product.rows, product.block, left, leftWidth, types,
            product.source, part.firstLeft);
-  auto multiplyTile = [&](Value row, const TileColumns &tile) {
+  auto multiplyRegisterTile = [&](Value row, const RegisterTileColumns &tile) {
     if (!partial)
       before(row, tile);
     SmallVector<Value> result;
@@ -190,19 +193,21 @@ void Multiplier::multiply(
            .partial = partial});
     return result;
   };
-  auto keep = [&](Value row, const TileColumns &tile, ValueRange values) {
+  auto keep = [&](Value row, const RegisterTileColumns &tile,
+                  ValueRange values) {
     storeSums(k, values, sums, row, columnsOfSums(tile));
   };
-  auto prepare = [&](const TileColumns &tile) { pack(part, tile); };
-  forEachRegisterTile(k, tiling, product.block, product.split, multiplyTile,
-                      partial ? Epilogue(keep) : epilogue,
-                      packsAtUse()
-                          ? function_ref<void(const TileColumns &)>(prepare)
-                          : nullptr);
+  auto prepare = [&](const RegisterTileColumns &tile) { pack(part, tile); };
+  forEachRegisterTile(
+      k, tiling, product.block, product.split, multiplyRegisterTile,
+      partial ? Epilogue(keep) : epilogue,
+      packsAtUse() ? function_ref<void(const RegisterTileColumns &)>(prepare)
+                   : nullptr);
 }
 
-void Multiplier::run(Epilogue epilogue,
-                     function_ref<void(Value, const TileColumns &)> before) {
+void Multiplier::run(
+    Epilogue epilogue,
+    function_ref<void(Value, const RegisterTileColumns &)> before) {
   ArrayRef<Term> terms(product.terms);
   int64_t inner = product.inner;
   if (!slices())
@@ -210,7 +215,8 @@ void Multiplier::run(Epilogue epilogue,
                     before);
   int64_t columns = tiling.groupsPerSplit * accumulators * types.lanes;
   sums = k.scratch({tiling.blockRows, columns}, k.compute());
-  Value rows = rowsInTiles(k, product.block, tiling.tileRows, tiling.blockRows);
+  Value rows = rowsOfRegisterTiles(k, product.block, tiling.registerTileRows,
+                                   tiling.blockRows);
   k.loop(k.idx(0), rows, 1, [&](Value i) {
     k.columns(columns, [&](KernelBuilder::Lane lane) {
       k.store(k.splat(0.0), sums, i, lane);
@@ -232,6 +238,6 @@ void Multiplier::run(Epilogue epilogue,
 
 void mlir::moe::multiplyBlock(
     KernelBuilder &k, const BlockProduct &product, Epilogue epilogue,
-    function_ref<void(Value, const TileColumns &)> before) {
+    function_ref<void(Value, const RegisterTileColumns &)> before) {
   Multiplier(k, product).run(epilogue, before);
 }

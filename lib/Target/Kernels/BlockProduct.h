@@ -61,10 +61,10 @@ struct BlockProduct {
 /// are made that begins at row `row` of the block.
 void multiplyBlock(
     KernelBuilder &k, const BlockProduct &product,
-    function_ref<void(Value row, const TileColumns &, ValueRange sums)>
+    function_ref<void(Value row, const RegisterTileColumns &, ValueRange sums)>
         epilogue,
-    function_ref<void(Value row, const TileColumns &)> before =
-        [](Value, const TileColumns &) {});
+    function_ref<void(Value row, const RegisterTileColumns &)> before =
+        [](Value, const RegisterTileColumns &) {});
 
 } // namespace mlir::moe
 

@@ -105,8 +105,8 @@ struct GroupedRows : RowOwners {
               KernelLowering &lowering, TypedValue<RoutesType> given,
               const MatmulTiling &tiling)
       : RowOwners(k, grouping, lowering, given), tiling(tiling) {
-    Value index = k.div(k.tile(), k.idx(tiling.splits));
-    split = k.rem(k.tile(), k.idx(tiling.splits));
+    Value index = k.div(k.workItem(), k.idx(tiling.splits));
+    split = k.rem(k.workItem(), k.idx(tiling.splits));
     if (routes) {
       block = routedRowBlock(k, index, *routes, tiling.blockRows);
     } else {

@@ -18,7 +18,7 @@ void mlir::moe::launchProduct(KernelLowering &lowering, Operation *op,
   lowering.launch(
       op,
       {.label = "matmul",
-       .tiles = tiling.rowBlocks(p.rows) * tiling.splits,
+       .workItems = tiling.rowBlocks(p.rows) * tiling.splits,
        .compute = types.compute,
        .flops = productFlops(p.rows, p.inner, p.columns)},
       [&](KernelBuilder &k) {
@@ -29,8 +29,8 @@ void mlir::moe::launchProduct(KernelLowering &lowering, Operation *op,
         Value firstResult = k.number(lowering.constant(p.firstResult));
         Value b = k.buffer(bias, {p.columns});
         Value splits = k.idx(tiling.splits);
-        RowBlock block =
-            denseRowBlock(k, k.div(k.tile(), splits), p.rows, tiling.blockRows);
+        RowBlock block = denseRowBlock(k, k.div(k.workItem(), splits), p.rows,
+                                       tiling.blockRows);
         Value source = k.add(firstInput, block.first);
         Value target = k.add(firstResult, block.first);
         multiplyBlock(
@@ -38,12 +38,12 @@ void mlir::moe::launchProduct(KernelLowering &lowering, Operation *op,
             {.types = types,
              .tiling = tiling,
              .block = block,
-             .split = k.rem(k.tile(), splits),
+             .split = k.rem(k.workItem(), splits),
              .rows = x,
              .source = [&](Value i) { return k.add(source, i); },
              .inner = p.inner,
              .terms = {{{RightOperand::Form::Panels, w}}}},
-            [&](Value row, const TileColumns &tile, ValueRange sums) {
+            [&](Value row, const RegisterTileColumns &tile, ValueRange sums) {
               SmallVector<Value> values(sums);
               if (b)
                 for (auto [value, lane] : llvm::zip_equal(values, tile.lanes))
@@ -74,25 +74,25 @@ void mlir::moe::launchOuterProducts(KernelLowering &lowering, Operation *op,
   lowering.launch(
       op,
       {.label = p.accumulate ? "outer_next" : "outer",
-       .tiles = tiling.rowBlocks(p.lhsWidth) * tiling.splits,
+       .workItems = tiling.rowBlocks(p.lhsWidth) * tiling.splits,
        .compute = types.compute,
        .flops = productFlops(p.lhsWidth, p.rows, p.rhsWidth)},
       [&](KernelBuilder &k) {
         Value lhs = k.buffer(left);
         Value rhs = k.buffer(right), result = k.buffer(p.result);
         Value splits = k.idx(tiling.splits);
-        RowBlock block = denseRowBlock(k, k.div(k.tile(), splits), p.lhsWidth,
-                                       tiling.blockRows);
+        RowBlock block = denseRowBlock(k, k.div(k.workItem(), splits),
+                                       p.lhsWidth, tiling.blockRows);
         forEachRegisterTile(
-            k, tiling, block, k.rem(k.tile(), splits),
-            [&](Value row, const TileColumns &tile) {
+            k, tiling, block, k.rem(k.workItem(), splits),
+            [&](Value row, const RegisterTileColumns &tile) {
               Value first = k.add(block.first, row);
               if (p.accumulate)
-                prefetchTile(k, tiling, result, first, tile);
+                prefetchRegisterTile(k, tiling, result, first, tile);
               return sumOuterProducts(k, tiling, types, k.idx(steps), lhs,
                                       first, rhs, tile);
             },
-            [&](Value row, const TileColumns &tile, ValueRange sums) {
+            [&](Value row, const RegisterTileColumns &tile, ValueRange sums) {
               storeSums(k, sums, result, k.add(block.first, row), tile,
                         p.accumulate);
             });

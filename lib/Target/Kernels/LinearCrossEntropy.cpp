@@ -35,7 +35,7 @@ static void launchSoftmaxGrad(LinearCrossEntropyOp op, Value logits,
   lowering.launch(
       op,
       {.label = "softmax",
-       .tiles = rows,
+       .workItems = rows,
        .compute = cast<MemRefType>(logits.getType()).getElementType()},
       [&](KernelBuilder &k) {
         Value x = k.buffer(logits);
@@ -45,7 +45,7 @@ static void launchSoftmaxGrad(LinearCrossEntropyOp op, Value logits,
         Value weight = k.loadScalar(
             k.buffer(lowering.buffer(op.getLossWeight()), {1}), k.idx(0));
         Value losses = k.buffer(terms);
-        Value row = k.tile();
+        Value row = k.workItem();
         Value token = k.add(k.number(lowering.constant(first)), row);
         Value label = k.loadIndex(labels, token);
         auto branch = scf::IfOp::create(k, k.less(label, k.idx(0)),
@@ -131,7 +131,7 @@ static LogicalResult lowerLinearCrossEntropy(LinearCrossEntropyOp op,
 
   lowering.launch(op,
                   {.label = "sum",
-                   .tiles = 1,
+                   .workItems = 1,
                    // Many small terms: in f64, as every loss is summed.
                    .compute = Float64Type::get(op.getContext())},
                   [&](KernelBuilder &k) {

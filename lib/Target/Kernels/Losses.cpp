@@ -47,7 +47,7 @@ static void sumTerms(KernelLowering &lowering, Operation *op, Value terms,
   lowering.launch(
       op,
       {.label = "total",
-       .tiles = 1,
+       .workItems = 1,
        .compute = Float64Type::get(op->getContext())},
       [&](KernelBuilder &k) {
         Value from = k.buffer(terms);
@@ -66,16 +66,16 @@ static void sumTerms(KernelLowering &lowering, Operation *op, Value terms,
 static void lowerLabelTerms(KernelLowering &lowering, Operation *op,
                             Value logits, Value labels, Value to, double sign) {
   int64_t rows = rowsOf(logits), width = widthOf(logits);
-  int64_t perTile = rowsPerTile(rows, width);
+  int64_t perItem = rowsPerWorkItem(rows, width);
   lowering.launch(op,
                   {.label = "terms",
-                   .tiles = llvm::divideCeilSigned(rows, perTile),
+                   .workItems = llvm::divideCeilSigned(rows, perItem),
                    .compute = computeTypeOf(logits)},
                   [&](KernelBuilder &k) {
                     Value x = k.buffer(lowering.buffer(logits), {rows, width});
                     Value label = k.buffer(lowering.buffer(labels), {rows});
                     Value terms = k.buffer(to, {rows});
-                    k.rowsOfTile(rows, perTile, [&](Value row) {
+                    k.rowsOfWorkItem(rows, perItem, [&](Value row) {
                       Value target = k.loadIndex(label, row);
                       ifElse(
                           k, isNegative(k, target),
@@ -111,17 +111,17 @@ static LogicalResult lowerTokenLogprobs(TokenLogprobsOp op,
 static LogicalResult lowerCrossEntropyGrad(CrossEntropyGradOp op,
                                            KernelLowering &lowering) {
   int64_t rows = rowsOf(op.getLogits()), width = widthOf(op.getLogits());
-  int64_t perTile = rowsPerTile(rows, width);
+  int64_t perItem = rowsPerWorkItem(rows, width);
   lowering.launch(
       op,
-      {.tiles = llvm::divideCeilSigned(rows, perTile),
+      {.workItems = llvm::divideCeilSigned(rows, perItem),
        .compute = computeTypeOf(op.getLogits())},
       [&](KernelBuilder &k) {
         Value x = k.buffer(lowering.buffer(op.getLogits()), {rows, width});
         Value label = k.buffer(lowering.buffer(op.getLabels()), {rows});
         Value dx = k.buffer(lowering.result(op.getDlogits()), {rows, width});
         Value factor = gradientFactor(op, lowering, k);
-        k.rowsOfTile(rows, perTile, [&](Value row) {
+        k.rowsOfWorkItem(rows, perItem, [&](Value row) {
           Value target = k.loadIndex(label, row);
           ifElse(
               k, isNegative(k, target),
@@ -165,34 +165,35 @@ static LogicalResult lowerBalanceLoss(BalanceLossOp op,
                                       KernelLowering &lowering) {
   RoutesType type = op.getRoutes().getType();
   int64_t tokens = rowsOf(op.getLogits()), experts = type.getExperts();
-  int64_t perTile = routerRowsPerTile(tokens, experts);
-  int64_t tiles = llvm::divideCeilSigned(tokens, perTile);
+  int64_t perItem = routerRowsPerWorkItem(tokens, experts);
+  int64_t tiles = llvm::divideCeilSigned(tokens, perItem);
   Type compute = elementOf(op.getLogits());
   Value partials = lowering.temporary({tiles, experts}, compute);
   lowering.launch(
-      op, {.label = "partial", .tiles = tiles, .compute = compute},
+      op, {.label = "partial", .workItems = tiles, .compute = compute},
       [&](KernelBuilder &k) {
         Value logits =
             k.buffer(lowering.buffer(op.getLogits()), {tokens, experts});
         Value sums = k.buffer(partials);
         Value p = k.scratch({experts}, k.compute());
         k.loop(k.idx(0), k.idx(experts), 1, [&](Value e) {
-          k.storeScalar(k.scalar(0.0), sums, {k.tile(), e});
+          k.storeScalar(k.scalar(0.0), sums, {k.workItem(), e});
         });
-        k.rowsOfTile(tokens, perTile, [&](Value token) {
+        k.rowsOfWorkItem(tokens, perItem, [&](Value token) {
           softmaxInto(
               k, [&](Value e) { return k.loadScalar(logits, {token, e}); }, p,
               experts);
           k.loop(k.idx(0), k.idx(experts), 1, [&](Value e) {
-            Value sum = k.loadScalar(sums, {k.tile(), e});
-            k.storeScalar(k.addf(sum, k.loadScalar(p, e)), sums, {k.tile(), e});
+            Value sum = k.loadScalar(sums, {k.workItem(), e});
+            k.storeScalar(k.addf(sum, k.loadScalar(p, e)), sums,
+                          {k.workItem(), e});
           });
         });
       });
   lowering.launch(
       op,
       {.label = "total",
-       .tiles = 1,
+       .workItems = 1,
        .compute = Float64Type::get(op.getContext())},
       [&](KernelBuilder &k) {
         Value sums = k.buffer(partials);
@@ -218,10 +219,10 @@ static LogicalResult lowerBalanceLossGrad(BalanceLossGradOp op,
                                           KernelLowering &lowering) {
   RoutesType type = op.getRoutes().getType();
   int64_t tokens = rowsOf(op.getLogits()), experts = type.getExperts();
-  int64_t perTile = routerRowsPerTile(tokens, experts);
+  int64_t perItem = routerRowsPerWorkItem(tokens, experts);
   lowering.launch(
       op,
-      {.tiles = llvm::divideCeilSigned(tokens, perTile),
+      {.workItems = llvm::divideCeilSigned(tokens, perItem),
        .compute = elementOf(op.getLogits())},
       [&](KernelBuilder &k) {
         Value logits =
@@ -240,7 +241,7 @@ static LogicalResult lowerBalanceLossGrad(BalanceLossGradOp op,
               expertShare(k, routes, e, op.getForm(), type.getTopK(), 1);
           k.storeScalar(k.mulf(factor, share), dp, e);
         });
-        k.rowsOfTile(tokens, perTile, [&](Value token) {
+        k.rowsOfWorkItem(tokens, perItem, [&](Value token) {
           softmaxInto(
               k, [&](Value e) { return k.loadScalar(logits, {token, e}); }, p,
               experts);
@@ -259,14 +260,14 @@ static LogicalResult lowerBalanceLossGrad(BalanceLossGradOp op,
 static LogicalResult lowerLanguagePriorLoss(LanguagePriorLossOp op,
                                             KernelLowering &lowering) {
   int64_t tokens = rowsOf(op.getLogits()), experts = widthOf(op.getLogits());
-  int64_t perTile = routerRowsPerTile(tokens, experts);
+  int64_t perItem = routerRowsPerWorkItem(tokens, experts);
   Type compute = elementOf(op.getLogits());
   Value terms = lowering.temporary({tokens}, compute);
   bool isReference = op.getForm() == LossForm::Reference;
   lowering.launch(
       op,
       {.label = "terms",
-       .tiles = llvm::divideCeilSigned(tokens, perTile),
+       .workItems = llvm::divideCeilSigned(tokens, perItem),
        .compute = compute},
       [&](KernelBuilder &k) {
         Value logits =
@@ -275,7 +276,7 @@ static LogicalResult lowerLanguagePriorLoss(LanguagePriorLossOp op,
         Value to = k.buffer(terms);
         Value p = k.scratch({experts}, k.compute());
         Value unused = k.scratch({experts}, k.compute());
-        k.rowsOfTile(tokens, perTile, [&](Value token) {
+        k.rowsOfWorkItem(tokens, perItem, [&](Value token) {
           auto logit = [&](Value e) {
             return k.loadScalar(logits, {token, e});
           };
@@ -305,11 +306,11 @@ static LogicalResult lowerLanguagePriorLoss(LanguagePriorLossOp op,
 static LogicalResult lowerLanguagePriorLossGrad(LanguagePriorLossGradOp op,
                                                 KernelLowering &lowering) {
   int64_t tokens = rowsOf(op.getLogits()), experts = widthOf(op.getLogits());
-  int64_t perTile = routerRowsPerTile(tokens, experts);
+  int64_t perItem = routerRowsPerWorkItem(tokens, experts);
   bool isReference = op.getForm() == LossForm::Reference;
   lowering.launch(
       op,
-      {.tiles = llvm::divideCeilSigned(tokens, perTile),
+      {.workItems = llvm::divideCeilSigned(tokens, perItem),
        .compute = elementOf(op.getLogits())},
       [&](KernelBuilder &k) {
         Value logits =
@@ -328,7 +329,7 @@ static LogicalResult lowerLanguagePriorLossGrad(LanguagePriorLossGradOp op,
           Value first = k.loadScalar(probabilities, k.idx(0));
           k.storeScalar(k.subf(first, k.scalar(1.0)), probabilities, k.idx(0));
         };
-        k.rowsOfTile(tokens, perTile, [&](Value token) {
+        k.rowsOfWorkItem(tokens, perItem, [&](Value token) {
           auto logit = [&](Value e) {
             return k.loadScalar(logits, {token, e});
           };
@@ -376,20 +377,20 @@ static Value classOf(KernelBuilder &k, Value old, Value token) {
 static LogicalResult lowerClassifierLoss(ClassifierLossOp op,
                                          KernelLowering &lowering) {
   int64_t tokens = rowsOf(op.getLogits());
-  int64_t perTile = routerRowsPerTile(tokens, 2);
+  int64_t perItem = routerRowsPerWorkItem(tokens, 2);
   Type compute = elementOf(op.getLogits());
   Value terms = lowering.temporary({tokens}, compute);
   lowering.launch(
       op,
       {.label = "terms",
-       .tiles = llvm::divideCeilSigned(tokens, perTile),
+       .workItems = llvm::divideCeilSigned(tokens, perItem),
        .compute = compute},
       [&](KernelBuilder &k) {
         Value logits = k.buffer(lowering.buffer(op.getLogits()), {tokens, 2});
         Value old = k.buffer(lowering.buffer(op.getOld()), {tokens});
         Value to = k.buffer(terms);
         Value unused = k.scratch({2}, k.compute());
-        k.rowsOfTile(tokens, perTile, [&](Value token) {
+        k.rowsOfWorkItem(tokens, perItem, [&](Value token) {
           auto logit = [&](Value c) {
             return k.loadScalar(logits, {token, c});
           };
@@ -405,10 +406,10 @@ static LogicalResult lowerClassifierLoss(ClassifierLossOp op,
 static LogicalResult lowerClassifierLossGrad(ClassifierLossGradOp op,
                                              KernelLowering &lowering) {
   int64_t tokens = rowsOf(op.getLogits());
-  int64_t perTile = routerRowsPerTile(tokens, 2);
+  int64_t perItem = routerRowsPerWorkItem(tokens, 2);
   lowering.launch(
       op,
-      {.tiles = llvm::divideCeilSigned(tokens, perTile),
+      {.workItems = llvm::divideCeilSigned(tokens, perItem),
        .compute = elementOf(op.getLogits())},
       [&](KernelBuilder &k) {
         Value logits = k.buffer(lowering.buffer(op.getLogits()), {tokens, 2});
@@ -416,7 +417,7 @@ static LogicalResult lowerClassifierLossGrad(ClassifierLossGradOp op,
         Value dlogits = k.buffer(lowering.result(op.getDlogits()), {tokens, 2});
         Value factor = gradientFactor(op, lowering, k);
         Value p = k.scratch({2}, k.compute());
-        k.rowsOfTile(tokens, perTile, [&](Value token) {
+        k.rowsOfWorkItem(tokens, perItem, [&](Value token) {
           softmaxInto(
               k, [&](Value c) { return k.loadScalar(logits, {token, c}); }, p,
               2);
@@ -440,7 +441,7 @@ static LogicalResult lowerClassifierLossGrad(ClassifierLossGradOp op,
 static LogicalResult lowerWeightedSum(WeightedSumOp op,
                                       KernelLowering &lowering) {
   lowering.launch(
-      op, {.tiles = 1, .compute = elementOf(op.getResult())},
+      op, {.workItems = 1, .compute = elementOf(op.getResult())},
       [&](KernelBuilder &k) {
         Value sum;
         for (auto [coefficient, operand] :

@@ -19,18 +19,18 @@ static constexpr int64_t scratchPadding = 64;
 
 /// Bytes of the second cache that the rows of a block may take, and register
 /// tiles that a block has at most.
-static constexpr int64_t blockBytes = 512 << 10, mostTiles = 16;
-static constexpr int64_t fewestTiles = 4;
+static constexpr int64_t blockBytes = 512 << 10, mostRegisterTiles = 16;
+static constexpr int64_t fewestRegisterTiles = 4;
 /// Tiles of a launch, at least.
-static constexpr int64_t leastTiles = 16;
+static constexpr int64_t fewestItems = 16;
 
 MatmulTiling::MatmulTiling(int64_t rows, int64_t inner, int64_t columns,
                            const ProductTypes &types, int64_t vectors)
     : inner(inner), columns(columns), vectors(vectors), slice(inner),
-      inTiles(types.inTiles()), rows(rows),
+      usesAmx(types.usesAmx()), rows(rows),
       rowBytes(inner * types.operand.getIntOrFloatBitWidth() / 8),
       sumBytes(types.lanes * types.compute.getIntOrFloatBitWidth() / 8) {
-  tileRows = std::min(types.tileRows, rows);
+  registerTileRows = std::min(types.registerTileRows, rows);
   groupWidth = vectors * types.lanes;
   groups = llvm::divideCeilSigned(columns, groupWidth);
   // Register tiles that share a panel of columns while it is in the first
@@ -39,25 +39,28 @@ MatmulTiling::MatmulTiling(int64_t rows, int64_t inner, int64_t columns,
   // more even if they do not. Not where few long rows would then be packed for
   // more splits, nor where rows are too long for the stack.
   constexpr int64_t panelBytes = 8 << 20, some = 8;
-  int64_t tiles = fewestTiles;
-  bool isWide = inner <= columns || rows >= leastTiles * some * tileRows;
+  int64_t tiles = fewestRegisterTiles;
+  bool isWide =
+      inner <= columns || rows >= fewestItems * some * registerTileRows;
   if (rowBytes * columns > panelBytes && rowBytes <= longestRow && isWide)
-    tiles = std::clamp(blockBytes / (rowBytes * tileRows), some, mostTiles);
+    tiles = std::clamp(blockBytes / (rowBytes * registerTileRows), some,
+                       mostRegisterTiles);
   setBlockRows(tiles);
 }
 
 void MatmulTiling::setBlockRows(int64_t tiles) {
-  blockRows = std::min(tiles * tileRows,
-                       llvm::divideCeilSigned(rows, tileRows) * tileRows);
+  blockRows = std::min(tiles * registerTileRows,
+                       llvm::divideCeilSigned(rows, registerTileRows) *
+                           registerTileRows);
   // Enough tiles for any number of threads, and so many that threads end
   // together, but each with columns enough to be worth the packing of its rows.
-  constexpr int64_t wantedTiles = 64, widthOfSplit = 512;
+  constexpr int64_t wantedItems = 64, widthOfSplit = 512;
   int64_t blocks = rowBlocks(rows);
   auto splitsFor = [&](int64_t count) {
     return llvm::divideCeilSigned(count, blocks);
   };
-  splits = std::max(splitsFor(leastTiles),
-                    std::min(splitsFor(wantedTiles), columns / widthOfSplit));
+  splits = std::max(splitsFor(fewestItems),
+                    std::min(splitsFor(wantedItems), columns / widthOfSplit));
   splits = std::clamp<int64_t>(splits, 1, groups);
   groupsPerSplit = llvm::divideCeilSigned(groups, splits);
   splits = llvm::divideCeilSigned(groups, groupsPerSplit);
@@ -65,21 +68,22 @@ void MatmulTiling::setBlockRows(int64_t tiles) {
 
 void MatmulTiling::holdExpert(int64_t share) {
   // Its panels, which nobody has read before, are read once then.
-  int64_t tiles = llvm::divideCeilSigned(share, tileRows) + 1;
-  if (tiles <= mostTiles && tiles * tileRows * rowBytes <= blockBytes)
-    setBlockRows(std::max(tiles, blockRows / tileRows));
+  int64_t tiles = llvm::divideCeilSigned(share, registerTileRows) + 1;
+  if (tiles <= mostRegisterTiles &&
+      tiles * registerTileRows * rowBytes <= blockBytes)
+    setBlockRows(std::max(tiles, blockRows / registerTileRows));
 }
 
 bool MatmulTiling::holdExpertAtUse(int64_t share, bool keepColumns) {
   // Some room is for panels, and for the weights asked for ahead.
   constexpr int64_t bytes = 3 * (blockBytes / 4), sliceMultiple = 64;
   constexpr int64_t fewestRows = 96;
-  int64_t all = llvm::divideCeilSigned(share, tileRows) + 1;
-  int64_t tiles =
-      llvm::divideCeilSigned(all, llvm::divideCeilSigned(all, mostTiles));
+  int64_t all = llvm::divideCeilSigned(share, registerTileRows) + 1;
+  int64_t tiles = llvm::divideCeilSigned(
+      all, llvm::divideCeilSigned(all, mostRegisterTiles));
   if (keepColumns) {
-    int64_t held = bytes / (rowBytes * tileRows);
-    if (held * tileRows < std::min(share, fewestRows))
+    int64_t held = bytes / (rowBytes * registerTileRows);
+    if (held * registerTileRows < std::min(share, fewestRows))
       return false;
     tiles = std::min(tiles, held);
   }
@@ -137,17 +141,19 @@ RowBlock mlir::moe::routedRowBlock(KernelBuilder &k, Value index,
   return {found[1], found[2], found[3]};
 }
 
-Value mlir::moe::rowsInTiles(KernelBuilder &k, const RowBlock &block,
-                             int64_t tileRows, int64_t blockRows) {
-  Value tiles = k.div(k.add(block.count, k.idx(tileRows - 1)), k.idx(tileRows));
-  return k.min(k.mul(tiles, k.idx(tileRows)), k.idx(blockRows));
+Value mlir::moe::rowsOfRegisterTiles(KernelBuilder &k, const RowBlock &block,
+                                     int64_t registerTileRows,
+                                     int64_t blockRows) {
+  Value tiles = k.div(k.add(block.count, k.idx(registerTileRows - 1)),
+                      k.idx(registerTileRows));
+  return k.min(k.mul(tiles, k.idx(registerTileRows)), k.idx(blockRows));
 }
 
 Value mlir::moe::scratchRows(KernelBuilder &k, int64_t blockRows, int64_t width,
                              const ProductTypes &types) {
   int64_t padding = scratchPadding * 8 / types.operand.getIntOrFloatBitWidth();
   int64_t stride =
-      llvm::alignTo(width, types.step * types.stepsAtOnce) + padding;
+      llvm::alignTo(width, types.step * types.stepsOfAmxTile) + padding;
   return k.scratch({blockRows, stride}, types.operand);
 }
 
@@ -170,15 +176,15 @@ void mlir::moe::packRows(KernelBuilder &k, Value from, const RowBlock &block,
         k.store(k.load(from, row, read), scratch, i, lane);
     });
     // The other half of the last pair, or what a tile may read beyond.
-    if (types.inTiles())
+    if (types.usesAmx())
       for (int64_t j = 0; j < types.step; ++j)
         k.store(k.splat(0.0), scratch, i,
                 {k.idx(width + j * k.lanes()), Value()});
     else if (types.inPairs())
       k.storeScalar(k.scalar(0.0), scratch, {i, k.idx(width)});
   });
-  Value last =
-      rowsInTiles(k, block, std::min(types.tileRows, blockRows), blockRows);
+  Value last = rowsOfRegisterTiles(
+      k, block, std::min(types.registerTileRows, blockRows), blockRows);
   k.loop(block.count, last, 1, [&](Value i) {
     k.columns(width, [&](KernelBuilder::Lane lane) {
       k.store(k.splat(0.0), scratch, i, lane);
@@ -196,9 +202,9 @@ Value mlir::moe::packRows(KernelBuilder &k, Value from, const RowBlock &block,
 }
 
 /// The lanes of register tile `group`.
-static TileColumns tileColumns(KernelBuilder &k, const MatmulTiling &tiling,
-                               Value group) {
-  TileColumns tile{group, {}};
+static RegisterTileColumns columnsOf(KernelBuilder &k,
+                                     const MatmulTiling &tiling, Value group) {
+  RegisterTileColumns tile{group, {}};
   Value first = k.mul(group, k.idx(tiling.groupWidth));
   for (int64_t j = 0; j < tiling.vectors; ++j) {
     KernelBuilder::Lane lane{k.add(first, k.idx(j * k.lanes())), Value()};
@@ -215,26 +221,27 @@ static TileColumns tileColumns(KernelBuilder &k, const MatmulTiling &tiling,
 }
 
 /// Scratch memory for the sums of a register tile of AMX's.
-static Value tileScratch(KernelBuilder &k, const MatmulTiling &tiling) {
-  return k.scratch({tiling.tileRows, accumulators * tileSide}, k.compute());
+static Value amxScratch(KernelBuilder &k, const MatmulTiling &tiling) {
+  return k.scratch({tiling.registerTileRows, accumulators * amxTileRows},
+                   k.compute());
 }
 
 /// Calls `body` for each of these tiles, row by row: how many rows it has and
 /// where in scratch memory it lies.
-static void forEachTile(KernelBuilder &k, const MatmulTiling &tiling,
-                        function_ref<void(int64_t, ArrayRef<Value>)> body) {
-  for (int64_t row = 0; row < tiling.tileRows; row += tileSide)
+static void forEachAmxTile(KernelBuilder &k, const MatmulTiling &tiling,
+                           function_ref<void(int64_t, ArrayRef<Value>)> body) {
+  for (int64_t row = 0; row < tiling.registerTileRows; row += amxTileRows)
     for (int64_t j = 0; j < accumulators; ++j)
-      body(std::min(tileSide, tiling.tileRows - row),
-           {k.idx(row), k.idx(j * tileSide)});
+      body(std::min(amxTileRows, tiling.registerTileRows - row),
+           {k.idx(row), k.idx(j * amxTileRows)});
 }
 
 void mlir::moe::forEachRegisterTile(
     KernelBuilder &k, const MatmulTiling &tiling, const RowBlock &block,
     Value split,
-    function_ref<SmallVector<Value>(Value, const TileColumns &)> sums,
-    function_ref<void(Value, const TileColumns &, ValueRange)> epilogue,
-    function_ref<void(const TileColumns &)> prepare) {
+    function_ref<SmallVector<Value>(Value, const RegisterTileColumns &)> sums,
+    function_ref<void(Value, const RegisterTileColumns &, ValueRange)> epilogue,
+    function_ref<void(const RegisterTileColumns &)> prepare) {
   Value firstGroup = k.mul(split, k.idx(tiling.groupsPerSplit));
   Value lastGroup = k.min(k.add(firstGroup, k.idx(tiling.groupsPerSplit)),
                           k.idx(tiling.groups));
@@ -243,28 +250,29 @@ void mlir::moe::forEachRegisterTile(
     lastGroup = arith::SelectOp::create(k, k.less(k.idx(0), block.count),
                                         lastGroup, firstGroup);
   k.loop(firstGroup, lastGroup, 1, [&](Value group) {
-    TileColumns tile = tileColumns(k, tiling, group);
+    RegisterTileColumns tile = columnsOf(k, tiling, group);
     if (prepare)
       prepare(tile);
-    k.loop(k.idx(0), block.count, tiling.tileRows, [&](Value tileRow) {
-      SmallVector<Value> acc = sums(tileRow, tile);
-      if (tiling.inTiles) {
-        Value scratch = tileScratch(k, tiling), *next = acc.begin();
-        forEachTile(k, tiling, [&](int64_t, ArrayRef<Value> position) {
-          k.storeTile(*next++, scratch, position);
+    k.loop(k.idx(0), block.count, tiling.registerTileRows, [&](Value firstRow) {
+      SmallVector<Value> acc = sums(firstRow, tile);
+      if (tiling.usesAmx) {
+        Value scratch = amxScratch(k, tiling), *next = acc.begin();
+        forEachAmxTile(k, tiling, [&](int64_t, ArrayRef<Value> position) {
+          k.storeAmxTile(*next++, scratch, position);
         });
-        Value rows = k.min(k.sub(block.count, tileRow), k.idx(tiling.tileRows));
+        Value rows =
+            k.min(k.sub(block.count, firstRow), k.idx(tiling.registerTileRows));
         k.loop(k.idx(0), rows, 1, [&](Value i) {
           SmallVector<Value> rowSums;
           for (int64_t j = 0; j < accumulators; ++j)
             rowSums.push_back(
                 k.load(scratch, i, {k.idx(j * k.lanes()), Value()}));
-          epilogue(k.add(tileRow, i), tile, rowSums);
+          epilogue(k.add(firstRow, i), tile, rowSums);
         });
         return;
       }
-      for (int64_t i = 0; i < tiling.tileRows; ++i) {
-        Value row = k.add(tileRow, k.idx(i));
+      for (int64_t i = 0; i < tiling.registerTileRows; ++i) {
+        Value row = k.add(firstRow, k.idx(i));
         ValueRange rowSums =
             ValueRange(acc).slice(i * accumulators, accumulators);
         if (i == 0)
@@ -280,12 +288,12 @@ void mlir::moe::forEachRegisterTile(
 SmallVector<Value> mlir::moe::zeroSums(KernelBuilder &k,
                                        const MatmulTiling &tiling) {
   SmallVector<Value> sums;
-  if (tiling.inTiles)
-    forEachTile(k, tiling, [&](int64_t rows, ArrayRef<Value>) {
-      sums.push_back(k.zeroTile(rows));
+  if (tiling.usesAmx)
+    forEachAmxTile(k, tiling, [&](int64_t rows, ArrayRef<Value>) {
+      sums.push_back(k.zeroAmxTile(rows));
     });
   else
-    sums.assign(tiling.tileRows * accumulators, k.splat(0.0));
+    sums.assign(tiling.registerTileRows * accumulators, k.splat(0.0));
   return sums;
 }
 
@@ -293,33 +301,33 @@ SmallVector<Value> mlir::moe::zeroSums(KernelBuilder &k,
 /// of the tile of step `s` whose rows begin at `row`, and `right` that of the
 /// panel of accumulator `j`, which is read from step `firstStep` on.
 static SmallVector<Value>
-sumTiles(KernelBuilder &k, const MatmulTiling &tiling, Value steps,
-         function_ref<Place(Value s, int64_t row)> left,
-         function_ref<Place(int64_t j)> right, ValueRange init = {},
-         Value firstStep = {}) {
+sumAmxTiles(KernelBuilder &k, const MatmulTiling &tiling, Value steps,
+            function_ref<Place(Value s, int64_t row)> left,
+            function_ref<Place(int64_t j)> right, ValueRange init = {},
+            Value firstStep = {}) {
   SmallVector<Value> start(init);
   SmallVector<int64_t> rows;
-  forEachTile(k, tiling, [&](int64_t rowsOfTile, ArrayRef<Value>) {
-    rows.push_back(rowsOfTile);
+  forEachAmxTile(k, tiling, [&](int64_t amxRows, ArrayRef<Value>) {
+    rows.push_back(amxRows);
     if (init.empty())
-      start.push_back(k.zeroTile(rowsOfTile));
+      start.push_back(k.zeroAmxTile(amxRows));
   });
-  auto load = [&](const Place &at, int64_t rowsOfTile) {
-    return k.loadTile(at.buffer, at.index, rowsOfTile);
+  auto load = [&](const Place &at, int64_t amxRows) {
+    return k.loadAmxTile(at.buffer, at.index, amxRows);
   };
   return k.registerTile(
       rows.size() / accumulators, accumulators, k.idx(0),
-      k.div(steps, k.idx(tileSide)),
+      k.div(steps, k.idx(amxTileRows)),
       [&](Value tile, int64_t i) {
-        return load(left(k.mul(tile, k.idx(tileSide)), i * tileSide),
+        return load(left(k.mul(tile, k.idx(amxTileRows)), i * amxTileRows),
                     rows[i * accumulators]);
       },
       [&](Value tile, int64_t j) {
         Place at = right(j);
-        Value step = k.mul(tile, k.idx(tileSide));
+        Value step = k.mul(tile, k.idx(amxTileRows));
         at.index.push_back(firstStep ? k.add(firstStep, step) : step);
         at.index.push_back(k.idx(0));
-        return load(at, tileSide);
+        return load(at, amxTileRows);
       },
       start);
 }
@@ -334,9 +342,9 @@ SmallVector<Value> mlir::moe::timesPanels(KernelBuilder &k,
   for (int64_t j = 0; j < accumulators; ++j)
     panels.push_back(panel(j));
   int64_t step = stepOfPanels(k, panels[0].buffer);
-  if (tiling.inTiles)
-    return sumTiles(
-        k, tiling, k.idx(llvm::alignTo(inner, 2 * tileSide) / 2),
+  if (tiling.usesAmx)
+    return sumAmxTiles(
+        k, tiling, k.idx(llvm::alignTo(inner, 2 * amxTileRows) / 2),
         [&](Value s, int64_t i) -> Place {
           Value column = k.add(k.mul(s, k.idx(step)), k.idx(left.offset));
           return {packed, {k.add(row, k.idx(i)), column}};
@@ -352,10 +360,10 @@ SmallVector<Value> mlir::moe::timesPanels(KernelBuilder &k,
   int64_t width = accumulators * k.lanes();
   int64_t bytes =
       inner * width * elementOf(panels[0].buffer).getIntOrFloatBitWidth() / 8;
-  bool ahead =
-      quantised || (tiling.blockRows > tiling.tileRows && bytes <= aheadBytes);
+  bool ahead = quantised || (tiling.blockRows > tiling.registerTileRows &&
+                             bytes <= aheadBytes);
   SmallVector<Value> sums = k.registerTile(
-      tiling.tileRows, accumulators, k.idx(0),
+      tiling.registerTileRows, accumulators, k.idx(0),
       k.idx(llvm::divideCeilSigned(inner, step)),
       [&](Value s, int64_t i) {
         SmallVector<Value> position{
@@ -389,28 +397,27 @@ SmallVector<Value> mlir::moe::timesPanels(KernelBuilder &k,
   return sums;
 }
 
-SmallVector<Value>
-mlir::moe::sumOuterProducts(KernelBuilder &k, const MatmulTiling &tiling,
-                            const ProductTypes &types, Value steps, Value lhs,
-                            Value row, Value rhs, const TileColumns &tile,
-                            const SumStart &start) {
+SmallVector<Value> mlir::moe::sumOuterProducts(
+    KernelBuilder &k, const MatmulTiling &tiling, const ProductTypes &types,
+    Value steps, Value lhs, Value row, Value rhs,
+    const RegisterTileColumns &tile, const SumStart &start) {
   auto at = [&](Value s) { return start.step ? k.add(start.step, s) : s; };
   int64_t step = types.step;
   Value rightPanel = k.mul(tile.group, k.idx(accumulators));
-  if (tiling.inTiles)
-    return sumTiles(
+  if (tiling.usesAmx)
+    return sumAmxTiles(
         k, tiling, steps,
         [&](Value s, int64_t i) -> Place {
-          Value panel = k.div(k.add(row, k.idx(i)), k.idx(tileSide));
+          Value panel = k.div(k.add(row, k.idx(i)), k.idx(amxTileRows));
           return {lhs, {panel, at(s), k.idx(0)}};
         },
         [&](int64_t j) -> Place {
           return {rhs, {k.add(rightPanel, k.idx(j))}};
         },
         start.init, start.step);
-  Value leftPanel = k.div(row, k.idx(tiling.tileRows));
+  Value leftPanel = k.div(row, k.idx(tiling.registerTileRows));
   return k.registerTile(
-      tiling.tileRows, accumulators, k.idx(0), steps,
+      tiling.registerTileRows, accumulators, k.idx(0), steps,
       [&](Value s, int64_t i) {
         SmallVector<Value> position{leftPanel, at(s), k.idx(step * i)};
         return step == 2 ? k.loadPair(lhs, position)
@@ -426,11 +433,12 @@ Value mlir::moe::leftPanels(KernelLowering &lowering,
                             const MatmulTiling &tiling, Value from,
                             int64_t columns, int64_t steps,
                             const ProductTypes &types) {
-  if (types.inTiles())
+  if (types.usesAmx())
     return rightPanels(lowering, from, columns, steps, types);
-  return lowering.temporary({llvm::divideCeilSigned(columns, tiling.tileRows),
-                             steps, tiling.tileRows * types.step},
-                            elementOf(from));
+  return lowering.temporary(
+      {llvm::divideCeilSigned(columns, tiling.registerTileRows), steps,
+       tiling.registerTileRows * types.step},
+      elementOf(from));
 }
 
 Value mlir::moe::rightPanels(KernelLowering &lowering, Value from,
@@ -445,14 +453,14 @@ void mlir::moe::launchSteps(
     const ProductTypes &types, int64_t steps,
     function_ref<void(KernelBuilder &, Value, Value, PackRows)> body) {
   constexpr int64_t tiles = 16;
-  bool turned = types.inTiles() && operand.side == SteppedOperand::Left;
+  bool turned = types.usesAmx() && operand.side == SteppedOperand::Left;
   lowering.launch(
-      op, {.label = "pack_steps", .tiles = tiles, .compute = types.compute},
+      op, {.label = "pack_steps", .workItems = tiles, .compute = types.compute},
       [&](KernelBuilder &k) {
         Value from = k.matrix(operand.from), to = k.buffer(operand.to);
         int64_t share = llvm::alignTo(llvm::divideCeilSigned(steps, tiles),
-                                      types.stepsAtOnce);
-        Value first = k.mul(k.tile(), k.idx(share));
+                                      types.stepsOfAmxTile);
+        Value first = k.mul(k.workItem(), k.idx(share));
         Value last = k.min(k.add(first, k.idx(share)), k.idx(steps));
         body(k, first, last, [&](const RowList &rows, Value first, Value last) {
           packSteps(k,
@@ -467,15 +475,18 @@ void mlir::moe::launchSteps(
 }
 
 void mlir::moe::storeSums(KernelBuilder &k, ValueRange sums, Value to,
-                          Value row, const TileColumns &columns, bool add) {
+                          Value row, const RegisterTileColumns &columns,
+                          bool add) {
   for (auto [sum, lane] : llvm::zip_equal(sums, columns.lanes))
     k.store(add ? k.addf(k.load(to, row, lane), sum) : sum, to, row, lane);
 }
 
-void mlir::moe::prefetchTile(KernelBuilder &k, const MatmulTiling &tiling,
-                             Value from, Value row, const TileColumns &columns,
-                             int64_t offset) {
-  for (int64_t i = 0; i < tiling.tileRows; ++i)
+void mlir::moe::prefetchRegisterTile(KernelBuilder &k,
+                                     const MatmulTiling &tiling, Value from,
+                                     Value row,
+                                     const RegisterTileColumns &columns,
+                                     int64_t offset) {
+  for (int64_t i = 0; i < tiling.registerTileRows; ++i)
     for (const KernelBuilder::Lane &lane : columns.lanes)
       k.prefetch(from,
                  {k.add(row, k.idx(i)), k.add(lane.column, k.idx(offset))});
@@ -484,24 +495,24 @@ void mlir::moe::prefetchTile(KernelBuilder &k, const MatmulTiling &tiling,
 SmallVector<Value> mlir::moe::loadSums(KernelBuilder &k,
                                        const MatmulTiling &tiling, Value from,
                                        Value row, int64_t rows,
-                                       const TileColumns &columns) {
+                                       const RegisterTileColumns &columns) {
   auto load = [&](Value i, const KernelBuilder::Lane &lane) {
     return k.load(from, k.min(k.add(row, i), k.idx(rows - 1)), lane);
   };
   SmallVector<Value> sums;
-  if (!tiling.inTiles) {
-    for (int64_t i = 0; i < tiling.tileRows; ++i)
+  if (!tiling.usesAmx) {
+    for (int64_t i = 0; i < tiling.registerTileRows; ++i)
       for (const KernelBuilder::Lane &lane : columns.lanes)
         sums.push_back(load(k.idx(i), lane));
     return sums;
   }
-  Value scratch = tileScratch(k, tiling);
-  k.loop(k.idx(0), k.idx(tiling.tileRows), 1, [&](Value i) {
+  Value scratch = amxScratch(k, tiling);
+  k.loop(k.idx(0), k.idx(tiling.registerTileRows), 1, [&](Value i) {
     for (auto [j, lane] : llvm::enumerate(columns.lanes))
       k.store(load(i, lane), scratch, i, {k.idx(j * k.lanes()), Value()});
   });
-  forEachTile(k, tiling, [&](int64_t rows, ArrayRef<Value> position) {
-    sums.push_back(k.loadTile(scratch, position, rows));
+  forEachAmxTile(k, tiling, [&](int64_t rows, ArrayRef<Value> position) {
+    sums.push_back(k.loadAmxTile(scratch, position, rows));
   });
   return sums;
 }

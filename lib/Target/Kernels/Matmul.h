@@ -55,15 +55,15 @@ struct MatmulTiling {
   void sliceLongRows();
 
   int64_t inner, columns;
-  int64_t blockRows;  ///< rows copied to scratch memory at a time
-  int64_t tileRows;   ///< rows of a register tile
-  int64_t vectors;    ///< vectors of columns of a register tile
-  int64_t groupWidth; ///< columns of a register tile
-  int64_t groups;     ///< register tiles across all columns
-  int64_t splits;     ///< tiles that share the columns of a block of rows
+  int64_t blockRows;        ///< rows copied to scratch memory at a time
+  int64_t registerTileRows; ///< rows of a register tile
+  int64_t vectors;          ///< vectors of columns of a register tile
+  int64_t groupWidth;       ///< columns of a register tile
+  int64_t groups;           ///< register tiles across all columns
+  int64_t splits;           ///< tiles that share the columns of a block of rows
   int64_t groupsPerSplit;
   int64_t slice;      ///< elements of the inner dimension taken at a time
-  bool inTiles;       ///< a register tile is tiles of AMX
+  bool usesAmx;       ///< a register tile is tiles of AMX
   bool atUse = false; ///< weights are packed by whoever multiplies by them
 
   int64_t rowBlocks(int64_t rows) const {
@@ -103,8 +103,8 @@ RowBlock routedRowBlock(KernelBuilder &k, Value index, const RoutesView &routes,
 
 /// The rows of a block that its register tiles read, of which the last may have
 /// fewer: none of an empty block.
-Value rowsInTiles(KernelBuilder &k, const RowBlock &block, int64_t tileRows,
-                  int64_t blockRows);
+Value rowsOfRegisterTiles(KernelBuilder &k, const RowBlock &block,
+                          int64_t registerTileRows, int64_t blockRows);
 
 /// Copies `count` rows into scratch memory [blockRows, width], in the type in
 /// which they are multiplied; row i is `source(i)` (a row number of `from`),
@@ -124,7 +124,7 @@ Value packRows(KernelBuilder &k, Value from, const RowBlock &block,
 
 /// The columns of a register tile: `group` counts register tiles across, and
 /// there is one lane for each vector, masked where columns may be missing.
-struct TileColumns {
+struct RegisterTileColumns {
   Value group;
   SmallVector<KernelBuilder::Lane> lanes;
 };
@@ -136,24 +136,27 @@ struct TileColumns {
 void forEachRegisterTile(
     KernelBuilder &k, const MatmulTiling &tiling, const RowBlock &block,
     Value split,
-    function_ref<SmallVector<Value>(Value row, const TileColumns &)> sums,
-    function_ref<void(Value row, const TileColumns &, ValueRange sums)>
+    function_ref<SmallVector<Value>(Value row, const RegisterTileColumns &)>
+        sums,
+    function_ref<void(Value row, const RegisterTileColumns &, ValueRange sums)>
         epilogue,
-    function_ref<void(const TileColumns &)> prepare = {});
+    function_ref<void(const RegisterTileColumns &)> prepare = {});
 
 /// The epilogue that stores sums to row `row` of `to`, or adds them there.
 void storeSums(KernelBuilder &k, ValueRange sums, Value to, Value row,
-               const TileColumns &columns, bool add = false);
+               const RegisterTileColumns &columns, bool add = false);
 /// Asks for what an epilogue will read, from row `row` of `from` on and
 /// `offset` columns on: it comes from memory while the sums are made.
-void prefetchTile(KernelBuilder &k, const MatmulTiling &tiling, Value from,
-                  Value row, const TileColumns &columns, int64_t offset = 0);
+void prefetchRegisterTile(KernelBuilder &k, const MatmulTiling &tiling,
+                          Value from, Value row,
+                          const RegisterTileColumns &columns,
+                          int64_t offset = 0);
 
 /// The accumulators of a register tile, from rows `row` and on of `from`, to
 /// which storeSums stored them; from its last for those beyond `rows` rows.
 SmallVector<Value> loadSums(KernelBuilder &k, const MatmulTiling &tiling,
                             Value from, Value row, int64_t rows,
-                            const TileColumns &columns);
+                            const RegisterTileColumns &columns);
 
 /// Of `rows` x `inner` times `inner` x `columns`.
 inline double productFlops(int64_t rows, int64_t inner, int64_t columns) {
@@ -209,7 +212,7 @@ SmallVector<Value> sumOuterProducts(KernelBuilder &k,
                                     const MatmulTiling &tiling,
                                     const ProductTypes &types, Value steps,
                                     Value lhs, Value row, Value rhs,
-                                    const TileColumns &tile,
+                                    const RegisterTileColumns &tile,
                                     const SumStart &start = {});
 
 /// One operand of outer products: `columns` columns of `from`, packed into `to`

@@ -22,19 +22,19 @@ static LogicalResult lowerRmsNorm(RmsNormOp op, KernelLowering &lowering) {
   // A group is a row of its own: QK-norm is a norm of narrower rows.
   int64_t width = widthOf(op.getWeight());
   int64_t rows = rowsOf(op.getInput()) * widthOf(op.getInput()) / width;
-  int64_t perTile = rowsPerTile(rows, width);
+  int64_t perItem = rowsPerWorkItem(rows, width);
   Type element = elementOf(op.getInput());
   double epsilon = op.getEpsilon().convertToDouble();
   double offset = op.getOffset().convertToDouble();
   lowering.launch(
       op,
-      {.tiles = llvm::divideCeilSigned(rows, perTile),
+      {.workItems = llvm::divideCeilSigned(rows, perItem),
        .compute = computeTypeOf(op.getInput())},
       [&](KernelBuilder &k) {
         Value x = k.buffer(lowering.buffer(op.getInput()), {rows, width});
         Value w = k.buffer(lowering.buffer(op.getWeight()));
         Value y = k.buffer(lowering.result(op.getResult()), {rows, width});
-        k.rowsOfTile(rows, perTile, [&](Value row) {
+        k.rowsOfWorkItem(rows, perItem, [&](Value row) {
           Value scale = k.inverseRms(x, row, width, epsilon);
           k.columns(width, [&](Lane lane) {
             Value normed = k.mulf(k.load(x, row, lane), k.broadcast(scale));
@@ -54,19 +54,19 @@ static LogicalResult lowerRmsNormGrad(RmsNormGradOp op,
                                       KernelLowering &lowering) {
   int64_t width = widthOf(op.getWeight());
   int64_t rows = rowsOf(op.getInput()) * widthOf(op.getInput()) / width;
-  int64_t perTile = rowsPerTile(rows, width);
+  int64_t perItem = rowsPerWorkItem(rows, width);
   double epsilon = op.getEpsilon().convertToDouble();
   double offset = op.getOffset().convertToDouble();
   lowering.launch(
       op,
-      {.tiles = llvm::divideCeilSigned(rows, perTile),
+      {.workItems = llvm::divideCeilSigned(rows, perItem),
        .compute = computeTypeOf(op.getInput())},
       [&](KernelBuilder &k) {
         Value dy = k.buffer(lowering.buffer(op.getDy()), {rows, width});
         Value x = k.buffer(lowering.buffer(op.getInput()), {rows, width});
         Value w = k.buffer(lowering.buffer(op.getWeight()));
         Value dx = k.buffer(lowering.result(op.getDx()), {rows, width});
-        k.rowsOfTile(rows, perTile, [&](Value row) {
+        k.rowsOfWorkItem(rows, perItem, [&](Value row) {
           auto g = [&](Lane lane) {
             Value weight = k.load(w, {}, lane);
             if (offset != 0)
@@ -143,18 +143,18 @@ struct RowStatistics {
 
 static LogicalResult lowerLayerNorm(LayerNormOp op, KernelLowering &lowering) {
   int64_t rows = rowsOf(op.getInput()), width = widthOf(op.getInput());
-  int64_t perTile = rowsPerTile(rows, width);
+  int64_t perItem = rowsPerWorkItem(rows, width);
   double epsilon = op.getEpsilon().convertToDouble();
   lowering.launch(
       op,
-      {.tiles = llvm::divideCeilSigned(rows, perTile),
+      {.workItems = llvm::divideCeilSigned(rows, perItem),
        .compute = computeTypeOf(op.getInput())},
       [&](KernelBuilder &k) {
         Value x = k.buffer(lowering.buffer(op.getInput()), {rows, width});
         Value y = k.buffer(lowering.result(op.getResult()), {rows, width});
         Value w = k.buffer(lowering.buffer(op.getWeight()));
         Value bias = k.buffer(lowering.buffer(op.getBias()));
-        k.rowsOfTile(rows, perTile, [&](Value row) {
+        k.rowsOfWorkItem(rows, perItem, [&](Value row) {
           RowStatistics statistics(k, x, row, width, epsilon);
           k.columns(width, [&](Lane lane) {
             Value normed = statistics.normalize(k, k.load(x, row, lane));
@@ -169,18 +169,18 @@ static LogicalResult lowerLayerNorm(LayerNormOp op, KernelLowering &lowering) {
 static LogicalResult lowerLayerNormGrad(LayerNormGradOp op,
                                         KernelLowering &lowering) {
   int64_t rows = rowsOf(op.getInput()), width = widthOf(op.getInput());
-  int64_t perTile = rowsPerTile(rows, width);
+  int64_t perItem = rowsPerWorkItem(rows, width);
   double epsilon = op.getEpsilon().convertToDouble();
   lowering.launch(
       op,
-      {.tiles = llvm::divideCeilSigned(rows, perTile),
+      {.workItems = llvm::divideCeilSigned(rows, perItem),
        .compute = computeTypeOf(op.getInput())},
       [&](KernelBuilder &k) {
         Value dy = k.buffer(lowering.buffer(op.getDy()), {rows, width});
         Value x = k.buffer(lowering.buffer(op.getInput()), {rows, width});
         Value w = k.buffer(lowering.buffer(op.getWeight()));
         Value dx = k.buffer(lowering.result(op.getDx()), {rows, width});
-        k.rowsOfTile(rows, perTile, [&](Value row) {
+        k.rowsOfWorkItem(rows, perItem, [&](Value row) {
           RowStatistics statistics(k, x, row, width, epsilon);
           auto g = [&](Lane lane) {
             return k.mulf(k.load(dy, row, lane), k.load(w, {}, lane));

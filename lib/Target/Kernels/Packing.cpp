@@ -22,29 +22,30 @@ int64_t mlir::moe::lanesOf(const TargetDescription &target, Type compute) {
 
 ProductTypes::ProductTypes(const TargetDescription &target, Type lhs, Type rhs)
     : compute(preciseType(rhs)), operand(compute), panel(rhs),
-      lanes(lanesOf(target, compute)), step(1), tileRows(target.tileRows()) {
+      lanes(lanesOf(target, compute)), step(1),
+      registerTileRows(target.registerTileRows()) {
   if (target.bf16Products == Bf16Products::Widened || !lhs.isBF16() ||
       !rhs.isBF16())
     return;
   operand = lhs;
   step = 2;
-  if (target.bf16Products == Bf16Products::Tiles && lanes == tileSide) {
-    stepsAtOnce = tileSide;
+  if (target.bf16Products == Bf16Products::Amx && lanes == amxTileRows) {
+    stepsOfAmxTile = amxTileRows;
     // Two by two tiles of sums, two of each operand: all that there are.
-    tileRows = 2 * tileSide;
+    registerTileRows = 2 * amxTileRows;
   }
 }
 
-ProductTypes ProductTypes::withoutTiles(const TargetDescription &target) const {
+ProductTypes ProductTypes::withoutAmx(const TargetDescription &target) const {
   ProductTypes types = *this;
-  types.stepsAtOnce = 1;
-  types.tileRows = target.tileRows();
+  types.stepsOfAmxTile = 1;
+  types.registerTileRows = target.registerTileRows();
   return types;
 }
 
 ProductTypes
 ProductTypes::withQuantisedPanels(const TargetDescription &target) const {
-  ProductTypes types = withoutTiles(target);
+  ProductTypes types = withoutAmx(target);
   types.panel = IntegerType::get(panel.getContext(), 8);
   return types;
 }
@@ -59,14 +60,14 @@ ProductTypes mlir::moe::typesOfWeights(const KernelLowering &lowering,
 }
 
 Value ProductTypes::steps(KernelBuilder &k, Value inner) const {
-  int64_t taken = step * stepsAtOnce;
+  int64_t taken = step * stepsOfAmxTile;
   return k.mul(k.div(k.add(inner, k.idx(taken - 1)), k.idx(taken)),
-               k.idx(stepsAtOnce));
+               k.idx(stepsOfAmxTile));
 }
 
 std::string ProductTypes::layout() const {
   std::string name = std::to_string(lanes);
-  for (int64_t factor : {step, stepsAtOnce})
+  for (int64_t factor : {step, stepsOfAmxTile})
     if (factor > 1)
       name += "x" + std::to_string(factor);
   return quantised() ? name + ".int8" : name;
@@ -347,7 +348,7 @@ Steps::Steps(KernelBuilder &k, const SteppedRows &rows, Value begin, Value last,
     Value place = rows.firstStep ? k.add(rows.firstStep, number) : number;
     Step packed{place, {}, {}};
     for (int64_t j = 0; j < step; ++j) {
-      bool exists = j == 0 && !types.inTiles();
+      bool exists = j == 0 && !types.usesAmx();
       Value row = k.add(r, k.idx(j)), last = k.sub(rows.count, k.idx(1));
       packed.rows.push_back(rows.row(exists ? row : k.min(row, last)));
       packed.exists.push_back(exists ? Value() : k.less(row, rows.count));
@@ -398,7 +399,7 @@ void mlir::moe::packSteps(KernelBuilder &k, const SteppedRows &rows,
   int64_t lanes = k.lanes();
   int64_t panelWidth = type.getDimSize(2) / types.step;
   int64_t whole = width / panelWidth;
-  int64_t together = turned ? types.stepsAtOnce : stepsTogether;
+  int64_t together = turned ? types.stepsOfAmxTile : stepsTogether;
   k.loop(first, last, together, [&](Value begin) {
     Steps steps(k, rows, begin, last, together, types);
     // Vector by vector; `columns` of the panel are there.
@@ -442,7 +443,7 @@ launchPacking(KernelLowering &lowering, Operation *op, Value weight,
   Value panels = lowering.temporary(shape, types.panel);
   lowering.launch(op,
                   {.label = label,
-                   .tiles = tiles,
+                   .workItems = tiles,
                    .compute = types.compute,
                    .derives = (layout + "." + types.layout()).str()},
                   [&](KernelBuilder &k) {
@@ -505,11 +506,11 @@ Value mlir::moe::packTransposed(KernelLowering &lowering, Operation *op,
   SmallVector<int64_t> shape = panelShape(columns, inner, types);
   // Long panels of a weight with few rows are cut for the threads.
   // Not where a scale is of all of a row.
-  constexpr int64_t wantedTiles = 16, shortestSlice = 256;
+  constexpr int64_t wantedItems = 16, shortestSlice = 256;
   int64_t slices = types.quantised()
                        ? 1
                        : std::clamp<int64_t>(
-                             llvm::divideCeilSigned(wantedTiles, shape[0]), 1,
+                             llvm::divideCeilSigned(wantedItems, shape[0]), 1,
                              llvm::divideCeilSigned(inner, shortestSlice));
   int64_t slice =
       llvm::alignTo(llvm::divideCeilSigned(inner, slices), shape.back());
@@ -517,11 +518,11 @@ Value mlir::moe::packTransposed(KernelLowering &lowering, Operation *op,
   return launchPacking(
       lowering, op, weight, types, shape, "pack", "transposed",
       shape[0] * slices, [&](KernelBuilder &k, Value from, Value to) {
-        Value panel = k.div(k.tile(), k.idx(slices));
+        Value panel = k.div(k.workItem(), k.idx(slices));
         Value first = k.mul(panel, k.idx(lanes));
         if (types.quantised())
           return packQuantised(k, from, first, to, panel);
-        Value lo = k.mul(k.rem(k.tile(), k.idx(slices)), k.idx(slice));
+        Value lo = k.mul(k.rem(k.workItem(), k.idx(slices)), k.idx(slice));
         packPanel(k, consecutiveRows(k, from, first), lo,
                   k.min(k.add(lo, k.idx(slice)), k.idx(inner)),
                   types.steps(inner), to, panel);
@@ -535,17 +536,17 @@ Value mlir::moe::packStraight(KernelLowering &lowering, Operation *op,
   int64_t inner = type.getDimSize(0), columns = type.getDimSize(1);
   SmallVector<int64_t> shape = panelShape(columns, inner, types);
   int64_t steps = types.steps(inner);
-  int64_t perTile = rowsPerTile(steps, columns * types.step);
+  int64_t perItem = rowsPerWorkItem(steps, columns * types.step);
   return launchPacking(
       lowering, op, weight, types, shape, "pack_rows", "straight",
-      llvm::divideCeilSigned(steps, perTile),
+      llvm::divideCeilSigned(steps, perItem),
       [&](KernelBuilder &k, Value from, Value to) {
-        Value first = k.mul(k.tile(), k.idx(perTile));
+        Value first = k.mul(k.workItem(), k.idx(perItem));
         packSteps(k,
                   {.from = from,
                    .row = [](Value r) { return r; },
                    .count = k.idx(inner)},
                   0, columns, first,
-                  k.min(k.add(first, k.idx(perTile)), k.idx(steps)), to, types);
+                  k.min(k.add(first, k.idx(perItem)), k.idx(steps)), to, types);
       });
 }

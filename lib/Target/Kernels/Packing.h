@@ -42,18 +42,19 @@ struct ProductTypes {
   Type panel;    ///< of panels in memory; i8 where they are quantised
   int64_t lanes; ///< columns of a panel
   int64_t step;  ///< elements of the inner dimension that a step takes
-  int64_t stepsAtOnce = 1; ///< steps of a tile
-  int64_t tileRows;        ///< rows of a register tile
+  int64_t stepsOfAmxTile = 1; ///< steps of a tile
+  int64_t registerTileRows;   ///< rows of a register tile
 
   /// A multiple of those taken at once.
   int64_t steps(int64_t inner) const {
-    return llvm::divideCeilSigned(inner, step * stepsAtOnce) * stepsAtOnce;
+    return llvm::divideCeilSigned(inner, step * stepsOfAmxTile) *
+           stepsOfAmxTile;
   }
   Value steps(KernelBuilder &k, Value inner) const;
   bool inPairs() const { return step == 2; }
-  bool inTiles() const { return stepsAtOnce > 1; }
+  bool usesAmx() const { return stepsOfAmxTile > 1; }
   /// The same product in pairs, where its shapes do not suit tiles.
-  ProductTypes withoutTiles(const TargetDescription &target) const;
+  ProductTypes withoutAmx(const TargetDescription &target) const;
   /// The same product with quantised panels, which tiles do not take.
   ProductTypes withQuantisedPanels(const TargetDescription &target) const;
   bool quantised() const { return panel.isInteger(8); }

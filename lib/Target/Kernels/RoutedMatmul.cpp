@@ -36,7 +36,7 @@ static LogicalResult lowerRoutedUp(RoutedUpOp op, KernelLowering &lowering) {
 
   lowering.launch(
       op,
-      {.tiles = grouping.blocks(tiling) * tiling.splits,
+      {.workItems = grouping.blocks(tiling) * tiling.splits,
        .compute = types.compute,
        .flops =
            productFlops(grouping.rows, inner, gated ? 2 * hidden : hidden)},
@@ -58,7 +58,7 @@ static LogicalResult lowerRoutedUp(RoutedUpOp op, KernelLowering &lowering) {
               k.tableEntry(biases, expert, MemRefType::get({hidden}, element));
         multiplyBlock(
             k, rows.times(x, /*byToken=*/true, inner, types, operands),
-            [&](Value row, const TileColumns &tile, ValueRange sums) {
+            [&](Value row, const RegisterTileColumns &tile, ValueRange sums) {
               Value target = rows.row(row);
               if (gated) {
                 KernelBuilder::Lane lane = tile.lanes[0];
@@ -105,7 +105,7 @@ static LogicalResult lowerRoutedDown(RoutedDownOp op,
 
   lowering.launch(
       op,
-      {.tiles = grouping.blocks(tiling) * tiling.splits,
+      {.workItems = grouping.blocks(tiling) * tiling.splits,
        .compute = types.compute,
        .flops = productFlops(grouping.rows, hidden, width)},
       [&](KernelBuilder &k) {
@@ -121,7 +121,7 @@ static LogicalResult lowerRoutedDown(RoutedDownOp op,
             k,
             rows.times(h, /*byToken=*/false, hidden, types,
                        Term{weights.of(k, rows.block.expert)}),
-            [&](Value row, const TileColumns &tile, ValueRange sums) {
+            [&](Value row, const RegisterTileColumns &tile, ValueRange sums) {
               SmallVector<Value> values(sums);
               if (bias)
                 for (auto [value, lane] : llvm::zip_equal(values, tile.lanes))

@@ -19,7 +19,7 @@ using namespace mlir::moe;
 static void zeroMissing(KernelBuilder &k, const RoutesView &routes,
                         int64_t tiles, Value ofRoutes) {
   Value share = k.idx(llvm::divideCeilSigned(routes.numRows(), tiles));
-  Value first = k.mul(k.tile(), share);
+  Value first = k.mul(k.workItem(), share);
   Value begin = arith::MaxSIOp::create(k, first, routes.rowsInUse());
   k.loop(begin, k.min(k.add(first, share), k.idx(routes.numRows())), 1,
          [&](Value row) {
@@ -51,7 +51,7 @@ static LogicalResult lowerRoutedDownGrad(RoutedDownGradOp op,
   int64_t tiles = grouping.blocks(tiling) * tiling.splits;
   lowering.launch(
       op,
-      {.tiles = tiles,
+      {.workItems = tiles,
        .compute = types.compute,
        .flops = productFlops(grouping.rows, width, hidden)},
       [&](KernelBuilder &k) {
@@ -81,7 +81,7 @@ static LogicalResult lowerRoutedDownGrad(RoutedDownGradOp op,
             k,
             rows.times(dy, /*byToken=*/true, width, types,
                        Term{weights.of(k, rows.block.expert)}),
-            [&](Value row, const TileColumns &tile, ValueRange sums) {
+            [&](Value row, const RegisterTileColumns &tile, ValueRange sums) {
               Value target = rows.row(row);
               Value s =
                   score ? k.broadcast(k.loadScalar(score, rows.route(target)))
@@ -113,10 +113,10 @@ static LogicalResult lowerRoutedDownGrad(RoutedDownGradOp op,
                 }
               }
             },
-            [&](Value row, const TileColumns &tile) {
-              prefetchTile(k, tiling, z, rows.row(row), tile);
+            [&](Value row, const RegisterTileColumns &tile) {
+              prefetchRegisterTile(k, tiling, z, rows.row(row), tile);
               if (gated)
-                prefetchTile(k, tiling, z, rows.row(row), tile, hidden);
+                prefetchRegisterTile(k, tiling, z, rows.row(row), tile, hidden);
             });
         if (!dscore)
           return;
@@ -158,7 +158,7 @@ static LogicalResult lowerRoutedInputGrad(RoutedInputGradOp op,
 
   lowering.launch(
       op,
-      {.tiles = grouping.blocks(tiling) * tiling.splits,
+      {.workItems = grouping.blocks(tiling) * tiling.splits,
        .compute = types.compute,
        .flops =
            productFlops(grouping.rows, gated ? 2 * hidden : hidden, width)},
@@ -172,11 +172,11 @@ static LogicalResult lowerRoutedInputGrad(RoutedInputGradOp op,
         SmallVector<Term, 2> terms;
         for (const ExpertWeights &weight : weights)
           terms.push_back({weight.of(k, rows.block.expert)});
-        multiplyBlock(k,
-                      rows.times(dz, /*byToken=*/false, hidden, types, terms),
-                      [&](Value row, const TileColumns &tile, ValueRange sums) {
-                        storeSums(k, sums, dx, rows.row(row), tile);
-                      });
+        multiplyBlock(
+            k, rows.times(dz, /*byToken=*/false, hidden, types, terms),
+            [&](Value row, const RegisterTileColumns &tile, ValueRange sums) {
+              storeSums(k, sums, dx, rows.row(row), tile);
+            });
       });
   return success();
 }

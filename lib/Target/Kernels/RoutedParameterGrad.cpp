@@ -75,7 +75,7 @@ Slices::Slices(const Grouping &grouping, ArrayRef<int64_t> experts,
                                 llvm::divideCeilSigned(grouping.rows, most));
   // An expert's last step may be incomplete.
   auto count = static_cast<int64_t>(experts.size());
-  steps = types.steps(rows) + count * types.stepsAtOnce;
+  steps = types.steps(rows) + count * types.stepsOfAmxTile;
 }
 
 Value Slices::expert(KernelBuilder &k, Value i) const {
@@ -94,7 +94,7 @@ Slices::Segment Slices::segment(KernelBuilder &k, const RowOwners &owners,
                                 Value firstRow, Value i) const {
   auto [begin, end] = owners.rowsOf(expert(k, i));
   // A step is whole in one slice: rows pair up by their place in the expert.
-  int64_t together = types.step * types.stepsAtOnce;
+  int64_t together = types.step * types.stepsOfAmxTile;
   auto cut = [&, begin = begin, end = end](Value row) {
     Value before = arith::MaxSIOp::create(k, k.sub(row, begin), k.idx(0));
     Value whole =
@@ -211,19 +211,19 @@ static LogicalResult lowerRoutedWeightGrad(RoutedWeightGradOp op,
     packSlice(lowering, op, slices, {SteppedOperand::Right, rhs, 0, n, right},
               inTokenOrder(op.getRhs()), firstOfSlice);
 
-    int64_t tilesOfExpert = tiling.rowBlocks(m) * tiling.splits;
+    int64_t itemsOfExpert = tiling.rowBlocks(m) * tiling.splits;
     double rows = static_cast<double>(slices.rows * count) /
                   static_cast<double>(grouping.experts);
     lowering.launch(
         op,
-        {.tiles = count * tilesOfExpert,
+        {.workItems = count * itemsOfExpert,
          .compute = types.compute,
          .flops = rows * productFlops(1, m, n)},
         [&](KernelBuilder &k) {
           Value lhs = k.buffer(left);
           Value rhs = k.buffer(right);
-          Value expert = k.div(k.tile(), k.idx(tilesOfExpert));
-          Value tile = k.rem(k.tile(), k.idx(tilesOfExpert));
+          Value expert = k.div(k.workItem(), k.idx(itemsOfExpert));
+          Value tile = k.rem(k.workItem(), k.idx(itemsOfExpert));
           Value dw = k.tableEntry(table, expert, gradientType);
           RowOwners owners(k, grouping, lowering, op.getRoutes());
           Value firstRow = k.number(firstOfSlice);
@@ -236,7 +236,7 @@ static LogicalResult lowerRoutedWeightGrad(RoutedWeightGradOp op,
             Value firstStep = slices.firstStep(k, owners, firstRow, expert);
             forEachRegisterTile(
                 k, tiling, block, k.rem(tile, splits),
-                [&](Value row, const TileColumns &tile) {
+                [&](Value row, const RegisterTileColumns &tile) {
                   Value first = k.add(block.first, row);
                   auto load = [&] {
                     return loadSums(k, tiling, dw, first, m, tile);
@@ -249,7 +249,8 @@ static LogicalResult lowerRoutedWeightGrad(RoutedWeightGradOp op,
                   return sumOuterProducts(k, tiling, types, steps, lhs, first,
                                           rhs, tile, {firstStep, init});
                 },
-                [&](Value row, const TileColumns &tile, ValueRange sums) {
+                [&](Value row, const RegisterTileColumns &tile,
+                    ValueRange sums) {
                   // The optimiser reads them when all are made.
                   Value target = k.add(block.first, row);
                   for (auto [sum, lane] : llvm::zip_equal(sums, tile.lanes))
@@ -269,7 +270,8 @@ static LogicalResult lowerRoutedBiasGrad(RoutedBiasGradOp op,
   for (auto [expert, dbias] :
        llvm::zip_equal(op.getExperts(), op.getDbiases())) {
     lowering.launch(
-        op, {.tiles = 1, .compute = elementOf(dbias)}, [&](KernelBuilder &k) {
+        op, {.workItems = 1, .compute = elementOf(dbias)},
+        [&](KernelBuilder &k) {
           Value dy = k.matrix(lowering.buffer(op.getDy()));
           Value db = k.buffer(lowering.result(dbias));
           RowOwners owners(k, grouping, lowering, op.getRoutes());

@@ -38,9 +38,9 @@ void mlir::moe::ifElse(KernelBuilder &k, Value condition,
   elseBody();
 }
 
-int64_t mlir::moe::routerRowsPerTile(int64_t rows, int64_t experts) {
+int64_t mlir::moe::routerRowsPerWorkItem(int64_t rows, int64_t experts) {
   // An exponential and a division are worth some thirty simple operations.
-  return rowsPerTile(rows, 32 * experts);
+  return rowsPerWorkItem(rows, 32 * experts);
 }
 
 Value mlir::moe::sumExperts(KernelBuilder &k, int64_t experts,
@@ -98,13 +98,13 @@ static void lowerChoice(RouteOp op, Value chosen, KernelLowering &lowering) {
   RoutesType routes = op.getRoutes().getType();
   int64_t experts = routes.getExperts(), slots = routes.getTopK();
   int64_t rows = rowsOf(op.getLogits());
-  int64_t perTile = routerRowsPerTile(rows, experts);
+  int64_t perItem = routerRowsPerWorkItem(rows, experts);
   bool renormalize = op.getRenormalize() && slots > 1;
   std::optional<uint64_t> forced = op.getForcedExpert();
   lowering.launch(
       op,
       {.label = "choose",
-       .tiles = llvm::divideCeilSigned(rows, perTile),
+       .workItems = llvm::divideCeilSigned(rows, perItem),
        .compute = elementOf(op.getLogits())},
       [&](KernelBuilder &k) {
         Value logits =
@@ -153,7 +153,7 @@ static void lowerChoice(RouteOp op, Value chosen, KernelLowering &lowering) {
                                       : selected[slot],
                           scores, {row, k.idx(slot)});
         };
-        k.rowsOfTile(rows, perTile, [&](Value row) {
+        k.rowsOfWorkItem(rows, perItem, [&](Value row) {
           if (forced)
             only(row, *forced);
           else if (gate)
@@ -174,7 +174,8 @@ static void lowerGrouping(RouteOp op, Value chosen, KernelLowering &lowering) {
   int64_t experts = type.getExperts();
   int64_t rows = rowsOf(op.getLogits()) * type.getTopK();
   lowering.launch(
-      op, {.label = "group", .tiles = 1, .compute = elementOf(op.getLogits())},
+      op,
+      {.label = "group", .workItems = 1, .compute = elementOf(op.getLogits())},
       [&](KernelBuilder &k) {
         Value choice = k.buffer(chosen, {rows});
         RoutesView routes(k, lowering.result(op.getRoutes()), type);
@@ -215,11 +216,11 @@ static LogicalResult lowerRouteGrad(RouteGradOp op, KernelLowering &lowering) {
   RoutesType type = op.getRoutes().getType();
   int64_t experts = type.getExperts(), slots = type.getTopK();
   int64_t tokens = rowsOf(op.getLogits());
-  int64_t perTile = routerRowsPerTile(tokens, experts);
+  int64_t perItem = routerRowsPerWorkItem(tokens, experts);
   bool renormalize = op.getRenormalize() && slots > 1;
   lowering.launch(
       op,
-      {.tiles = llvm::divideCeilSigned(tokens, perTile),
+      {.workItems = llvm::divideCeilSigned(tokens, perItem),
        .compute = elementOf(op.getLogits())},
       [&](KernelBuilder &k) {
         Value dscores =
@@ -258,7 +259,7 @@ static LogicalResult lowerRouteGrad(RouteGradOp op, KernelLowering &lowering) {
             k.storeScalar(gradient, dlogits, {token, e});
           });
         };
-        k.rowsOfTile(tokens, perTile, [&](Value token) {
+        k.rowsOfWorkItem(tokens, perItem, [&](Value token) {
           if (!gate)
             return follow(token);
           ifElse(
@@ -287,14 +288,14 @@ static LogicalResult lowerPool(PoolOp op, KernelLowering &lowering) {
   int64_t length = rowsOf(op.getResult()) / batch;
   bool looksAhead = op.getKind() == PoolKind::SequenceSum;
   lowering.launch(
-      op, {.tiles = batch, .compute = elementOf(op.getInput())},
+      op, {.workItems = batch, .compute = elementOf(op.getInput())},
       [&](KernelBuilder &k) {
         Value x = k.buffer(lowering.buffer(op.getInput()));
         Value y = k.buffer(lowering.result(op.getResult()));
         Value slots = k.buffer(lowering.buffer(op.getSlots()));
         for (int64_t n = 0; n < width; ++n) {
           auto add = [&](Value sum, Value j) {
-            return k.addf(sum, k.loadScalar(x, {k.tile(), j, k.idx(n)}));
+            return k.addf(sum, k.loadScalar(x, {k.workItem(), j, k.idx(n)}));
           };
           auto sumBefore = [&](Value end) {
             return k.loop(k.idx(0), end, 1, k.scalar(0.0),
@@ -304,17 +305,17 @@ static LogicalResult lowerPool(PoolOp op, KernelLowering &lowering) {
           };
           auto storeMean = [&](Value sum, Value s, Value slot) {
             Value count = k.toFloat(k.add(slot, k.idx(1)));
-            k.storeScalar(k.divf(sum, count), y, {k.tile(), s, k.idx(n)});
+            k.storeScalar(k.divf(sum, count), y, {k.workItem(), s, k.idx(n)});
           };
           if (slots) {
             k.loop(k.idx(0), k.idx(length), 1, [&](Value s) {
-              Value slot = k.loadIndex(slots, {k.tile(), s});
+              Value slot = k.loadIndex(slots, {k.workItem(), s});
               storeMean(sumBefore(k.add(slot, k.idx(1))), s, slot);
             });
           } else if (looksAhead) {
             Value sum = sumBefore(k.idx(capacity));
             k.loop(k.idx(0), k.idx(length), 1, [&](Value s) {
-              k.storeScalar(sum, y, {k.tile(), s, k.idx(n)});
+              k.storeScalar(sum, y, {k.workItem(), s, k.idx(n)});
             });
           } else {
             k.loop(k.idx(0), k.idx(length), 1, k.scalar(0.0),
@@ -335,16 +336,16 @@ static LogicalResult lowerPoolGrad(PoolGradOp op, KernelLowering &lowering) {
   int64_t width = type.getDimSize(2);
   bool looksAhead = op.getKind() == PoolKind::SequenceSum;
   lowering.launch(
-      op, {.tiles = batch, .compute = elementOf(op.getDy())},
+      op, {.workItems = batch, .compute = elementOf(op.getDy())},
       [&](KernelBuilder &k) {
         Value dy = k.buffer(lowering.buffer(op.getDy()));
         Value dx = k.buffer(lowering.result(op.getDx()));
         for (int64_t n = 0; n < width; ++n) {
           auto load = [&](Value s) {
-            return k.loadScalar(dy, {k.tile(), s, k.idx(n)});
+            return k.loadScalar(dy, {k.workItem(), s, k.idx(n)});
           };
           auto store = [&](Value value, Value s) {
-            k.storeScalar(value, dx, {k.tile(), s, k.idx(n)});
+            k.storeScalar(value, dx, {k.workItem(), s, k.idx(n)});
           };
           if (looksAhead) {
             Value sum =
@@ -376,10 +377,10 @@ static LogicalResult lowerCombine(CombineOp op, KernelLowering &lowering) {
   RoutesType type = op.getRoutes().getType();
   int64_t slots = type.getTopK();
   int64_t tokens = rowsOf(op.getResult()), width = widthOf(op.getResult());
-  int64_t perTile = rowsPerTile(tokens, width * slots);
+  int64_t perItem = rowsPerWorkItem(tokens, width * slots);
   lowering.launch(
       op,
-      {.tiles = llvm::divideCeilSigned(tokens, perTile),
+      {.workItems = llvm::divideCeilSigned(tokens, perItem),
        .compute = computeTypeOf(op.getResult())},
       [&](KernelBuilder &k) {
         Value from = k.buffer(lowering.buffer(op.getRows()));
@@ -409,7 +410,7 @@ static LogicalResult lowerCombine(CombineOp op, KernelLowering &lowering) {
             k.store(sum, y, token, lane);
           });
         };
-        k.rowsOfTile(tokens, perTile, [&](Value token) {
+        k.rowsOfWorkItem(tokens, perItem, [&](Value token) {
           if (slots == 1)
             return combine(token, 1);
           // A token has rows for all of its slots, or for the first alone.

@@ -17,7 +17,7 @@ void ifElse(KernelBuilder &k, Value condition, function_ref<void()> thenBody,
             function_ref<void()> elseBody);
 
 /// Tokens for each tile of work over experts.
-int64_t routerRowsPerTile(int64_t rows, int64_t experts);
+int64_t routerRowsPerWorkItem(int64_t rows, int64_t experts);
 
 /// Sum of `term(e)` over the experts in order.
 Value sumExperts(KernelBuilder &k, int64_t experts,

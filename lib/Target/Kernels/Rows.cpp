@@ -71,17 +71,17 @@ static void sumPartials(KernelLowering &lowering, Operation *op, Value partials,
                         Value result) {
   auto type = cast<MemRefType>(partials.getType());
   int64_t parts = type.getDimSize(0), width = type.getDimSize(1);
-  constexpr int64_t columnsPerTile = 256;
+  constexpr int64_t columnsPerItem = 256;
   lowering.launch(
       op,
       {.label = "total",
-       .tiles = llvm::divideCeilSigned(width, columnsPerTile),
+       .workItems = llvm::divideCeilSigned(width, columnsPerItem),
        .compute = type.getElementType()},
       [&](KernelBuilder &k) {
         Value from = k.buffer(partials);
         Value to = k.buffer(result, {width});
-        Value first = k.mul(k.tile(), k.idx(columnsPerTile));
-        Value last = k.min(k.add(first, k.idx(columnsPerTile)), k.idx(width));
+        Value first = k.mul(k.workItem(), k.idx(columnsPerItem));
+        Value last = k.min(k.add(first, k.idx(columnsPerItem)), k.idx(width));
         k.loop(first, last, k.lanes(), [&](Value column) {
           Lane lane{column, Value()};
           if (width % k.lanes() != 0) {
@@ -104,26 +104,28 @@ void mlir::moe::sumOverRows(KernelLowering &lowering, Operation *op,
                             function_ref<RowTerm(KernelBuilder &)> term) {
   auto type = cast<RankedTensorType>(result.getType());
   int64_t width = type.getNumElements();
-  int64_t perTile = rowsPerTile(rows, width);
-  int64_t tiles = llvm::divideCeilSigned(rows, perTile);
+  int64_t perItem = rowsPerWorkItem(rows, width);
+  int64_t tiles = llvm::divideCeilSigned(rows, perItem);
   Value partials = lowering.temporary({tiles, width}, type.getElementType());
-  lowering.launch(
-      op,
-      {.label = "partial", .tiles = tiles, .compute = type.getElementType()},
-      [&](KernelBuilder &k) {
-        Value to = k.buffer(partials);
-        RowTerm rowTerm = term(k);
-        k.columns(width, [&](Lane lane) {
-          k.store(k.splat(0.0), to, k.tile(), lane);
-        });
-        k.rowsOfTile(rows, perTile, [&](Value row) {
-          LaneTerm laneTerm = rowTerm(row);
-          k.columns(width, [&](Lane lane) {
-            Value sum = k.load(to, k.tile(), lane);
-            k.store(k.addf(sum, laneTerm(lane)), to, k.tile(), lane);
-          });
-        });
-      });
+  lowering.launch(op,
+                  {.label = "partial",
+                   .workItems = tiles,
+                   .compute = type.getElementType()},
+                  [&](KernelBuilder &k) {
+                    Value to = k.buffer(partials);
+                    RowTerm rowTerm = term(k);
+                    k.columns(width, [&](Lane lane) {
+                      k.store(k.splat(0.0), to, k.workItem(), lane);
+                    });
+                    k.rowsOfWorkItem(rows, perItem, [&](Value row) {
+                      LaneTerm laneTerm = rowTerm(row);
+                      k.columns(width, [&](Lane lane) {
+                        Value sum = k.load(to, k.workItem(), lane);
+                        k.store(k.addf(sum, laneTerm(lane)), to, k.workItem(),
+                                lane);
+                      });
+                    });
+                  });
   sumPartials(lowering, op, partials, lowering.result(result));
 }
 
@@ -133,19 +135,19 @@ void mlir::moe::sumOverRows(KernelLowering &lowering, Operation *op,
 
 static LogicalResult lowerEmbedding(EmbeddingOp op, KernelLowering &lowering) {
   int64_t rows = rowsOf(op.getResult()), width = widthOf(op.getResult());
-  int64_t perTile = rowsPerTile(rows, width);
+  int64_t perItem = rowsPerWorkItem(rows, width);
   double scale = op.getScale().convertToDouble();
   Type element = elementOf(op.getTable());
   lowering.launch(
       op,
-      {.tiles = llvm::divideCeilSigned(rows, perTile),
+      {.workItems = llvm::divideCeilSigned(rows, perItem),
        .compute = computeTypeOf(op.getTable())},
       [&](KernelBuilder &k) {
         Value tokens = k.buffer(lowering.buffer(op.getTokens()), {rows});
         Value table = k.buffer(lowering.buffer(op.getTable()));
         Value y = k.buffer(lowering.result(op.getResult()), {rows, width});
         Value factor = k.roundTo(k.splat(scale), element);
-        k.rowsOfTile(rows, perTile, [&](Value row) {
+        k.rowsOfWorkItem(rows, perItem, [&](Value row) {
           Value token = k.loadIndex(tokens, row);
           k.columns(width, [&](Lane lane) {
             Value v = k.load(table, token, lane);
@@ -164,24 +166,24 @@ static LogicalResult lowerEmbeddingGrad(EmbeddingGradOp op,
   Type element = elementOf(op.getDy());
   // Every tile owns a range of the vocabulary and looks through all tokens
   // for it, which costs little beside zeroing the range.
-  constexpr int64_t wantedTiles = 64;
-  int64_t perTile = llvm::divideCeilSigned(vocabulary, wantedTiles);
+  constexpr int64_t wantedItems = 64;
+  int64_t perItem = llvm::divideCeilSigned(vocabulary, wantedItems);
   lowering.launch(
       op,
-      {.tiles = llvm::divideCeilSigned(vocabulary, perTile),
+      {.workItems = llvm::divideCeilSigned(vocabulary, perItem),
        .compute = elementOf(op.getDtable())},
       [&](KernelBuilder &k) {
         Value tokens = k.buffer(lowering.buffer(op.getTokens()), {rows});
         Value dy = k.buffer(lowering.buffer(op.getDy()), {rows, width});
         Value dtable = k.buffer(lowering.result(op.getDtable()));
         Value factor = k.roundTo(k.splat(scale), element);
-        k.rowsOfTile(vocabulary, perTile, [&](Value token) {
+        k.rowsOfWorkItem(vocabulary, perItem, [&](Value token) {
           k.columns(width, [&](Lane lane) {
             k.store(k.splat(0.0), dtable, token, lane);
           });
         });
-        Value first = k.mul(k.tile(), k.idx(perTile));
-        Value last = k.add(first, k.idx(perTile));
+        Value first = k.mul(k.workItem(), k.idx(perItem));
+        Value last = k.add(first, k.idx(perItem));
         k.loop(k.idx(0), k.idx(rows), 1, [&](Value row) {
           Value token = k.loadIndex(tokens, row);
           Value isMine = arith::AndIOp::create(
@@ -210,12 +212,12 @@ static LogicalResult lowerRotaryTable(RotaryTableOp op,
   ArrayRef<float> frequencies = op.getFrequencies();
   int64_t rows = rowsOf(op.getCos()), width = frequencies.size();
   // Two calls of libm an element.
-  int64_t perTile = rowsPerTile(rows, 16 * width);
+  int64_t perItem = rowsPerWorkItem(rows, 16 * width);
   double scale = op.getScale().convertToDouble();
   Type f32 = Float32Type::get(op.getContext());
   Type f64 = Float64Type::get(op.getContext());
   lowering.launch(
-      op, {.tiles = llvm::divideCeilSigned(rows, perTile), .compute = f64},
+      op, {.workItems = llvm::divideCeilSigned(rows, perItem), .compute = f64},
       [&](KernelBuilder &k) {
         Value positions = k.buffer(lowering.buffer(op.getPositions()), {rows});
         Value cosines = k.buffer(lowering.result(op.getCos()), {rows, width});
@@ -225,7 +227,7 @@ static LogicalResult lowerRotaryTable(RotaryTableOp op,
         Value table = k.scratch({width}, f32);
         for (auto [i, frequency] : llvm::enumerate(frequencies))
           k.storeScalar(k.scalar(frequency), table, k.idx(i));
-        k.rowsOfTile(rows, perTile, [&](Value row) {
+        k.rowsOfWorkItem(rows, perItem, [&](Value row) {
           // The angle is a f32 product, as in transformers, and its cosine is
           // exact.
           Value position =
@@ -246,19 +248,19 @@ static LogicalResult lowerRotaryTable(RotaryTableOp op,
 static LogicalResult lowerRotary(RotaryOp op, KernelLowering &lowering) {
   int64_t rows = rowsOf(op.getInput()), width = widthOf(op.getInput());
   int64_t half = widthOf(op.getCos());
-  int64_t perTile = rowsPerTile(rows, width);
+  int64_t perItem = rowsPerWorkItem(rows, width);
   Type element = elementOf(op.getInput());
   bool inverse = op.getInverse();
   lowering.launch(
       op,
-      {.tiles = llvm::divideCeilSigned(rows, perTile),
+      {.workItems = llvm::divideCeilSigned(rows, perItem),
        .compute = computeTypeOf(op.getInput())},
       [&](KernelBuilder &k) {
         Value x = k.buffer(lowering.buffer(op.getInput()), {rows, width});
         Value y = k.buffer(lowering.result(op.getResult()), {rows, width});
         Value cosines = k.buffer(lowering.buffer(op.getCos()), {rows, half});
         Value sines = k.buffer(lowering.buffer(op.getSin()), {rows, half});
-        k.rowsOfTile(rows, perTile, [&](Value row) {
+        k.rowsOfWorkItem(rows, perItem, [&](Value row) {
           k.loop(k.idx(0), k.idx(width), 2 * half, [&](Value head) {
             k.columns(half, [&](Lane lane) {
               Lane first{k.add(head, lane.column), lane.mask};
@@ -286,18 +288,18 @@ static LogicalResult lowerCacheUpdate(CacheUpdateOp op,
   auto cacheType = cast<RankedTensorType>(op.getCache().getType());
   int64_t batch = cacheType.getDimSize(0), capacity = cacheType.getDimSize(1);
   int64_t rows = rowsOf(op.getRows()), width = widthOf(op.getRows());
-  int64_t perTile = rowsPerTile(rows, width);
+  int64_t perItem = rowsPerWorkItem(rows, width);
   lowering.bind(op.getResult(), lowering.buffer(op.getCache()));
   lowering.launch(
       op,
-      {.tiles = llvm::divideCeilSigned(rows, perTile),
+      {.workItems = llvm::divideCeilSigned(rows, perItem),
        .compute = computeTypeOf(op.getRows())},
       [&](KernelBuilder &k) {
         Value cache =
             k.buffer(lowering.buffer(op.getCache()), {batch * capacity, width});
         Value from = k.buffer(lowering.buffer(op.getRows()), {rows, width});
         Value slots = k.buffer(lowering.buffer(op.getSlots()), {rows});
-        k.rowsOfTile(rows, perTile, [&](Value row) {
+        k.rowsOfWorkItem(rows, perItem, [&](Value row) {
           Value sequence = k.div(row, k.idx(rows / batch));
           Value to =
               k.add(k.mul(sequence, k.idx(capacity)), k.loadIndex(slots, row));
@@ -314,14 +316,15 @@ static LogicalResult lowerLastToken(LastTokenOp op, KernelLowering &lowering) {
   int64_t batch = type.getDimSize(0), length = type.getDimSize(1);
   int64_t width = type.getDimSize(2);
   lowering.launch(
-      op, {.tiles = batch, .compute = computeTypeOf(op.getInput())},
+      op, {.workItems = batch, .compute = computeTypeOf(op.getInput())},
       [&](KernelBuilder &k) {
         Value x =
             k.buffer(lowering.buffer(op.getInput()), {batch * length, width});
         Value y = k.buffer(lowering.result(op.getResult()), {batch, width});
-        Value last = k.add(k.mul(k.tile(), k.idx(length)), k.idx(length - 1));
+        Value last =
+            k.add(k.mul(k.workItem(), k.idx(length)), k.idx(length - 1));
         k.columns(width, [&](Lane lane) {
-          k.store(k.load(x, last, lane), y, k.tile(), lane);
+          k.store(k.load(x, last, lane), y, k.workItem(), lane);
         });
       });
   return success();
@@ -335,10 +338,10 @@ static LogicalResult lowerAdd(AddOp op, KernelLowering &lowering) {
   auto type = cast<RankedTensorType>(op.getType());
   int64_t count = type.getNumElements();
   // The shape does not matter, only the number of elements.
-  constexpr int64_t width = 4096, perTile = 4;
-  int64_t tiles = llvm::divideCeilSigned(count, width * perTile);
+  constexpr int64_t width = 4096, perItem = 4;
+  int64_t tiles = llvm::divideCeilSigned(count, width * perItem);
   lowering.launch(
-      op, {.tiles = tiles, .compute = computeTypeOf(op.getResult())},
+      op, {.workItems = tiles, .compute = computeTypeOf(op.getResult())},
       [&](KernelBuilder &k) {
         Value a = k.buffer(lowering.buffer(op.getLhs()), {count});
         Value b = k.buffer(lowering.buffer(op.getRhs()), {count});
@@ -350,12 +353,12 @@ static LogicalResult lowerAdd(AddOp op, KernelLowering &lowering) {
                     {}, shifted);
           });
         };
-        k.rowsOfTile(count / width, perTile, [&](Value row) {
+        k.rowsOfWorkItem(count / width, perItem, [&](Value row) {
           addFrom(k.mul(row, k.idx(width)), width);
         });
         // What is left after the last whole row belongs to the last tile.
         if (int64_t rest = count % width)
-          k.ifThen(k.less(k.idx(tiles - 2), k.tile()),
+          k.ifThen(k.less(k.idx(tiles - 2), k.workItem()),
                    [&] { addFrom(k.idx(count - rest), rest); });
       });
   return success();

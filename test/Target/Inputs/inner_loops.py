@@ -22,7 +22,7 @@ MACHINES = [
     ("bf16", 64, "widened", "skylake-avx512"),
     ("bf16", 32, "pairs", "cooperlake"),
     ("bf16", 64, "pairs", "cooperlake"),
-    ("bf16", 64, "tiles", "sapphirerapids"),
+    ("bf16", 64, "amx", "sapphirerapids"),
 ]
 
 # Two by two tiles of AMX, several steps in a turn; without AMX, pairs if there are some.
@@ -61,7 +61,7 @@ def expected(kernel, vector_bytes, products):
     there are 16.
     """
     best = KERNELS[kernel]
-    if products == "tiles" and best not in (PAIRS, WIDENED):
+    if products == "amx" and best not in (PAIRS, WIDENED):
         return best
     instruction = "vfmadd" if WIDENED in (products, best) else "vdpbf16ps"
     return f"24 {instruction} zmm" if vector_bytes == 64 else f"12 {instruction} ymm"
