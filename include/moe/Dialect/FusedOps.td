@@ -15,7 +15,7 @@ include "moe/Dialect/RoutingOps.td"
 // by expert; without `routes` there is one expert, and row t is token t.
 
 class MoE_FusedOp<string mnemonic, list<Trait> traits = []>
-    : MoE_Op<mnemonic, !listconcat([Pure], traits)> {
+    : MoE_Op<mnemonic, !listconcat([Pure, MoE_Levels<"Fused", "Fused">], traits)> {
   let assemblyFormat = [{
     operands attr-dict `:` functional-type(operands, results)
   }];

@@ -13,8 +13,10 @@ include "moe/Dialect/RoutingOps.td"
 // Gradients of activations have the type of the activation; gradients of
 // parameters are f32 (f64 in a f64 model), so that they can be accumulated.
 
-class MoE_GradientOp<string mnemonic, list<Trait> traits = []>
-    : MoE_Op<mnemonic, !listconcat([Pure], traits)> {
+class MoE_GradientOp<string mnemonic, list<Trait> traits = [],
+                     string last = "Fused">
+    : MoE_Op<mnemonic,
+             !listconcat([Pure, MoE_Levels<"Step", last>], traits)> {
   let assemblyFormat = [{
     operands attr-dict `:` functional-type(operands, results)
   }];
@@ -208,7 +210,7 @@ def MoE_AttentionGradOp : MoE_GradientOp<"attention_grad"> {
 }
 
 def MoE_ExpertsGradOp : MoE_GradientOp<"experts_grad",
-    [AttrSizedOperandSegments, AttrSizedResultSegments]> {
+    [AttrSizedOperandSegments, AttrSizedResultSegments], /*last=*/"Step"> {
   let summary = "gradient of moe.experts and of moe.ffn";
   let description = [{
     Without `scores` and `routes`: of `moe.ffn`. `wanted[i]` says whether

@@ -20,7 +20,20 @@
 #include "mlir/Interfaces/InferTypeOpInterface.h"
 #include "mlir/Interfaces/SideEffectInterfaces.h"
 
+#include "moe/Dialect/MoEDialect.h.inc"
+#include "moe/Dialect/MoEEnums.h.inc"
+#include "moe/Dialect/MoEInterfaces.h.inc"
+
 namespace mlir::moe {
+
+/// Implements LevelOpInterface: the op stands at `first` to `last`.
+template <Level first, Level last> struct Levels {
+  template <typename ConcreteType>
+  struct Impl : OpTrait::TraitBase<ConcreteType, Impl> {
+    static Level getFirstLevel() { return first; }
+    static Level getLastLevel() { return last; }
+  };
+};
 
 /// Marks an op so cheap that its result is recomputed in the backward rather
 /// than saved when memory is scarce.
@@ -30,9 +43,6 @@ class CheapToRecompute
 
 } // namespace mlir::moe
 
-#include "moe/Dialect/MoEDialect.h.inc"
-#include "moe/Dialect/MoEEnums.h.inc"
-#include "moe/Dialect/MoEInterfaces.h.inc"
 #define GET_TYPEDEF_CLASSES
 #include "moe/Dialect/MoETypes.h.inc"
 #define GET_ATTRDEF_CLASSES

@@ -130,6 +130,13 @@ def MoE_PoolAttr : EnumAttr<MoE_Dialect, MoE_PoolKind, "pool"> {
   let assemblyFormat = "`<` $value `>`";
 }
 
+def MoE_Level : MoE_Enum<"Level", "a level of the compiler", [
+    I32EnumAttrCase<"Model", 0, "model">,
+    I32EnumAttrCase<"Objective", 1, "objective">,
+    I32EnumAttrCase<"Step", 2, "step">,
+    I32EnumAttrCase<"Fused", 3, "fused">,
+    I32EnumAttrCase<"Kernels", 4, "kernels">]>;
+
 //===----------------------------------------------------------------------===//
 // What an argument of an entry point is bound to
 //===----------------------------------------------------------------------===//
