@@ -23,7 +23,7 @@ LogicalResult PointerTableOp::verify() {
 LogicalResult DispatchOp::verifySymbolUses(SymbolTableCollection &tables) {
   auto kernel = tables.lookupNearestSymbolFrom<FunctionOpInterface>(
       *this, getKernelAttr());
-  if (!kernel || !kernel->hasAttr("moe.kernel"))
+  if (!kernel || !kernel->hasAttr(MoEDialect::KernelAttrHelper::getNameStr()))
     return emitOpError() << "expected a kernel, but there is none called "
                          << getKernelAttr();
   ArrayRef<Type> inputs = kernel.getArgumentTypes();

@@ -113,8 +113,16 @@ void ConvertMoEToLLVM::lowerEntry(func::FuncOp function) {
   Value array = body.addArgument(pointer, loc);
   for (unsigned i = 0; i < count; ++i) {
     Value argument = body.getArgument(i);
-    bindings.push_back(function.getArgAttr(i, "moe.binding"));
-    bindings.push_back(TypeAttr::get(argument.getType()));
+    auto binding = BindingAttr::ofArgument(function, i);
+    if (!binding) {
+      function.emitError() << "expected every argument of an entry point to "
+                              "have a moe.binding, but number "
+                           << i << " has none";
+      return signalPassFailure();
+    }
+    bindings.push_back(BindingAttr::get(&getContext(), binding.getKind(),
+                                        binding.getName(), binding.getOffset(),
+                                        cast<MemRefType>(argument.getType())));
     Value slot =
         LLVM::GEPOp::create(builder, loc, pointer, pointer, array,
                             ArrayRef<LLVM::GEPArg>{static_cast<int32_t>(i)});
@@ -122,8 +130,8 @@ void ConvertMoEToLLVM::lowerEntry(func::FuncOp function) {
     argument.replaceAllUsesWith(address);
   }
   body.eraseArguments(0, count);
-  replaceFunction(function)->setAttr("moe.bindings",
-                                     builder.getArrayAttr(bindings));
+  MoEDialect::BindingsAttrHelper(&getContext())
+      .setAttr(replaceFunction(function), builder.getArrayAttr(bindings));
 }
 
 /// Moves the body, whose arguments are pointers already.
@@ -222,19 +230,20 @@ void ConvertMoEToLLVM::runOnOperation() {
 
   for (auto function :
        llvm::make_early_inc_range(module.getOps<func::FuncOp>())) {
-    if (function->hasAttr("moe.kernel"))
+    if (function->hasAttr(MoEDialect::KernelAttrHelper::getNameStr()))
       continue;
     if (function.isPrivate())
       lowerFunction(function);
     else
       lowerEntry(function);
   }
-  module->setAttr(
-      "moe.target",
-      builder.getDictionaryAttr(
-          {builder.getNamedAttr("abi",
-                                builder.getI64IntegerAttr(MOE_ABI_VERSION)),
-           builder.getNamedAttr("variant", builder.getStringAttr(variant))}));
+  MoEDialect::TargetAttrHelper(&getContext())
+      .setAttr(module,
+               builder.getDictionaryAttr(
+                   {builder.getNamedAttr(
+                        "abi", builder.getI64IntegerAttr(MOE_ABI_VERSION)),
+                    builder.getNamedAttr("variant",
+                                         builder.getStringAttr(variant))}));
   // The bindings name the parameters now; machine code has no symbols for them.
   for (auto parameter :
        llvm::make_early_inc_range(module.getOps<ParameterOp>()))

@@ -150,9 +150,11 @@ void KernelLowering::launch(Operation *op, const Launch &launch,
         opBuilder, op->getLoc(), symbol,
         opBuilder.getFunctionType({opBuilder.getI64Type(), pointer}, {}));
     kernel.setPrivate();
-    kernel->setAttr("moe.kernel", opBuilder.getUnitAttr());
-    kernel->setAttr("moe.cost", opBuilder.getDenseF64ArrayAttr(
-                                    {launch.flops, bytesOf(types)}));
+    MLIRContext *context = opBuilder.getContext();
+    MoEDialect::KernelAttrHelper(context).setAttr(kernel,
+                                                  opBuilder.getUnitAttr());
+    MoEDialect::CostAttrHelper(context).setAttr(
+        kernel, opBuilder.getDenseF64ArrayAttr({launch.flops, bytesOf(types)}));
     it->second = FlatSymbolRefAttr::get(kernel);
     KernelBuilder kernelBuilder(kernel, types, launch.compute,
                                 targetDescription, typeConverter);

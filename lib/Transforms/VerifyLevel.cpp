@@ -166,17 +166,12 @@ LogicalResult VerifyLevel::verifyTypes(Operation *op, TypeRange types,
 LogicalResult VerifyLevel::verifyBindings(func::FuncOp function) {
   if (function.isPrivate())
     return success();
-  auto isBound = [](DictionaryAttr attributes) {
-    return attributes && llvm::any_of(attributes, [](NamedAttribute attribute) {
-             return isa<BindingAttr>(attribute.getValue());
-           });
-  };
   for (unsigned i = 0; i < function.getNumArguments(); ++i)
-    if (!isBound(function.getArgAttrDict(i)))
+    if (!BindingAttr::ofArgument(function, i))
       return function.emitOpError()
              << "expected argument " << i << " of an entry point to be bound";
   for (unsigned i = 0; i < function.getNumResults(); ++i)
-    if (!isBound(function.getResultAttrDict(i)))
+    if (!BindingAttr::ofResult(function, i))
       return function.emitOpError()
              << "expected result " << i << " of an entry point to be bound";
   return success();

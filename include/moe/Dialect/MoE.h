@@ -20,8 +20,10 @@
 #include "mlir/Interfaces/InferTypeOpInterface.h"
 #include "mlir/Interfaces/SideEffectInterfaces.h"
 
-#include "moe/Dialect/MoEDialect.h.inc"
 #include "moe/Dialect/MoEEnums.h.inc"
+#define GET_ATTRDEF_CLASSES
+#include "moe/Dialect/MoEAttrs.h.inc"
+#include "moe/Dialect/MoEDialect.h.inc"
 #include "moe/Dialect/MoEInterfaces.h.inc"
 
 namespace mlir::moe {
@@ -45,8 +47,6 @@ class CheapToRecompute
 
 #define GET_TYPEDEF_CLASSES
 #include "moe/Dialect/MoETypes.h.inc"
-#define GET_ATTRDEF_CLASSES
-#include "moe/Dialect/MoEAttrs.h.inc"
 #define GET_OP_CLASSES
 #include "moe/Dialect/MoEOps.h.inc"
 
