@@ -14,6 +14,7 @@ moe.parameter trainable expert @u1 : tensor<16x8xf32> from #moe.init<normal, see
 moe.parameter trainable expert @d1 : tensor<8x16xf32> from #moe.init<normal, seed = 0>
 
 // CHECK-LABEL: func.func private @layer.forward(
+// CHECK-SAME:    attributes {moe.backward = @layer.backward}
 // CHECK:         %[[N:.*]] = moe.rms_norm
 // CHECK:         %[[L:.*]] = moe.router
 // CHECK:         %[[R:.*]], %[[S:.*]] = moe.route %[[L]]
@@ -42,6 +43,7 @@ moe.parameter trainable expert @d1 : tensor<8x16xf32> from #moe.init<normal, see
 // CHECK:         return %[[DH2]], %[[DR]], %[[DU]], %[[DW]]#2 :
 
 // CHECK-LABEL: func.func private @layer.forward_1(
+// CHECK-SAME:    attributes {moe.backward = @layer.backward_1}
 // CHECK-LABEL: func.func private @layer.backward_1(
 // CHECK-SAME:    -> (tensor<2x8xf32>, tensor<16x8xf32>, tensor<8x16xf32>)
 // CHECK-NOT:     rms_norm_grad

@@ -30,7 +30,8 @@ moe.parameter backbone @n : tensor<512xf32> from #moe.init<ones, seed = 0>
 // ALL:           %[[H2:.*]] = moe.add
 // ALL:           return %[[H2]] : tensor<1x512x512xf32>
 func.func private @layer.forward(%h: tensor<1x512x512xf32>, %cos: tensor<1x512x64xf32>, %slots: tensor<1x512xi32>, %w: tensor<512x512xf32>, %n: tensor<512xf32>)
-    -> (tensor<1x512x512xf32>, tensor<1x512x512xf32>, tensor<1x512x512xf32>, tensor<1x512x512xf32>, tensor<1x4x512xf32>, tensor<1x512x512xf32>, tensor<1x512x512xf32>, tensor<512x1024xf32>) {
+    -> (tensor<1x512x512xf32>, tensor<1x512x512xf32>, tensor<1x512x512xf32>, tensor<1x512x512xf32>, tensor<1x4x512xf32>, tensor<1x512x512xf32>, tensor<1x512x512xf32>, tensor<512x1024xf32>)
+    attributes {moe.backward = @layer.backward} {
   %q = moe.linear %h, %w : (tensor<1x512x512xf32>, tensor<512x512xf32>) -> tensor<1x512x512xf32>
   %k = moe.rotary %q, %cos, %cos : (tensor<1x512x512xf32>, tensor<1x512x64xf32>, tensor<1x512x64xf32>) -> tensor<1x512x512xf32>
   %o, %lse = moe.attention %q, %k, %h, %slots {heads = 4 : i64, kv_heads = 4 : i64, scale = 0.1}
