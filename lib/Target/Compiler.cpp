@@ -50,6 +50,25 @@ static polymoe::DType dtypeOf(Type type) {
   return polymoe::DType::F32;
 }
 
+/// The runtime, which includes nothing of MLIR, has an enum of its own.
+static polymoe::Binding::Kind kindOf(BindingKind kind) {
+  using Kind = polymoe::Binding::Kind;
+  constexpr auto agree = [](BindingKind ours, Kind runtimes) {
+    return static_cast<int>(ours) == static_cast<int>(runtimes);
+  };
+  static_assert(
+      agree(BindingKind::Input, Kind::Input) &&
+      agree(BindingKind::Output, Kind::Output) &&
+      agree(BindingKind::Parameter, Kind::Parameter) &&
+      agree(BindingKind::Gradient, Kind::Gradient) &&
+      agree(BindingKind::Packed, Kind::Packed) &&
+      agree(BindingKind::State, Kind::State) &&
+      agree(BindingKind::Arena, Kind::Arena) &&
+      agree(BindingKind::StepGradient, Kind::StepGradient) &&
+      agree(BindingKind{getMaxEnumValForBindingKind()}, Kind::StepGradient));
+  return static_cast<Kind>(kind);
+}
+
 /// Takes the bindings off the entry points.
 static std::vector<polymoe::EntryPoint> takeEntries(ModuleOp module) {
   MoEDialect::BindingsAttrHelper bindingsAttr(module.getContext());
@@ -63,8 +82,8 @@ static std::vector<polymoe::EntryPoint> takeEntries(ModuleOp module) {
     entry.name = function.getName().str();
     for (auto binding : bindings.getAsRange<BindingAttr>())
       entry.bindings.push_back(
-          {static_cast<polymoe::Binding::Kind>(binding.getKind()),
-           binding.getName().str(), dtypeOf(binding.getType().getElementType()),
+          {kindOf(binding.getKind()), binding.getName().str(),
+           dtypeOf(binding.getType().getElementType()),
            binding.getType().getShape().vec(), binding.getOffset()});
     entries.push_back(std::move(entry));
   }
