@@ -57,6 +57,13 @@ inline int64_t weightsPerExpert(FfnForm form) {
   return form == FfnForm::Gated ? 3 : 4;
 }
 
+/// Whether no dimension of a tensor is left open.
+inline bool hasStaticShape(Type type) {
+  if (auto tensor = dyn_cast<RankedTensorType>(type))
+    return tensor.hasStaticShape();
+  return true;
+}
+
 /// The type in which norms, softmax and losses are computed: f64 in a f64
 /// model, f32 in any other.
 Type preciseType(Type elementType);

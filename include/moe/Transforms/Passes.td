@@ -350,8 +350,8 @@ def FuseRoutedMatmuls : Pass<"moe-fuse-routed-matmuls", "mlir::ModuleOp"> {
     ```mlir
     %y = moe.experts %x, %s, %r, %g0, %u0, %d0, ... {form = gated}
     // ==>
-    %h = moe.routed_up %x, %r, %g0, %u0, ... {form = gated}
-    %rows = moe.routed_down %h, %r, %d0, ... {form = gated}
+    %h = moe.routed_up %x routes(%r) weights(%g0, %u0, ...) {form = gated}
+    %rows = moe.routed_down %h routes(%r) weights(%d0, ...) {form = gated}
     %y = moe.combine %rows, %r, %s
     ```
   }];
