@@ -15,145 +15,136 @@ using namespace mlir::moe;
 
 namespace {
 
+/// On which ops an attribute may stand, and what it may be.
+struct Rule {
+  StringRef name;
+  StringRef place;
+  bool (*isPlace)(Operation *);
+  StringRef what;
+  bool (*isValid)(Operation *, Attribute);
+};
+
 /// What a dictionary holds under a name.
 struct Entry {
   StringRef name;
-  /// A description for errors, and whether an attribute is such.
-  StringRef what;
   bool (*isValid)(Attribute);
   bool isOptional = false;
 };
 
-} // namespace
+template <typename T> bool is(Operation *op) { return isa<T>(op); }
+template <typename T> bool is(Attribute value) { return isa<T>(value); }
+template <typename T> bool is(Operation *, Attribute value) {
+  return isa<T>(value);
+}
 
-static bool isString(Attribute value) { return isa<StringAttr>(value); }
-static bool isInteger(Attribute value) { return isa<IntegerAttr>(value); }
-static bool isFloat(Attribute value) { return isa<FloatAttr>(value); }
-static bool isStrings(Attribute value) {
+bool isLossForm(Attribute value) {
+  auto form = dyn_cast<StringAttr>(value);
+  return form && symbolizeLossForm(form);
+}
+
+bool isArrayOf(Attribute value, bool (*isElement)(Attribute)) {
   auto array = dyn_cast<ArrayAttr>(value);
-  return array && llvm::all_of(array, isString);
-}
-static bool isLossForm(Attribute value) {
-  return isString(value) && symbolizeLossForm(cast<StringAttr>(value));
-}
-static bool isTypedBinding(Attribute value) {
-  auto binding = dyn_cast<BindingAttr>(value);
-  return binding && binding.getType();
+  return array && llvm::all_of(array, isElement);
 }
 
-/// Checks that `attribute` is a dictionary of `entries` and nothing else.
-static LogicalResult verifyDictionary(Operation *op, NamedAttribute attribute,
-                                      ArrayRef<Entry> entries) {
-  auto dictionary = dyn_cast<DictionaryAttr>(attribute.getValue());
-  if (!dictionary)
-    return op->emitOpError()
-           << "expected " << attribute.getName()
-           << " to be a dictionary, but got " << attribute.getValue();
+bool isDictionaryOf(Attribute value, ArrayRef<Entry> entries) {
+  auto dictionary = dyn_cast<DictionaryAttr>(value);
+  size_t found = 0;
   for (const Entry &entry : entries) {
-    Attribute value = dictionary.get(entry.name);
-    if (value ? !entry.isValid(value) : !entry.isOptional) {
-      InFlightDiagnostic diag =
-          op->emitOpError() << "expected " << attribute.getName() << " to have "
-                            << entry.what << " '" << entry.name << "'";
-      return value ? diag << ", but got " << value : diag;
-    }
+    Attribute held = dictionary ? dictionary.get(entry.name) : Attribute();
+    if (held ? !entry.isValid(held) : !entry.isOptional)
+      return false;
+    found += held != nullptr;
   }
-  for (NamedAttribute other : dictionary)
-    if (llvm::none_of(entries, [&](const Entry &entry) {
-          return entry.name == other.getName();
-        }))
-      return op->emitOpError() << "expected " << attribute.getName()
-                               << " to have no entry " << other.getName();
-  return success();
+  return found == dictionary.size();
 }
+
+const Rule rules[] = {
+    {MoEDialect::BackwardAttrHelper::getNameStr(), "a func.func",
+     is<func::FuncOp>, "the name of a func.func",
+     [](Operation *op, Attribute value) {
+       auto name = dyn_cast<FlatSymbolRefAttr>(value);
+       return name &&
+              SymbolTable::lookupNearestSymbolFrom<func::FuncOp>(op, name);
+     }},
+    {MoEDialect::KernelAttrHelper::getNameStr(), "a function",
+     is<FunctionOpInterface>, "a unit attribute", is<UnitAttr>},
+    {MoEDialect::CostAttrHelper::getNameStr(), "a function",
+     is<FunctionOpInterface>, "array<f64: FLOPs, bytes>",
+     [](Operation *, Attribute value) {
+       auto cost = dyn_cast<DenseF64ArrayAttr>(value);
+       return cost && cost.size() == 2;
+     }},
+    {MoEDialect::BindingsAttrHelper::getNameStr(), "an llvm.func",
+     is<LLVM::LLVMFuncOp>, "an array of #moe.binding with types",
+     [](Operation *, Attribute value) {
+       return isArrayOf(value, [](Attribute element) {
+         auto binding = dyn_cast<BindingAttr>(element);
+         return binding && binding.getType();
+       });
+     }},
+    {MoEDialect::ModelAttrHelper::getNameStr(), "a module", is<ModuleOp>,
+     "{family, config} and where known tokenizer and ignored keys, strings",
+     [](Operation *, Attribute value) {
+       auto isStrings = [](Attribute keys) {
+         return isArrayOf(keys, is<StringAttr>);
+       };
+       return isDictionaryOf(
+           value, {{"family", is<StringAttr>},
+                   {"config", is<StringAttr>},
+                   {"tokenizer", is<StringAttr>, /*isOptional=*/true},
+                   {"ignored", isStrings, /*isOptional=*/true}});
+     }},
+    {MoEDialect::ObjectiveAttrHelper::getNameStr(), "a module", is<ModuleOp>,
+     "{balance, balance_form, classifier, language_prior, "
+     "language_prior_form}, floats and forms of router losses",
+     [](Operation *, Attribute value) {
+       return isDictionaryOf(value, {{"balance", is<FloatAttr>},
+                                     {"balance_form", isLossForm},
+                                     {"classifier", is<FloatAttr>},
+                                     {"language_prior", is<FloatAttr>},
+                                     {"language_prior_form", isLossForm}});
+     }},
+    {MoEDialect::TargetAttrHelper::getNameStr(), "a module", is<ModuleOp>,
+     "{abi, variant}, an integer and a string",
+     [](Operation *, Attribute value) {
+       return isDictionaryOf(
+           value, {{"abi", is<IntegerAttr>}, {"variant", is<StringAttr>}});
+     }},
+    {MoEDialect::SourceAttrHelper::getNameStr(), "a module", is<ModuleOp>,
+     "a resource of bytes", is<DenseUI8ResourceElementsAttr>}};
+
+} // namespace
 
 LogicalResult MoEDialect::verifyOperationAttribute(Operation *op,
                                                    NamedAttribute attribute) {
-  StringAttr name = attribute.getName();
-  Attribute value = attribute.getValue();
-  auto expectOn = [&](bool isPlace, StringRef place) -> LogicalResult {
-    if (isPlace)
-      return success();
-    return op->emitOpError() << "expected " << name << " on " << place;
-  };
-  auto expectToBe = [&](bool holds, StringRef what) -> LogicalResult {
-    if (holds)
-      return success();
-    return op->emitOpError()
-           << "expected " << name << " to be " << what << ", but got " << value;
-  };
-
-  if (name == getBackwardAttrHelper().getName()) {
-    auto symbol = dyn_cast<FlatSymbolRefAttr>(value);
-    if (failed(expectOn(isa<func::FuncOp>(op), "a func.func")))
-      return failure();
-    return expectToBe(
-        symbol &&
-            SymbolTable::lookupNearestSymbolFrom<func::FuncOp>(op, symbol),
-        "the name of a func.func");
-  }
-  if (name == getKernelAttrHelper().getName() ||
-      name == getCostAttrHelper().getName()) {
-    if (failed(expectOn(isa<FunctionOpInterface>(op), "a function")))
-      return failure();
-    if (name == getKernelAttrHelper().getName())
-      return expectToBe(isa<UnitAttr>(value), "a unit attribute");
-    auto cost = dyn_cast<DenseF64ArrayAttr>(value);
-    return expectToBe(cost && cost.size() == 2, "array<f64: FLOPs, bytes>");
-  }
-  if (name == getBindingsAttrHelper().getName()) {
-    auto bindings = dyn_cast<ArrayAttr>(value);
-    if (failed(expectOn(isa<LLVM::LLVMFuncOp>(op), "an llvm.func")))
-      return failure();
-    return expectToBe(bindings && llvm::all_of(bindings, isTypedBinding),
-                      "an array of #moe.binding with types");
-  }
-
-  bool isOfModule = name == getModelAttrHelper().getName() ||
-                    name == getObjectiveAttrHelper().getName() ||
-                    name == getTargetAttrHelper().getName() ||
-                    name == getSourceAttrHelper().getName();
-  if (!isOfModule)
+  StringRef name = attribute.getName();
+  const Rule *rule =
+      llvm::find_if(rules, [&](const Rule &rule) { return rule.name == name; });
+  if (rule == std::end(rules))
     return op->emitOpError()
            << "expected an attribute of operations, but got " << name;
-  if (failed(expectOn(isa<ModuleOp>(op), "a module")))
-    return failure();
-  if (name == getModelAttrHelper().getName())
-    return verifyDictionary(
-        op, attribute,
-        {{"family", "a string", isString},
-         {"config", "a string", isString},
-         {"tokenizer", "a string", isString, /*isOptional=*/true},
-         {"ignored", "strings", isStrings, /*isOptional=*/true}});
-  if (name == getObjectiveAttrHelper().getName())
-    return verifyDictionary(
-        op, attribute,
-        {{"balance", "a float", isFloat},
-         {"balance_form", "a form of a router loss", isLossForm},
-         {"language_prior", "a float", isFloat},
-         {"language_prior_form", "a form of a router loss", isLossForm},
-         {"classifier", "a float", isFloat}});
-  if (name == getTargetAttrHelper().getName())
-    return verifyDictionary(
-        op, attribute,
-        {{"abi", "an integer", isInteger}, {"variant", "a string", isString}});
-  return expectToBe(isa<DenseUI8ResourceElementsAttr>(value),
-                    "a resource of bytes");
+  if (!rule->isPlace(op))
+    return op->emitOpError() << "expected " << name << " on " << rule->place;
+  if (!rule->isValid(op, attribute.getValue()))
+    return op->emitOpError() << "expected " << name << " to be " << rule->what
+                             << ", but got " << attribute.getValue();
+  return success();
 }
 
 /// Arguments and results have but one attribute: what they are bound to.
 static LogicalResult verifyBinding(Operation *op, NamedAttribute attribute) {
-  StringRef name = MoEDialect::BindingAttrHelper::getNameStr();
-  if (attribute.getName() != name)
-    return op->emitOpError() << "expected an attribute of arguments and "
-                                "results, but got "
-                             << attribute.getName();
+  StringRef name = attribute.getName();
+  if (name != MoEDialect::BindingAttrHelper::getNameStr())
+    return op->emitOpError()
+           << "expected an attribute of arguments and results, but got "
+           << name;
   auto binding = dyn_cast<BindingAttr>(attribute.getValue());
   if (!binding || binding.getType())
-    return op->emitOpError()
-           << "expected " << name << " to be a #moe.binding without a type, "
-           << "which the argument or result has, but got "
-           << attribute.getValue();
+    return op->emitOpError() << "expected " << name
+                             << " to be a #moe.binding without a type, which "
+                                "the argument or result has, but got "
+                             << attribute.getValue();
   if (SymbolTable::getSymbolVisibility(op) == SymbolTable::Visibility::Private)
     return op->emitOpError() << "expected " << name
                              << " on an entry point, not a private function";
