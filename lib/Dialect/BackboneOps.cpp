@@ -143,7 +143,7 @@ static LogicalResult verifyFfns(Operation *op, Value input, ValueRange weights,
     shapes = {{hidden, width}, {hidden}, {width, hidden}, {width}};
   Type element = typeOf(input).getElementType();
   for (auto [i, weight] : llvm::enumerate(weights))
-    if (failed(verifyWeight(op, weight, shapes[i % each], element)))
+    if (failed(verifyType(op, "a weight", weight, shapes[i % each], element)))
       return failure();
   if (preactivation)
     return verifyShape(op, "a pre-activation", preactivation,

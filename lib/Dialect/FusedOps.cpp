@@ -22,7 +22,7 @@ static LogicalResult verifyUpWeights(Operation *op, ValueRange weights,
     SmallVector<int64_t> shape = {hidden, width};
     if (bias && i % 2 == 1)
       shape = {hidden};
-    if (failed(verifyWeight(op, weight, shape, element)))
+    if (failed(verifyType(op, "a weight", weight, shape, element)))
       return failure();
   }
   return success();
@@ -41,65 +41,79 @@ static LogicalResult verifyDownWeights(Operation *op, ValueRange weights,
     SmallVector<int64_t> shape = {width, hidden};
     if (form == FfnForm::Plain && i % 2 == 1)
       shape = {width};
-    if (failed(verifyWeight(op, weight, shape, element)))
+    if (failed(verifyType(op, "a weight", weight, shape, element)))
       return failure();
   }
   return success();
 }
 
-/// Checks what comes out of a grouped matmul into `width`: rows of experts
+static Type elementOf(Value value) { return typeOf(value).getElementType(); }
+
+/// The element type of what is summed up over values like `value`.
+static Type preciseElementOf(Value value) {
+  return preciseType(elementOf(value));
+}
+
+/// Checks what comes out of a grouped matmul that reads `rows`: rows of experts
 /// under routes, tokens without.
 static LogicalResult verifyRowsOrTokens(Operation *op, Value result,
-                                        Value routes, int64_t rows,
-                                        int64_t width) {
+                                        Value routes, Value rows) {
+  int64_t numRows = typeOf(rows).getDimSize(0);
+  Type element = elementOf(rows);
   if (routes)
-    return verifyShape(op, "a result", result, {rows, width});
+    return verifyType(op, "a result", result, {numRows, lastDim(result)},
+                      element);
   if (typeOf(result).getRank() != 3)
     return op->emitOpError() << "expected a result [B,S,D], since there are no "
                                 "routes, but got "
                              << result.getType();
-  if (failed(verifyDim(op, "tokens", rows, numTokens(result))))
+  if (failed(verifyDim(op, "tokens", numRows, numTokens(result))))
     return failure();
-  return verifyDim(op, "a result width", width, lastDim(result));
+  ArrayRef<int64_t> shape = typeOf(result).getShape();
+  return verifyType(op, "a result", result, shape, element);
+}
+
+/// Checks that `scores` are [B,S,K] with the B and S of `tokens`.
+static LogicalResult verifyScores(Operation *op, Value scores, Value tokens,
+                                  TypedValue<RoutesType> routes, Type element) {
+  ArrayRef<int64_t> shape = typeOf(tokens).getShape();
+  return verifyType(op, "scores", scores,
+                    {shape[0], shape[1], routes.getType().getTopK()}, element);
 }
 
 LogicalResult RoutedUpOp::verify() {
+  Type element = elementOf(getInput());
   int64_t hidden = lastDim(getHidden());
   int64_t rows = numRows(getRoutes(), numTokens(getInput()));
   if (failed(verifyUpWeights(
           *this, getWeights(), /*each=*/2, getForm() == FfnForm::Plain,
-          numExperts(getRoutes()), hidden, lastDim(getInput()),
-          typeOf(getInput()).getElementType())) ||
-      failed(verifyShape(*this, "a result", getHidden(), {rows, hidden})))
+          numExperts(getRoutes()), hidden, lastDim(getInput()), element)) ||
+      failed(
+          verifyType(*this, "a result", getHidden(), {rows, hidden}, element)))
     return failure();
   if (getPreactivation())
-    return verifyShape(*this, "a pre-activation", getPreactivation(),
-                       {rows, preactivationWidth(getForm(), hidden)});
+    return verifyType(*this, "a pre-activation", getPreactivation(),
+                      {rows, preactivationWidth(getForm(), hidden)}, element);
   return success();
 }
 
 LogicalResult RoutedDownOp::verify() {
-  int64_t width = lastDim(getResult());
   if (failed(verifyDownWeights(*this, getWeights(), getForm(),
                                numExperts(getRoutes()), lastDim(getHidden()),
-                               width, typeOf(getHidden()).getElementType())))
+                               lastDim(getResult()), elementOf(getHidden()))))
     return failure();
-  return verifyRowsOrTokens(*this, getResult(), getRoutes(),
-                            typeOf(getHidden()).getDimSize(0), width);
+  return verifyRowsOrTokens(*this, getResult(), getRoutes(), getHidden());
 }
 
 LogicalResult CombineOp::verify() {
   int64_t rows = numRows(getRoutes(), numTokens(getResult()));
-  if (failed(verifySameElement(*this, getRows(), getResult())) ||
-      failed(
+  if (failed(
           verifyShape(*this, "rows", getRows(), {rows, lastDim(getResult())})))
     return failure();
-  if (!getScores())
-    return success();
-  if (failed(verifyLeading(*this, getResult(), getScores())))
-    return failure();
-  return verifyDim(*this, "scores", getRoutes().getType().getTopK(),
-                   lastDim(getScores()));
+  if (getScores())
+    return verifyScores(*this, getScores(), getResult(), getRoutes(),
+                        preciseElementOf(getResult()));
+  return success();
 }
 
 LogicalResult RoutedDownGradOp::verify() {
@@ -107,19 +121,21 @@ LogicalResult RoutedDownGradOp::verify() {
     return emitOpError() << "expected scores and routes together";
   if (getDscores() && !getScores())
     return emitOpError() << "expected scores, since their gradient is wanted";
+  Type element = elementOf(getDy());
   int64_t wide = lastDim(getPreactivation());
   int64_t hidden = getForm() == FfnForm::Gated ? wide / 2 : wide;
   int64_t rows = numRows(getRoutes(), numTokens(getDy()));
-  if (failed(verifyDownWeights(
-          *this, getWeights(), getForm(), numExperts(getRoutes()), hidden,
-          lastDim(getDy()), typeOf(getDy()).getElementType())) ||
+  if (failed(verifyDownWeights(*this, getWeights(), getForm(),
+                               numExperts(getRoutes()), hidden,
+                               lastDim(getDy()), element)) ||
       failed(verifyShape(*this, "a pre-activation", getPreactivation(),
-                         {rows, preactivationWidth(getForm(), hidden)})) ||
-      failed(verifySameType(*this, "a gradient of the pre-activation",
-                            getPreactivation(), getDz())))
+                         {rows, preactivationWidth(getForm(), hidden)})))
     return failure();
-  if (getScaled() &&
-      failed(verifyShape(*this, "scaled rows", getScaled(), {rows, hidden})))
+  if (getScaled() && failed(verifyType(*this, "scaled rows", getScaled(),
+                                       {rows, hidden}, element)))
+    return failure();
+  if (getScores() && failed(verifyScores(*this, getScores(), getDy(),
+                                         getRoutes(), preciseType(element))))
     return failure();
   if (getDscores())
     return verifySameType(*this, "a gradient of the scores", getScores(),
@@ -131,15 +147,13 @@ LogicalResult RoutedInputGradOp::verify() {
   int64_t wide = lastDim(getDz());
   bool gated = getForm() == FfnForm::Gated;
   int64_t hidden = gated ? wide / 2 : wide;
-  int64_t width = lastDim(getResult());
   if (failed(verifyUpWeights(*this, getWeights(), /*each=*/gated ? 2 : 1,
                              /*bias=*/false, numExperts(getRoutes()), hidden,
-                             width, typeOf(getDz()).getElementType())) ||
+                             lastDim(getResult()), elementOf(getDz()))) ||
       failed(verifyDim(*this, "a pre-activation width",
                        preactivationWidth(getForm(), hidden), wide)))
     return failure();
-  return verifyRowsOrTokens(*this, getResult(), getRoutes(),
-                            typeOf(getDz()).getDimSize(0), width);
+  return verifyRowsOrTokens(*this, getResult(), getRoutes(), getDz());
 }
 
 /// Checks that there is a result for each of `experts`, and that there are
@@ -154,59 +168,81 @@ static LogicalResult verifyExperts(Operation *op, ArrayRef<int64_t> experts,
     if (expert < 0 || expert >= numExperts(routes))
       return op->emitOpError() << "expected experts in [0, "
                                << numExperts(routes) << "), but got " << expert;
+  if (!llvm::is_sorted(experts, std::less_equal<int64_t>()))
+    return op->emitOpError()
+           << "expected experts in ascending order, but got " << experts;
   return success();
 }
 
-/// Checks that an operand is [B,S,width] or [R,width].
-static LogicalResult verifyTokensOrRows(Operation *op, Value value) {
+/// The rows of an operand, [B,S,width] or [R,width], else an error.
+static FailureOr<int64_t> rowsOf(Operation *op, Value value, Value routes) {
   int64_t rank = typeOf(value).getRank();
-  if (rank == 2 || rank == 3)
-    return success();
+  if (rank == 2)
+    return typeOf(value).getDimSize(0);
+  if (rank == 3)
+    return numRows(routes, numTokens(value));
   return op->emitOpError() << "expected tokens [B,S,width] or rows [R,width], "
                               "but got "
                            << value.getType();
 }
 
 LogicalResult RoutedWeightGradOp::verify() {
-  if (failed(verifyExperts(*this, getExperts(), getRoutes())) ||
-      failed(verifyTokensOrRows(*this, getLhs())) ||
-      failed(verifyTokensOrRows(*this, getRhs())))
+  if (failed(verifyExperts(*this, getExperts(), getRoutes())))
     return failure();
+  FailureOr<int64_t> left = rowsOf(*this, getLhs(), getRoutes());
+  FailureOr<int64_t> right = rowsOf(*this, getRhs(), getRoutes());
+  if (failed(left) || failed(right) ||
+      failed(verifyDim(*this, "rows", *left, *right)))
+    return failure();
+  if (getDweights().empty())
+    return success();
+  int64_t rows = typeOf(getDweights().front()).getDimSize(0);
   int64_t offset = getOffset();
-  for (Value dweight : getDweights()) {
-    int64_t rows = typeOf(dweight).getDimSize(0);
-    if (offset < 0 || offset + rows > lastDim(getLhs()))
-      return emitOpError() << "expected columns within [0, "
-                           << lastDim(getLhs()) << "), but got [" << offset
-                           << ", " << offset + rows << ")";
-    if (failed(verifyDim(*this, "a result width", lastDim(getRhs()),
-                         lastDim(dweight))))
+  if (offset < 0 || offset + rows > lastDim(getLhs()))
+    return emitOpError() << "expected columns within [0, " << lastDim(getLhs())
+                         << "), but got [" << offset << ", " << offset + rows
+                         << ")";
+  for (Value dweight : getDweights())
+    if (failed(verifyType(*this, "a result", dweight, {rows, lastDim(getRhs())},
+                          preciseElementOf(getLhs()))))
       return failure();
-  }
   return success();
 }
 
 LogicalResult RoutedBiasGradOp::verify() {
-  if (failed(verifyExperts(*this, getExperts(), getRoutes())) ||
-      failed(verifyTokensOrRows(*this, getDy())))
+  if (failed(verifyExperts(*this, getExperts(), getRoutes())))
+    return failure();
+  FailureOr<int64_t> rows = rowsOf(*this, getDy(), getRoutes());
+  if (failed(rows))
     return failure();
   for (Value dbias : getDbiases())
-    if (failed(verifyDim(*this, "a result", lastDim(getDy()), lastDim(dbias))))
+    if (failed(verifyType(*this, "a result", dbias, {lastDim(getDy())},
+                          preciseElementOf(getDy()))))
       return failure();
-  return success();
+  if (!getScores())
+    return success();
+  if (!getRoutes())
+    return emitOpError() << "expected routes, since there are scores";
+  if (failed(verifyDim(*this, "rows", *rows,
+                       numRows(getRoutes(), numTokens(getScores())))))
+    return failure();
+  return verifyScores(*this, getScores(), getScores(), getRoutes(),
+                      preciseElementOf(getDy()));
 }
 
 LogicalResult LinearCrossEntropyOp::verify() {
+  Type precise = preciseElementOf(getInput());
   if (failed(verifyDim(*this, "an input width", lastDim(getWeight()),
                        lastDim(getInput()))) ||
-      failed(verifyLeading(*this, getInput(), getLabels())))
+      failed(verifyLeading(*this, getInput(), getLabels())) ||
+      failed(verifyType(*this, "a loss", getLoss(), {}, precise)))
     return failure();
   if (getDx() && failed(verifySameType(*this, "a gradient of the input",
                                        getInput(), getDx())))
     return failure();
   if (getDweight() &&
-      failed(verifyShape(*this, "a gradient of the weight", getDweight(),
-                         typeOf(getWeight()).getShape())))
+      failed(verifyType(*this, "a gradient of the weight", getDweight(),
+                        typeOf(getWeight()).getShape(), precise)))
     return failure();
   if (static_cast<int64_t>(getChunk()) < 1)
     return emitOpError() << "expected a chunk of at least 1, but got "

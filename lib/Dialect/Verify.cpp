@@ -99,13 +99,13 @@ LogicalResult mlir::moe::verifyNumWeights(Operation *op, ValueRange weights,
                            << weights.size();
 }
 
-LogicalResult mlir::moe::verifyWeight(Operation *op, Value weight,
-                                      ArrayRef<int64_t> shape, Type element) {
+LogicalResult mlir::moe::verifyType(Operation *op, StringRef what, Value value,
+                                    ArrayRef<int64_t> shape, Type element) {
   auto expected = RankedTensorType::get(shape, element);
-  if (weight.getType() == expected)
+  if (value.getType() == expected)
     return success();
-  return op->emitOpError() << "expected a weight of type " << expected
-                           << ", but got " << weight.getType();
+  return op->emitOpError() << "expected " << what << " of type " << expected
+                           << ", but got " << value.getType();
 }
 
 int64_t mlir::moe::numTokens(Value value) {

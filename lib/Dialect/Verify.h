@@ -53,9 +53,9 @@ FailureOr<int64_t> verifyHeads(Operation *op, int64_t queryWidth, int64_t heads,
 LogicalResult verifyNumWeights(Operation *op, ValueRange weights, int64_t each,
                                int64_t experts);
 
-/// Checks the shape of one weight and that its elements are of type `element`.
-LogicalResult verifyWeight(Operation *op, Value weight, ArrayRef<int64_t> shape,
-                           Type element);
+/// Checks the whole type of `value`, which is called `what`.
+LogicalResult verifyType(Operation *op, StringRef what, Value value,
+                         ArrayRef<int64_t> shape, Type element);
 
 /// The width of a pre-activation: 2F for gate and up, or F.
 inline int64_t preactivationWidth(FfnForm form, int64_t hidden) {

@@ -158,25 +158,19 @@ static void writeDelta(const fs::path &path, std::vector<ParameterSpec> specs,
 /// copies.
 static void copyConfiguration(const LoadedModule &loaded, const fs::path &to) {
   mlir::ModuleOp module = *loaded.module;
-  auto attribute = module->getAttrOfType<mlir::DictionaryAttr>("moe.model");
-  if (!attribute)
+  if (!hasModelSource(module))
     return;
   ModelSource model = modelSource(module);
-  mlir::NamedAttrList entries(attribute);
-  auto name = [&](const char *key, const char *file) {
-    entries.set(key, mlir::StringAttr::get(module.getContext(), file));
-  };
   fs::path config = loaded.folder / model.config;
   copyTokenizer(config.parent_path(), to);
   writeText(to / "config.json", readText(config));
-  name("config", "config.json");
+  setModelFile(module, "config", "config.json");
   if (model.tokenizer) {
     fs::path tokenizer = loaded.folder / *model.tokenizer;
     copyTokenizer(tokenizer.parent_path(), to);
     writeText(to / "tokenizer.json", readText(tokenizer));
-    name("tokenizer", "tokenizer.json");
+    setModelFile(module, "tokenizer", "tokenizer.json");
   }
-  module->setAttr("moe.model", entries.getDictionary(module.getContext()));
 }
 
 void polymoe::exportDelta(const fs::path &source, const fs::path &output,

@@ -118,10 +118,10 @@ private:
         builder.getFunctionType({ids, ids, ids, ids}, {logits}));
     StringRef inputs[] = {"tokens", "positions", "slots", "segments"};
     for (auto [i, name] : llvm::enumerate(inputs))
-      forward.setArgAttr(i, "moe.binding",
-                         binding(moe::BindingKind::Input, name));
-    forward.setResultAttr(0, "moe.binding",
-                          binding(moe::BindingKind::Output, "logits"));
+      forward.setArgAttrs(
+          i, binding(moe::BindingKind::Input, name).asAttributes());
+    forward.setResultAttrs(
+        0, binding(moe::BindingKind::Output, "logits").asAttributes());
 
     OpBuilder::InsertionGuard guard(builder);
     builder.setInsertionPointToEnd(forward.addEntryBlock());
@@ -381,6 +381,7 @@ ImportedModel polymoe::importHuggingFace(const fs::path &folder,
                                       imported.ignored.end());
     model.set("ignored", builder.getStrArrayAttr(keys));
   }
-  (*imported.module)->setAttr("moe.model", model.getDictionary(&context));
+  moe::MoEDialect::ModelAttrHelper(&context).setAttr(
+      *imported.module, model.getDictionary(&context));
   return imported;
 }

@@ -221,27 +221,38 @@ void polymoe::rebasePaths(ModuleOp module, const fs::path &from,
       parameter.setOriginAttr(
           checkpointAttr(context, rebase(origin.getFile().str()),
                          origin.getKey().str(), origin.getRows()));
-  auto model = module->getAttrOfType<DictionaryAttr>("moe.model");
-  if (!model)
+  if (!hasModelSource(module))
     return;
-  NamedAttrList entries(model);
-  for (StringRef name : {"config", "tokenizer"})
-    if (auto path = model.getAs<StringAttr>(name))
-      entries.set(name, StringAttr::get(context, rebase(path.str())));
-  module->setAttr("moe.model", entries.getDictionary(context));
+  ModelSource model = modelSource(module);
+  setModelFile(module, "config", rebase(model.config));
+  if (model.tokenizer)
+    setModelFile(module, "tokenizer", rebase(*model.tokenizer));
+}
+
+static mlir::moe::MoEDialect::ModelAttrHelper modelAttr(ModuleOp module) {
+  return {module.getContext()};
+}
+
+bool polymoe::hasModelSource(ModuleOp module) {
+  return modelAttr(module).isAttrPresent(module);
+}
+
+void polymoe::setModelFile(ModuleOp module, StringRef key,
+                           const std::string &file) {
+  NamedAttrList entries(modelAttr(module).getAttr(module));
+  entries.set(key, StringAttr::get(module.getContext(), file));
+  modelAttr(module).setAttr(module, entries.getDictionary(module.getContext()));
 }
 
 ModelSource polymoe::modelSource(ModuleOp module) {
-  auto model = module->getAttrOfType<DictionaryAttr>("moe.model");
-  StringAttr family, config;
-  if (model) {
-    family = model.getAs<StringAttr>("family");
-    config = model.getAs<StringAttr>("config");
-  }
-  if (!family || !config)
+  DictionaryAttr model = modelAttr(module).getAttr(module);
+  if (!model)
     fail("expected a module with an attribute moe.model = {family, config}, as "
          "moe-translate --import-hf writes it");
-  ModelSource source{family.str(), config.str(), std::nullopt, {}};
+  ModelSource source{model.getAs<StringAttr>("family").str(),
+                     model.getAs<StringAttr>("config").str(),
+                     std::nullopt,
+                     {}};
   if (auto tokenizer = model.getAs<StringAttr>("tokenizer"))
     source.tokenizer = tokenizer.str();
   if (auto ignored = model.getAs<ArrayAttr>("ignored"))

@@ -64,7 +64,7 @@ void polymoe::checkReplaced(const fs::path &output, const LoadedModule &loaded,
                             const std::vector<fs::path> &others) {
   std::set<fs::path> sources(others.begin(), others.end());
   sources.insert(loaded.file);
-  if ((*loaded.module)->hasAttr("moe.model"))
+  if (hasModelSource(*loaded.module))
     sources.insert(loaded.folder / modelSource(*loaded.module).config);
   for (const ParameterSpec &spec : extractParameterSpecs(*loaded.module))
     if (auto *origin = std::get_if<CheckpointOrigin>(&spec.origin))

@@ -50,35 +50,41 @@ static polymoe::DType dtypeOf(Type type) {
   return polymoe::DType::F32;
 }
 
+/// The runtime, which includes nothing of MLIR, has an enum of its own.
+static polymoe::Binding::Kind kindOf(BindingKind kind) {
+  using Kind = polymoe::Binding::Kind;
+  constexpr auto agree = [](BindingKind ours, Kind runtimes) {
+    return static_cast<int>(ours) == static_cast<int>(runtimes);
+  };
+  static_assert(
+      agree(BindingKind::Input, Kind::Input) &&
+      agree(BindingKind::Output, Kind::Output) &&
+      agree(BindingKind::Parameter, Kind::Parameter) &&
+      agree(BindingKind::Gradient, Kind::Gradient) &&
+      agree(BindingKind::Packed, Kind::Packed) &&
+      agree(BindingKind::State, Kind::State) &&
+      agree(BindingKind::Arena, Kind::Arena) &&
+      agree(BindingKind::StepGradient, Kind::StepGradient) &&
+      agree(BindingKind{getMaxEnumValForBindingKind()}, Kind::StepGradient));
+  return static_cast<Kind>(kind);
+}
+
 /// Takes the bindings off the entry points.
-static FailureOr<std::vector<polymoe::EntryPoint>>
-takeEntries(ModuleOp module) {
+static std::vector<polymoe::EntryPoint> takeEntries(ModuleOp module) {
+  MoEDialect::BindingsAttrHelper bindingsAttr(module.getContext());
   std::vector<polymoe::EntryPoint> entries;
   for (auto function : module.getOps<LLVM::LLVMFuncOp>()) {
-    auto bindings = function->getAttrOfType<ArrayAttr>("moe.bindings");
+    ArrayAttr bindings = bindingsAttr.getAttr(function);
     if (!bindings)
       continue;
-    function->removeAttr("moe.bindings");
+    bindingsAttr.removeAttr(function);
     polymoe::EntryPoint entry;
     entry.name = function.getName().str();
-    for (size_t i = 0; i < bindings.size(); i += 2) {
-      auto binding = dyn_cast<BindingAttr>(bindings[i]);
-      auto typeAttr = i + 1 < bindings.size()
-                          ? dyn_cast<TypeAttr>(bindings[i + 1])
-                          : TypeAttr();
-      auto type =
-          typeAttr ? dyn_cast<MemRefType>(typeAttr.getValue()) : MemRefType();
-      if (!binding || !type)
-        return function.emitError()
-               << "expected every argument of an entry point to have a "
-                  "moe.binding, but number "
-               << i / 2 << " has none";
+    for (auto binding : bindings.getAsRange<BindingAttr>())
       entry.bindings.push_back(
-          {static_cast<polymoe::Binding::Kind>(binding.getKind()),
-           binding.getName().str(), dtypeOf(type.getElementType()),
-           std::vector<int64_t>(type.getShape().begin(), type.getShape().end()),
-           binding.getOffset()});
-    }
+          {kindOf(binding.getKind()), binding.getName().str(),
+           dtypeOf(binding.getType().getElementType()),
+           binding.getType().getShape().vec(), binding.getOffset()});
     entries.push_back(std::move(entry));
   }
   return entries;
@@ -86,12 +92,13 @@ takeEntries(ModuleOp module) {
 
 /// Takes off the kernels what they say of their cost.
 static std::vector<polymoe::KernelCost> takeCosts(ModuleOp module) {
+  MoEDialect::CostAttrHelper costAttr(module.getContext());
   std::vector<polymoe::KernelCost> costs;
   for (auto function : module.getOps<LLVM::LLVMFuncOp>()) {
-    auto cost = function->getAttrOfType<DenseF64ArrayAttr>("moe.cost");
+    DenseF64ArrayAttr cost = costAttr.getAttr(function);
     if (!cost)
       continue;
-    function->removeAttr("moe.cost");
+    costAttr.removeAttr(function);
     costs.push_back({function.getName().str(), cost[0], cost[1]});
   }
   return costs;
@@ -159,9 +166,7 @@ CompiledProgram::load(ModuleOp module, const CompilerOptions &options) {
   DialectRegistry registry;
   registerCompilerDialects(registry);
   module.getContext()->appendDialectRegistry(registry);
-  FailureOr<std::vector<polymoe::EntryPoint>> entries = takeEntries(module);
-  if (failed(entries))
-    return failure();
+  std::vector<polymoe::EntryPoint> entries = takeEntries(module);
   std::vector<polymoe::KernelCost> kernels = takeCosts(module);
 
   auto report = [&](llvm::Error error) {
@@ -203,7 +208,7 @@ CompiledProgram::load(ModuleOp module, const CompilerOptions &options) {
 
   std::unique_ptr<CompiledProgram> result(new CompiledProgram());
   result->description.kernels = std::move(kernels);
-  for (polymoe::EntryPoint &entry : *entries) {
+  for (polymoe::EntryPoint &entry : entries) {
     auto address = (*engine)->lookup(entry.name);
     if (!address)
       return report(address.takeError());

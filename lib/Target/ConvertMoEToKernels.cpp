@@ -140,12 +140,8 @@ Value Converter::boundArgument(BindingKind kind, FlatSymbolRefAttr name,
   if (!argument) {
     unsigned index = current.getNumArguments();
     auto binding = BindingAttr::get(context, kind, name.getAttr());
-    (void)current.insertArgument(
-        index, lowering.bufferType(type),
-        DictionaryAttr::get(
-            context,
-            NamedAttribute(StringAttr::get(context, "moe.binding"), binding)),
-        current.getLoc());
+    (void)current.insertArgument(index, lowering.bufferType(type),
+                                 binding.asAttributes(), current.getLoc());
     argument = current.getArgument(index);
   }
   return argument;

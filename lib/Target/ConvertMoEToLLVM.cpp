@@ -135,9 +135,10 @@ void ConvertMoEToLLVM::lowerKernel(KernelOp kernel) {
       builder, loc, kernel.getName(),
       builder.getFunctionType({builder.getI64Type(), pointer}, {}));
   function.setPrivate();
-  function->setAttr("moe.cost", builder.getDenseF64ArrayAttr(
-                                    {kernel.getFlops().convertToDouble(),
-                                     kernel.getBytes().convertToDouble()}));
+  MoEDialect::CostAttrHelper(&getContext())
+      .setAttr(function, builder.getDenseF64ArrayAttr(
+                             {kernel.getFlops().convertToDouble(),
+                              kernel.getBytes().convertToDouble()}));
   Block &body = kernel.getBody().front();
   builder.setInsertionPointToEnd(&body);
   func::ReturnOp::create(builder, loc);
@@ -187,14 +188,22 @@ void ConvertMoEToLLVM::lowerEntry(func::FuncOp function) {
   Value array = body.addArgument(pointer, loc);
   for (unsigned i = 0; i < count; ++i) {
     Value argument = body.getArgument(i);
-    bindings.push_back(function.getArgAttr(i, "moe.binding"));
-    bindings.push_back(TypeAttr::get(argument.getType()));
+    auto binding = BindingAttr::ofArgument(function, i);
+    if (!binding) {
+      function.emitError() << "expected every argument of an entry point to "
+                              "have a moe.binding, but number "
+                           << i << " has none";
+      return signalPassFailure();
+    }
+    bindings.push_back(BindingAttr::get(&getContext(), binding.getKind(),
+                                        binding.getName(), binding.getOffset(),
+                                        cast<MemRefType>(argument.getType())));
     argument.replaceAllUsesWith(
         loadPointer(builder, loc, array, static_cast<int32_t>(i)));
   }
   body.eraseArguments(0, count);
-  replaceFunction(function)->setAttr("moe.bindings",
-                                     builder.getArrayAttr(bindings));
+  MoEDialect::BindingsAttrHelper(&getContext())
+      .setAttr(replaceFunction(function), builder.getArrayAttr(bindings));
 }
 
 /// Moves the body, whose arguments are pointers already.
@@ -299,12 +308,13 @@ void ConvertMoEToLLVM::runOnOperation() {
       lowerEntry(function);
   for (auto kernel : llvm::make_early_inc_range(module.getOps<KernelOp>()))
     lowerKernel(kernel);
-  module->setAttr(
-      "moe.target",
-      builder.getDictionaryAttr(
-          {builder.getNamedAttr("abi",
-                                builder.getI64IntegerAttr(MOE_ABI_VERSION)),
-           builder.getNamedAttr("variant", builder.getStringAttr(variant))}));
+  MoEDialect::TargetAttrHelper(&getContext())
+      .setAttr(module,
+               builder.getDictionaryAttr(
+                   {builder.getNamedAttr(
+                        "abi", builder.getI64IntegerAttr(MOE_ABI_VERSION)),
+                    builder.getNamedAttr("variant",
+                                         builder.getStringAttr(variant))}));
   // The bindings name the parameters now; machine code has no symbols for them.
   for (auto parameter :
        llvm::make_early_inc_range(module.getOps<ParameterOp>()))

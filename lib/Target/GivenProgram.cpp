@@ -7,6 +7,7 @@
 
 #include "GivenProgram.h"
 
+#include "moe/Dialect/MoE.h"
 #include "moe/Runtime/Error.h"
 #include "moe/Target/Compiler.h"
 
@@ -19,12 +20,13 @@ using namespace polymoe;
 void polymoe::checkTarget(mlir::ModuleOp module,
                           mlir::moe::Bf16Products products,
                           const std::string &file) {
-  auto target = module->getAttrOfType<mlir::DictionaryAttr>("moe.target");
-  auto abi = target ? target.getAs<mlir::IntegerAttr>("abi") : nullptr;
-  auto variant = target ? target.getAs<mlir::StringAttr>("variant") : nullptr;
-  if (!abi || !variant)
+  mlir::moe::MoEDialect::TargetAttrHelper targetAttr(module.getContext());
+  mlir::DictionaryAttr target = targetAttr.getAttr(module);
+  if (!target)
     fail(file, ": expected a module compiled by moe-cpu-pipeline, with the "
                "attribute moe.target = {abi, variant}");
+  auto abi = target.getAs<mlir::IntegerAttr>("abi");
+  auto variant = target.getAs<mlir::StringAttr>("variant");
   if (abi.getInt() != MOE_ABI_VERSION)
     fail(file, ": expected a module compiled for version ", MOE_ABI_VERSION,
          " of the ABI, but got ", abi.getInt());
@@ -88,7 +90,8 @@ void polymoe::checkUse(const EntryPoint &entry, const ProgramUse &use,
 
 static void checkObjective(mlir::ModuleOp module, const Objective &objective,
                            const std::string &file) {
-  auto noted = module->getAttrOfType<mlir::DictionaryAttr>("moe.objective");
+  mlir::moe::MoEDialect::ObjectiveAttrHelper objectiveAttr(module.getContext());
+  mlir::DictionaryAttr noted = objectiveAttr.getAttr(module);
   if (!noted)
     fail(file, ": expected the attribute moe.objective, which "
                "moe-train-pipeline notes");
@@ -96,8 +99,6 @@ static void checkObjective(mlir::ModuleOp module, const Objective &objective,
                    std::optional<LossForm> form) {
     auto number = noted.getAs<mlir::FloatAttr>(name);
     auto text = noted.getAs<mlir::StringAttr>(name + "_form");
-    if (!number || (form && !text))
-      fail(file, ": expected moe.objective to have '", name, "' and its form");
     std::string option = "--" + name;
     std::replace(option.begin(), option.end(), '_', '-');
     if (number.getValueAsDouble() != coefficient)

@@ -75,18 +75,11 @@ private:
   llvm::DenseMap<std::pair<Operation *, Attribute>, Value> packedArguments;
 };
 
-BindingAttr bindingOf(func::FuncOp function, unsigned argument) {
-  return function.getArgAttrOfType<BindingAttr>(argument, "moe.binding");
-}
-
 /// One more argument, the last.
 Value addArgument(func::FuncOp function, BindingAttr binding, Type type) {
   unsigned index = function.getNumArguments();
-  Builder builder(function);
-  (void)function.insertArgument(
-      index, type,
-      builder.getDictionaryAttr(builder.getNamedAttr("moe.binding", binding)),
-      function.getLoc());
+  (void)function.insertArgument(index, type, binding.asAttributes(),
+                                function.getLoc());
   return function.getArgument(index);
 }
 
@@ -156,7 +149,7 @@ Value HoistParameterWork::packedArgument(func::FuncOp entry, const Work &work) {
   PreparedWork preparation{work, {}, false};
   std::string text;
   for (unsigned input : work.inputs) {
-    StringAttr name = bindingOf(entry, input).getName();
+    StringAttr name = BindingAttr::ofArgument(entry, input).getName();
     preparation.parameters.push_back(
         {name, entry.getArgument(input).getType()});
     preparation.trains |= trains(*symbols, name);

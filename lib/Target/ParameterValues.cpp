@@ -30,7 +30,7 @@ ParameterValues::ParameterValues(ModuleOp module,
     if (function.isExternal())
       continue;
     for (auto [i, argument] : llvm::enumerate(function.getArguments())) {
-      auto binding = function.getArgAttrOfType<BindingAttr>(i, "moe.binding");
+      auto binding = BindingAttr::ofArgument(function, i);
       bool isParameter = binding &&
                          binding.getKind() == BindingKind::Parameter &&
                          counts(binding.getName());

@@ -136,7 +136,7 @@ void PlanArena::plan(func::FuncOp function, SymbolTable &symbols) {
     add(alloc, lastUse(alloc, order));
   // What a step leaves behind.
   for (auto [i, argument] : llvm::enumerate(function.getArguments()))
-    if (auto binding = function.getArgAttrOfType<BindingAttr>(i, "moe.binding"))
+    if (auto binding = BindingAttr::ofArgument(function, i))
       if (binding.getKind() == BindingKind::StepGradient)
         add(argument, static_cast<int64_t>(order.size()));
   int64_t bytes = assignOffsets(lifetimes);
@@ -150,9 +150,9 @@ void PlanArena::plan(func::FuncOp function, SymbolTable &symbols) {
 
   DictionaryAttr attributes;
   if (!function.isPrivate())
-    attributes = builder.getDictionaryAttr(builder.getNamedAttr(
-        "moe.binding", BindingAttr::get(&getContext(), BindingKind::Arena,
-                                        builder.getStringAttr("arena"))));
+    attributes = BindingAttr::get(&getContext(), BindingKind::Arena,
+                                  builder.getStringAttr("arena"))
+                     .asAttributes();
   unsigned index = function.getNumArguments();
   (void)function.insertArgument(index, MemRefType::get({bytes}, byte),
                                 attributes, function.getLoc());
@@ -160,10 +160,11 @@ void PlanArena::plan(func::FuncOp function, SymbolTable &symbols) {
   for (Lifetime &lifetime : lifetimes) {
     if (auto argument = dyn_cast<BlockArgument>(lifetime.buffer)) {
       unsigned i = argument.getArgNumber();
-      auto binding = function.getArgAttrOfType<BindingAttr>(i, "moe.binding");
-      function.setArgAttr(i, "moe.binding",
-                          BindingAttr::get(&getContext(), binding.getKind(),
-                                           binding.getName(), lifetime.offset));
+      auto binding = BindingAttr::ofArgument(function, i);
+      function.setArgAttrs(i,
+                           BindingAttr::get(&getContext(), binding.getKind(),
+                                            binding.getName(), lifetime.offset)
+                               .asAttributes());
       continue;
     }
     auto alloc = lifetime.buffer.getDefiningOp<memref::AllocOp>();

@@ -81,8 +81,7 @@ struct TorchExecutor::Impl {
       slots[i] = static_cast<int32_t>(i % batch.length);
     llvm::SmallVector<at::Tensor> arguments;
     for (unsigned i = 0; i < forward.getNumArguments(); ++i) {
-      auto binding =
-          forward.getArgAttrOfType<mlir::moe::BindingAttr>(i, "moe.binding");
+      auto binding = mlir::moe::BindingAttr::ofArgument(forward, i);
       llvm::StringRef name = binding ? binding.getName().getValue() : "";
       if (name == "tokens")
         arguments.push_back(ids(batch.tokens, batch, "tokens"));

@@ -283,19 +283,22 @@ struct AddObjective : moe::impl::AddObjectiveBase<AddObjective> {
     names.insert(names.begin(), "loss");
     setOutputs(*forward, terms, names);
     forward->setSymName("step");
-    module->setAttr(
-        "moe.objective",
-        builder.getDictionaryAttr(
-            {builder.getNamedAttr("balance", builder.getF64FloatAttr(balance)),
-             builder.getNamedAttr("balance_form",
-                                  builder.getStringAttr(balanceForm)),
-             builder.getNamedAttr(
-                 "classifier",
-                 builder.getF64FloatAttr(hasGates ? double(classifier) : 0.0)),
-             builder.getNamedAttr("language_prior",
-                                  builder.getF64FloatAttr(languagePrior)),
-             builder.getNamedAttr("language_prior_form",
-                                  builder.getStringAttr(languagePriorForm))}));
+    MoEDialect::ObjectiveAttrHelper(module.getContext())
+        .setAttr(
+            module,
+            builder.getDictionaryAttr(
+                {builder.getNamedAttr("balance",
+                                      builder.getF64FloatAttr(balance)),
+                 builder.getNamedAttr("balance_form",
+                                      builder.getStringAttr(balanceForm)),
+                 builder.getNamedAttr("classifier",
+                                      builder.getF64FloatAttr(
+                                          hasGates ? double(classifier) : 0.0)),
+                 builder.getNamedAttr("language_prior",
+                                      builder.getF64FloatAttr(languagePrior)),
+                 builder.getNamedAttr(
+                     "language_prior_form",
+                     builder.getStringAttr(languagePriorForm))}));
     return success();
   }
 };

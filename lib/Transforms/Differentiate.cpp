@@ -5,8 +5,6 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "FunctionPairs.h"
-
 #include "moe/Transforms/Passes.h"
 
 #include "mlir/Dialect/Arith/IR/Arith.h"
@@ -84,7 +82,7 @@ private:
   std::map<Activity, std::optional<SmallVector<bool>>> activities;
   std::map<Pattern, Pair> pairs;
   DenseMap<func::FuncOp, unsigned> numPatterns;
-  /// Functions that calls may have gone from, callees before callers.
+  /// Functions that uses may have gone from, what is used before its users.
   llvm::SetVector<func::FuncOp> touched;
 };
 
@@ -366,18 +364,23 @@ LogicalResult Differentiator::buildPair(Pair &pair, func::FuncOp original,
   }
   func::ReturnOp::create(builder, original.getLoc(), results);
 
-  std::string name = forwardName(original.getName(), numPatterns[original]++);
-  forward.setName(name);
-  backward.setName(backwardName(name));
+  // One pair for each pattern: f.forward, f.forward_1, and so on.
+  unsigned number = numPatterns[original]++;
+  std::string suffix = number == 0 ? "" : "_" + std::to_string(number);
+  forward.setName((original.getName() + ".forward" + suffix).str());
+  backward.setName((original.getName() + ".backward" + suffix).str());
   for (func::FuncOp function : {forward, backward}) {
     function.setPrivate();
     symbols.insert(function, Block::iterator(original));
   }
+  MoEDialect::BackwardAttrHelper(module.getContext())
+      .setAttr(forward, FlatSymbolRefAttr::get(backward));
   pair.forward = forward;
   pair.backward = backward;
   connect(pair);
-  touched.insert(forward);
+  // The forward names the backward, so it is erased first.
   touched.insert(backward);
+  touched.insert(forward);
   touched.insert(original);
   ++numFunctions;
   return success();

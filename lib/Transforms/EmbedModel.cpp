@@ -26,7 +26,8 @@ struct EmbedModel : moe::impl::EmbedModelBase<EmbedModel> {
 
   void runOnOperation() override {
     ModuleOp module = getOperation();
-    module->removeAttr(modelAttributeName);
+    MoEDialect::SourceAttrHelper source(&getContext());
+    module->removeAttr(source.getName());
     std::string text;
     llvm::raw_string_ostream stream(text);
     module.print(stream);
@@ -36,19 +37,18 @@ struct EmbedModel : moe::impl::EmbedModelBase<EmbedModel> {
         {static_cast<int64_t>(text.size())},
         IntegerType::get(&getContext(), 8, IntegerType::Unsigned));
     ArrayRef<char> bytes(text.data(), text.size());
-    module->setAttr(modelAttributeName,
-                    DenseUI8ResourceElementsAttr::get(
-                        type, "model",
-                        HeapAsmResourceBlob::allocateAndCopyWithAlign(
-                            bytes, alignof(uint8_t))));
+    source.setAttr(module, DenseUI8ResourceElementsAttr::get(
+                               type, "model",
+                               HeapAsmResourceBlob::allocateAndCopyWithAlign(
+                                   bytes, alignof(uint8_t))));
   }
 };
 
 } // namespace
 
 std::string mlir::moe::embeddedModel(ModuleOp module) {
-  auto attribute =
-      module->getAttrOfType<DenseUI8ResourceElementsAttr>(modelAttributeName);
+  DenseUI8ResourceElementsAttr attribute =
+      MoEDialect::SourceAttrHelper(module.getContext()).getAttr(module);
   AsmResourceBlob *blob =
       attribute ? attribute.getRawHandle().getBlob() : nullptr;
   if (!blob)

@@ -12,8 +12,6 @@
 using namespace mlir;
 using namespace mlir::moe;
 
-static constexpr StringRef bindingName = "moe.binding";
-
 static BindingAttr bindingAttr(MLIRContext *context, BindingKind kind,
                                StringRef name) {
   return BindingAttr::get(context, kind, StringAttr::get(context, name));
@@ -32,7 +30,7 @@ FailureOr<BlockArgument> mlir::moe::lookupInput(func::FuncOp function,
                                                 StringRef name) {
   auto wanted = bindingAttr(function.getContext(), BindingKind::Input, name);
   for (BlockArgument argument : function.getArguments())
-    if (function.getArgAttr(argument.getArgNumber(), bindingName) == wanted)
+    if (BindingAttr::ofArgument(function, argument.getArgNumber()) == wanted)
       return argument;
   return function.emitOpError()
          << "expected an argument with moe.binding = " << wanted;
@@ -42,7 +40,7 @@ FailureOr<Value> mlir::moe::lookupOutput(func::FuncOp function,
                                          StringRef name) {
   auto wanted = bindingAttr(function.getContext(), BindingKind::Output, name);
   for (unsigned i = 0; i < function.getNumResults(); ++i)
-    if (function.getResultAttr(i, bindingName) == wanted)
+    if (BindingAttr::ofResult(function, i) == wanted)
       return returnOf(function).getOperand(i);
   return function.emitOpError()
          << "expected a result with moe.binding = " << wanted;
@@ -52,11 +50,8 @@ BlockArgument mlir::moe::addArgument(func::FuncOp function, Type type,
                                      BindingKind kind, StringRef name) {
   unsigned index = function.getNumArguments();
   DictionaryAttr attributes;
-  if (!name.empty()) {
-    Builder builder(function.getContext());
-    attributes = builder.getDictionaryAttr(builder.getNamedAttr(
-        bindingName, bindingAttr(function.getContext(), kind, name)));
-  }
+  if (!name.empty())
+    attributes = bindingAttr(function.getContext(), kind, name).asAttributes();
   LogicalResult inserted =
       function.insertArgument(index, type, attributes, function.getLoc());
   assert(succeeded(inserted) && "func.func takes any argument");
@@ -82,9 +77,9 @@ void mlir::moe::setOutputs(func::FuncOp function, ValueRange values,
   function.setType(FunctionType::get(
       function.getContext(), function.getArgumentTypes(), TypeRange(values)));
   for (auto [i, name] : llvm::enumerate(names))
-    function.setResultAttr(
-        i, bindingName,
-        bindingAttr(function.getContext(), BindingKind::Output, name));
+    function.setResultAttrs(
+        i, bindingAttr(function.getContext(), BindingKind::Output, name)
+               .asAttributes());
 }
 
 ValueRange mlir::moe::replaceCall(func::CallOp call, func::FuncOp callee,

@@ -5,8 +5,6 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "FunctionPairs.h"
-
 #include "moe/Transforms/Passes.h"
 
 #include "mlir/IR/Builders.h"
@@ -456,10 +454,12 @@ struct PlanActivationsPass
     SmallVector<func::CallOp> calls;
     module.walk([&](func::CallOp call) { calls.push_back(call); });
     SmallVector<Pair> pairs;
+    MoEDialect::BackwardAttrHelper backwardOf(&getContext());
     for (auto forward : module.getOps<func::FuncOp>()) {
-      std::string name = backwardName(forward.getName());
-      auto backward =
-          name.empty() ? func::FuncOp() : symbols.lookup<func::FuncOp>(name);
+      FlatSymbolRefAttr name = backwardOf.getAttr(forward);
+      if (!name)
+        continue;
+      auto backward = symbols.lookup<func::FuncOp>(name.getAttr());
       if (!backward || !forward.getBody().hasOneBlock() ||
           !backward.getBody().hasOneBlock())
         continue;

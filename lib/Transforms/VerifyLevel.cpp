@@ -11,7 +11,6 @@
 #include "mlir/IR/BuiltinOps.h"
 #include "llvm/ADT/MapVector.h"
 #include "llvm/ADT/SetVector.h"
-#include "llvm/ADT/StringSwitch.h"
 
 #include <functional>
 #include <map>
@@ -26,65 +25,16 @@ using namespace mlir::moe;
 
 namespace {
 
-enum class Level { Model, Objective, Step, Fused, Kernels };
-
-std::optional<Level> parseLevel(StringRef name) {
-  return llvm::StringSwitch<std::optional<Level>>(name)
-      .Case("model", Level::Model)
-      .Case("objective", Level::Objective)
-      .Case("step", Level::Step)
-      .Case("fused", Level::Fused)
-      .Case("kernels", Level::Kernels)
-      .Default(std::nullopt);
-}
-
-bool isModelOp(Operation *op) {
-  return isa<ModuleOp, func::FuncOp, func::CallOp, func::ReturnOp, ParameterOp,
-             GetParameterOp, EmbeddingOp, RmsNormOp, LayerNormOp, LinearOp,
-             AddOp, RotaryTableOp, RotaryOp, AttentionOp, FfnOp, RouterOp,
-             LanguageGateOp, PoolOp, RouteOp, ExpertsOp>(op);
-}
-
-bool isObjectiveOp(Operation *op) {
-  return isModelOp(op) || isa<CrossEntropyOp, TokenLogprobsOp, BalanceLossOp,
-                              LanguagePriorLossOp, ClassifierLossOp,
-                              WeightedSumOp, CacheUpdateOp, LastTokenOp>(op);
-}
-
-bool isStepOp(Operation *op) {
-  return isObjectiveOp(op) ||
-         isa<AccumulateGradientOp, EmbeddingGradOp, RmsNormGradOp,
-             RmsNormWeightGradOp, LayerNormGradOp, LayerNormWeightGradOp,
-             LinearInputGradOp, LinearWeightGradOp, ColumnSumOp,
-             AttentionGradOp, ExpertsGradOp, RouteGradOp, CrossEntropyGradOp,
-             BalanceLossGradOp, LanguagePriorLossGradOp, PoolGradOp,
-             ClassifierLossGradOp, arith::ConstantOp>(op);
-}
-
-bool isFusedOp(Operation *op) {
-  if (isa<FfnOp, ExpertsOp, ExpertsGradOp>(op))
-    return false;
-  return isStepOp(op) ||
-         isa<RoutedUpOp, RoutedDownOp, CombineOp, RoutedDownGradOp,
-             RoutedInputGradOp, RoutedWeightGradOp, RoutedBiasGradOp,
-             LinearCrossEntropyOp>(op);
-}
-
 bool belongs(Operation *op, Level level) {
-  switch (level) {
-  case Level::Model:
-    return isModelOp(op);
-  case Level::Objective:
-    return isObjectiveOp(op);
-  case Level::Step:
-    return isStepOp(op);
-  case Level::Fused:
-    return isFusedOp(op);
-  case Level::Kernels:
-    // Kernels are made of the dialects of MLIR; types tell what is left.
+  // Kernels are made of the dialects of MLIR; types tell what is left.
+  if (level == Level::Kernels)
     return true;
-  }
-  llvm_unreachable("all levels are covered");
+  if (auto own = dyn_cast<LevelOpInterface>(op))
+    return own.getFirstLevel() <= level && level <= own.getLastLevel();
+  // The seed of differentiation is a constant.
+  if (isa<arith::ConstantOp>(op))
+    return level >= Level::Step;
+  return isa<ModuleOp, func::FuncOp, func::CallOp, func::ReturnOp>(op);
 }
 
 /// What a result of a function depends on in a way that has a derivative.
@@ -169,7 +119,7 @@ struct VerifyLevel : moe::impl::VerifyLevelBase<VerifyLevel> {
   using VerifyLevelBase::VerifyLevelBase;
 
   void runOnOperation() override {
-    std::optional<Level> parsed = parseLevel(level);
+    std::optional<Level> parsed = symbolizeLevel(level);
     if (!parsed) {
       getOperation().emitError() << "expected level to be model, objective, "
                                     "step, fused or kernels, but got '"
@@ -216,17 +166,12 @@ LogicalResult VerifyLevel::verifyTypes(Operation *op, TypeRange types,
 LogicalResult VerifyLevel::verifyBindings(func::FuncOp function) {
   if (function.isPrivate())
     return success();
-  auto isBound = [](DictionaryAttr attributes) {
-    return attributes && llvm::any_of(attributes, [](NamedAttribute attribute) {
-             return isa<BindingAttr>(attribute.getValue());
-           });
-  };
   for (unsigned i = 0; i < function.getNumArguments(); ++i)
-    if (!isBound(function.getArgAttrDict(i)))
+    if (!BindingAttr::ofArgument(function, i))
       return function.emitOpError()
              << "expected argument " << i << " of an entry point to be bound";
   for (unsigned i = 0; i < function.getNumResults(); ++i)
-    if (!isBound(function.getResultAttrDict(i)))
+    if (!BindingAttr::ofResult(function, i))
       return function.emitOpError()
              << "expected result " << i << " of an entry point to be bound";
   return success();

@@ -5,7 +5,7 @@
 // moe.routed_up (C1)
 func.func @f(%x: tensor<2x8x64xf32>, %r: !moe.routes<2, 2>, %w0: tensor<96x64xf32>, %w1: tensor<96x64xf32>) {
   // expected-error@below {{expected 4 weights (2 for each expert), but got 2}}
-  %h = moe.routed_up %x, %r, %w0, %w1 {form = #moe.ffn<gated>, activation = #moe.activation<silu>, operandSegmentSizes = array<i32: 1, 1, 2>}
+  %h = moe.routed_up %x routes(%r) weights(%w0, %w1) {form = #moe.ffn<gated>, activation = #moe.activation<silu>}
     : (tensor<2x8x64xf32>, !moe.routes<2, 2>, tensor<96x64xf32>, tensor<96x64xf32>) -> tensor<32x96xf32>
   return
 }
@@ -16,7 +16,7 @@ func.func @f(%x: tensor<2x8x64xf32>, %r: !moe.routes<2, 2>, %w0: tensor<96x64xf3
 // moe.routed_up (C1)
 func.func @f(%x: tensor<2x8x64xf32>, %r: !moe.routes<2, 2>, %w0: tensor<96x64xf32>, %w1: tensor<96x64xf32>, %w2: tensor<96x64xf32>, %w3: tensor<64x96xf32>) {
   // expected-error@below {{expected a weight of type 'tensor<96x64xf32>', but got 'tensor<64x96xf32>'}}
-  %h = moe.routed_up %x, %r, %w0, %w1, %w2, %w3 {form = #moe.ffn<gated>, activation = #moe.activation<silu>, operandSegmentSizes = array<i32: 1, 1, 4>}
+  %h = moe.routed_up %x routes(%r) weights(%w0, %w1, %w2, %w3) {form = #moe.ffn<gated>, activation = #moe.activation<silu>}
     : (tensor<2x8x64xf32>, !moe.routes<2, 2>, tensor<96x64xf32>, tensor<96x64xf32>, tensor<96x64xf32>, tensor<64x96xf32>) -> tensor<32x96xf32>
   return
 }
@@ -27,7 +27,7 @@ func.func @f(%x: tensor<2x8x64xf32>, %r: !moe.routes<2, 2>, %w0: tensor<96x64xf3
 // moe.routed_up (C2)
 func.func @f(%x: tensor<2x8x64xf32>, %r: !moe.routes<2, 2>, %w0: tensor<96x64xf32>, %w1: tensor<96x64xf32>, %w2: tensor<96x64xf32>, %w3: tensor<96x64xf32>) {
   // expected-error@below {{expected a result of type 'tensor<32x96xf32>', but got 'tensor<16x96xf32>'}}
-  %h = moe.routed_up %x, %r, %w0, %w1, %w2, %w3 {form = #moe.ffn<gated>, activation = #moe.activation<silu>, operandSegmentSizes = array<i32: 1, 1, 4>}
+  %h = moe.routed_up %x routes(%r) weights(%w0, %w1, %w2, %w3) {form = #moe.ffn<gated>, activation = #moe.activation<silu>}
     : (tensor<2x8x64xf32>, !moe.routes<2, 2>, tensor<96x64xf32>, tensor<96x64xf32>, tensor<96x64xf32>, tensor<96x64xf32>) -> tensor<16x96xf32>
   return
 }
@@ -38,7 +38,7 @@ func.func @f(%x: tensor<2x8x64xf32>, %r: !moe.routes<2, 2>, %w0: tensor<96x64xf3
 // moe.routed_up (C2)
 func.func @f(%x: tensor<2x8x64xf32>, %r: !moe.routes<2, 2>, %w0: tensor<96x64xf32>, %w1: tensor<96x64xf32>, %w2: tensor<96x64xf32>, %w3: tensor<96x64xf32>) {
   // expected-error@below {{expected a pre-activation of type 'tensor<32x192xf32>', but got 'tensor<32x96xf32>'}}
-  %h, %z = moe.routed_up %x, %r, %w0, %w1, %w2, %w3 {form = #moe.ffn<gated>, activation = #moe.activation<silu>, operandSegmentSizes = array<i32: 1, 1, 4>}
+  %h, %z = moe.routed_up %x routes(%r) weights(%w0, %w1, %w2, %w3) {form = #moe.ffn<gated>, activation = #moe.activation<silu>}
     : (tensor<2x8x64xf32>, !moe.routes<2, 2>, tensor<96x64xf32>, tensor<96x64xf32>, tensor<96x64xf32>, tensor<96x64xf32>) -> (tensor<32x96xf32>, tensor<32x96xf32>)
   return
 }
@@ -49,7 +49,7 @@ func.func @f(%x: tensor<2x8x64xf32>, %r: !moe.routes<2, 2>, %w0: tensor<96x64xf3
 // moe.routed_down (C1)
 func.func @f(%h: tensor<32x96xf32>, %r: !moe.routes<2, 2>, %d0: tensor<64x96xf32>) {
   // expected-error@below {{expected 2 weights (1 for each expert), but got 1}}
-  %y = moe.routed_down %h, %r, %d0 {form = #moe.ffn<gated>, operandSegmentSizes = array<i32: 1, 1, 1>}
+  %y = moe.routed_down %h routes(%r) weights(%d0) {form = #moe.ffn<gated>}
     : (tensor<32x96xf32>, !moe.routes<2, 2>, tensor<64x96xf32>) -> tensor<32x64xf32>
   return
 }
@@ -60,7 +60,7 @@ func.func @f(%h: tensor<32x96xf32>, %r: !moe.routes<2, 2>, %d0: tensor<64x96xf32
 // moe.routed_down (C1)
 func.func @f(%h: tensor<32x96xf32>, %r: !moe.routes<2, 2>, %d0: tensor<96x64xf32>, %d1: tensor<96x64xf32>) {
   // expected-error@below {{expected a weight of type 'tensor<64x96xf32>', but got 'tensor<96x64xf32>'}}
-  %y = moe.routed_down %h, %r, %d0, %d1 {form = #moe.ffn<gated>, operandSegmentSizes = array<i32: 1, 1, 2>}
+  %y = moe.routed_down %h routes(%r) weights(%d0, %d1) {form = #moe.ffn<gated>}
     : (tensor<32x96xf32>, !moe.routes<2, 2>, tensor<96x64xf32>, tensor<96x64xf32>) -> tensor<32x64xf32>
   return
 }
@@ -71,7 +71,7 @@ func.func @f(%h: tensor<32x96xf32>, %r: !moe.routes<2, 2>, %d0: tensor<96x64xf32
 // moe.routed_down (C2)
 func.func @f(%h: tensor<32x96xf32>, %r: !moe.routes<2, 2>, %d0: tensor<64x96xf32>, %d1: tensor<64x96xf32>) {
   // expected-error@below {{expected a result of type 'tensor<32x64xf32>', but got 'tensor<31x64xf32>'}}
-  %y = moe.routed_down %h, %r, %d0, %d1 {form = #moe.ffn<gated>, operandSegmentSizes = array<i32: 1, 1, 2>}
+  %y = moe.routed_down %h routes(%r) weights(%d0, %d1) {form = #moe.ffn<gated>}
     : (tensor<32x96xf32>, !moe.routes<2, 2>, tensor<64x96xf32>, tensor<64x96xf32>) -> tensor<31x64xf32>
   return
 }
@@ -82,7 +82,7 @@ func.func @f(%h: tensor<32x96xf32>, %r: !moe.routes<2, 2>, %d0: tensor<64x96xf32
 // moe.routed_down (C2)
 func.func @f(%h: tensor<32x96xf32>, %d0: tensor<64x96xf32>) {
   // expected-error@below {{expected a result [B,S,D], since there are no routes, but got 'tensor<32x64xf32>'}}
-  %y = moe.routed_down %h, %d0 {form = #moe.ffn<gated>, operandSegmentSizes = array<i32: 1, 0, 1>}
+  %y = moe.routed_down %h weights(%d0) {form = #moe.ffn<gated>}
     : (tensor<32x96xf32>, tensor<64x96xf32>) -> tensor<32x64xf32>
   return
 }
@@ -102,7 +102,7 @@ func.func @f(%rows: tensor<16x64xf32>, %r: !moe.routes<2, 2>) {
 
 // moe.combine (C1)
 func.func @f(%rows: tensor<32x64xf32>, %r: !moe.routes<2, 2>, %s: tensor<2x8x1xf32>) {
-  // expected-error@below {{expected scores of 2, but got 1}}
+  // expected-error@below {{expected scores of type 'tensor<2x8x2xf32>', but got 'tensor<2x8x1xf32>'}}
   %y = moe.combine %rows, %r, %s : (tensor<32x64xf32>, !moe.routes<2, 2>, tensor<2x8x1xf32>) -> tensor<2x8x64xf32>
   return
 }
@@ -113,8 +113,8 @@ func.func @f(%rows: tensor<32x64xf32>, %r: !moe.routes<2, 2>, %s: tensor<2x8x1xf
 // moe.routed_down_grad (C1)
 func.func @f(%dy: tensor<2x8x64xf32>, %r: !moe.routes<2, 2>, %z: tensor<32x192xf32>, %d0: tensor<64x96xf32>, %d1: tensor<64x96xf32>) {
   // expected-error@below {{expected scores and routes together}}
-  %dz, %scaled, %ds = moe.routed_down_grad %dy, %r, %z, %d0, %d1 {form = #moe.ffn<gated>, activation = #moe.activation<silu>, operandSegmentSizes = array<i32: 1, 0, 1, 1, 2>, resultSegmentSizes = array<i32: 1, 1, 1>}
-    : (tensor<2x8x64xf32>, !moe.routes<2, 2>, tensor<32x192xf32>, tensor<64x96xf32>, tensor<64x96xf32>) -> (tensor<32x192xf32>, tensor<32x96xf32>, tensor<2x8x2xf32>)
+  %dz, %scaled, %ds = moe.routed_down_grad %dy routes(%r) preactivation(%z) weights(%d0, %d1) {form = #moe.ffn<gated>, activation = #moe.activation<silu>}
+    : (tensor<2x8x64xf32>, !moe.routes<2, 2>, tensor<32x192xf32>, tensor<64x96xf32>, tensor<64x96xf32>) -> tensor<32x192xf32> scaled(tensor<32x96xf32>) dscores(tensor<2x8x2xf32>)
   return
 }
 // mended: %r: => %s: tensor<2x8x2xf32>, %r:
@@ -127,8 +127,8 @@ func.func @f(%dy: tensor<2x8x64xf32>, %r: !moe.routes<2, 2>, %z: tensor<32x192xf
 // moe.routed_down_grad (C1)
 func.func @f(%dy: tensor<2x8x64xf32>, %z: tensor<16x192xf32>, %d0: tensor<64x96xf32>) {
   // expected-error@below {{expected scores, since their gradient is wanted}}
-  %dz, %scaled, %ds = moe.routed_down_grad %dy, %z, %d0 {form = #moe.ffn<gated>, activation = #moe.activation<silu>, operandSegmentSizes = array<i32: 1, 0, 0, 1, 1>, resultSegmentSizes = array<i32: 1, 1, 1>}
-    : (tensor<2x8x64xf32>, tensor<16x192xf32>, tensor<64x96xf32>) -> (tensor<16x192xf32>, tensor<16x96xf32>, tensor<2x8x2xf32>)
+  %dz, %scaled, %ds = moe.routed_down_grad %dy preactivation(%z) weights(%d0, %d1) {form = #moe.ffn<gated>, activation = #moe.activation<silu>}
+    : (tensor<2x8x64xf32>, tensor<32x192xf32>, tensor<64x96xf32>, tensor<64x96xf32>) -> tensor<32x192xf32> scaled(tensor<32x96xf32>) dscores(tensor<2x8x2xf32>)
   return
 }
 // mended: %scaled, %ds => %scaled
@@ -140,8 +140,8 @@ func.func @f(%dy: tensor<2x8x64xf32>, %z: tensor<16x192xf32>, %d0: tensor<64x96x
 // moe.routed_down_grad (C2)
 func.func @f(%dy: tensor<2x8x64xf32>, %s: tensor<2x8x2xf32>, %r: !moe.routes<2, 2>, %z: tensor<32x192xf32>, %d0: tensor<96x64xf32>, %d1: tensor<96x64xf32>) {
   // expected-error@below {{expected a weight of type 'tensor<64x96xf32>', but got 'tensor<96x64xf32>'}}
-  %dz, %scaled, %ds = moe.routed_down_grad %dy, %s, %r, %z, %d0, %d1 {form = #moe.ffn<gated>, activation = #moe.activation<silu>, operandSegmentSizes = array<i32: 1, 1, 1, 1, 2>, resultSegmentSizes = array<i32: 1, 1, 1>}
-    : (tensor<2x8x64xf32>, tensor<2x8x2xf32>, !moe.routes<2, 2>, tensor<32x192xf32>, tensor<96x64xf32>, tensor<96x64xf32>) -> (tensor<32x192xf32>, tensor<32x96xf32>, tensor<2x8x2xf32>)
+  %dz, %scaled, %ds = moe.routed_down_grad %dy scores(%s) routes(%r) preactivation(%z) weights(%d0, %d1) {form = #moe.ffn<gated>, activation = #moe.activation<silu>}
+    : (tensor<2x8x64xf32>, tensor<2x8x2xf32>, !moe.routes<2, 2>, tensor<32x192xf32>, tensor<96x64xf32>, tensor<96x64xf32>) -> tensor<32x192xf32> scaled(tensor<32x96xf32>) dscores(tensor<2x8x2xf32>)
   return
 }
 // mended: tensor<96x64xf32> => tensor<64x96xf32>
@@ -150,9 +150,9 @@ func.func @f(%dy: tensor<2x8x64xf32>, %s: tensor<2x8x2xf32>, %r: !moe.routes<2, 
 
 // moe.routed_down_grad (C3)
 func.func @f(%dy: tensor<2x8x64xf32>, %s: tensor<2x8x2xf32>, %r: !moe.routes<2, 2>, %z: tensor<32x192xf32>, %d0: tensor<64x96xf32>, %d1: tensor<64x96xf32>) {
-  // expected-error@below {{expected a gradient of the pre-activation of type 'tensor<32x192xf32>', but got 'tensor<32x96xf32>'}}
-  %dz, %scaled, %ds = moe.routed_down_grad %dy, %s, %r, %z, %d0, %d1 {form = #moe.ffn<gated>, activation = #moe.activation<silu>, operandSegmentSizes = array<i32: 1, 1, 1, 1, 2>, resultSegmentSizes = array<i32: 1, 1, 1>}
-    : (tensor<2x8x64xf32>, tensor<2x8x2xf32>, !moe.routes<2, 2>, tensor<32x192xf32>, tensor<64x96xf32>, tensor<64x96xf32>) -> (tensor<32x96xf32>, tensor<32x96xf32>, tensor<2x8x2xf32>)
+  // expected-error@below {{failed to verify that all of {preactivation, dz} have same type}}
+  %dz, %scaled, %ds = moe.routed_down_grad %dy scores(%s) routes(%r) preactivation(%z) weights(%d0, %d1) {form = #moe.ffn<gated>, activation = #moe.activation<silu>}
+    : (tensor<2x8x64xf32>, tensor<2x8x2xf32>, !moe.routes<2, 2>, tensor<32x192xf32>, tensor<64x96xf32>, tensor<64x96xf32>) -> tensor<32x96xf32> scaled(tensor<32x96xf32>) dscores(tensor<2x8x2xf32>)
   return
 }
 // mended: (tensor<32x96xf32> => (tensor<32x192xf32>
@@ -162,8 +162,8 @@ func.func @f(%dy: tensor<2x8x64xf32>, %s: tensor<2x8x2xf32>, %r: !moe.routes<2, 
 // moe.routed_down_grad (C3)
 func.func @f(%dy: tensor<2x8x64xf32>, %s: tensor<2x8x2xf32>, %r: !moe.routes<2, 2>, %z: tensor<32x192xf32>, %d0: tensor<64x96xf32>, %d1: tensor<64x96xf32>) {
   // expected-error@below {{expected scaled rows of type 'tensor<32x96xf32>', but got 'tensor<32x192xf32>'}}
-  %dz, %scaled, %ds = moe.routed_down_grad %dy, %s, %r, %z, %d0, %d1 {form = #moe.ffn<gated>, activation = #moe.activation<silu>, operandSegmentSizes = array<i32: 1, 1, 1, 1, 2>, resultSegmentSizes = array<i32: 1, 1, 1>}
-    : (tensor<2x8x64xf32>, tensor<2x8x2xf32>, !moe.routes<2, 2>, tensor<32x192xf32>, tensor<64x96xf32>, tensor<64x96xf32>) -> (tensor<32x192xf32>, tensor<32x192xf32>, tensor<2x8x2xf32>)
+  %dz, %scaled, %ds = moe.routed_down_grad %dy scores(%s) routes(%r) preactivation(%z) weights(%d0, %d1) {form = #moe.ffn<gated>, activation = #moe.activation<silu>}
+    : (tensor<2x8x64xf32>, tensor<2x8x2xf32>, !moe.routes<2, 2>, tensor<32x192xf32>, tensor<64x96xf32>, tensor<64x96xf32>) -> tensor<32x192xf32> scaled(tensor<32x192xf32>) dscores(tensor<2x8x2xf32>)
   return
 }
 // mended: tensor<32x192xf32>, tensor<2x8x2xf32>) => tensor<32x96xf32>, tensor<2x8x2xf32>)
@@ -173,7 +173,7 @@ func.func @f(%dy: tensor<2x8x64xf32>, %s: tensor<2x8x2xf32>, %r: !moe.routes<2, 
 // moe.routed_input_grad (C1)
 func.func @f(%dz: tensor<32x192xf32>, %r: !moe.routes<2, 2>, %w0: tensor<96x64xf32>, %w1: tensor<96x64xf32>, %w2: tensor<96x64xf32>) {
   // expected-error@below {{expected 4 weights (2 for each expert), but got 3}}
-  %dx = moe.routed_input_grad %dz, %r, %w0, %w1, %w2 {form = #moe.ffn<gated>, operandSegmentSizes = array<i32: 1, 1, 3>}
+  %dx = moe.routed_input_grad %dz routes(%r) weights(%w0, %w1, %w2) {form = #moe.ffn<gated>}
     : (tensor<32x192xf32>, !moe.routes<2, 2>, tensor<96x64xf32>, tensor<96x64xf32>, tensor<96x64xf32>) -> tensor<32x64xf32>
   return
 }
@@ -186,7 +186,7 @@ func.func @f(%dz: tensor<32x192xf32>, %r: !moe.routes<2, 2>, %w0: tensor<96x64xf
 // moe.routed_input_grad (C2)
 func.func @f(%dz: tensor<32x193xf32>, %r: !moe.routes<2, 2>, %w0: tensor<96x64xf32>, %w1: tensor<96x64xf32>, %w2: tensor<96x64xf32>, %w3: tensor<96x64xf32>) {
   // expected-error@below {{expected a pre-activation width of 192, but got 193}}
-  %dx = moe.routed_input_grad %dz, %r, %w0, %w1, %w2, %w3 {form = #moe.ffn<gated>, operandSegmentSizes = array<i32: 1, 1, 4>}
+  %dx = moe.routed_input_grad %dz routes(%r) weights(%w0, %w1, %w2, %w3) {form = #moe.ffn<gated>}
     : (tensor<32x193xf32>, !moe.routes<2, 2>, tensor<96x64xf32>, tensor<96x64xf32>, tensor<96x64xf32>, tensor<96x64xf32>) -> tensor<32x64xf32>
   return
 }
@@ -197,7 +197,7 @@ func.func @f(%dz: tensor<32x193xf32>, %r: !moe.routes<2, 2>, %w0: tensor<96x64xf
 // moe.routed_input_grad (C2)
 func.func @f(%dz: tensor<32x192xf32>, %w0: tensor<96x64xf32>, %w1: tensor<96x64xf32>) {
   // expected-error@below {{expected tokens of 32, but got 16}}
-  %dx = moe.routed_input_grad %dz, %w0, %w1 {form = #moe.ffn<gated>, operandSegmentSizes = array<i32: 1, 0, 2>}
+  %dx = moe.routed_input_grad %dz weights(%w0, %w1) {form = #moe.ffn<gated>}
     : (tensor<32x192xf32>, tensor<96x64xf32>, tensor<96x64xf32>) -> tensor<2x8x64xf32>
   return
 }
@@ -237,7 +237,7 @@ func.func @f(%dz: tensor<32x192xf32>, %x: tensor<2x8x64xf32>, %r: !moe.routes<2,
 
 // moe.routed_weight_grad (C2)
 func.func @f(%dz: tensor<32x192xf32>, %x: tensor<2x8x64xf32>, %r: !moe.routes<2, 2>) {
-  // expected-error@below {{expected a result width of 64, but got 32}}
+  // expected-error@below {{expected a result of type 'tensor<96x64xf32>', but got 'tensor<96x32xf32>'}}
   %dw = moe.routed_weight_grad %dz, %x, %r {experts = array<i64: 1>, offset = 0 : i64} : (tensor<32x192xf32>, tensor<2x8x64xf32>, !moe.routes<2, 2>) -> tensor<96x32xf32>
   return
 }
@@ -258,7 +258,7 @@ func.func @f(%dz: tensor<192xf32>, %x: tensor<2x8x64xf32>, %r: !moe.routes<2, 2>
 // moe.routed_bias_grad (C1)
 func.func @f(%dy: tensor<2x8x64xf32>, %r: !moe.routes<2, 2>) {
   // expected-error@below {{expected experts in [0, 2), but got -1}}
-  %db = moe.routed_bias_grad %dy, %r {experts = array<i64: -1>, operandSegmentSizes = array<i32: 1, 1, 0>} : (tensor<2x8x64xf32>, !moe.routes<2, 2>) -> tensor<64xf32>
+  %db = moe.routed_bias_grad %dy routes(%r) {experts = array<i64: -1>} : (tensor<2x8x64xf32>, !moe.routes<2, 2>) -> tensor<64xf32>
   return
 }
 // mended: array<i64: -1> => array<i64: 1>
@@ -267,8 +267,8 @@ func.func @f(%dy: tensor<2x8x64xf32>, %r: !moe.routes<2, 2>) {
 
 // moe.routed_bias_grad (C2)
 func.func @f(%dy: tensor<2x8x64xf32>, %r: !moe.routes<2, 2>) {
-  // expected-error@below {{expected a result of 64, but got 96}}
-  %db = moe.routed_bias_grad %dy, %r {experts = array<i64: 1>, operandSegmentSizes = array<i32: 1, 1, 0>} : (tensor<2x8x64xf32>, !moe.routes<2, 2>) -> tensor<96xf32>
+  // expected-error@below {{expected a result of type 'tensor<64xf32>', but got 'tensor<96xf32>'}}
+  %db = moe.routed_bias_grad %dy routes(%r) {experts = array<i64: 1>} : (tensor<2x8x64xf32>, !moe.routes<2, 2>) -> tensor<96xf32>
   return
 }
 // mended: tensor<96xf32> => tensor<64xf32>
@@ -278,8 +278,8 @@ func.func @f(%dy: tensor<2x8x64xf32>, %r: !moe.routes<2, 2>) {
 // moe.linear_cross_entropy (C1)
 func.func @f(%h: tensor<2x8x64xf32>, %w: tensor<512x32xf32>, %labels: tensor<2x8xi32>, %weight: tensor<f32>) {
   // expected-error@below {{expected an input width of 32, but got 64}}
-  %loss, %dx = moe.linear_cross_entropy %h, %w, %labels, %weight {chunk = 256 : i64, resultSegmentSizes = array<i32: 1, 1, 0>}
-    : (tensor<2x8x64xf32>, tensor<512x32xf32>, tensor<2x8xi32>, tensor<f32>) -> (tensor<f32>, tensor<2x8x64xf32>)
+  %loss, %dx = moe.linear_cross_entropy %h, %w, %labels, %weight {chunk = 256 : i64}
+    : (tensor<2x8x64xf32>, tensor<512x32xf32>, tensor<2x8xi32>, tensor<f32>) -> tensor<f32> dx(tensor<2x8x64xf32>)
   return
 }
 // mended: tensor<2x8x64xf32> => tensor<2x8x32xf32>
@@ -289,8 +289,8 @@ func.func @f(%h: tensor<2x8x64xf32>, %w: tensor<512x32xf32>, %labels: tensor<2x8
 // moe.linear_cross_entropy (C1)
 func.func @f(%h: tensor<2x8x64xf32>, %w: tensor<512x64xf32>, %labels: tensor<2x8xi32>, %weight: tensor<f32>) {
   // expected-error@below {{expected a gradient of the input of type 'tensor<2x8x64xf32>', but got 'tensor<2x8x32xf32>'}}
-  %loss, %dx = moe.linear_cross_entropy %h, %w, %labels, %weight {chunk = 256 : i64, resultSegmentSizes = array<i32: 1, 1, 0>}
-    : (tensor<2x8x64xf32>, tensor<512x64xf32>, tensor<2x8xi32>, tensor<f32>) -> (tensor<f32>, tensor<2x8x32xf32>)
+  %loss, %dx = moe.linear_cross_entropy %h, %w, %labels, %weight {chunk = 256 : i64}
+    : (tensor<2x8x64xf32>, tensor<512x64xf32>, tensor<2x8xi32>, tensor<f32>) -> tensor<f32> dx(tensor<2x8x32xf32>)
   return
 }
 // mended: tensor<2x8x32xf32> => tensor<2x8x64xf32>
@@ -300,8 +300,8 @@ func.func @f(%h: tensor<2x8x64xf32>, %w: tensor<512x64xf32>, %labels: tensor<2x8
 // moe.linear_cross_entropy (C1)
 func.func @f(%h: tensor<2x8x64xf32>, %w: tensor<512x64xf32>, %labels: tensor<2x9xi32>, %weight: tensor<f32>) {
   // expected-error@below {{expected a row length of 8, but got 9}}
-  %loss, %dx = moe.linear_cross_entropy %h, %w, %labels, %weight {chunk = 256 : i64, resultSegmentSizes = array<i32: 1, 1, 0>}
-    : (tensor<2x8x64xf32>, tensor<512x64xf32>, tensor<2x9xi32>, tensor<f32>) -> (tensor<f32>, tensor<2x8x64xf32>)
+  %loss, %dx = moe.linear_cross_entropy %h, %w, %labels, %weight {chunk = 256 : i64}
+    : (tensor<2x8x64xf32>, tensor<512x64xf32>, tensor<2x9xi32>, tensor<f32>) -> tensor<f32> dx(tensor<2x8x64xf32>)
   return
 }
 // mended: tensor<2x9xi32> => tensor<2x8xi32>
@@ -311,8 +311,229 @@ func.func @f(%h: tensor<2x8x64xf32>, %w: tensor<512x64xf32>, %labels: tensor<2x9
 // moe.linear_cross_entropy (C2)
 func.func @f(%h: tensor<2x8x64xf32>, %w: tensor<512x64xf32>, %labels: tensor<2x8xi32>, %weight: tensor<f32>) {
   // expected-error@below {{expected a chunk of at least 1, but got 0}}
-  %loss, %dx = moe.linear_cross_entropy %h, %w, %labels, %weight {chunk = 0 : i64, resultSegmentSizes = array<i32: 1, 1, 0>}
-    : (tensor<2x8x64xf32>, tensor<512x64xf32>, tensor<2x8xi32>, tensor<f32>) -> (tensor<f32>, tensor<2x8x64xf32>)
+  %loss, %dx = moe.linear_cross_entropy %h, %w, %labels, %weight {chunk = 0 : i64}
+    : (tensor<2x8x64xf32>, tensor<512x64xf32>, tensor<2x8xi32>, tensor<f32>) -> tensor<f32> dx(tensor<2x8x64xf32>)
+  return
+}
+
+// -----
+
+// moe.routed_up (C2)
+func.func @f(%x: tensor<16x1x64xf32>, %g: tensor<96x64xf32>, %u: tensor<96x64xf32>) {
+  // expected-error@below {{expected a result of type 'tensor<16x96xf32>', but got 'tensor<16x96xbf16>'}}
+  %h = moe.routed_up %x weights(%g, %u) {form = #moe.ffn<gated>, activation = #moe.activation<silu>}
+    : (tensor<16x1x64xf32>, tensor<96x64xf32>, tensor<96x64xf32>) -> tensor<16x96xbf16>
+  return
+}
+
+// -----
+
+// moe.routed_up (C3)
+func.func @f(%x: tensor<?x1x64xf32>, %g: tensor<96x64xf32>, %u: tensor<96x64xf32>) {
+  // expected-error@below {{failed to verify that operands and results have static shapes}}
+  %h = moe.routed_up %x weights(%g, %u) {form = #moe.ffn<gated>, activation = #moe.activation<silu>}
+    : (tensor<?x1x64xf32>, tensor<96x64xf32>, tensor<96x64xf32>) -> tensor<?x96xf32>
+  return
+}
+
+// -----
+
+// moe.routed_down (C2)
+func.func @f(%h: tensor<16x96xf32>, %d: tensor<64x96xf32>) {
+  // expected-error@below {{expected a result of type 'tensor<2x8x64xf32>', but got 'tensor<2x8x64xf64>'}}
+  %y = moe.routed_down %h weights(%d) {form = #moe.ffn<gated>} : (tensor<16x96xf32>, tensor<64x96xf32>) -> tensor<2x8x64xf64>
+  return
+}
+
+// -----
+
+// moe.routed_down (C3)
+func.func @f(%h: tensor<?x96xf32>, %d: tensor<64x96xf32>) {
+  // expected-error@below {{failed to verify that operands and results have static shapes}}
+  %y = moe.routed_down %h weights(%d) {form = #moe.ffn<gated>} : (tensor<?x96xf32>, tensor<64x96xf32>) -> tensor<2x8x64xf32>
+  return
+}
+
+// -----
+
+// moe.combine (C2)
+func.func @f(%rows: tensor<32x64xf32>, %r: !moe.routes<2, 2>) {
+  // expected-error@below {{failed to verify that all of {rows, result} have same element type}}
+  %y = moe.combine %rows, %r : (tensor<32x64xf32>, !moe.routes<2, 2>) -> tensor<2x8x64xbf16>
+  return
+}
+
+// -----
+
+// moe.combine (C2)
+func.func @f(%rows: tensor<32x64xf32>, %r: !moe.routes<2, 2>, %s: tensor<2x8x2xf64>) {
+  // expected-error@below {{expected scores of type 'tensor<2x8x2xf32>', but got 'tensor<2x8x2xf64>'}}
+  %y = moe.combine %rows, %r, %s : (tensor<32x64xf32>, !moe.routes<2, 2>, tensor<2x8x2xf64>) -> tensor<2x8x64xf32>
+  return
+}
+
+// -----
+
+// moe.combine (C3)
+func.func @f(%rows: tensor<?x64xf32>, %r: !moe.routes<2, 2>) {
+  // expected-error@below {{failed to verify that operands and results have static shapes}}
+  %y = moe.combine %rows, %r : (tensor<?x64xf32>, !moe.routes<2, 2>) -> tensor<2x8x64xf32>
+  return
+}
+
+// -----
+
+// moe.routed_down_grad (C4)
+func.func @f(%dy: tensor<2x8x64xf32>, %s: tensor<2x8x1xf32>, %r: !moe.routes<2, 2>, %z: tensor<32x192xf32>, %d0: tensor<64x96xf32>, %d1: tensor<64x96xf32>) {
+  // expected-error@below {{expected scores of type 'tensor<2x8x2xf32>', but got 'tensor<2x8x1xf32>'}}
+  %dz = moe.routed_down_grad %dy scores(%s) routes(%r) preactivation(%z) weights(%d0, %d1) {form = #moe.ffn<gated>, activation = #moe.activation<silu>}
+    : (tensor<2x8x64xf32>, tensor<2x8x1xf32>, !moe.routes<2, 2>, tensor<32x192xf32>, tensor<64x96xf32>, tensor<64x96xf32>) -> tensor<32x192xf32>
+  return
+}
+
+// -----
+
+// moe.routed_down_grad (C4)
+func.func @f(%dy: tensor<2x8x64xf32>, %z: tensor<16x192xbf16>, %d: tensor<64x96xf32>) {
+  // expected-error@below {{failed to verify that all of {dy, preactivation} have same element type}}
+  %dz = moe.routed_down_grad %dy preactivation(%z) weights(%d) {form = #moe.ffn<gated>, activation = #moe.activation<silu>}
+    : (tensor<2x8x64xf32>, tensor<16x192xbf16>, tensor<64x96xf32>) -> tensor<16x192xbf16>
+  return
+}
+
+// -----
+
+// moe.routed_down_grad (C5)
+func.func @f(%dy: tensor<?x8x64xf32>, %z: tensor<16x192xf32>, %d: tensor<64x96xf32>) {
+  // expected-error@below {{failed to verify that operands and results have static shapes}}
+  %dz = moe.routed_down_grad %dy preactivation(%z) weights(%d) {form = #moe.ffn<gated>, activation = #moe.activation<silu>}
+    : (tensor<?x8x64xf32>, tensor<16x192xf32>, tensor<64x96xf32>) -> tensor<16x192xf32>
+  return
+}
+
+// -----
+
+// moe.routed_input_grad (C3)
+func.func @f(%dz: tensor<?x96xf32>, %u: tensor<96x64xf32>) {
+  // expected-error@below {{failed to verify that operands and results have static shapes}}
+  %dx = moe.routed_input_grad %dz weights(%u) {form = #moe.ffn<plain>} : (tensor<?x96xf32>, tensor<96x64xf32>) -> tensor<2x8x64xf32>
+  return
+}
+
+// -----
+
+// moe.routed_weight_grad (C1)
+func.func @f(%dz: tensor<32x192xf32>, %x: tensor<2x8x64xf32>, %r: !moe.routes<2, 2>) {
+  // expected-error@below {{expected experts in ascending order, but got 1, 1}}
+  %dw:2 = moe.routed_weight_grad %dz, %x, %r {experts = array<i64: 1, 1>} : (tensor<32x192xf32>, tensor<2x8x64xf32>, !moe.routes<2, 2>) -> (tensor<96x64xf32>, tensor<96x64xf32>)
+  return
+}
+
+// -----
+
+// moe.routed_weight_grad (C2)
+func.func @f(%dz: tensor<16x192xf32>, %x: tensor<2x8x64xf32>, %r: !moe.routes<2, 2>) {
+  // expected-error@below {{expected rows of 16, but got 32}}
+  %dw = moe.routed_weight_grad %dz, %x, %r {experts = array<i64: 1>} : (tensor<16x192xf32>, tensor<2x8x64xf32>, !moe.routes<2, 2>) -> tensor<96x64xf32>
+  return
+}
+
+// -----
+
+// moe.routed_weight_grad (C2)
+func.func @f(%dz: tensor<32x192xf32>, %x: tensor<2x8x64xf32>, %r: !moe.routes<2, 2>) {
+  // expected-error@below {{expected a result of type 'tensor<96x64xf32>', but got 'tensor<48x64xf32>'}}
+  %dw:2 = moe.routed_weight_grad %dz, %x, %r {experts = array<i64: 0, 1>} : (tensor<32x192xf32>, tensor<2x8x64xf32>, !moe.routes<2, 2>) -> (tensor<96x64xf32>, tensor<48x64xf32>)
+  return
+}
+
+// -----
+
+// moe.routed_weight_grad (C3)
+func.func @f(%dz: tensor<32x192xbf16>, %x: tensor<2x8x64xbf16>, %r: !moe.routes<2, 2>) {
+  // expected-error@below {{expected a result of type 'tensor<96x64xf32>', but got 'tensor<96x64xbf16>'}}
+  %dw = moe.routed_weight_grad %dz, %x, %r {experts = array<i64: 1>} : (tensor<32x192xbf16>, tensor<2x8x64xbf16>, !moe.routes<2, 2>) -> tensor<96x64xbf16>
+  return
+}
+
+// -----
+
+// moe.routed_weight_grad (C3)
+func.func @f(%dz: tensor<32x192xf32>, %x: tensor<2x8x64xbf16>, %r: !moe.routes<2, 2>) {
+  // expected-error@below {{failed to verify that all of {lhs, rhs} have same element type}}
+  %dw = moe.routed_weight_grad %dz, %x, %r {experts = array<i64: 1>} : (tensor<32x192xf32>, tensor<2x8x64xbf16>, !moe.routes<2, 2>) -> tensor<96x64xf32>
+  return
+}
+
+// -----
+
+// moe.routed_weight_grad (C4)
+func.func @f(%dz: tensor<?x192xf32>, %x: tensor<2x8x64xf32>, %r: !moe.routes<2, 2>) {
+  // expected-error@below {{failed to verify that operands and results have static shapes}}
+  %dw = moe.routed_weight_grad %dz, %x, %r {experts = array<i64: 1>} : (tensor<?x192xf32>, tensor<2x8x64xf32>, !moe.routes<2, 2>) -> tensor<96x64xf32>
+  return
+}
+
+// -----
+
+// moe.routed_bias_grad (C3)
+func.func @f(%dy: tensor<2x8x64xf32>, %s: tensor<2x8x1xf32>) {
+  // expected-error@below {{expected routes, since there are scores}}
+  %db = moe.routed_bias_grad %dy scores(%s) {experts = array<i64: 0>} : (tensor<2x8x64xf32>, tensor<2x8x1xf32>) -> tensor<64xf32>
+  return
+}
+
+// -----
+
+// moe.routed_bias_grad (C3)
+func.func @f(%dy: tensor<2x8x64xf32>, %r: !moe.routes<2, 2>, %s: tensor<2x4x2xf32>) {
+  // expected-error@below {{expected rows of 32, but got 16}}
+  %db = moe.routed_bias_grad %dy routes(%r) scores(%s) {experts = array<i64: 0>} : (tensor<2x8x64xf32>, !moe.routes<2, 2>, tensor<2x4x2xf32>) -> tensor<64xf32>
+  return
+}
+
+// -----
+
+// moe.routed_bias_grad (C4)
+func.func @f(%dy: tensor<2x8x64xbf16>, %r: !moe.routes<2, 2>, %s: tensor<2x8x2xf64>) {
+  // expected-error@below {{expected scores of type 'tensor<2x8x2xf32>', but got 'tensor<2x8x2xf64>'}}
+  %db = moe.routed_bias_grad %dy routes(%r) scores(%s) {experts = array<i64: 0>} : (tensor<2x8x64xbf16>, !moe.routes<2, 2>, tensor<2x8x2xf64>) -> tensor<64xf32>
+  return
+}
+
+// -----
+
+// moe.routed_bias_grad (C5)
+func.func @f(%dy: tensor<?x8x64xf32>) {
+  // expected-error@below {{failed to verify that operands and results have static shapes}}
+  %db = moe.routed_bias_grad %dy {experts = array<i64: 0>} : (tensor<?x8x64xf32>) -> tensor<64xf32>
+  return
+}
+
+// -----
+
+// moe.linear_cross_entropy (C3)
+func.func @f(%h: tensor<2x8x64xf32>, %w: tensor<512x64xbf16>, %labels: tensor<2x8xi32>, %weight: tensor<f32>) {
+  // expected-error@below {{failed to verify that all of {input, weight} have same element type}}
+  %loss = moe.linear_cross_entropy %h, %w, %labels, %weight {chunk = 256 : i64} : (tensor<2x8x64xf32>, tensor<512x64xbf16>, tensor<2x8xi32>, tensor<f32>) -> tensor<f32>
+  return
+}
+
+// -----
+
+// moe.linear_cross_entropy (C3)
+func.func @f(%h: tensor<2x8x64xbf16>, %w: tensor<512x64xbf16>, %labels: tensor<2x8xi32>, %weight: tensor<f32>) {
+  // expected-error@below {{expected a gradient of the weight of type 'tensor<512x64xf32>', but got 'tensor<512x64xbf16>'}}
+  %loss, %dw = moe.linear_cross_entropy %h, %w, %labels, %weight {chunk = 256 : i64} : (tensor<2x8x64xbf16>, tensor<512x64xbf16>, tensor<2x8xi32>, tensor<f32>) -> tensor<f32> dweight(tensor<512x64xbf16>)
+  return
+}
+
+// -----
+
+// moe.linear_cross_entropy (C4)
+func.func @f(%h: tensor<?x8x64xf32>, %w: tensor<512x64xf32>, %labels: tensor<2x8xi32>, %weight: tensor<f32>) {
+  // expected-error@below {{failed to verify that operands and results have static shapes}}
+  %loss = moe.linear_cross_entropy %h, %w, %labels, %weight {chunk = 256 : i64} : (tensor<?x8x64xf32>, tensor<512x64xf32>, tensor<2x8xi32>, tensor<f32>) -> tensor<f32>
   return
 }
 // mended: chunk = 0 => chunk = 1

@@ -249,8 +249,8 @@ func.func @f(%do: tensor<2x8x64xf32>, %q: tensor<2x8x64xf32>, %k: tensor<2x8x32x
 // moe.experts_grad (C1)
 func.func @f(%dy: tensor<2x8x64xf32>, %x: tensor<2x8x64xf32>, %s: tensor<2x8x1xf32>, %r: !moe.routes<1, 1>, %z: tensor<16x192xf32>, %g: tensor<96x64xf32>, %u: tensor<96x64xf32>, %d: tensor<64x96xf32>) {
   // expected-error@below {{expected a wanted flag for each of 3 weights, but got 2}}
-  %dx, %ds, %dd = moe.experts_grad %dy, %x, %s, %r, %z, %g, %u, %d {form = #moe.ffn<gated>, activation = #moe.activation<silu>, wanted = array<i1: false, true>, operandSegmentSizes = array<i32: 1, 1, 1, 1, 1, 3>, resultSegmentSizes = array<i32: 1, 1, 1>}
-    : (tensor<2x8x64xf32>, tensor<2x8x64xf32>, tensor<2x8x1xf32>, !moe.routes<1, 1>, tensor<16x192xf32>, tensor<96x64xf32>, tensor<96x64xf32>, tensor<64x96xf32>) -> (tensor<2x8x64xf32>, tensor<2x8x1xf32>, tensor<64x96xf32>)
+  %dx, %ds, %dd = moe.experts_grad %dy, %x scores(%s) routes(%r) preactivation(%z) weights(%g, %u, %d) {form = #moe.ffn<gated>, activation = #moe.activation<silu>, wanted = array<i1: false, true>}
+    : (tensor<2x8x64xf32>, tensor<2x8x64xf32>, tensor<2x8x1xf32>, !moe.routes<1, 1>, tensor<16x192xf32>, tensor<96x64xf32>, tensor<96x64xf32>, tensor<64x96xf32>) -> dx(tensor<2x8x64xf32>) dscores(tensor<2x8x1xf32>) dweights(tensor<64x96xf32>)
   return
 }
 // mended: array<i1: false, true> => array<i1: false, false, true>
@@ -260,8 +260,8 @@ func.func @f(%dy: tensor<2x8x64xf32>, %x: tensor<2x8x64xf32>, %s: tensor<2x8x1xf
 // moe.experts_grad (C1)
 func.func @f(%dy: tensor<2x8x64xf32>, %x: tensor<2x8x64xf32>, %s: tensor<2x8x1xf32>, %r: !moe.routes<1, 1>, %z: tensor<16x192xf32>, %g: tensor<96x64xf32>, %u: tensor<96x64xf32>, %d: tensor<64x96xf32>) {
   // expected-error@below {{expected a gradient for each wanted weight, but got 1}}
-  %dx, %ds, %dd = moe.experts_grad %dy, %x, %s, %r, %z, %g, %u, %d {form = #moe.ffn<gated>, activation = #moe.activation<silu>, wanted = array<i1: false, true, true>, operandSegmentSizes = array<i32: 1, 1, 1, 1, 1, 3>, resultSegmentSizes = array<i32: 1, 1, 1>}
-    : (tensor<2x8x64xf32>, tensor<2x8x64xf32>, tensor<2x8x1xf32>, !moe.routes<1, 1>, tensor<16x192xf32>, tensor<96x64xf32>, tensor<96x64xf32>, tensor<64x96xf32>) -> (tensor<2x8x64xf32>, tensor<2x8x1xf32>, tensor<64x96xf32>)
+  %dx, %ds, %dd = moe.experts_grad %dy, %x scores(%s) routes(%r) preactivation(%z) weights(%g, %u, %d) {form = #moe.ffn<gated>, activation = #moe.activation<silu>, wanted = array<i1: false, true, true>}
+    : (tensor<2x8x64xf32>, tensor<2x8x64xf32>, tensor<2x8x1xf32>, !moe.routes<1, 1>, tensor<16x192xf32>, tensor<96x64xf32>, tensor<96x64xf32>, tensor<64x96xf32>) -> dx(tensor<2x8x64xf32>) dscores(tensor<2x8x1xf32>) dweights(tensor<64x96xf32>)
   return
 }
 // mended: false, true, true => false, false, true
@@ -271,8 +271,8 @@ func.func @f(%dy: tensor<2x8x64xf32>, %x: tensor<2x8x64xf32>, %s: tensor<2x8x1xf
 // moe.experts_grad (C2)
 func.func @f(%dy: tensor<2x8x64xf32>, %x: tensor<2x8x64xf32>, %s: tensor<2x8x1xf32>, %z: tensor<16x192xf32>, %g: tensor<96x64xf32>, %u: tensor<96x64xf32>, %d: tensor<64x96xf32>) {
   // expected-error@below {{expected scores and routes together}}
-  %dx, %ds, %dd = moe.experts_grad %dy, %x, %s, %z, %g, %u, %d {form = #moe.ffn<gated>, activation = #moe.activation<silu>, wanted = array<i1: false, false, true>, operandSegmentSizes = array<i32: 1, 1, 1, 0, 1, 3>, resultSegmentSizes = array<i32: 1, 1, 1>}
-    : (tensor<2x8x64xf32>, tensor<2x8x64xf32>, tensor<2x8x1xf32>, tensor<16x192xf32>, tensor<96x64xf32>, tensor<96x64xf32>, tensor<64x96xf32>) -> (tensor<2x8x64xf32>, tensor<2x8x1xf32>, tensor<64x96xf32>)
+  %dx, %ds, %dd = moe.experts_grad %dy, %x scores(%s) preactivation(%z) weights(%g, %u, %d) {form = #moe.ffn<gated>, activation = #moe.activation<silu>, wanted = array<i1: false, false, true>}
+    : (tensor<2x8x64xf32>, tensor<2x8x64xf32>, tensor<2x8x1xf32>, tensor<16x192xf32>, tensor<96x64xf32>, tensor<96x64xf32>, tensor<64x96xf32>) -> dx(tensor<2x8x64xf32>) dscores(tensor<2x8x1xf32>) dweights(tensor<64x96xf32>)
   return
 }
 // mended: %z: => %r: !moe.routes<1, 1>, %z:
@@ -285,8 +285,8 @@ func.func @f(%dy: tensor<2x8x64xf32>, %x: tensor<2x8x64xf32>, %s: tensor<2x8x1xf
 // moe.experts_grad (C2)
 func.func @f(%dy: tensor<2x8x64xf32>, %x: tensor<2x8x64xf32>, %z: tensor<16x192xf32>, %g: tensor<96x64xf32>, %u: tensor<96x64xf32>, %d: tensor<64x96xf32>) {
   // expected-error@below {{expected scores, since their gradient is wanted}}
-  %dx, %ds, %dd = moe.experts_grad %dy, %x, %z, %g, %u, %d {form = #moe.ffn<gated>, activation = #moe.activation<silu>, wanted = array<i1: false, false, true>, operandSegmentSizes = array<i32: 1, 1, 0, 0, 1, 3>, resultSegmentSizes = array<i32: 1, 1, 1>}
-    : (tensor<2x8x64xf32>, tensor<2x8x64xf32>, tensor<16x192xf32>, tensor<96x64xf32>, tensor<96x64xf32>, tensor<64x96xf32>) -> (tensor<2x8x64xf32>, tensor<2x8x1xf32>, tensor<64x96xf32>)
+  %dx, %ds, %dd = moe.experts_grad %dy, %x preactivation(%z) weights(%g, %u, %d) {form = #moe.ffn<gated>, activation = #moe.activation<silu>, wanted = array<i1: false, false, true>}
+    : (tensor<2x8x64xf32>, tensor<2x8x64xf32>, tensor<16x192xf32>, tensor<96x64xf32>, tensor<96x64xf32>, tensor<64x96xf32>) -> dx(tensor<2x8x64xf32>) dscores(tensor<2x8x1xf32>) dweights(tensor<64x96xf32>)
   return
 }
 // mended: %dx, %ds, %dd => %dx, %dd
@@ -298,8 +298,8 @@ func.func @f(%dy: tensor<2x8x64xf32>, %x: tensor<2x8x64xf32>, %z: tensor<16x192x
 // moe.experts_grad (C3)
 func.func @f(%dy: tensor<2x8x32xf32>, %x: tensor<2x8x64xf32>, %s: tensor<2x8x1xf32>, %r: !moe.routes<1, 1>, %z: tensor<16x192xf32>, %g: tensor<96x64xf32>, %u: tensor<96x64xf32>, %d: tensor<64x96xf32>) {
   // expected-error@below {{expected an input of type 'tensor<2x8x32xf32>', but got 'tensor<2x8x64xf32>'}}
-  %dx, %ds, %dd = moe.experts_grad %dy, %x, %s, %r, %z, %g, %u, %d {form = #moe.ffn<gated>, activation = #moe.activation<silu>, wanted = array<i1: false, false, true>, operandSegmentSizes = array<i32: 1, 1, 1, 1, 1, 3>, resultSegmentSizes = array<i32: 1, 1, 1>}
-    : (tensor<2x8x32xf32>, tensor<2x8x64xf32>, tensor<2x8x1xf32>, !moe.routes<1, 1>, tensor<16x192xf32>, tensor<96x64xf32>, tensor<96x64xf32>, tensor<64x96xf32>) -> (tensor<2x8x64xf32>, tensor<2x8x1xf32>, tensor<64x96xf32>)
+  %dx, %ds, %dd = moe.experts_grad %dy, %x scores(%s) routes(%r) preactivation(%z) weights(%g, %u, %d) {form = #moe.ffn<gated>, activation = #moe.activation<silu>, wanted = array<i1: false, false, true>}
+    : (tensor<2x8x32xf32>, tensor<2x8x64xf32>, tensor<2x8x1xf32>, !moe.routes<1, 1>, tensor<16x192xf32>, tensor<96x64xf32>, tensor<96x64xf32>, tensor<64x96xf32>) -> dx(tensor<2x8x64xf32>) dscores(tensor<2x8x1xf32>) dweights(tensor<64x96xf32>)
   return
 }
 // mended: tensor<2x8x64xf32> => tensor<2x8x32xf32>

@@ -65,7 +65,7 @@ func.func private @layer(%x: memref<4xf32>, %arena: memref<128xi8>) {
 // An entry point finds its arguments in an array, in the order of its bindings.
 // CHECK-LABEL: llvm.func @f
 // CHECK-SAME: (%[[CONTEXT:.*]]: !llvm.ptr, %[[ARRAY:.*]]: !llvm.ptr)
-// CHECK-SAME: moe.bindings = [#moe.binding<input, "x">, memref<4xf32>, #moe.binding<arena, "arena">, memref<128xi8>]
+// CHECK-SAME: moe.bindings = [#moe.binding<input, "x" in memref<4xf32>>, #moe.binding<arena, "arena" in memref<128xi8>>]
 // CHECK: %[[SLOT0:.*]] = llvm.getelementptr %[[ARRAY]][0]
 // CHECK: %[[X:.*]] = llvm.load %[[SLOT0]]
 // CHECK: %[[SLOT1:.*]] = llvm.getelementptr %[[ARRAY]][1]

@@ -83,9 +83,9 @@ func.func @score(%tokens: tensor<1x24xi32> {moe.binding = #moe.binding<input, "t
   %m0 = call @mixed_layer(%x, %a) : (tensor<1x24x128xbf16>, tensor<40x128xbf16>) -> tensor<1x24x40xbf16>
   %m = call @mixed_layer(%x, %t) : (tensor<1x24x128xbf16>, tensor<40x128xbf16>) -> tensor<1x24x40xbf16>
   %l = moe.router %x, %r : (tensor<1x24x128xbf16>, tensor<4x128xbf16>) -> tensor<1x24x4xf32>
-  %h = moe.routed_up %x, %g, %u {form = #moe.ffn<gated>, activation = #moe.activation<silu>, operandSegmentSizes = array<i32: 1, 0, 2>}
+  %h = moe.routed_up %x weights(%g, %u) {form = #moe.ffn<gated>, activation = #moe.activation<silu>}
     : (tensor<1x24x128xbf16>, tensor<64x128xbf16>, tensor<64x128xbf16>) -> tensor<24x64xbf16>
-  %y = moe.routed_down %h, %d {form = #moe.ffn<gated>, operandSegmentSizes = array<i32: 1, 0, 1>}
+  %y = moe.routed_down %h weights(%d) {form = #moe.ffn<gated>}
     : (tensor<24x64xbf16>, tensor<128x64xbf16>) -> tensor<1x24x128xbf16>
   %logits = moe.linear %y, %e : (tensor<1x24x128xbf16>, tensor<48x128xbf16>) -> tensor<1x24x48xbf16>
   // GRADIENT moe.accumulate_gradient @t, %a : tensor<40x128xbf16>

@@ -118,7 +118,7 @@ func.func @step(%dy: tensor<1x4x16xf32> {moe.binding = #moe.binding<input, "dy">
 // CHECK-SAME: %[[DY:[a-z0-9]+]]: memref<1x4x16xf32>, %{{.*}}: memref<16x32xf32>, %[[Z:[a-z0-9]+]]: memref<4x64xf32>
 // CHECK: moe.dispatch @routed_down_grad_0 [{{.*}}] (%[[DY]], %[[Z]], %{{.*}}) :
 func.func private @once(%dy: tensor<1x4x16xf32>, %down: tensor<16x32xf32>, %z: tensor<4x64xf32>) -> tensor<4x64xf32> {
-  %dz = moe.routed_down_grad %dy, %z, %down {form = #moe.ffn<gated>, activation = #moe.activation<silu>, operandSegmentSizes = array<i32: 1, 0, 0, 1, 1>, resultSegmentSizes = array<i32: 1, 0, 0>}
+  %dz = moe.routed_down_grad %dy preactivation(%z) weights(%down) {form = #moe.ffn<gated>, activation = #moe.activation<silu>}
     : (tensor<1x4x16xf32>, tensor<4x64xf32>, tensor<16x32xf32>) -> tensor<4x64xf32>
   %sum = moe.add %dz, %dz : (tensor<4x64xf32>, tensor<4x64xf32>) -> tensor<4x64xf32>
   return %sum : tensor<4x64xf32>
@@ -129,7 +129,7 @@ func.func private @once(%dy: tensor<1x4x16xf32>, %down: tensor<16x32xf32>, %z: t
 // CHECK: %[[DZ:.*]] = memref.alloc() : memref<4x64xf32>
 // CHECK: moe.dispatch @routed_down_grad_1 [{{.*}}] (%[[DY]], %[[Z]], %[[DZ]], %{{.*}}) :
 func.func private @twice(%dy: tensor<1x4x16xf32>, %down: tensor<16x32xf32>, %z: tensor<4x64xf32>) -> tensor<4x64xf32> {
-  %dz = moe.routed_down_grad %dy, %z, %down {form = #moe.ffn<gated>, activation = #moe.activation<silu>, operandSegmentSizes = array<i32: 1, 0, 0, 1, 1>, resultSegmentSizes = array<i32: 1, 0, 0>}
+  %dz = moe.routed_down_grad %dy preactivation(%z) weights(%down) {form = #moe.ffn<gated>, activation = #moe.activation<silu>}
     : (tensor<1x4x16xf32>, tensor<4x64xf32>, tensor<16x32xf32>) -> tensor<4x64xf32>
   %sum = moe.add %dz, %dz : (tensor<4x64xf32>, tensor<4x64xf32>) -> tensor<4x64xf32>
   return %sum : tensor<4x64xf32>

@@ -18,7 +18,7 @@ func.func @f(%dy: tensor<1x4x16xf32> {moe.binding = #moe.binding<input, "dy">},
              %down: tensor<16x32xf32> {moe.binding = #moe.binding<input, "down">},
              %z: tensor<4x64xf32> {moe.binding = #moe.binding<input, "z">})
     -> (tensor<4x64xf32> {moe.binding = #moe.binding<output, "dz">}) {
-  %dz = moe.routed_down_grad %dy, %z, %down {form = #moe.ffn<gated>, activation = #moe.activation<silu>, operandSegmentSizes = array<i32: 1, 0, 0, 1, 1>, resultSegmentSizes = array<i32: 1, 0, 0>}
+  %dz = moe.routed_down_grad %dy preactivation(%z) weights(%down) {form = #moe.ffn<gated>, activation = #moe.activation<silu>}
     : (tensor<1x4x16xf32>, tensor<4x64xf32>, tensor<16x32xf32>) -> tensor<4x64xf32>
   return %dz : tensor<4x64xf32>
 }

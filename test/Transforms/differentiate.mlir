@@ -14,6 +14,7 @@ moe.parameter trainable expert @u1 : tensor<16x8xf32> from #moe.init<normal, see
 moe.parameter trainable expert @d1 : tensor<8x16xf32> from #moe.init<normal, seed = 0>
 
 // CHECK-LABEL: func.func private @layer.forward(
+// CHECK-SAME:    attributes {moe.backward = @layer.backward}
 // CHECK:         %[[N:.*]] = moe.rms_norm
 // CHECK:         %[[L:.*]] = moe.router
 // CHECK:         %[[R:.*]], %[[S:.*]] = moe.route %[[L]]
@@ -27,7 +28,7 @@ moe.parameter trainable expert @d1 : tensor<8x16xf32> from #moe.init<normal, see
 // CHECK-SAME:    %[[N:[a-z0-9]+]]: tensor<2x4x8xf32>, %[[L:[a-z0-9]+]]: tensor<2x4x2xf32>, %[[R:[a-z0-9]+]]: !moe.routes<2, 1>, %[[S:[a-z0-9]+]]: tensor<2x4x1xf32>, %[[Z:[a-z0-9]+]]: tensor<8x32xf32>
 // CHECK-SAME:    %[[DH:[a-z0-9]+]]: tensor<2x4x8xf32>, %[[DB:[a-z0-9]+]]: tensor<f32>)
 // CHECK-SAME:    -> (tensor<2x4x8xf32>, tensor<2x8xf32>, tensor<16x8xf32>, tensor<8x16xf32>)
-// CHECK:         %[[DX:.*]], %[[DS:.*]], %[[DW:.*]]:3 = moe.experts_grad %[[DH]], %[[N]], %[[S]], %[[R]], %[[Z]]
+// CHECK:         %[[DX:.*]], %[[DS:.*]], %[[DW:.*]]:3 = moe.experts_grad %[[DH]], %[[N]] scores(%[[S]]) routes(%[[R]]) preactivation(%[[Z]])
 // CHECK-SAME:      wanted = array<i1: false, false, false, true, true, true>
 // The second expert's gate and up are one parameter.
 // CHECK:         %[[DU:.*]] = moe.add %[[DW]]#0, %[[DW]]#1
@@ -42,6 +43,7 @@ moe.parameter trainable expert @d1 : tensor<8x16xf32> from #moe.init<normal, see
 // CHECK:         return %[[DH2]], %[[DR]], %[[DU]], %[[DW]]#2 :
 
 // CHECK-LABEL: func.func private @layer.forward_1(
+// CHECK-SAME:    attributes {moe.backward = @layer.backward_1}
 // CHECK-LABEL: func.func private @layer.backward_1(
 // CHECK-SAME:    -> (tensor<2x8xf32>, tensor<16x8xf32>, tensor<8x16xf32>)
 // CHECK-NOT:     rms_norm_grad
@@ -237,7 +239,7 @@ moe.parameter trainable backbone @c : tensor<8xf64> from #moe.init<normal, seed 
 // CHECK:         %[[Y:.*]], %[[Z:.*]] = moe.ffn %[[N]], {{.*}} -> (tensor<1x4x8xf64>, tensor<4x8xf64>)
 // CHECK:         arith.constant dense<1.000000e+00> : tensor<f64>
 // CHECK:         %[[DY:.*]] = moe.cross_entropy_grad
-// CHECK:         %[[DN:.*]], %[[DC:.*]] = moe.experts_grad %[[DY]], %[[N]], %[[Z]], {{.*}} wanted = array<i1: false, false, false, true>
+// CHECK:         %[[DN:.*]], %[[DC:.*]] = moe.experts_grad %[[DY]], %[[N]] preactivation(%[[Z]]) {{.*}} wanted = array<i1: false, false, false, true>
 // CHECK:         moe.accumulate_gradient @c, %[[DC]] : tensor<8xf64>
 // CHECK:         %[[DO:.*]] = moe.layer_norm_grad %[[DN]], %[[O]]
 // CHECK:         %[[DNW:.*]] = moe.layer_norm_weight_grad %[[DN]], %[[O]]

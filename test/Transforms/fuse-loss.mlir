@@ -7,7 +7,7 @@
 // CHECK-LABEL: func.func @frozen_head(
 // CHECK-SAME:    %[[H:.*]]: tensor<1x4x8xbf16>, %[[W:.*]]: tensor<32x8xbf16>, %[[L:.*]]: tensor<1x4xi32>, %[[TW:.*]]: tensor<f32>)
 // CHECK:         %[[LOSS:.*]], %[[DX:.*]] = moe.linear_cross_entropy %[[H]], %[[W]], %[[L]], %[[TW]] {chunk = 256 : i64
-// CHECK-SAME:      -> (tensor<f32>, tensor<1x4x8xbf16>)
+// CHECK-SAME:      -> tensor<f32> dx(tensor<1x4x8xbf16>)
 // CHECK-NOT:     cross_entropy_grad
 // CHECK:         return %[[LOSS]], %[[DX]]
 // CHUNK:         chunk = 64
@@ -24,7 +24,7 @@ func.func @frozen_head(%h: tensor<1x4x8xbf16>, %w: tensor<32x8xbf16>, %labels: t
 // weighted sum of constants that comes to one.
 // CHECK-LABEL: func.func @tied_head(
 // CHECK:         %[[LOSS:.*]], %[[DX:.*]], %[[DW:.*]] = moe.linear_cross_entropy
-// CHECK-SAME:      -> (tensor<f32>, tensor<1x4x8xf32>, tensor<32x8xf32>)
+// CHECK-SAME:      -> tensor<f32> dx(tensor<1x4x8xf32>) dweight(tensor<32x8xf32>)
 // CHECK:         %[[DE:.*]] = moe.embedding_grad %{{.*}}, %[[DX]]
 // CHECK:         %[[G:.*]] = moe.add %[[DW]], %[[DE]]
 // CHECK:         return %[[LOSS]], %[[G]]

@@ -2,9 +2,9 @@
 
 // CHECK-LABEL: func.func @experts(
 // CHECK-SAME:    %[[X:.*]]: tensor<2x4x8xf32>, %[[S:.*]]: tensor<2x4x2xf32>, %[[R:.*]]: !moe.routes<2, 2>, %[[G0:.*]]: tensor<16x8xf32>, %[[U0:.*]]: tensor<16x8xf32>, %[[D0:.*]]: tensor<8x16xf32>, %[[G1:.*]]: tensor<16x8xf32>, %[[U1:.*]]: tensor<16x8xf32>, %[[D1:.*]]: tensor<8x16xf32>)
-// CHECK:         %[[H:.*]], %[[Z:.*]] = moe.routed_up %[[X]], %[[R]], %[[G0]], %[[U0]], %[[G1]], %[[U1]] {activation = #moe.activation<silu>, form = #moe.ffn<gated>
+// CHECK:         %[[H:.*]], %[[Z:.*]] = moe.routed_up %[[X]] routes(%[[R]]) weights(%[[G0]], %[[U0]], %[[G1]], %[[U1]]) {activation = #moe.activation<silu>, form = #moe.ffn<gated>
 // CHECK-SAME:      -> (tensor<16x16xf32>, tensor<16x32xf32>)
-// CHECK:         %[[ROWS:.*]] = moe.routed_down %[[H]], %[[R]], %[[D0]], %[[D1]] {form = #moe.ffn<gated>
+// CHECK:         %[[ROWS:.*]] = moe.routed_down %[[H]] routes(%[[R]]) weights(%[[D0]], %[[D1]]) {form = #moe.ffn<gated>
 // CHECK-SAME:      -> tensor<16x8xf32>
 // CHECK:         %[[Y:.*]] = moe.combine %[[ROWS]], %[[R]], %[[S]] :
 // CHECK:         return %[[Y]], %[[Z]]
@@ -19,54 +19,50 @@ func.func @experts(%x: tensor<2x4x8xf32>, %s: tensor<2x4x2xf32>, %r: !moe.routes
 // Expert 0 is frozen: its rows cost no weight gradient.
 // CHECK-LABEL: func.func @experts_grad(
 // CHECK-SAME:    %[[DY:.*]]: tensor<2x4x8xf32>, %[[X:.*]]: tensor<2x4x8xf32>, %[[S:.*]]: tensor<2x4x2xf32>, %[[R:.*]]: !moe.routes<2, 2>, %[[Z:.*]]: tensor<16x32xf32>, %[[G0:.*]]: tensor<16x8xf32>, %[[U0:.*]]: tensor<16x8xf32>, %[[D0:.*]]: tensor<8x16xf32>, %[[G1:.*]]: tensor<16x8xf32>, %[[U1:.*]]: tensor<16x8xf32>, %[[D1:.*]]: tensor<8x16xf32>)
-// CHECK:         %[[DZ:.*]], %[[H:.*]], %[[DS:.*]] = moe.routed_down_grad %[[DY]], %[[S]], %[[R]], %[[Z]], %[[D0]], %[[D1]] {activation = #moe.activation<silu>, form = #moe.ffn<gated>
-// CHECK-SAME:      -> (tensor<16x32xf32>, tensor<16x16xf32>, tensor<2x4x2xf32>)
+// CHECK:         %[[DZ:.*]], %[[H:.*]], %[[DS:.*]] = moe.routed_down_grad %[[DY]] scores(%[[S]]) routes(%[[R]]) preactivation(%[[Z]]) weights(%[[D0]], %[[D1]]) {activation = #moe.activation<silu>, form = #moe.ffn<gated>
+// CHECK-SAME:      -> tensor<16x32xf32> scaled(tensor<16x16xf32>) dscores(tensor<2x4x2xf32>)
 // CHECK:         %[[DD:.*]] = moe.routed_weight_grad %[[DY]], %[[H]], %[[R]] {experts = array<i64: 1>} : {{.*}} -> tensor<8x16xf32>
 // CHECK:         %[[DG:.*]] = moe.routed_weight_grad %[[DZ]], %[[X]], %[[R]] {experts = array<i64: 1>} : {{.*}} -> tensor<16x8xf32>
 // CHECK:         %[[DU:.*]] = moe.routed_weight_grad %[[DZ]], %[[X]], %[[R]] {experts = array<i64: 1>, offset = 16 : i64} : {{.*}} -> tensor<16x8xf32>
-// CHECK:         %[[ROWS:.*]] = moe.routed_input_grad %[[DZ]], %[[R]], %[[G0]], %[[U0]], %[[G1]], %[[U1]] {form = #moe.ffn<gated>
+// CHECK:         %[[ROWS:.*]] = moe.routed_input_grad %[[DZ]] routes(%[[R]]) weights(%[[G0]], %[[U0]], %[[G1]], %[[U1]]) {form = #moe.ffn<gated>
 // CHECK-SAME:      -> tensor<16x8xf32>
 // CHECK:         %[[DX:.*]] = moe.combine %[[ROWS]], %[[R]] :
 // CHECK:         return %[[DX]], %[[DS]], %[[DG]], %[[DU]], %[[DD]]
 func.func @experts_grad(%dy: tensor<2x4x8xf32>, %x: tensor<2x4x8xf32>, %s: tensor<2x4x2xf32>, %r: !moe.routes<2, 2>, %z: tensor<16x32xf32>,
     %g0: tensor<16x8xf32>, %u0: tensor<16x8xf32>, %d0: tensor<8x16xf32>, %g1: tensor<16x8xf32>, %u1: tensor<16x8xf32>, %d1: tensor<8x16xf32>)
     -> (tensor<2x4x8xf32>, tensor<2x4x2xf32>, tensor<16x8xf32>, tensor<16x8xf32>, tensor<8x16xf32>) {
-  %dx, %ds, %dw:3 = moe.experts_grad %dy, %x, %s, %r, %z, %g0, %u0, %d0, %g1, %u1, %d1 {
-      form = #moe.ffn<gated>, activation = #moe.activation<silu>, wanted = array<i1: false, false, false, true, true, true>,
-      operandSegmentSizes = array<i32: 1, 1, 1, 1, 1, 6>, resultSegmentSizes = array<i32: 1, 1, 3>}
+  %dx, %ds, %dw:3 = moe.experts_grad %dy, %x scores(%s) routes(%r) preactivation(%z) weights(%g0, %u0, %d0, %g1, %u1, %d1) {form = #moe.ffn<gated>, activation = #moe.activation<silu>, wanted = array<i1: false, false, false, true, true, true>}
     : (tensor<2x4x8xf32>, tensor<2x4x8xf32>, tensor<2x4x2xf32>, !moe.routes<2, 2>, tensor<16x32xf32>, tensor<16x8xf32>, tensor<16x8xf32>, tensor<8x16xf32>,
        tensor<16x8xf32>, tensor<16x8xf32>, tensor<8x16xf32>)
-    -> (tensor<2x4x8xf32>, tensor<2x4x2xf32>, tensor<16x8xf32>, tensor<16x8xf32>, tensor<8x16xf32>)
+    -> dx(tensor<2x4x8xf32>) dscores(tensor<2x4x2xf32>) dweights(tensor<16x8xf32>, tensor<16x8xf32>, tensor<8x16xf32>)
   return %dx, %ds, %dw#0, %dw#1, %dw#2 : tensor<2x4x8xf32>, tensor<2x4x2xf32>, tensor<16x8xf32>, tensor<16x8xf32>, tensor<8x16xf32>
 }
 
 // Only the routers train, and this is the lowest layer: no weight gradient, no
 // input gradient, even though one was asked for that nothing reads.
 // CHECK-LABEL: func.func @scores_only(
-// CHECK:         %[[DZ:.*]], %[[DS:.*]] = moe.routed_down_grad {{.*}} -> (tensor<16x32xf32>, tensor<2x4x2xf32>)
+// CHECK:         %[[DZ:.*]], %[[DS:.*]] = moe.routed_down_grad {{.*}} -> tensor<16x32xf32> dscores(tensor<2x4x2xf32>)
 // CHECK-NEXT:    return %[[DS]]
 func.func @scores_only(%dy: tensor<2x4x8xf32>, %x: tensor<2x4x8xf32>, %s: tensor<2x4x2xf32>, %r: !moe.routes<1, 2>, %z: tensor<16x32xf32>,
     %g0: tensor<16x8xf32>, %u0: tensor<16x8xf32>, %d0: tensor<8x16xf32>) -> tensor<2x4x2xf32> {
-  %dx, %ds, %dd = moe.experts_grad %dy, %x, %s, %r, %z, %g0, %u0, %d0 {
-      form = #moe.ffn<gated>, activation = #moe.activation<silu>, wanted = array<i1: false, false, true>,
-      operandSegmentSizes = array<i32: 1, 1, 1, 1, 1, 3>, resultSegmentSizes = array<i32: 1, 1, 1>}
+  %dx, %ds, %dd = moe.experts_grad %dy, %x scores(%s) routes(%r) preactivation(%z) weights(%g0, %u0, %d0) {form = #moe.ffn<gated>, activation = #moe.activation<silu>, wanted = array<i1: false, false, true>}
     : (tensor<2x4x8xf32>, tensor<2x4x8xf32>, tensor<2x4x2xf32>, !moe.routes<1, 2>, tensor<16x32xf32>, tensor<16x8xf32>, tensor<16x8xf32>, tensor<8x16xf32>)
-    -> (tensor<2x4x8xf32>, tensor<2x4x2xf32>, tensor<8x16xf32>)
+    -> dx(tensor<2x4x8xf32>) dscores(tensor<2x4x2xf32>) dweights(tensor<8x16xf32>)
   return %ds : tensor<2x4x2xf32>
 }
 
 // CHECK-LABEL: func.func @plain_experts(
 // CHECK-SAME:    %[[X:.*]]: tensor<1x4x8xbf16>, %[[S:.*]]: tensor<1x4x1xf32>, %[[R:.*]]: !moe.routes<2, 1>, %[[U:.*]]: tensor<16x8xbf16>, %[[B:.*]]: tensor<16xbf16>, %[[D:.*]]: tensor<8x16xbf16>, %[[C:.*]]: tensor<8xbf16>, %[[B1:.*]]: tensor<16xbf16>, %[[C1:.*]]: tensor<8xbf16>, %[[DY:.*]]: tensor<1x4x8xbf16>, %[[Z:.*]]: tensor<4x16xbf16>)
-// CHECK:         %[[H:.*]] = moe.routed_up %[[X]], %[[R]], %[[U]], %[[B]], %[[U]], %[[B1]] {{.*}} -> tensor<4x16xbf16>
-// CHECK:         %[[ROWS:.*]] = moe.routed_down %[[H]], %[[R]], %[[D]], %[[C]], %[[D]], %[[C1]]
+// CHECK:         %[[H:.*]] = moe.routed_up %[[X]] routes(%[[R]]) weights(%[[U]], %[[B]], %[[U]], %[[B1]]) {{.*}} -> tensor<4x16xbf16>
+// CHECK:         %[[ROWS:.*]] = moe.routed_down %[[H]] routes(%[[R]]) weights(%[[D]], %[[C]], %[[D]], %[[C1]])
 // CHECK:         %[[Y:.*]] = moe.combine %[[ROWS]], %[[R]], %[[S]]
-// CHECK:         %[[DZ:.*]], %[[SH:.*]] = moe.routed_down_grad %[[DY]], %[[S]], %[[R]], %[[Z]], %[[D]], %[[C]], %[[D]], %[[C1]]
-// CHECK-SAME:      -> (tensor<4x16xbf16>, tensor<4x16xbf16>)
+// CHECK:         %[[DZ:.*]], %[[SH:.*]] = moe.routed_down_grad %[[DY]] scores(%[[S]]) routes(%[[R]]) preactivation(%[[Z]]) weights(%[[D]], %[[C]], %[[D]], %[[C1]])
+// CHECK-SAME:      -> tensor<4x16xbf16> scaled(tensor<4x16xbf16>)
 // CHECK:         %[[DD:.*]] = moe.routed_weight_grad %[[DY]], %[[SH]], %[[R]] {experts = array<i64: 0>}
 // CHECK:         %[[DU:.*]]:2 = moe.routed_weight_grad %[[DZ]], %[[X]], %[[R]] {experts = array<i64: 0, 1>} : {{.*}} -> (tensor<16x8xf32>, tensor<16x8xf32>)
 // The bias of up sums what stands in the rows already, that of down needs the scores.
-// CHECK:         %[[DB:.*]] = moe.routed_bias_grad %[[DZ]], %[[R]] {experts = array<i64: 1>, operandSegmentSizes = array<i32: 1, 1, 0>}
-// CHECK:         %[[DC:.*]] = moe.routed_bias_grad %[[DY]], %[[R]], %[[S]] {experts = array<i64: 1>
+// CHECK:         %[[DB:.*]] = moe.routed_bias_grad %[[DZ]] routes(%[[R]]) {experts = array<i64: 1>}
+// CHECK:         %[[DC:.*]] = moe.routed_bias_grad %[[DY]] routes(%[[R]]) scores(%[[S]]) {experts = array<i64: 1>
 // CHECK-NOT:     routed_input_grad
 // CHECK:         return %[[Y]], %[[DU]]#0, %[[DD]], %[[DU]]#1, %[[DB]], %[[DC]]
 func.func @plain_experts(%x: tensor<1x4x8xbf16>, %s: tensor<1x4x1xf32>, %r: !moe.routes<2, 1>, %u: tensor<16x8xbf16>, %b: tensor<16xbf16>,
@@ -75,35 +71,31 @@ func.func @plain_experts(%x: tensor<1x4x8xbf16>, %s: tensor<1x4x1xf32>, %r: !moe
   %y = moe.experts %x, %s, %r, %u, %b, %d, %c, %u, %b1, %d, %c1 {form = #moe.ffn<plain>, activation = #moe.activation<gelu>}
     : (tensor<1x4x8xbf16>, tensor<1x4x1xf32>, !moe.routes<2, 1>, tensor<16x8xbf16>, tensor<16xbf16>, tensor<8x16xbf16>, tensor<8xbf16>,
        tensor<16x8xbf16>, tensor<16xbf16>, tensor<8x16xbf16>, tensor<8xbf16>) -> tensor<1x4x8xbf16>
-  %dw:5 = moe.experts_grad %dy, %x, %s, %r, %z, %u, %b, %d, %c, %u, %b1, %d, %c1 {
-      form = #moe.ffn<plain>, activation = #moe.activation<gelu>, wanted = array<i1: true, false, true, false, true, true, false, true>,
-      operandSegmentSizes = array<i32: 1, 1, 1, 1, 1, 8>, resultSegmentSizes = array<i32: 0, 0, 5>}
+  %dw:5 = moe.experts_grad %dy, %x scores(%s) routes(%r) preactivation(%z) weights(%u, %b, %d, %c, %u, %b1, %d, %c1) {form = #moe.ffn<plain>, activation = #moe.activation<gelu>, wanted = array<i1: true, false, true, false, true, true, false, true>}
     : (tensor<1x4x8xbf16>, tensor<1x4x8xbf16>, tensor<1x4x1xf32>, !moe.routes<2, 1>, tensor<4x16xbf16>, tensor<16x8xbf16>, tensor<16xbf16>, tensor<8x16xbf16>,
        tensor<8xbf16>, tensor<16x8xbf16>, tensor<16xbf16>, tensor<8x16xbf16>, tensor<8xbf16>)
-    -> (tensor<16x8xf32>, tensor<8x16xf32>, tensor<16x8xf32>, tensor<16xf32>, tensor<8xf32>)
+    -> dweights(tensor<16x8xf32>, tensor<8x16xf32>, tensor<16x8xf32>, tensor<16xf32>, tensor<8xf32>)
   return %y, %dw#0, %dw#1, %dw#2, %dw#3, %dw#4 : tensor<1x4x8xbf16>, tensor<16x8xf32>, tensor<8x16xf32>, tensor<16x8xf32>, tensor<16xf32>, tensor<8xf32>
 }
 
 // A dense FFN: one expert without routes.
 // CHECK-LABEL: func.func @ffn(
 // CHECK-SAME:    %[[X:.*]]: tensor<1x4x8xf32>, %[[G:.*]]: tensor<16x8xf32>, %[[U:.*]]: tensor<16x8xf32>, %[[D:.*]]: tensor<8x16xf32>, %[[DY:.*]]: tensor<1x4x8xf32>)
-// CHECK:         %[[H:.*]], %[[Z:.*]] = moe.routed_up %[[X]], %[[G]], %[[U]] {{.*}} -> (tensor<4x16xf32>, tensor<4x32xf32>)
-// CHECK:         %[[Y:.*]] = moe.routed_down %[[H]], %[[D]] {{.*}} -> tensor<1x4x8xf32>
+// CHECK:         %[[H:.*]], %[[Z:.*]] = moe.routed_up %[[X]] weights(%[[G]], %[[U]]) {{.*}} -> (tensor<4x16xf32>, tensor<4x32xf32>)
+// CHECK:         %[[Y:.*]] = moe.routed_down %[[H]] weights(%[[D]]) {{.*}} -> tensor<1x4x8xf32>
 // CHECK-NOT:     moe.combine
-// CHECK:         %[[DZ:.*]] = moe.routed_down_grad %[[DY]], %[[Z]], %[[D]] {{.*}} -> tensor<4x32xf32>
+// CHECK:         %[[DZ:.*]] = moe.routed_down_grad %[[DY]] preactivation(%[[Z]]) weights(%[[D]]) {{.*}} -> tensor<4x32xf32>
 // CHECK:         %[[DU:.*]] = moe.routed_weight_grad %[[DZ]], %[[X]] {experts = array<i64: 0>, offset = 16 : i64}
-// CHECK:         %[[DX:.*]] = moe.routed_input_grad %[[DZ]], %[[G]], %[[U]] {{.*}} -> tensor<1x4x8xf32>
+// CHECK:         %[[DX:.*]] = moe.routed_input_grad %[[DZ]] weights(%[[G]], %[[U]]) {{.*}} -> tensor<1x4x8xf32>
 // CHECK-NOT:     moe.combine
 // CHECK:         return %[[Y]], %[[DX]], %[[DU]]
 func.func @ffn(%x: tensor<1x4x8xf32>, %g: tensor<16x8xf32>, %u: tensor<16x8xf32>, %d: tensor<8x16xf32>, %dy: tensor<1x4x8xf32>)
     -> (tensor<1x4x8xf32>, tensor<1x4x8xf32>, tensor<16x8xf32>) {
   %y, %z = moe.ffn %x, %g, %u, %d {form = #moe.ffn<gated>, activation = #moe.activation<silu>}
     : (tensor<1x4x8xf32>, tensor<16x8xf32>, tensor<16x8xf32>, tensor<8x16xf32>) -> (tensor<1x4x8xf32>, tensor<4x32xf32>)
-  %dx, %du = moe.experts_grad %dy, %x, %z, %g, %u, %d {
-      form = #moe.ffn<gated>, activation = #moe.activation<silu>, wanted = array<i1: false, true, false>,
-      operandSegmentSizes = array<i32: 1, 1, 0, 0, 1, 3>, resultSegmentSizes = array<i32: 1, 0, 1>}
+  %dx, %du = moe.experts_grad %dy, %x preactivation(%z) weights(%g, %u, %d) {form = #moe.ffn<gated>, activation = #moe.activation<silu>, wanted = array<i1: false, true, false>}
     : (tensor<1x4x8xf32>, tensor<1x4x8xf32>, tensor<4x32xf32>, tensor<16x8xf32>, tensor<16x8xf32>, tensor<8x16xf32>)
-    -> (tensor<1x4x8xf32>, tensor<16x8xf32>)
+    -> dx(tensor<1x4x8xf32>) dweights(tensor<16x8xf32>)
   return %y, %dx, %du : tensor<1x4x8xf32>, tensor<1x4x8xf32>, tensor<16x8xf32>
 }
 

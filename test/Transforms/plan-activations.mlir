@@ -30,7 +30,8 @@ moe.parameter backbone @n : tensor<512xf32> from #moe.init<ones, seed = 0>
 // ALL:           %[[H2:.*]] = moe.add
 // ALL:           return %[[H2]] : tensor<1x512x512xf32>
 func.func private @layer.forward(%h: tensor<1x512x512xf32>, %cos: tensor<1x512x64xf32>, %slots: tensor<1x512xi32>, %w: tensor<512x512xf32>, %n: tensor<512xf32>)
-    -> (tensor<1x512x512xf32>, tensor<1x512x512xf32>, tensor<1x512x512xf32>, tensor<1x512x512xf32>, tensor<1x4x512xf32>, tensor<1x512x512xf32>, tensor<1x512x512xf32>, tensor<512x1024xf32>) {
+    -> (tensor<1x512x512xf32>, tensor<1x512x512xf32>, tensor<1x512x512xf32>, tensor<1x512x512xf32>, tensor<1x4x512xf32>, tensor<1x512x512xf32>, tensor<1x512x512xf32>, tensor<512x1024xf32>)
+    attributes {moe.backward = @layer.backward} {
   %q = moe.linear %h, %w : (tensor<1x512x512xf32>, tensor<512x512xf32>) -> tensor<1x512x512xf32>
   %k = moe.rotary %q, %cos, %cos : (tensor<1x512x512xf32>, tensor<1x512x64xf32>, tensor<1x512x64xf32>) -> tensor<1x512x512xf32>
   %o, %lse = moe.attention %q, %k, %h, %slots {heads = 4 : i64, kv_heads = 4 : i64, scale = 0.1}
@@ -46,7 +47,7 @@ func.func private @layer.forward(%h: tensor<1x512x512xf32>, %cos: tensor<1x512x6
 // CHECK-LABEL: func.func private @layer.backward(
 // CHEAP-SAME:    %[[H:arg0]]: {{.*}} %[[N:arg4]]: tensor<512xf32>, %[[Q:arg5]]: {{.*}}, %[[O:arg6]]: {{.*}}, %[[LSE:arg7]]: {{.*}}, %[[H1:arg8]]: {{.*}}, %[[Z:arg9]]: {{.*}}, %[[DH2:arg10]]:
 // CHEAP:         %[[X:.*]] = moe.rms_norm %[[H1]], %[[N]]
-// CHEAP-NEXT:    %[[DX:.*]], %{{.*}} = moe.experts_grad %[[DH2]], %[[X]], %[[Z]]
+// CHEAP-NEXT:    %[[DX:.*]], %{{.*}} = moe.experts_grad %[[DH2]], %[[X]] preactivation(%[[Z]])
 // CHEAP:         %[[DH1:.*]] = moe.rms_norm_grad %[[DX]], %[[H1]]
 // CHEAP-NEXT:    %[[K:.*]] = moe.rotary %[[Q]], %arg1, %arg1 :
 // CHEAP-NEXT:    moe.attention_grad %[[DH1]], %[[Q]], %[[K]], %[[H]], %[[O]], %[[LSE]]
@@ -55,7 +56,7 @@ func.func private @layer.forward(%h: tensor<1x512x512xf32>, %cos: tensor<1x512x6
 // SOME-SAME:     %[[H:arg0]]: {{.*}} %[[O:arg5]]: {{.*}}, %[[LSE:arg6]]: {{.*}}, %[[Z:arg7]]: {{.*}}, %[[DH2:arg8]]:
 // SOME:          %[[H1:.*]] = moe.add %[[H]], %[[O]]
 // SOME-NEXT:     %[[X:.*]] = moe.rms_norm %[[H1]]
-// SOME-NEXT:     moe.experts_grad %[[DH2]], %[[X]], %[[Z]]
+// SOME-NEXT:     moe.experts_grad %[[DH2]], %[[X]] preactivation(%[[Z]])
 // SOME:          %[[Q:.*]] = moe.linear %[[H]]
 // SOME-NEXT:     %[[K:.*]] = moe.rotary %[[Q]]
 // SOME-NEXT:     moe.attention_grad %{{.*}}, %[[Q]], %[[K]], %[[H]], %[[O]], %[[LSE]]
@@ -67,14 +68,13 @@ func.func private @layer.forward(%h: tensor<1x512x512xf32>, %cos: tensor<1x512x6
 // ALL:           %[[H1:.*]] = moe.add %[[H]], %[[O]]
 // ALL:           %[[X:.*]] = moe.rms_norm %[[H1]]
 // ALL:           %{{.*}}, %[[Z:.*]] = moe.ffn %[[X]]
-// ALL:           moe.experts_grad %[[DH2]], %[[X]], %[[Z]]
+// ALL:           moe.experts_grad %[[DH2]], %[[X]] preactivation(%[[Z]])
 // ALL:           moe.attention_grad %{{.*}}, %[[Q]], %[[K]], %[[H]], %[[O]], %[[LSE]]
 func.func private @layer.backward(%h: tensor<1x512x512xf32>, %cos: tensor<1x512x64xf32>, %slots: tensor<1x512xi32>, %w: tensor<512x512xf32>, %n: tensor<512xf32>,
     %q: tensor<1x512x512xf32>, %k: tensor<1x512x512xf32>, %o: tensor<1x512x512xf32>, %lse: tensor<1x4x512xf32>, %h1: tensor<1x512x512xf32>, %x: tensor<1x512x512xf32>, %z: tensor<512x1024xf32>,
     %dh2: tensor<1x512x512xf32>) -> (tensor<1x512x512xf32>, tensor<512x512xf32>) {
-  %dx, %dw = moe.experts_grad %dh2, %x, %z, %w, %w, %w {form = #moe.ffn<gated>, activation = #moe.activation<silu>, wanted = array<i1: true, false, false>,
-      operandSegmentSizes = array<i32: 1, 1, 0, 0, 1, 3>, resultSegmentSizes = array<i32: 1, 0, 1>}
-    : (tensor<1x512x512xf32>, tensor<1x512x512xf32>, tensor<512x1024xf32>, tensor<512x512xf32>, tensor<512x512xf32>, tensor<512x512xf32>) -> (tensor<1x512x512xf32>, tensor<512x512xf32>)
+  %dx, %dw = moe.experts_grad %dh2, %x preactivation(%z) weights(%w, %w, %w) {form = #moe.ffn<gated>, activation = #moe.activation<silu>, wanted = array<i1: true, false, false>}
+    : (tensor<1x512x512xf32>, tensor<1x512x512xf32>, tensor<512x1024xf32>, tensor<512x512xf32>, tensor<512x512xf32>, tensor<512x512xf32>) -> dx(tensor<1x512x512xf32>) dweights(tensor<512x512xf32>)
   %dh1 = moe.rms_norm_grad %dx, %h1, %n {epsilon = 1.0e-6} : (tensor<1x512x512xf32>, tensor<1x512x512xf32>, tensor<512xf32>) -> tensor<1x512x512xf32>
   %dq, %dk, %dv = moe.attention_grad %dh1, %q, %k, %h, %o, %lse, %slots {heads = 4 : i64, kv_heads = 4 : i64, scale = 0.1}
     : (tensor<1x512x512xf32>, tensor<1x512x512xf32>, tensor<1x512x512xf32>, tensor<1x512x512xf32>, tensor<1x512x512xf32>, tensor<1x4x512xf32>, tensor<1x512xi32>)

@@ -135,7 +135,7 @@ static Request readRequest(const GenerateCommandOptions &options) {
 
 /// The model's configuration; empty for one that names none.
 static nlohmann::ordered_json configOf(Model &model) {
-  if (!model.module()->hasAttr("moe.model"))
+  if (!hasModelSource(model.module()))
     return nlohmann::ordered_json::object();
   return readJsonObject(model.folder() / modelSource(model.module()).config);
 }

@@ -59,7 +59,7 @@ static int runInspect(const InspectOptions &options) {
   ModelFacts facts = factsOf(model.module(), options.length);
   RoleFacts total = facts.total();
   print("model", model.file().string());
-  if (model.module()->hasAttr("moe.model"))
+  if (hasModelSource(model.module()))
     print("family", modelSource(model.module()).family);
   print("vocabulary", std::to_string(model.vocabulary()));
 

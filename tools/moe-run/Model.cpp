@@ -82,7 +82,7 @@ Model::Model(const fs::path &path) : fromRunFolder(fs::is_directory(path)) {
   registerModuleDialects(context);
   loaded = loadModule(path, context);
   if (std::string source = embeddedModel(module()); !source.empty()) {
-    if (!module()->hasAttr("moe.target"))
+    if (!module()->hasAttr(MoEDialect::TargetAttrHelper::getNameStr()))
       fail(file(), ": expected a module of the model level or a compiled one, "
                    "but got a level between; moe-opt --moe-cpu-pipeline "
                    "compiles it");
@@ -108,7 +108,7 @@ int64_t Model::vocabulary() {
 fs::path Model::tokenizer() {
   if (fromRunFolder && fs::exists(folder() / "tokenizer.json"))
     return folder() / "tokenizer.json";
-  if (module()->hasAttr("moe.model"))
+  if (hasModelSource(module()))
     if (auto tokenizer = modelSource(module()).tokenizer)
       return folder() / *tokenizer;
   fail(file(), ": expected a model with a tokenizer, but it names none");
@@ -158,7 +158,7 @@ std::unique_ptr<ParameterStore> loadParameters(Model &model, ModuleOp module,
   std::vector<ParameterSpec> specs = extractParameterSpecs(module);
   options.requireAllKeys =
       !model.isRunFolder() && !readsTrained(specs, model.folder());
-  if (module->hasAttr("moe.model"))
+  if (hasModelSource(module))
     for (const std::string &key : modelSource(module).ignored)
       options.ignoredKeys.push_back(key);
   return std::make_unique<ParameterStore>(std::move(specs), model.folder(),

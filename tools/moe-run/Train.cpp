@@ -306,8 +306,8 @@ void Training::openData() {
 void Training::useTokenizer() {
   fs::path tokenizer;
   mlir::ModuleOp module = model->module();
-  auto attribute = module->getAttrOfType<mlir::DictionaryAttr>("moe.model");
-  if (attribute && modelSource(module).tokenizer)
+  bool hasSource = hasModelSource(module);
+  if (hasSource && modelSource(module).tokenizer)
     tokenizer = model->folder() / *modelSource(module).tokenizer;
   else if (corpus && !corpus->tokenizer().empty())
     tokenizer = corpus->folder() / corpus->tokenizer();
@@ -315,12 +315,8 @@ void Training::useTokenizer() {
     return;
   if (!fs::exists(out / "tokenizer.json"))
     writeText(out / "tokenizer.json", readText(tokenizer));
-  if (!attribute)
-    return;
-  mlir::NamedAttrList entries(attribute);
-  entries.set("tokenizer",
-              mlir::StringAttr::get(module.getContext(), "tokenizer.json"));
-  module->setAttr("moe.model", entries.getDictionary(module.getContext()));
+  if (hasSource)
+    setModelFile(module, "tokenizer", "tokenizer.json");
 }
 
 int Training::report(const TrainResult &result) {

@@ -24,9 +24,9 @@ const TestProgram program{
      {"labels", "2x37xi32"},
      {"weight", "$P"}},
     "  %loss, %dx, %dw = moe.linear_cross_entropy %x, %w, %labels, %weight "
-    "{chunk = 20 : i64, resultSegmentSizes = array<i32: 1, 1, 1>} : "
+    "{chunk = 20 : i64} : "
     "(tensor<2x37x50x$T>, tensor<101x50x$T>, tensor<2x37xi32>, tensor<$P>) -> "
-    "(tensor<$P>, tensor<2x37x50x$T>, tensor<101x50x$P>)\n",
+    "tensor<$P> dx(tensor<2x37x50x$T>) dweight(tensor<101x50x$P>)\n",
     {{"loss", "$P"}, {"dx", "2x37x50x$T"}, {"dw", "101x50x$P"}}};
 
 Tensors inputs() {

@@ -103,27 +103,38 @@ RoutedProgram::Names RoutedProgram::weights(const std::string &kinds) const {
   return names;
 }
 
+/// Appends `text`, in parentheses after `keyword` where there is one.
+static void appendTo(std::string &list, const std::string &keyword,
+                     const std::string &text) {
+  if (!keyword.empty())
+    list += " " + keyword + "(" + text + ")";
+  else if (!text.empty())
+    list += (list.empty() ? "" : ", ") + text;
+}
+
 void RoutedProgram::append(Step step) {
-  Names operands, operandTypes, resultTypes, segments;
-  for (const Names &segment : step.operands) {
-    for (const std::string &name : segment) {
+  std::string operands, resultTypes;
+  Names operandTypes;
+  for (size_t i = 0; i < step.operands.size(); ++i) {
+    for (const std::string &name : step.operands[i]) {
       if (known.insert(name).second)
         program.inputs.push_back({name, types.at(name)});
-      operands.push_back(name);
       operandTypes.push_back(typeOf({name, types.at(name)}));
     }
-    segments.push_back(std::to_string(segment.size()));
+    if (!step.operands[i].empty())
+      appendTo(operands, step.keywords[i], joined(step.operands[i], "%"));
   }
-  for (const std::string &name : step.results) {
+  for (size_t i = 0; i < step.results.size(); ++i) {
+    const std::string &name = step.results[i];
     known.insert(name);
-    resultTypes.push_back(typeOf({name, types.at(name)}));
+    appendTo(resultTypes, step.resultKeywords[i],
+             typeOf({name, types.at(name)}));
   }
-  if (step.segmented)
-    step.attributes.push_back(arrayOf("operandSegmentSizes", "i32", segments));
+  if (step.op != "routed_down_grad")
+    resultTypes = "(" + resultTypes + ")";
   program.body += "  " + joined(step.results, "%") + " = moe." + step.op + " " +
-                  joined(operands, "%") + " {" + joined(step.attributes) +
-                  "} : (" + joined(operandTypes) + ") -> (" +
-                  joined(resultTypes) + ")\n";
+                  operands + " {" + joined(step.attributes) + "} : (" +
+                  joined(operandTypes) + ") -> " + resultTypes + "\n";
 }
 
 void RoutedProgram::route() {
@@ -141,7 +152,7 @@ void RoutedProgram::up() {
                        weights(shape.gated ? "gu" : "ub")},
           .results = {"h", "z"},
           .attributes = {form, activation},
-          .segmented = true});
+          .keywords = {"", "routes", "weights"}});
 }
 
 void RoutedProgram::down() {
@@ -151,7 +162,7 @@ void RoutedProgram::down() {
                        weights(shape.gated ? "d" : "dc")},
           .results = {shape.routed ? "rows" : "y"},
           .attributes = {form},
-          .segmented = true});
+          .keywords = {"", "routes", "weights"}});
 }
 
 void RoutedProgram::combine() {
@@ -172,10 +183,9 @@ void RoutedProgram::downGrad() {
                        {"z"},
                        weights(shape.gated ? "d" : "dc")},
           .results = results,
-          .attributes = {form, activation,
-                         arrayOf("resultSegmentSizes", "i32",
-                                 {"1", "1", shape.routed ? "1" : "0"})},
-          .segmented = true});
+          .attributes = {form, activation},
+          .keywords = {"", "scores", "routes", "preactivation", "weights"},
+          .resultKeywords = {"", "scaled", "dscores"}});
 }
 
 void RoutedProgram::inputGrad() {
@@ -185,7 +195,7 @@ void RoutedProgram::inputGrad() {
                        weights(shape.gated ? "gu" : "u")},
           .results = {shape.routed ? "dxrows" : "dx"},
           .attributes = {form},
-          .segmented = true});
+          .keywords = {"", "routes", "weights"}});
   if (shape.routed)
     append({.op = "combine",
             .operands = {{"dxrows"}, {"routes"}},
@@ -197,6 +207,7 @@ void RoutedProgram::appendGradient(const std::string &kind, Step step) {
   for (int64_t e = shape.firstTrained; e < shape.experts; ++e) {
     experts.push_back(std::to_string(e));
     step.results.push_back("d" + kind + experts.back());
+    step.resultKeywords.push_back("");
   }
   gradients.insert(gradients.end(), step.results.begin(), step.results.end());
   step.attributes.push_back(arrayOf("experts", "i64", experts));
@@ -219,11 +230,11 @@ void RoutedProgram::weightGrads() {
   if (shape.gated)
     return;
   appendGradient("b", {.op = "routed_bias_grad",
-                       .operands = {{"dz"}, routes, {}},
-                       .segmented = true});
+                       .operands = {{"dz"}, routes},
+                       .keywords = {"", "routes"}});
   appendGradient("c", {.op = "routed_bias_grad",
                        .operands = {{"dy"}, routes, ifRouted("scores")},
-                       .segmented = true});
+                       .keywords = {"", "routes", "scores"}});
 }
 
 TestProgram

@@ -64,7 +64,10 @@ private:
     std::vector<Names> operands;
     Names results = {};
     Names attributes = {};
-    bool segmented = false;
+    /// What stands before each segment's parentheses in the text, or nothing.
+    Names keywords = Names(operands.size());
+    /// The same for each result.
+    Names resultKeywords = Names(results.size());
   };
   void append(Step step);
   /// A step whose results are the gradients of the weights of `kind`.

@@ -17,8 +17,9 @@ include "mlir/Interfaces/SideEffectInterfaces.td"
 
 // `methods` names optional methods of the interface that the op implements.
 class MoE_BackboneOp<string mnemonic, list<Trait> traits = [],
-                     list<string> methods = []>
-    : MoE_Op<mnemonic, !listconcat([Pure,
+                     list<string> methods = [],
+                     string first = "Model", string last = "Fused">
+    : MoE_Op<mnemonic, !listconcat([Pure, MoE_Levels<first, last>,
         DeclareOpInterfaceMethods<MoE_DifferentiableOpInterface, methods>],
         traits)> {
   let assemblyFormat = [{
@@ -134,7 +135,8 @@ def MoE_AddOp : MoE_BackboneOp<"add", [Commutative, SameOperandsAndResultType]> 
   let hasVerifier = 0;
 }
 
-def MoE_RotaryTableOp : MoE_Op<"rotary_table", [Pure]> {
+def MoE_RotaryTableOp : MoE_Op<"rotary_table",
+    [Pure, MoE_Levels<"Model", "Fused">]> {
   let summary = "cosines and sines of the rotary embedding";
   let description = [{
     `cos[b,s,i] = scale * cos(positions[b,s] * frequencies[i])`, the same for
@@ -219,7 +221,8 @@ def MoE_AttentionOp : MoE_BackboneOp<"attention", [], ["saveForBackward"]> {
   let results = (outs MoE_Activation:$result, Optional<MoE_Precise>:$lse);
 }
 
-def MoE_CacheUpdateOp : MoE_Op<"cache_update", [Pure]> {
+def MoE_CacheUpdateOp : MoE_Op<"cache_update",
+    [Pure, MoE_Levels<"Objective", "Fused">]> {
   let summary = "puts rows into a key or value cache, in place";
   let description = [{
     `result = cache` with `result[b, slots[b,s], :] = rows[b, s, :]`. The result
@@ -244,7 +247,8 @@ def MoE_CacheUpdateOp : MoE_Op<"cache_update", [Pure]> {
   let hasVerifier = 1;
 }
 
-def MoE_LastTokenOp : MoE_Op<"last_token", [Pure]> {
+def MoE_LastTokenOp : MoE_Op<"last_token",
+    [Pure, MoE_Levels<"Objective", "Fused">]> {
   let summary = "the last token of every row";
   let description = [{
     `y[b,0,:] = x[b,S-1,:]`. Generation needs the logits of no other token.
@@ -265,7 +269,8 @@ def MoE_LastTokenOp : MoE_Op<"last_token", [Pure]> {
   let hasVerifier = 1;
 }
 
-def MoE_FfnOp : MoE_BackboneOp<"ffn", [], ["saveForBackward"]> {
+def MoE_FfnOp : MoE_BackboneOp<"ffn", [], ["saveForBackward"],
+                               /*first=*/"Model", /*last=*/"Step"> {
   let summary = "the feed-forward network of a layer";
   let description = [{
     `gated`: `y = (act(x gate^T) * (x up^T)) down^T`, weights gate [F,D], up

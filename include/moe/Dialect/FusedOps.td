@@ -11,11 +11,18 @@
 include "moe/Dialect/RoutingOps.td"
 
 // What moe-fuse-routed-matmuls and moe-fuse-loss make: one op, one kernel (or
-// a short fixed series). All shapes are static. "Rows" are [R, width] grouped
-// by expert; without `routes` there is one expert, and row t is token t.
+// a short fixed series). "Rows" are [R, width] grouped by expert; without
+// `routes` there is one expert, and row t is token t. The verifiers admit what
+// the lowerings in lib/Target/Kernels can do and nothing else.
+
+def MoE_StaticShapes : PredOpTrait<"operands and results have static shapes",
+    And<[CPred<"::llvm::all_of($_op.getOperandTypes(), hasStaticShape)">,
+         CPred<"::llvm::all_of($_op.getResultTypes(), hasStaticShape)">]>>;
 
 class MoE_FusedOp<string mnemonic, list<Trait> traits = []>
-    : MoE_Op<mnemonic, !listconcat([Pure], traits)> {
+    : MoE_Op<mnemonic,
+             !listconcat([Pure, MoE_Levels<"Fused", "Fused">, MoE_StaticShapes],
+                         traits)> {
   let assemblyFormat = [{
     operands attr-dict `:` functional-type(operands, results)
   }];
@@ -34,11 +41,13 @@ def MoE_RoutedUpOp : MoE_FusedOp<"routed_up", [AttrSizedOperandSegments]> {
     Constraints:
     - (C1) `gated`: two weights [F,D] for each expert; `plain`: [F,D] and [F].
       There are as many experts as `routes` says, one without it.
-    - (C2) `hidden` is [R,F] and `preactivation`, where wanted, [R,2F] or [R,F].
+    - (C2) `hidden` is [R,F] and `preactivation`, where wanted, [R,2F] or [R,F],
+      of the element type of `input` and the weights.
+    - (C3) all shapes are static.
 
     Example:
     ```mlir
-    %h, %z = moe.routed_up %x, %r, %g0, %u0, %g1, %u1 {form = #moe.ffn<gated>, activation = #moe.activation<silu>, operandSegmentSizes = array<i32: 1, 1, 4>}
+    %h, %z = moe.routed_up %x routes(%r) weights(%g0, %u0, %g1, %u1) {form = #moe.ffn<gated>, activation = #moe.activation<silu>}
       : (tensor<2x8x64xf32>, !moe.routes<2, 2>, tensor<96x64xf32>, tensor<96x64xf32>, tensor<96x64xf32>, tensor<96x64xf32>) -> (tensor<32x96xf32>, tensor<32x192xf32>)
     ```
   }];
@@ -46,6 +55,10 @@ def MoE_RoutedUpOp : MoE_FusedOp<"routed_up", [AttrSizedOperandSegments]> {
                        Variadic<MoE_FloatTensor>:$weights,
                        MoE_FfnFormAttr:$form, MoE_ActivationAttr:$activation);
   let results = (outs MoE_Rows:$hidden, Optional<MoE_Rows>:$preactivation);
+  let assemblyFormat = [{
+    $input (`routes` `(` $routes^ `)`)? `weights` `(` $weights `)` attr-dict `:`
+    functional-type(operands, results)
+  }];
 }
 
 def MoE_RoutedDownOp : MoE_FusedOp<"routed_down", [AttrSizedOperandSegments]> {
@@ -57,11 +70,13 @@ def MoE_RoutedDownOp : MoE_FusedOp<"routed_down", [AttrSizedOperandSegments]> {
     Constraints:
     - (C1) `gated`: one weight [D,F] for each expert; `plain`: [D,F] and [D].
       There are as many experts as `routes` says, one without it.
-    - (C2) `hidden` is [R,F] and the result [R,D], or [B,S,D] without `routes`.
+    - (C2) `hidden` is [R,F] and the result [R,D], or [B,S,D] without `routes`,
+      of one element type with the weights.
+    - (C3) all shapes are static.
 
     Example:
     ```mlir
-    %rows = moe.routed_down %h, %r, %d0, %d1 {form = #moe.ffn<gated>, operandSegmentSizes = array<i32: 1, 1, 2>}
+    %rows = moe.routed_down %h routes(%r) weights(%d0, %d1) {form = #moe.ffn<gated>}
       : (tensor<32x96xf32>, !moe.routes<2, 2>, tensor<64x96xf32>, tensor<64x96xf32>) -> tensor<32x64xf32>
     ```
   }];
@@ -69,9 +84,14 @@ def MoE_RoutedDownOp : MoE_FusedOp<"routed_down", [AttrSizedOperandSegments]> {
                        Variadic<MoE_FloatTensor>:$weights,
                        MoE_FfnFormAttr:$form);
   let results = (outs MoE_FloatTensor:$result);
+  let assemblyFormat = [{
+    $hidden (`routes` `(` $routes^ `)`)? `weights` `(` $weights `)` attr-dict
+    `:` functional-type(operands, results)
+  }];
 }
 
-def MoE_CombineOp : MoE_FusedOp<"combine"> {
+def MoE_CombineOp : MoE_FusedOp<"combine",
+    [AllElementTypesMatch<["rows", "result"]>]> {
   let summary = "gathers the rows of every token and sums them";
   let description = [{
     `y[t] = sum_k scores[t,k] * rows[inverse(t,k)]`, over `k` in order, in f32
@@ -79,8 +99,11 @@ def MoE_CombineOp : MoE_FusedOp<"combine"> {
     term, and its row is not read.
 
     Constraints:
-    - (C1) `rows` is [B*S*K, D] with the K of `routes`, the result [B,S,D] of
-      the same element type, `scores` [B,S,K].
+    - (C1) `rows` is [B*S*K, D] with the K of `routes`, the result [B,S,D],
+      `scores` [B,S,K].
+    - (C2) `rows` and the result have one element type, and `scores` its precise
+      one (f64 for f64, else f32).
+    - (C3) all shapes are static.
 
     Example:
     ```mlir
@@ -93,7 +116,9 @@ def MoE_CombineOp : MoE_FusedOp<"combine"> {
 }
 
 def MoE_RoutedDownGradOp : MoE_FusedOp<"routed_down_grad",
-    [AttrSizedOperandSegments, AttrSizedResultSegments]> {
+    [AttrSizedOperandSegments, AttrSizedResultSegments,
+     AllTypesMatch<["preactivation", "dz"]>,
+     AllElementTypesMatch<["dy", "preactivation"]>]> {
   let summary = "gradient through down projection, score and activation at once";
   let description = [{
     With `h = down_e^T dy[t]` (never stored): `dz[r]` = gradient of the
@@ -109,11 +134,14 @@ def MoE_RoutedDownGradOp : MoE_FusedOp<"routed_down_grad",
     - (C2) the weights are those of `moe.routed_down`, with the D of `dy`.
     - (C3) `preactivation` and `dz` have one type, [R,2F] if `gated`, else
       [R,F], and `scaled`, where wanted, is [R,F].
+    - (C4) `scores` is [B,S,K] of the precise element type (f64 for f64, else
+      f32), as is `dscores`; all other element types are that of `dy`.
+    - (C5) all shapes are static.
 
     Example:
     ```mlir
-    %dz, %scaled, %ds = moe.routed_down_grad %dy, %s, %r, %z, %d0, %d1 {form = #moe.ffn<gated>, activation = #moe.activation<silu>, operandSegmentSizes = array<i32: 1, 1, 1, 1, 2>, resultSegmentSizes = array<i32: 1, 1, 1>}
-      : (tensor<2x8x64xf32>, tensor<2x8x2xf32>, !moe.routes<2, 2>, tensor<32x192xf32>, tensor<64x96xf32>, tensor<64x96xf32>) -> (tensor<32x192xf32>, tensor<32x96xf32>, tensor<2x8x2xf32>)
+    %dz, %scaled, %ds = moe.routed_down_grad %dy scores(%s) routes(%r) preactivation(%z) weights(%d0, %d1) {form = #moe.ffn<gated>, activation = #moe.activation<silu>}
+      : (tensor<2x8x64xf32>, tensor<2x8x2xf32>, !moe.routes<2, 2>, tensor<32x192xf32>, tensor<64x96xf32>, tensor<64x96xf32>) -> tensor<32x192xf32> scaled(tensor<32x96xf32>) dscores(tensor<2x8x2xf32>)
     ```
   }];
   let arguments = (ins MoE_Activation:$dy, Optional<MoE_Precise>:$scores,
@@ -123,6 +151,12 @@ def MoE_RoutedDownGradOp : MoE_FusedOp<"routed_down_grad",
                        MoE_FfnFormAttr:$form, MoE_ActivationAttr:$activation);
   let results = (outs MoE_Rows:$dz, Optional<MoE_Rows>:$scaled,
                       Optional<MoE_Precise>:$dscores);
+  let assemblyFormat = [{
+    $dy (`scores` `(` $scores^ `)`)? (`routes` `(` $routes^ `)`)?
+    `preactivation` `(` $preactivation `)` `weights` `(` $weights `)` attr-dict
+    `:` functional-type(operands, $dz)
+    (`scaled` `(` type($scaled)^ `)`)? (`dscores` `(` type($dscores)^ `)`)?
+  }];
 }
 
 def MoE_RoutedInputGradOp : MoE_FusedOp<"routed_input_grad",
@@ -136,11 +170,12 @@ def MoE_RoutedInputGradOp : MoE_FusedOp<"routed_input_grad",
     - (C1) `gated`: two weights [F,D] for each expert; `plain`: one. There are
       as many experts as `routes` says, one without it.
     - (C2) `dz` is [R,2F] if `gated`, else [R,F], and the result [R,D], or
-      [B,S,D] without `routes`.
+      [B,S,D] without `routes`, of one element type with the weights.
+    - (C3) all shapes are static.
 
     Example:
     ```mlir
-    %dx = moe.routed_input_grad %dz, %r, %g0, %u0, %g1, %u1 {form = #moe.ffn<gated>, operandSegmentSizes = array<i32: 1, 1, 4>}
+    %dx = moe.routed_input_grad %dz routes(%r) weights(%g0, %u0, %g1, %u1) {form = #moe.ffn<gated>}
       : (tensor<32x192xf32>, !moe.routes<2, 2>, tensor<96x64xf32>, tensor<96x64xf32>, tensor<96x64xf32>, tensor<96x64xf32>) -> tensor<32x64xf32>
     ```
   }];
@@ -148,9 +183,14 @@ def MoE_RoutedInputGradOp : MoE_FusedOp<"routed_input_grad",
                        Variadic<MoE_FloatTensor>:$weights,
                        MoE_FfnFormAttr:$form);
   let results = (outs MoE_FloatTensor:$result);
+  let assemblyFormat = [{
+    $dz (`routes` `(` $routes^ `)`)? `weights` `(` $weights `)` attr-dict `:`
+    functional-type(operands, results)
+  }];
 }
 
-def MoE_RoutedWeightGradOp : MoE_FusedOp<"routed_weight_grad"> {
+def MoE_RoutedWeightGradOp : MoE_FusedOp<"routed_weight_grad",
+    [AllElementTypesMatch<["lhs", "rhs"]>]> {
   let summary = "weight gradients of some experts, over their rows only";
   let description = [{
     For every `e` in `experts`: `dw_e[m,n] = sum over rows r of e of
@@ -160,9 +200,13 @@ def MoE_RoutedWeightGradOp : MoE_FusedOp<"routed_weight_grad"> {
 
     Constraints:
     - (C1) there is one `dweights` for each of `experts`, which are experts of
-      `routes`, or 0 without it.
-    - (C2) `lhs` and `rhs` are [B,S,width] or [R,width]; `dweights` are [m,n]
-      with `offset + m` at most the width of `lhs` and n that of `rhs`.
+      `routes` in ascending order, or 0 without it.
+    - (C2) `lhs` and `rhs` are [B,S,width] or [R,width] with the same R;
+      `dweights` have one type, [m,n] with `offset + m` at most the width of
+      `lhs` and n that of `rhs`.
+    - (C3) `lhs` and `rhs` have one element type, and `dweights` its precise one
+      (f64 for f64, else f32).
+    - (C4) all shapes are static.
 
     Example:
     ```mlir
@@ -186,22 +230,32 @@ def MoE_RoutedBiasGradOp : MoE_FusedOp<"routed_bias_grad",
 
     Constraints:
     - (C1) there is one `dbiases` for each of `experts`, which are experts of
-      `routes`, or 0 without it.
+      `routes` in ascending order, or 0 without it.
     - (C2) `dy` is [B,S,n] or [R,n], `dbiases` [n].
+    - (C3) there are no `scores` without `routes`, which say whose score a
+      row's is; they are [B,S,K] with B*S*K = R.
+    - (C4) `dbiases` and `scores` have the precise element type of `dy` (f64 for
+      f64, else f32).
+    - (C5) all shapes are static.
 
     Example:
     ```mlir
-    %dc1 = moe.routed_bias_grad %dy, %r, %s {experts = array<i64: 1>, operandSegmentSizes = array<i32: 1, 1, 1>} : (tensor<2x8x64xf32>, !moe.routes<2, 2>, tensor<2x8x2xf32>) -> tensor<64xf32>
+    %dc1 = moe.routed_bias_grad %dy routes(%r) scores(%s) {experts = array<i64: 1>} : (tensor<2x8x64xf32>, !moe.routes<2, 2>, tensor<2x8x2xf32>) -> tensor<64xf32>
     ```
   }];
   let arguments = (ins MoE_FloatTensor:$dy, Optional<MoE_RoutesType>:$routes,
                        Optional<MoE_Precise>:$scores,
                        DenseI64ArrayAttr:$experts);
   let results = (outs Variadic<MoE_Vector>:$dbiases);
+  let assemblyFormat = [{
+    $dy (`routes` `(` $routes^ `)`)? (`scores` `(` $scores^ `)`)? attr-dict `:`
+    functional-type(operands, results)
+  }];
 }
 
 def MoE_LinearCrossEntropyOp : MoE_FusedOp<"linear_cross_entropy",
-    [AttrSizedResultSegments]> {
+    [AttrSizedResultSegments, AllElementTypesMatch<["input", "weight"]>,
+     AllTypesMatch<["loss_weight", "loss"]>]> {
   let summary = "output projection, loss and their gradients, in chunks of tokens";
   let description = [{
     `logits = input weight^T`, the loss of `moe.cross_entropy`, and the
@@ -212,11 +266,14 @@ def MoE_LinearCrossEntropyOp : MoE_FusedOp<"linear_cross_entropy",
     - (C1) `input` [B,S,D], `weight` and `dweight` [V,D], `labels` [B,S]; `dx`
       has the type of `input`.
     - (C2) `chunk` is positive.
+    - (C3) `input` and `weight` have one element type; `loss_weight`, `loss` and
+      `dweight` have its precise one (f64 for f64, else f32).
+    - (C4) all shapes are static.
 
     Example:
     ```mlir
-    %loss, %dx = moe.linear_cross_entropy %h, %w, %labels, %weight {chunk = 256 : i64, resultSegmentSizes = array<i32: 1, 1, 0>}
-      : (tensor<2x8x64xf32>, tensor<512x64xf32>, tensor<2x8xi32>, tensor<f32>) -> (tensor<f32>, tensor<2x8x64xf32>)
+    %loss, %dx = moe.linear_cross_entropy %h, %w, %labels, %weight {chunk = 256 : i64}
+      : (tensor<2x8x64xf32>, tensor<512x64xf32>, tensor<2x8xi32>, tensor<f32>) -> tensor<f32> dx(tensor<2x8x64xf32>)
     ```
   }];
   let arguments = (ins MoE_Activation:$input, MoE_Matrix:$weight,
@@ -224,6 +281,10 @@ def MoE_LinearCrossEntropyOp : MoE_FusedOp<"linear_cross_entropy",
                        I64Attr:$chunk);
   let results = (outs MoE_Scalar:$loss, Optional<MoE_Activation>:$dx,
                       Optional<MoE_Matrix>:$dweight);
+  let assemblyFormat = [{
+    operands attr-dict `:` functional-type(operands, $loss)
+    (`dx` `(` type($dx)^ `)`)? (`dweight` `(` type($dweight)^ `)`)?
+  }];
 }
 
 #endif // MOE_DIALECT_FUSEDOPS

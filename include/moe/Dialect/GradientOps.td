@@ -13,8 +13,10 @@ include "moe/Dialect/RoutingOps.td"
 // Gradients of activations have the type of the activation; gradients of
 // parameters are f32 (f64 in a f64 model), so that they can be accumulated.
 
-class MoE_GradientOp<string mnemonic, list<Trait> traits = []>
-    : MoE_Op<mnemonic, !listconcat([Pure], traits)> {
+class MoE_GradientOp<string mnemonic, list<Trait> traits = [],
+                     string last = "Fused">
+    : MoE_Op<mnemonic,
+             !listconcat([Pure, MoE_Levels<"Step", last>], traits)> {
   let assemblyFormat = [{
     operands attr-dict `:` functional-type(operands, results)
   }];
@@ -208,7 +210,7 @@ def MoE_AttentionGradOp : MoE_GradientOp<"attention_grad"> {
 }
 
 def MoE_ExpertsGradOp : MoE_GradientOp<"experts_grad",
-    [AttrSizedOperandSegments, AttrSizedResultSegments]> {
+    [AttrSizedOperandSegments, AttrSizedResultSegments], /*last=*/"Step"> {
   let summary = "gradient of moe.experts and of moe.ffn";
   let description = [{
     Without `scores` and `routes`: of `moe.ffn`. `wanted[i]` says whether
@@ -225,9 +227,9 @@ def MoE_ExpertsGradOp : MoE_GradientOp<"experts_grad",
 
     Example:
     ```mlir
-    %dx, %ds, %dg1, %du1, %dd1 = moe.experts_grad %dy, %x, %s, %r, %z, %g0, %u0, %d0, %g1, %u1, %d1 {form = #moe.ffn<gated>, activation = #moe.activation<silu>, wanted = array<i1: false, false, false, true, true, true>, operandSegmentSizes = array<i32: 1, 1, 1, 1, 1, 6>, resultSegmentSizes = array<i32: 1, 1, 3>}
+    %dx, %ds, %dg1, %du1, %dd1 = moe.experts_grad %dy, %x scores(%s) routes(%r) preactivation(%z) weights(%g0, %u0, %d0, %g1, %u1, %d1) {form = #moe.ffn<gated>, activation = #moe.activation<silu>, wanted = array<i1: false, false, false, true, true, true>}
       : (tensor<2x8x64xf32>, tensor<2x8x64xf32>, tensor<2x8x2xf32>, !moe.routes<2, 2>, tensor<32x192xf32>, tensor<96x64xf32>, tensor<96x64xf32>, tensor<64x96xf32>, tensor<96x64xf32>, tensor<96x64xf32>, tensor<64x96xf32>)
-      -> (tensor<2x8x64xf32>, tensor<2x8x2xf32>, tensor<96x64xf32>, tensor<96x64xf32>, tensor<64x96xf32>)
+      -> dx(tensor<2x8x64xf32>) dscores(tensor<2x8x2xf32>) dweights(tensor<96x64xf32>, tensor<96x64xf32>, tensor<64x96xf32>)
     ```
   }];
   let arguments = (ins MoE_Activation:$dy, MoE_Activation:$input,
@@ -240,6 +242,13 @@ def MoE_ExpertsGradOp : MoE_GradientOp<"experts_grad",
   let results = (outs Optional<MoE_Activation>:$dx,
                       Optional<MoE_Precise>:$dscores,
                       Variadic<MoE_FloatTensor>:$dweights);
+  let assemblyFormat = [{
+    $dy `,` $input (`scores` `(` $scores^ `)`)? (`routes` `(` $routes^ `)`)?
+    `preactivation` `(` $preactivation `)` `weights` `(` $weights `)` attr-dict
+    `:` `(` type(operands) `)` `->`
+    (`dx` `(` type($dx)^ `)`)? (`dscores` `(` type($dscores)^ `)`)?
+    (`dweights` `(` type($dweights)^ `)`)?
+  }];
 }
 
 def MoE_RouteGradOp : MoE_GradientOp<"route_grad"> {

@@ -17,7 +17,11 @@ include "mlir/Interfaces/SideEffectInterfaces.td"
 
 include "moe/Dialect/BackboneOps.td"
 
-def MoE_CrossEntropyOp : MoE_BackboneOp<"cross_entropy"> {
+class MoE_LossOp<string mnemonic>
+    : MoE_BackboneOp<mnemonic, /*traits=*/[], /*methods=*/[],
+                     /*first=*/"Objective">;
+
+def MoE_CrossEntropyOp : MoE_LossOp<"cross_entropy"> {
   let summary = "the next-token loss";
   let description = [{
     `loss = weight * sum over (b,s) with labels[b,s] >= 0 of (log sum_v
@@ -37,7 +41,8 @@ def MoE_CrossEntropyOp : MoE_BackboneOp<"cross_entropy"> {
   let results = (outs MoE_Scalar:$loss);
 }
 
-def MoE_TokenLogprobsOp : MoE_Op<"token_logprobs", [Pure]> {
+def MoE_TokenLogprobsOp : MoE_Op<"token_logprobs",
+    [Pure, MoE_Levels<"Objective", "Fused">]> {
   let summary = "the log-probability of every label";
   let description = [{
     `y[b,s] = logits[b,s,labels[b,s]] - log sum_v exp(logits[b,s,v])`, 0 where
@@ -59,7 +64,7 @@ def MoE_TokenLogprobsOp : MoE_Op<"token_logprobs", [Pure]> {
   let hasVerifier = 1;
 }
 
-def MoE_BalanceLossOp : MoE_BackboneOp<"balance_loss"> {
+def MoE_BalanceLossOp : MoE_LossOp<"balance_loss"> {
   let summary = "the load-balance loss of one MoE layer";
   let description = [{
     `paper`: `weight * sum_e f_e P_e` with `f_e = E/(K T) * #(rows of e)` and `P_e = mean_t softmax(logits)_e`; 1 when uniform (MoE-LPR,
@@ -79,7 +84,7 @@ def MoE_BalanceLossOp : MoE_BackboneOp<"balance_loss"> {
   let results = (outs MoE_Scalar:$loss);
 }
 
-def MoE_LanguagePriorLossOp : MoE_BackboneOp<"language_prior_loss"> {
+def MoE_LanguagePriorLossOp : MoE_LossOp<"language_prior_loss"> {
   let summary = "keeps old languages on the original expert";
   let description = [{
     With `p = softmax(logits)`: `paper`: `weight * sum over old tokens of
@@ -101,7 +106,7 @@ def MoE_LanguagePriorLossOp : MoE_BackboneOp<"language_prior_loss"> {
   let results = (outs MoE_Scalar:$loss);
 }
 
-def MoE_ClassifierLossOp : MoE_BackboneOp<"classifier_loss"> {
+def MoE_ClassifierLossOp : MoE_LossOp<"classifier_loss"> {
   let summary = "teaches a language gate which languages are old";
   let description = [{
     `loss = weight * sum over all tokens of (log sum_c exp(logits[c]) -
@@ -121,7 +126,7 @@ def MoE_ClassifierLossOp : MoE_BackboneOp<"classifier_loss"> {
   let results = (outs MoE_Scalar:$loss);
 }
 
-def MoE_WeightedSumOp : MoE_BackboneOp<"weighted_sum"> {
+def MoE_WeightedSumOp : MoE_LossOp<"weighted_sum"> {
   let summary = "a weighted sum of losses";
   let description = [{
     `y = sum_i coefficients[i] * terms[i]`, in order.

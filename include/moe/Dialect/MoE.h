@@ -20,7 +20,22 @@
 #include "mlir/Interfaces/InferTypeOpInterface.h"
 #include "mlir/Interfaces/SideEffectInterfaces.h"
 
+#include "moe/Dialect/MoEEnums.h.inc"
+#define GET_ATTRDEF_CLASSES
+#include "moe/Dialect/MoEAttrs.h.inc"
+#include "moe/Dialect/MoEDialect.h.inc"
+#include "moe/Dialect/MoEInterfaces.h.inc"
+
 namespace mlir::moe {
+
+/// Implements LevelOpInterface: the op stands at `first` to `last`.
+template <Level first, Level last> struct Levels {
+  template <typename ConcreteType>
+  struct Impl : OpTrait::TraitBase<ConcreteType, Impl> {
+    static Level getFirstLevel() { return first; }
+    static Level getLastLevel() { return last; }
+  };
+};
 
 /// Marks an op so cheap that its result is recomputed in the backward rather
 /// than saved when memory is scarce.
@@ -30,13 +45,8 @@ class CheapToRecompute
 
 } // namespace mlir::moe
 
-#include "moe/Dialect/MoEDialect.h.inc"
-#include "moe/Dialect/MoEEnums.h.inc"
-#include "moe/Dialect/MoEInterfaces.h.inc"
 #define GET_TYPEDEF_CLASSES
 #include "moe/Dialect/MoETypes.h.inc"
-#define GET_ATTRDEF_CLASSES
-#include "moe/Dialect/MoEAttrs.h.inc"
 #define GET_OP_CLASSES
 #include "moe/Dialect/MoEOps.h.inc"
 
@@ -45,6 +55,13 @@ namespace mlir::moe {
 /// Matrices and vectors that one expert of this form has.
 inline int64_t weightsPerExpert(FfnForm form) {
   return form == FfnForm::Gated ? 3 : 4;
+}
+
+/// Whether no dimension of a tensor is left open.
+inline bool hasStaticShape(Type type) {
+  if (auto tensor = dyn_cast<RankedTensorType>(type))
+    return tensor.hasStaticShape();
+  return true;
 }
 
 /// The type in which norms, softmax and losses are computed: f64 in a f64

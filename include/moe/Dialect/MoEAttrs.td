@@ -130,6 +130,13 @@ def MoE_PoolAttr : EnumAttr<MoE_Dialect, MoE_PoolKind, "pool"> {
   let assemblyFormat = "`<` $value `>`";
 }
 
+def MoE_Level : MoE_Enum<"Level", "a level of the compiler", [
+    I32EnumAttrCase<"Model", 0, "model">,
+    I32EnumAttrCase<"Objective", 1, "objective">,
+    I32EnumAttrCase<"Step", 2, "step">,
+    I32EnumAttrCase<"Fused", 3, "fused">,
+    I32EnumAttrCase<"Kernels", 4, "kernels">]>;
+
 //===----------------------------------------------------------------------===//
 // What an argument of an entry point is bound to
 //===----------------------------------------------------------------------===//
@@ -154,17 +161,29 @@ def MoE_BindingAttr : MoE_Attr<"Binding", "binding"> {
     `gates.<layer>`. For parameters and gradients the name is the parameter's,
     for what is packed it is `<parameter>.<derives>`. A `gradient` is added to;
     a `step_gradient` is written, and once the arena is planned it lies there,
-    at `offset`.
+    at `offset`. `type` is the memory's where pointers no longer tell it.
 
-    Example: `#moe.binding<input, "tokens">`
+    Example: `#moe.binding<input, "tokens">`, `#moe.binding<step_gradient, "norm" in memref<64xf32>, offset = 128>`
   }];
   let parameters = (ins EnumParameter<MoE_BindingKind>:$kind,
                         "StringAttr":$name,
-                        DefaultValuedParameter<"int64_t", "-1">:$offset);
-  let builders = [AttrBuilder<(ins "BindingKind":$kind, "StringAttr":$name), [{
-    return $_get($_ctxt, kind, name, /*offset=*/-1);
+                        DefaultValuedParameter<"int64_t", "-1">:$offset,
+                        OptionalParameter<"MemRefType">:$type);
+  let builders = [AttrBuilder<(ins "BindingKind":$kind, "StringAttr":$name,
+                                   CArg<"int64_t", "-1">:$offset), [{
+    return $_get($_ctxt, kind, name, offset, MemRefType());
   }]>];
-  let assemblyFormat = "`<` $kind `,` $name (`,` `offset` `=` $offset^)? `>`";
+  let assemblyFormat = [{
+    `<` $kind `,` $name (`in` $type^)? (`,` `offset` `=` $offset^)? `>`
+  }];
+  let extraClassDeclaration = [{
+    /// What an argument or a result of `function` is bound to, or null.
+    static BindingAttr ofArgument(FunctionOpInterface function, unsigned index);
+    static BindingAttr ofResult(FunctionOpInterface function, unsigned index);
+
+    /// The attributes of an argument or a result that is bound so.
+    DictionaryAttr asAttributes();
+  }];
 }
 
 #endif // MOE_DIALECT_MOEATTRS

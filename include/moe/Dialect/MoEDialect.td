@@ -31,6 +31,27 @@ def MoE_Dialect : Dialect {
   let dependentDialects = ["::mlir::func::FuncDialect"];
   let useDefaultTypePrinterParser = 1;
   let useDefaultAttributePrinterParser = 1;
+  let hasOperationAttrVerify = 1;
+  let hasRegionArgAttrVerify = 1;
+  let hasRegionResultAttrVerify = 1;
+  // DiscardableAttributes.cpp checks the type and the place of each.
+  let discardableAttrs = (ins
+      // Of an argument or a result of an entry point: what it is bound to.
+      "BindingAttr":$binding,
+      // Of a func.func: the function that computes its gradients.
+      "::mlir::FlatSymbolRefAttr":$backward,
+      // Of a function that was a kernel: its FLOPs and bytes a launch.
+      "::mlir::DenseF64ArrayAttr":$cost,
+      // Of an llvm.func, an entry point: what each pointer is bound to.
+      "::mlir::ArrayAttr":$bindings,
+      // Of a module: family, config, and where known tokenizer and ignored keys.
+      "::mlir::DictionaryAttr":$model,
+      // Of a module: coefficients and forms of the terms of the loss.
+      "::mlir::DictionaryAttr":$objective,
+      // Of a module of machine code: the ABI's version and the instructions.
+      "::mlir::DictionaryAttr":$target,
+      // Of a module: the text of the model that it was made of.
+      "::mlir::DenseUI8ResourceElementsAttr":$source);
 }
 
 class MoE_Op<string mnemonic, list<Trait> traits = []>

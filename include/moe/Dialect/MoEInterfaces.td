@@ -38,6 +38,28 @@ def MoE_DifferentiableOpInterface : OpInterface<"DifferentiableOpInterface"> {
   ];
 }
 
+def MoE_LevelOpInterface : OpInterface<"LevelOpInterface"> {
+  let cppNamespace = "::mlir::moe";
+  let description = [{
+    An op that says from which level to which a module may hold it.
+  }];
+  let methods = [
+    StaticInterfaceMethod<"The first level that has the op.",
+      "::mlir::moe::Level", "getFirstLevel">,
+    StaticInterfaceMethod<"The last level that has the op.",
+      "::mlir::moe::Level", "getLastLevel">,
+  ];
+}
+
+class MoE_LevelsTrait<string first, string last>
+    : ParamNativeOpTrait<"Levels", "Level::" # first # ", Level::" # last> {
+  let cppNamespace = "::mlir::moe";
+}
+
+/// The levels at which an op may stand, from `first` to `last`.
+class MoE_Levels<string first, string last>
+    : TraitList<[MoE_LevelsTrait<first, last>, MoE_LevelOpInterface]>;
+
 /// An op so cheap that its result is recomputed in the backward rather than
 /// saved when memory is scarce: elementwise or row-wise, no matrix product.
 def MoE_CheapToRecompute : NativeOpTrait<"CheapToRecompute"> {

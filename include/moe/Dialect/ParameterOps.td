@@ -16,7 +16,8 @@ include "mlir/IR/SymbolInterfaces.td"
 include "mlir/Interfaces/SideEffectInterfaces.td"
 
 def MoE_ParameterOp : MoE_Op<"parameter",
-    [Symbol, DeclareOpInterfaceMethods<SymbolUserOpInterface>]> {
+    [Symbol, MoE_Levels<"Model", "Fused">,
+     DeclareOpInterfaceMethods<SymbolUserOpInterface>]> {
   let summary = "declares a parameter: its type, role and origin";
   let description = [{
     A symbol for a tensor that lives outside the IR. `origin` says where its
@@ -48,7 +49,8 @@ def MoE_ParameterOp : MoE_Op<"parameter",
 }
 
 def MoE_GetParameterOp : MoE_Op<"get_parameter",
-    [Pure, DeclareOpInterfaceMethods<SymbolUserOpInterface>]> {
+    [Pure, MoE_Levels<"Model", "Fused">,
+     DeclareOpInterfaceMethods<SymbolUserOpInterface>]> {
   let summary = "the value of a parameter";
   let description = [{
     Constraints:
@@ -65,7 +67,8 @@ def MoE_GetParameterOp : MoE_Op<"get_parameter",
 }
 
 def MoE_AccumulateGradientOp : MoE_Op<"accumulate_gradient",
-    [DeclareOpInterfaceMethods<SymbolUserOpInterface>]> {
+    [MoE_Levels<"Step", "Fused">,
+     DeclareOpInterfaceMethods<SymbolUserOpInterface>]> {
   let summary = "adds to the gradient of a trainable parameter";
   let description = [{
     `gradient(name) += value`, in f32 (f64 for a f64 parameter), so that

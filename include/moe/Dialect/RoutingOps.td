@@ -119,7 +119,8 @@ def MoE_RouteOp : MoE_BackboneOp<"route"> {
   let results = (outs MoE_RoutesType:$routes, MoE_Precise:$scores);
 }
 
-def MoE_ExpertsOp : MoE_BackboneOp<"experts", [], ["saveForBackward"]> {
+def MoE_ExpertsOp : MoE_BackboneOp<"experts", [], ["saveForBackward"],
+                                   /*first=*/"Model", /*last=*/"Step"> {
   let summary = "a mixture of feed-forward networks";
   let description = [{
     `y[t] = sum_k scores[t,k] * ffn_{e(t,k)}(x[t])`, summed over `k` in order

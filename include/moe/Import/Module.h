@@ -75,6 +75,11 @@ struct ModelSource {
 
 /// Throws Error if the module has none.
 ModelSource modelSource(mlir::ModuleOp module);
+bool hasModelSource(mlir::ModuleOp module);
+
+/// Makes `key`, "config" or "tokenizer", of the module's source `file`.
+void setModelFile(mlir::ModuleOp module, llvm::StringRef key,
+                  const std::string &file);
 
 /// The element type for a type of the runtime (F64, F32, BF16).
 mlir::Type elementTypeOf(DType type, mlir::MLIRContext &context);

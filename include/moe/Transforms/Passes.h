@@ -18,10 +18,8 @@ namespace mlir::moe {
 #define GEN_PASS_REGISTRATION
 #include "moe/Transforms/Passes.h.inc"
 
-/// Where moe-embed-model puts the model.
-inline constexpr const char *modelAttributeName = "moe.source";
-
-/// The text of the model that is embedded in a program; empty if none is.
+/// The text of the model that moe-embed-model put into a program; empty if none
+/// is.
 std::string embeddedModel(ModuleOp module);
 
 } // namespace mlir::moe

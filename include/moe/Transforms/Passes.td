@@ -283,8 +283,9 @@ def Differentiate : Pass<"moe-differentiate", "mlir::ModuleOp"> {
     stops.
 
     A function called by `@step` becomes two: `f.forward`, which also returns
-    what its backward reads, and `f.backward`. One pair is made for each pattern
-    of active arguments and wanted results: layers that are alike share one.
+    what its backward reads, and `f.backward`, which the attribute
+    `moe.backward` of the forward names. One pair is made for each pattern of
+    active arguments and wanted results: layers that are alike share one.
 
     Further patterns are `f.forward_1`, `f.backward_1` and so on. The values that
     a backward reads come first among its operands, arguments of `f` before what
@@ -316,7 +317,7 @@ def Differentiate : Pass<"moe-differentiate", "mlir::ModuleOp"> {
 def PlanActivations : Pass<"moe-plan-activations", "mlir::ModuleOp"> {
   let summary = "choose what to save and what to recompute";
   let description = [{
-    For every pair of `f.forward` and `f.backward`: values that cheap ops
+    For every function and its `moe.backward`: values that cheap ops
     (`CheapToRecompute`) made from what the backward has anyway are recomputed
     in the backward. If what is then still saved exceeds `memory-budget`, values
     are recomputed from the arguments of `f`, most bytes saved per operation
@@ -353,8 +354,8 @@ def FuseRoutedMatmuls : Pass<"moe-fuse-routed-matmuls", "mlir::ModuleOp"> {
     ```mlir
     %y = moe.experts %x, %s, %r, %g0, %u0, %d0, ... {form = gated}
     // ==>
-    %h = moe.routed_up %x, %r, %g0, %u0, ... {form = gated}
-    %rows = moe.routed_down %h, %r, %d0, ... {form = gated}
+    %h = moe.routed_up %x routes(%r) weights(%g0, %u0, ...) {form = gated}
+    %rows = moe.routed_down %h routes(%r) weights(%d0, ...) {form = gated}
     %y = moe.combine %rows, %r, %s
     ```
   }];

@@ -1,0 +1,118 @@
+// Discardable attributes of the dialect where they do not belong, or of another type.
+// RUN: moe-opt %s --split-input-file --verify-diagnostics
+
+// expected-error@below {{expected moe.backward to be the name of a func.func, but got @g}}
+func.func private @f() attributes {moe.backward = @g}
+
+// -----
+
+// expected-error@below {{expected moe.backward to be the name of a func.func, but got "f"}}
+func.func private @f() attributes {moe.backward = "f"}
+
+// -----
+
+// expected-error@below {{expected moe.backward on a func.func}}
+module attributes {moe.backward = @f} {
+  func.func private @f()
+}
+
+// -----
+
+// expected-error@below {{expected moe.cost to be array<f64: FLOPs, bytes>, but got array<f64: 1.000000e+00>}}
+func.func private @f() attributes {moe.cost = array<f64: 1.0>}
+
+// -----
+
+// expected-error@below {{expected moe.bindings on an llvm.func}}
+func.func private @f() attributes {moe.bindings = []}
+
+// -----
+
+// expected-error@below {{expected moe.bindings to be an array of #moe.binding with types, but got [#moe.binding<input, "x">]}}
+llvm.func @f(!llvm.ptr, !llvm.ptr) attributes {moe.bindings = [#moe.binding<input, "x">]}
+
+// -----
+
+// expected-error@below {{expected moe.model on a module}}
+func.func private @f() attributes {moe.model = {family = "llama", config = "config.json"}}
+
+// -----
+
+// expected-error@below {{expected moe.model to be {family, config} and where known tokenizer and ignored keys, strings, but got "llama"}}
+module attributes {moe.model = "llama"} {
+}
+
+// -----
+
+// expected-error@below {{expected moe.model to be {family, config} and where known tokenizer and ignored keys, strings, but got {family = "llama"}}}
+module attributes {moe.model = {family = "llama"}} {
+}
+
+// -----
+
+// expected-error@below {{expected moe.model to be {family, config} and where known tokenizer and ignored keys, strings, but got {config = "config.json", family = "llama", ignored = [1]}}}
+module attributes {moe.model = {family = "llama", config = "config.json", ignored = [1]}} {
+}
+
+// -----
+
+// expected-error@below {{expected moe.model to be {family, config} and where known tokenizer and ignored keys, strings, but got {config = "config.json", family = "llama", tokeniser = "tokenizer.json"}}}
+module attributes {moe.model = {family = "llama", config = "config.json", tokeniser = "tokenizer.json"}} {
+}
+
+// -----
+
+// expected-error@below {{expected moe.objective to be {balance, balance_form, classifier, language_prior, language_prior_form}, floats and forms of router losses, but got {balance = 0.000000e+00 : f64, balance_form = "mean", classifier = 0.000000e+00 : f64, language_prior = 0.000000e+00 : f64, language_prior_form = "paper"}}}
+module attributes {moe.objective = {balance = 0.0, balance_form = "mean", classifier = 0.0, language_prior = 0.0, language_prior_form = "paper"}} {
+}
+
+// -----
+
+// expected-error@below {{expected moe.target to be {abi, variant}, an integer and a string, but got {variant = "avx2"}}}
+module attributes {moe.target = {variant = "avx2"}} {
+}
+
+// -----
+
+// expected-error@below {{expected moe.source to be a resource of bytes, but got "module {}"}}
+module attributes {moe.source = "module {}"} {
+}
+
+// -----
+
+// expected-error@below {{expected an attribute of operations, but got moe.sauce}}
+module attributes {moe.sauce} {
+}
+
+// -----
+
+// expected-error@below {{expected an attribute of operations, but got moe.binding}}
+func.func private @f() attributes {moe.binding = #moe.binding<input, "x">}
+
+// -----
+
+// expected-error@below {{expected moe.binding to be a #moe.binding without a type, which the argument or result has, but got "x"}}
+func.func @f(%x: tensor<4xf32> {moe.binding = "x"}) {
+  return
+}
+
+// -----
+
+// expected-error@below {{expected moe.binding to be a #moe.binding without a type, which the argument or result has, but got #moe.binding<input, "x" in memref<4xf32>>}}
+func.func @f(%x: tensor<4xf32> {moe.binding = #moe.binding<input, "x" in memref<4xf32>>}) {
+  return
+}
+
+// -----
+
+// expected-error@below {{expected moe.binding on an entry point, not a private function}}
+func.func private @f(%x: tensor<4xf32>) -> (tensor<4xf32> {moe.binding = #moe.binding<output, "x">}) {
+  return %x : tensor<4xf32>
+}
+
+// -----
+
+// expected-error@below {{expected an attribute of arguments and results, but got moe.model}}
+func.func @f(%x: tensor<4xf32> {moe.model = {}}) {
+  return
+}
