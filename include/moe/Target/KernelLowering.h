@@ -80,7 +80,7 @@ public:
   struct Launch {
     /// Tells kernels of one op apart; part of the kernel's name.
     StringRef label = {};
-    int64_t tiles;
+    int64_t workItems;
     /// Type of computation.
     Type compute;
     /// Of its products, for profiles; a fused multiply-add counts two.
