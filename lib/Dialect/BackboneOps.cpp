@@ -162,11 +162,12 @@ LogicalResult ExpertsOp::verify() {
   if (failed(verifySameType(*this, "a result", getInput(), getResult())) ||
       failed(verifyLeading(*this, getInput(), getScores())) ||
       failed(verifyDim(*this, "scores", getRoutes().getType().getTopK(),
-                       lastDim(getScores()))))
+                       lastDim(getScores()))) ||
+      failed(verifyRoutes(*this, getRoutes(), getInput())))
     return failure();
   return verifyFfns(*this, getInput(), getWeights(), getForm(),
                     getRoutes().getType().getExperts(), getPreactivation(),
-                    numRows(getRoutes(), numTokens(getInput())));
+                    numRows(getRoutes(), getInput()));
 }
 
 LogicalResult RouterOp::verify() {

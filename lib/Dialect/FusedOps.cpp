@@ -60,9 +60,13 @@ static LogicalResult verifyRowsOrTokens(Operation *op, Value result,
                                         Value routes, Value rows) {
   int64_t numRows = typeOf(rows).getDimSize(0);
   Type element = elementOf(rows);
-  if (routes)
-    return verifyType(op, "a result", result, {numRows, lastDim(result)},
+  if (routes) {
+    int64_t routed = cast<RoutesType>(routes.getType()).getRows();
+    if (failed(verifyDim(op, "rows", routed, numRows)))
+      return failure();
+    return verifyType(op, "a result", result, {routed, lastDim(result)},
                       element);
+  }
   if (typeOf(result).getRank() != 3)
     return op->emitOpError() << "expected a result [B,S,D], since there are no "
                                 "routes, but got "
@@ -84,8 +88,9 @@ static LogicalResult verifyScores(Operation *op, Value scores, Value tokens,
 LogicalResult RoutedUpOp::verify() {
   Type element = elementOf(getInput());
   int64_t hidden = lastDim(getHidden());
-  int64_t rows = numRows(getRoutes(), numTokens(getInput()));
-  if (failed(verifyUpWeights(
+  int64_t rows = numRows(getRoutes(), getInput());
+  if (failed(verifyRoutes(*this, getRoutes(), getInput())) ||
+      failed(verifyUpWeights(
           *this, getWeights(), /*each=*/2, getForm() == FfnForm::Plain,
           numExperts(getRoutes()), hidden, lastDim(getInput()), element)) ||
       failed(
@@ -106,8 +111,9 @@ LogicalResult RoutedDownOp::verify() {
 }
 
 LogicalResult CombineOp::verify() {
-  int64_t rows = numRows(getRoutes(), numTokens(getResult()));
-  if (failed(
+  int64_t rows = numRows(getRoutes(), getResult());
+  if (failed(verifyRoutes(*this, getRoutes(), getResult())) ||
+      failed(
           verifyShape(*this, "rows", getRows(), {rows, lastDim(getResult())})))
     return failure();
   if (getScores())
@@ -124,8 +130,9 @@ LogicalResult RoutedDownGradOp::verify() {
   Type element = elementOf(getDy());
   int64_t wide = lastDim(getPreactivation());
   int64_t hidden = getForm() == FfnForm::Gated ? wide / 2 : wide;
-  int64_t rows = numRows(getRoutes(), numTokens(getDy()));
-  if (failed(verifyDownWeights(*this, getWeights(), getForm(),
+  int64_t rows = numRows(getRoutes(), getDy());
+  if (failed(verifyRoutes(*this, getRoutes(), getDy())) ||
+      failed(verifyDownWeights(*this, getWeights(), getForm(),
                                numExperts(getRoutes()), hidden,
                                lastDim(getDy()), element)) ||
       failed(verifyShape(*this, "a pre-activation", getPreactivation(),
@@ -174,25 +181,32 @@ static LogicalResult verifyExperts(Operation *op, ArrayRef<int64_t> experts,
   return success();
 }
 
-/// The rows of an operand, [B,S,width] or [R,width], else an error.
-static FailureOr<int64_t> rowsOf(Operation *op, Value value, Value routes) {
-  int64_t rank = typeOf(value).getRank();
-  if (rank == 2)
-    return typeOf(value).getDimSize(0);
-  if (rank == 3)
-    return numRows(routes, numTokens(value));
-  return op->emitOpError() << "expected tokens [B,S,width] or rows [R,width], "
-                              "but got "
-                           << value.getType();
+/// Checks that operands are [B,S,width] or [R,width], with the R of `routes`
+/// where there are some.
+static LogicalResult verifyTokensOrRows(Operation *op, ValueRange operands,
+                                        TypedValue<RoutesType> routes) {
+  std::optional<int64_t> rows;
+  if (routes)
+    rows = routes.getType().getRows();
+  for (Value value : operands) {
+    int64_t rank = typeOf(value).getRank();
+    if (rank != 2 && rank != 3)
+      return op->emitOpError() << "expected tokens [B,S,width] or rows "
+                                  "[R,width], but got "
+                               << value.getType();
+    int64_t own = rank == 2 ? typeOf(value).getDimSize(0)
+                            : numTokens(value) *
+                                  (routes ? routes.getType().getTopK() : 1);
+    if (failed(verifyDim(op, "rows", rows.value_or(own), own)))
+      return failure();
+    rows = own;
+  }
+  return success();
 }
 
 LogicalResult RoutedWeightGradOp::verify() {
-  if (failed(verifyExperts(*this, getExperts(), getRoutes())))
-    return failure();
-  FailureOr<int64_t> left = rowsOf(*this, getLhs(), getRoutes());
-  FailureOr<int64_t> right = rowsOf(*this, getRhs(), getRoutes());
-  if (failed(left) || failed(right) ||
-      failed(verifyDim(*this, "rows", *left, *right)))
+  if (failed(verifyExperts(*this, getExperts(), getRoutes())) ||
+      failed(verifyTokensOrRows(*this, {getLhs(), getRhs()}, getRoutes())))
     return failure();
   if (getDweights().empty())
     return success();
@@ -210,10 +224,8 @@ LogicalResult RoutedWeightGradOp::verify() {
 }
 
 LogicalResult RoutedBiasGradOp::verify() {
-  if (failed(verifyExperts(*this, getExperts(), getRoutes())))
-    return failure();
-  FailureOr<int64_t> rows = rowsOf(*this, getDy(), getRoutes());
-  if (failed(rows))
+  if (failed(verifyExperts(*this, getExperts(), getRoutes())) ||
+      failed(verifyTokensOrRows(*this, getDy(), getRoutes())))
     return failure();
   for (Value dbias : getDbiases())
     if (failed(verifyType(*this, "a result", dbias, {lastDim(getDy())},
@@ -223,8 +235,7 @@ LogicalResult RoutedBiasGradOp::verify() {
     return success();
   if (!getRoutes())
     return emitOpError() << "expected routes, since there are scores";
-  if (failed(verifyDim(*this, "rows", *rows,
-                       numRows(getRoutes(), numTokens(getScores())))))
+  if (failed(verifyRoutes(*this, getRoutes(), getScores())))
     return failure();
   return verifyScores(*this, getScores(), getScores(), getRoutes(),
                       preciseElementOf(getDy()));

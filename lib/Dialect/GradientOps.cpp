@@ -102,7 +102,8 @@ LogicalResult ExpertsGradOp::verify() {
     return emitOpError() << "expected scores and routes together";
   if (getDscores() && !getScores())
     return emitOpError() << "expected scores, since their gradient is wanted";
-  if (failed(verifySameType(*this, "an input", getDy(), getInput())))
+  if (failed(verifySameType(*this, "an input", getDy(), getInput())) ||
+      failed(verifyRoutes(*this, getRoutes(), getInput())))
     return failure();
   if (getDx())
     return verifySameType(*this, "a gradient of the input", getInput(),
@@ -115,10 +116,10 @@ LogicalResult RouteGradOp::verify() {
   if (failed(verifyLeading(*this, getLogits(), getDscores())) ||
       failed(verifySameType(*this, "a result", getLogits(), getDlogits())) ||
       failed(verifyDim(*this, "logits for each expert", routes.getExperts(),
-                       lastDim(getLogits()))))
-    return failure();
-  if (failed(
-          verifyDim(*this, "scores", routes.getTopK(), lastDim(getDscores()))))
+                       lastDim(getLogits()))) ||
+      failed(verifyDim(*this, "scores", routes.getTopK(),
+                       lastDim(getDscores()))) ||
+      failed(verifyRoutes(*this, getRoutes(), getLogits())))
     return failure();
   if (!getGate())
     return success();
@@ -147,8 +148,11 @@ LogicalResult CrossEntropyGradOp::verify() {
 LogicalResult BalanceLossGradOp::verify() {
   if (failed(verifySameType(*this, "a result", getLogits(), getDlogits())))
     return failure();
-  return verifyDim(*this, "logits for each expert",
-                   getRoutes().getType().getExperts(), lastDim(getLogits()));
+  RoutesType routes = getRoutes().getType();
+  if (failed(verifyDim(*this, "logits for each expert", routes.getExperts(),
+                       lastDim(getLogits()))))
+    return failure();
+  return verifyRoutes(*this, getRoutes(), getLogits());
 }
 
 LogicalResult LanguagePriorLossGradOp::verify() {

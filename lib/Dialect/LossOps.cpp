@@ -26,7 +26,7 @@ LogicalResult BalanceLossOp::verify() {
   if (width != experts)
     return emitOpError() << "expected logits for " << experts
                          << " experts, but got " << width;
-  return success();
+  return verifyRoutes(*this, getRoutes(), getLogits());
 }
 
 LogicalResult LanguagePriorLossOp::verify() {

@@ -50,6 +50,45 @@ RankedTensorType mlir::moe::parameterGradientType(RankedTensorType type) {
                                preciseType(type.getElementType()));
 }
 
+Type RoutesType::parse(AsmParser &parser) {
+  SmallVector<int64_t, 2> sizes;
+  int64_t topK = 0;
+  SMLoc loc = parser.getCurrentLocation();
+  if (parser.parseLess() ||
+      parser.parseDimensionList(sizes, /*allowDynamic=*/true,
+                                /*withTrailingX=*/false) ||
+      parser.parseComma() || parser.parseInteger(topK) || parser.parseGreater())
+    return {};
+  if (sizes.size() != 2) {
+    parser.emitError(loc) << "expected routes of tokens x experts";
+    return {};
+  }
+  return parser.getChecked<RoutesType>(loc, parser.getContext(), sizes[0],
+                                       sizes[1], topK);
+}
+
+void RoutesType::print(AsmPrinter &printer) const {
+  printer << '<';
+  printer.printDimensionList({getTokens(), getExperts()});
+  printer << ", " << getTopK() << '>';
+}
+
+LogicalResult RoutesType::verify(function_ref<InFlightDiagnostic()> emitError,
+                                 int64_t tokens, int64_t experts,
+                                 int64_t topK) {
+  if (tokens < 1 && !ShapedType::isDynamic(tokens))
+    return emitError() << "expected routes of at least one token, but got "
+                       << tokens;
+  if (topK < 1 || topK > experts)
+    return emitError() << "expected between 1 and " << experts
+                       << " experts a token, but got " << topK;
+  return success();
+}
+
+int64_t RoutesType::getRows() const {
+  return hasStaticShape() ? getTokens() * getTopK() : ShapedType::kDynamic;
+}
+
 LogicalResult
 CheckpointAttr::verify(function_ref<InFlightDiagnostic()> emitError,
                        StringAttr file, StringAttr key,

@@ -72,11 +72,11 @@ Operation *FfnOp::saveForBackward(RewriterBase &rewriter) {
 Operation *ExpertsOp::saveForBackward(RewriterBase &rewriter) {
   if (getPreactivation())
     return *this;
-  int64_t rows = tokensOf(getInput()) * getRoutes().getType().getTopK();
   auto saving = ExpertsOp::create(
       rewriter, getLoc(),
       TypeRange{getResult().getType(),
-                preactivationType(getWeights(), getForm(), rows)},
+                preactivationType(getWeights(), getForm(),
+                                  getRoutes().getType().getRows())},
       getOperation()->getOperands(), getOperation()->getAttrs());
   rewriter.replaceOp(*this, saving.getResult());
   return saving;

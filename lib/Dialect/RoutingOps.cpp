@@ -31,12 +31,23 @@ LogicalResult PoolOp::verify() {
   return verifyLeading(*this, getResult(), getSlots());
 }
 
+void RouteOp::build(OpBuilder &builder, OperationState &state, Value logits,
+                    Value gate, int64_t topK) {
+  SmallVector<int64_t> shape(typeOf(logits).getShape());
+  auto routes = RoutesType::get(builder.getContext(), numTokens(logits),
+                                shape.back(), topK);
+  shape.back() = topK;
+  build(builder, state, routes, typeOf(logits).clone(shape), logits, gate,
+        /*renormalize=*/true, /*forced_expert=*/IntegerAttr());
+}
+
 LogicalResult RouteOp::verify() {
   int64_t experts = getRoutes().getType().getExperts();
   int64_t topK = getRoutes().getType().getTopK();
   int64_t width = cast<RankedTensorType>(getLogits().getType()).getDimSize(2);
   int64_t scores = cast<RankedTensorType>(getScores().getType()).getDimSize(2);
-  if (failed(verifyLeading(*this, getLogits(), getScores())))
+  if (failed(verifyLeading(*this, getLogits(), getScores())) ||
+      failed(verifyRoutes(*this, getRoutes(), getLogits())))
     return failure();
   if (width != experts)
     return emitOpError() << "expected logits for " << experts
@@ -44,9 +55,6 @@ LogicalResult RouteOp::verify() {
   if (scores != topK)
     return emitOpError() << "expected " << topK << " scores, but got "
                          << scores;
-  if (topK < 1 || topK > experts)
-    return emitOpError() << "expected between 1 and " << experts
-                         << " experts a token, but got " << topK;
   if (std::optional<uint64_t> forced = getForcedExpert()) {
     if (static_cast<int64_t>(*forced) >= experts)
       return emitOpError() << "expected a forced expert below " << experts

@@ -115,10 +115,17 @@ int64_t mlir::moe::numTokens(Value value) {
   return type.getDimSize(0) * type.getDimSize(1);
 }
 
-int64_t mlir::moe::numRows(Value routes, int64_t tokens) {
-  if (!routes || ShapedType::isDynamic(tokens))
-    return tokens;
-  return tokens * cast<RoutesType>(routes.getType()).getTopK();
+LogicalResult mlir::moe::verifyRoutes(Operation *op, Value routes,
+                                      Value tokens) {
+  if (!routes)
+    return success();
+  return verifyDim(op, "routed tokens", numTokens(tokens),
+                   cast<RoutesType>(routes.getType()).getTokens());
+}
+
+int64_t mlir::moe::numRows(Value routes, Value tokens) {
+  return routes ? cast<RoutesType>(routes.getType()).getRows()
+                : numTokens(tokens);
 }
 
 int64_t mlir::moe::numExperts(Value routes) {

@@ -65,8 +65,11 @@ inline int64_t preactivationWidth(FfnForm form, int64_t hidden) {
 /// Tokens of a [B,S,...] value, dynamic if either is.
 int64_t numTokens(Value value);
 
-/// Rows for so many tokens: K a token under `routes`, one without (null).
-int64_t numRows(Value routes, int64_t tokens);
+/// Checks that `routes`, if any, are for as many tokens as `tokens` [B,S,...].
+LogicalResult verifyRoutes(Operation *op, Value routes, Value tokens);
+
+/// Rows of experts: those of `routes`, or one a token without (null).
+int64_t numRows(Value routes, Value tokens);
 
 /// How many experts there are: those of `routes`, or one without (null).
 int64_t numExperts(Value routes);

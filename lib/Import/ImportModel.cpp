@@ -291,11 +291,8 @@ private:
     int64_t topK = std::min(config.topK, experts);
     Value logits = moe::RouterOp::create(builder, loc, preciseTensor(experts),
                                          input, weights[Part::Router].front());
-    auto routes = moe::RoutesType::get(builder.getContext(), experts, topK);
-    auto route = moe::RouteOp::create(builder, loc, routes, preciseTensor(topK),
-                                      logits, gate(layer, input, weights),
-                                      /*renormalize=*/true,
-                                      /*forced_expert=*/IntegerAttr());
+    auto route = moe::RouteOp::create(builder, loc, logits,
+                                      gate(layer, input, weights), topK);
     return moe::ExpertsOp::create(builder, loc, input.getType(),
                                   /*preactivation=*/Type(), input,
                                   route.getScores(), route.getRoutes(), ffn,

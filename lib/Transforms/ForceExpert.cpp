@@ -49,7 +49,8 @@ struct ForceExpert : moe::impl::ForceExpertBase<ForceExpert> {
     route.getGateMutable().clear();
     route.setForcedExpert(expert);
     route.setRenormalize(false);
-    route.getRoutes().setType(RoutesType::get(&getContext(), experts, 1));
+    route.getRoutes().setType(RoutesType::get(
+        &getContext(), route.getRoutes().getType().getTokens(), experts, 1));
     auto scores = cast<RankedTensorType>(route.getScores().getType());
     SmallVector<int64_t> shape(scores.getShape());
     shape.back() = 1;

@@ -77,9 +77,8 @@ LogicalResult fuseForward(RewriterBase &rewriter, Operation *op,
   Location loc = op->getLoc();
   rewriter.setInsertionPoint(op);
   Weights parts(weights, form.getValue());
-  int64_t rows = type.getDimSize(0) * type.getDimSize(1);
-  if (routes)
-    rows *= cast<RoutesType>(routes.getType()).getTopK();
+  int64_t rows = routes ? cast<RoutesType>(routes.getType()).getRows()
+                        : type.getDimSize(0) * type.getDimSize(1);
   Type element = type.getElementType();
   bool saves = preactivation && !preactivation.use_empty();
 

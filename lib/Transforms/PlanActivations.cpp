@@ -36,8 +36,8 @@ int64_t numBytes(Value value) {
     return tensor.getNumElements() *
            llvm::divideCeil(tensor.getElementTypeBitWidth(), 8);
   // Routes hold an index each way for every row.
-  auto route = value.getDefiningOp<RouteOp>();
-  return route ? numElements(route.getScores()) * 2 * sizeof(int32_t) : 0;
+  auto routes = dyn_cast<RoutesType>(value.getType());
+  return routes ? routes.getRows() * 2 * sizeof(int32_t) : 0;
 }
 
 /// The arithmetic of an op, roughly: matrix products count, all else is about

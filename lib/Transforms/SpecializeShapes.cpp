@@ -46,6 +46,12 @@ struct SpecializeShapes : moe::impl::SpecializeShapesBase<SpecializeShapes> {
         stillDynamic = type;
       return result;
     });
+    replacer.addReplacement([&](RoutesType type) -> std::optional<Type> {
+      if (type.hasStaticShape())
+        return type;
+      return RoutesType::get(&getContext(), rows * length, type.getExperts(),
+                             type.getTopK());
+    });
     replacer.recursivelyReplaceElementsIn(module, /*replaceAttrs=*/true,
                                           /*replaceLocs=*/false,
                                           /*replaceTypes=*/true);

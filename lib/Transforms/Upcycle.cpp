@@ -164,11 +164,7 @@ func::FuncOp Upcycle::expandFunction(Layer &layer, bool clone,
   OpBuilder builder(ffn);
   Value logits = RouterOp::create(builder, loc, precise(layer.experts),
                                   ffn.getInput(), router);
-  auto route = RouteOp::create(builder, loc,
-                               RoutesType::get(&getContext(), layer.experts, k),
-                               precise(k), logits, /*gate=*/Value(),
-                               /*renormalize=*/true,
-                               /*forced_expert=*/IntegerAttr());
+  auto route = RouteOp::create(builder, loc, logits, /*gate=*/Value(), k);
   auto mixture =
       ExpertsOp::create(builder, loc, input, /*preactivation=*/Type(),
                         ffn.getInput(), route.getScores(), route.getRoutes(),

@@ -140,6 +140,10 @@ struct VerifyLevel : moe::impl::VerifyLevelBase<VerifyLevel> {
 LogicalResult VerifyLevel::verifyTypes(Operation *op, TypeRange types,
                                        Level wanted) {
   for (Type type : types) {
+    auto routes = dyn_cast<RoutesType>(type);
+    if (routes && wanted != Level::Model && !routes.hasStaticShape())
+      return op->emitOpError() << "expected a static number of tokens at level "
+                               << level << ", but got " << routes;
     auto tensor = dyn_cast<TensorType>(type);
     if (!tensor)
       continue;

@@ -3,10 +3,10 @@
 // RUN: moe-opt %s --split-input-file --verify-diagnostics
 
 // moe.routed_up (C1)
-func.func @f(%x: tensor<2x8x64xf32>, %r: !moe.routes<2, 2>, %w0: tensor<96x64xf32>, %w1: tensor<96x64xf32>) {
+func.func @f(%x: tensor<2x8x64xf32>, %r: !moe.routes<16x2, 2>, %w0: tensor<96x64xf32>, %w1: tensor<96x64xf32>) {
   // expected-error@below {{expected 4 weights (2 for each expert), but got 2}}
   %h = moe.routed_up %x routes(%r) weights(%w0, %w1) {form = #moe.ffn<gated>, activation = #moe.activation<silu>}
-    : (tensor<2x8x64xf32>, !moe.routes<2, 2>, tensor<96x64xf32>, tensor<96x64xf32>) -> tensor<32x96xf32>
+    : (tensor<2x8x64xf32>, !moe.routes<16x2, 2>, tensor<96x64xf32>, tensor<96x64xf32>) -> tensor<32x96xf32>
   return
 }
 // mended: 2, 2> => 1, 2>
@@ -14,10 +14,10 @@ func.func @f(%x: tensor<2x8x64xf32>, %r: !moe.routes<2, 2>, %w0: tensor<96x64xf3
 // -----
 
 // moe.routed_up (C1)
-func.func @f(%x: tensor<2x8x64xf32>, %r: !moe.routes<2, 2>, %w0: tensor<96x64xf32>, %w1: tensor<96x64xf32>, %w2: tensor<96x64xf32>, %w3: tensor<64x96xf32>) {
+func.func @f(%x: tensor<2x8x64xf32>, %r: !moe.routes<16x2, 2>, %w0: tensor<96x64xf32>, %w1: tensor<96x64xf32>, %w2: tensor<96x64xf32>, %w3: tensor<64x96xf32>) {
   // expected-error@below {{expected a weight of type 'tensor<96x64xf32>', but got 'tensor<64x96xf32>'}}
   %h = moe.routed_up %x routes(%r) weights(%w0, %w1, %w2, %w3) {form = #moe.ffn<gated>, activation = #moe.activation<silu>}
-    : (tensor<2x8x64xf32>, !moe.routes<2, 2>, tensor<96x64xf32>, tensor<96x64xf32>, tensor<96x64xf32>, tensor<64x96xf32>) -> tensor<32x96xf32>
+    : (tensor<2x8x64xf32>, !moe.routes<16x2, 2>, tensor<96x64xf32>, tensor<96x64xf32>, tensor<96x64xf32>, tensor<64x96xf32>) -> tensor<32x96xf32>
   return
 }
 // mended: tensor<64x96xf32> => tensor<96x64xf32>
@@ -25,10 +25,10 @@ func.func @f(%x: tensor<2x8x64xf32>, %r: !moe.routes<2, 2>, %w0: tensor<96x64xf3
 // -----
 
 // moe.routed_up (C2)
-func.func @f(%x: tensor<2x8x64xf32>, %r: !moe.routes<2, 2>, %w0: tensor<96x64xf32>, %w1: tensor<96x64xf32>, %w2: tensor<96x64xf32>, %w3: tensor<96x64xf32>) {
+func.func @f(%x: tensor<2x8x64xf32>, %r: !moe.routes<16x2, 2>, %w0: tensor<96x64xf32>, %w1: tensor<96x64xf32>, %w2: tensor<96x64xf32>, %w3: tensor<96x64xf32>) {
   // expected-error@below {{expected a result of type 'tensor<32x96xf32>', but got 'tensor<16x96xf32>'}}
   %h = moe.routed_up %x routes(%r) weights(%w0, %w1, %w2, %w3) {form = #moe.ffn<gated>, activation = #moe.activation<silu>}
-    : (tensor<2x8x64xf32>, !moe.routes<2, 2>, tensor<96x64xf32>, tensor<96x64xf32>, tensor<96x64xf32>, tensor<96x64xf32>) -> tensor<16x96xf32>
+    : (tensor<2x8x64xf32>, !moe.routes<16x2, 2>, tensor<96x64xf32>, tensor<96x64xf32>, tensor<96x64xf32>, tensor<96x64xf32>) -> tensor<16x96xf32>
   return
 }
 // mended: tensor<16x96xf32> => tensor<32x96xf32>
@@ -36,10 +36,10 @@ func.func @f(%x: tensor<2x8x64xf32>, %r: !moe.routes<2, 2>, %w0: tensor<96x64xf3
 // -----
 
 // moe.routed_up (C2)
-func.func @f(%x: tensor<2x8x64xf32>, %r: !moe.routes<2, 2>, %w0: tensor<96x64xf32>, %w1: tensor<96x64xf32>, %w2: tensor<96x64xf32>, %w3: tensor<96x64xf32>) {
+func.func @f(%x: tensor<2x8x64xf32>, %r: !moe.routes<16x2, 2>, %w0: tensor<96x64xf32>, %w1: tensor<96x64xf32>, %w2: tensor<96x64xf32>, %w3: tensor<96x64xf32>) {
   // expected-error@below {{expected a pre-activation of type 'tensor<32x192xf32>', but got 'tensor<32x96xf32>'}}
   %h, %z = moe.routed_up %x routes(%r) weights(%w0, %w1, %w2, %w3) {form = #moe.ffn<gated>, activation = #moe.activation<silu>}
-    : (tensor<2x8x64xf32>, !moe.routes<2, 2>, tensor<96x64xf32>, tensor<96x64xf32>, tensor<96x64xf32>, tensor<96x64xf32>) -> (tensor<32x96xf32>, tensor<32x96xf32>)
+    : (tensor<2x8x64xf32>, !moe.routes<16x2, 2>, tensor<96x64xf32>, tensor<96x64xf32>, tensor<96x64xf32>, tensor<96x64xf32>) -> (tensor<32x96xf32>, tensor<32x96xf32>)
   return
 }
 // mended: tensor<32x96xf32>) => tensor<32x192xf32>)
@@ -47,10 +47,10 @@ func.func @f(%x: tensor<2x8x64xf32>, %r: !moe.routes<2, 2>, %w0: tensor<96x64xf3
 // -----
 
 // moe.routed_down (C1)
-func.func @f(%h: tensor<32x96xf32>, %r: !moe.routes<2, 2>, %d0: tensor<64x96xf32>) {
+func.func @f(%h: tensor<32x96xf32>, %r: !moe.routes<16x2, 2>, %d0: tensor<64x96xf32>) {
   // expected-error@below {{expected 2 weights (1 for each expert), but got 1}}
   %y = moe.routed_down %h routes(%r) weights(%d0) {form = #moe.ffn<gated>}
-    : (tensor<32x96xf32>, !moe.routes<2, 2>, tensor<64x96xf32>) -> tensor<32x64xf32>
+    : (tensor<32x96xf32>, !moe.routes<16x2, 2>, tensor<64x96xf32>) -> tensor<32x64xf32>
   return
 }
 // mended: 2, 2> => 1, 2>
@@ -58,10 +58,10 @@ func.func @f(%h: tensor<32x96xf32>, %r: !moe.routes<2, 2>, %d0: tensor<64x96xf32
 // -----
 
 // moe.routed_down (C1)
-func.func @f(%h: tensor<32x96xf32>, %r: !moe.routes<2, 2>, %d0: tensor<96x64xf32>, %d1: tensor<96x64xf32>) {
+func.func @f(%h: tensor<32x96xf32>, %r: !moe.routes<16x2, 2>, %d0: tensor<96x64xf32>, %d1: tensor<96x64xf32>) {
   // expected-error@below {{expected a weight of type 'tensor<64x96xf32>', but got 'tensor<96x64xf32>'}}
   %y = moe.routed_down %h routes(%r) weights(%d0, %d1) {form = #moe.ffn<gated>}
-    : (tensor<32x96xf32>, !moe.routes<2, 2>, tensor<96x64xf32>, tensor<96x64xf32>) -> tensor<32x64xf32>
+    : (tensor<32x96xf32>, !moe.routes<16x2, 2>, tensor<96x64xf32>, tensor<96x64xf32>) -> tensor<32x64xf32>
   return
 }
 // mended: tensor<96x64xf32> => tensor<64x96xf32>
@@ -69,10 +69,10 @@ func.func @f(%h: tensor<32x96xf32>, %r: !moe.routes<2, 2>, %d0: tensor<96x64xf32
 // -----
 
 // moe.routed_down (C2)
-func.func @f(%h: tensor<32x96xf32>, %r: !moe.routes<2, 2>, %d0: tensor<64x96xf32>, %d1: tensor<64x96xf32>) {
+func.func @f(%h: tensor<32x96xf32>, %r: !moe.routes<16x2, 2>, %d0: tensor<64x96xf32>, %d1: tensor<64x96xf32>) {
   // expected-error@below {{expected a result of type 'tensor<32x64xf32>', but got 'tensor<31x64xf32>'}}
   %y = moe.routed_down %h routes(%r) weights(%d0, %d1) {form = #moe.ffn<gated>}
-    : (tensor<32x96xf32>, !moe.routes<2, 2>, tensor<64x96xf32>, tensor<64x96xf32>) -> tensor<31x64xf32>
+    : (tensor<32x96xf32>, !moe.routes<16x2, 2>, tensor<64x96xf32>, tensor<64x96xf32>) -> tensor<31x64xf32>
   return
 }
 // mended: tensor<31x64xf32> => tensor<32x64xf32>
@@ -91,9 +91,9 @@ func.func @f(%h: tensor<32x96xf32>, %d0: tensor<64x96xf32>) {
 // -----
 
 // moe.combine (C1)
-func.func @f(%rows: tensor<16x64xf32>, %r: !moe.routes<2, 2>) {
+func.func @f(%rows: tensor<16x64xf32>, %r: !moe.routes<16x2, 2>) {
   // expected-error@below {{expected rows of type 'tensor<32x64xf32>', but got 'tensor<16x64xf32>'}}
-  %y = moe.combine %rows, %r : (tensor<16x64xf32>, !moe.routes<2, 2>) -> tensor<2x8x64xf32>
+  %y = moe.combine %rows, %r : (tensor<16x64xf32>, !moe.routes<16x2, 2>) -> tensor<2x8x64xf32>
   return
 }
 // mended: tensor<16x64xf32> => tensor<32x64xf32>
@@ -101,9 +101,9 @@ func.func @f(%rows: tensor<16x64xf32>, %r: !moe.routes<2, 2>) {
 // -----
 
 // moe.combine (C1)
-func.func @f(%rows: tensor<32x64xf32>, %r: !moe.routes<2, 2>, %s: tensor<2x8x1xf32>) {
+func.func @f(%rows: tensor<32x64xf32>, %r: !moe.routes<16x2, 2>, %s: tensor<2x8x1xf32>) {
   // expected-error@below {{expected scores of type 'tensor<2x8x2xf32>', but got 'tensor<2x8x1xf32>'}}
-  %y = moe.combine %rows, %r, %s : (tensor<32x64xf32>, !moe.routes<2, 2>, tensor<2x8x1xf32>) -> tensor<2x8x64xf32>
+  %y = moe.combine %rows, %r, %s : (tensor<32x64xf32>, !moe.routes<16x2, 2>, tensor<2x8x1xf32>) -> tensor<2x8x64xf32>
   return
 }
 // mended: tensor<2x8x1xf32> => tensor<2x8x2xf32>
@@ -111,10 +111,10 @@ func.func @f(%rows: tensor<32x64xf32>, %r: !moe.routes<2, 2>, %s: tensor<2x8x1xf
 // -----
 
 // moe.routed_down_grad (C1)
-func.func @f(%dy: tensor<2x8x64xf32>, %r: !moe.routes<2, 2>, %z: tensor<32x192xf32>, %d0: tensor<64x96xf32>, %d1: tensor<64x96xf32>) {
+func.func @f(%dy: tensor<2x8x64xf32>, %r: !moe.routes<16x2, 2>, %z: tensor<32x192xf32>, %d0: tensor<64x96xf32>, %d1: tensor<64x96xf32>) {
   // expected-error@below {{expected scores and routes together}}
   %dz, %scaled, %ds = moe.routed_down_grad %dy routes(%r) preactivation(%z) weights(%d0, %d1) {form = #moe.ffn<gated>, activation = #moe.activation<silu>}
-    : (tensor<2x8x64xf32>, !moe.routes<2, 2>, tensor<32x192xf32>, tensor<64x96xf32>, tensor<64x96xf32>) -> tensor<32x192xf32> scaled(tensor<32x96xf32>) dscores(tensor<2x8x2xf32>)
+    : (tensor<2x8x64xf32>, !moe.routes<16x2, 2>, tensor<32x192xf32>, tensor<64x96xf32>, tensor<64x96xf32>) -> tensor<32x192xf32> scaled(tensor<32x96xf32>) dscores(tensor<2x8x2xf32>)
   return
 }
 // mended: %r: => %s: tensor<2x8x2xf32>, %r:
@@ -138,10 +138,10 @@ func.func @f(%dy: tensor<2x8x64xf32>, %z: tensor<16x192xf32>, %d0: tensor<64x96x
 // -----
 
 // moe.routed_down_grad (C2)
-func.func @f(%dy: tensor<2x8x64xf32>, %s: tensor<2x8x2xf32>, %r: !moe.routes<2, 2>, %z: tensor<32x192xf32>, %d0: tensor<96x64xf32>, %d1: tensor<96x64xf32>) {
+func.func @f(%dy: tensor<2x8x64xf32>, %s: tensor<2x8x2xf32>, %r: !moe.routes<16x2, 2>, %z: tensor<32x192xf32>, %d0: tensor<96x64xf32>, %d1: tensor<96x64xf32>) {
   // expected-error@below {{expected a weight of type 'tensor<64x96xf32>', but got 'tensor<96x64xf32>'}}
   %dz, %scaled, %ds = moe.routed_down_grad %dy scores(%s) routes(%r) preactivation(%z) weights(%d0, %d1) {form = #moe.ffn<gated>, activation = #moe.activation<silu>}
-    : (tensor<2x8x64xf32>, tensor<2x8x2xf32>, !moe.routes<2, 2>, tensor<32x192xf32>, tensor<96x64xf32>, tensor<96x64xf32>) -> tensor<32x192xf32> scaled(tensor<32x96xf32>) dscores(tensor<2x8x2xf32>)
+    : (tensor<2x8x64xf32>, tensor<2x8x2xf32>, !moe.routes<16x2, 2>, tensor<32x192xf32>, tensor<96x64xf32>, tensor<96x64xf32>) -> tensor<32x192xf32> scaled(tensor<32x96xf32>) dscores(tensor<2x8x2xf32>)
   return
 }
 // mended: tensor<96x64xf32> => tensor<64x96xf32>
@@ -149,10 +149,10 @@ func.func @f(%dy: tensor<2x8x64xf32>, %s: tensor<2x8x2xf32>, %r: !moe.routes<2, 
 // -----
 
 // moe.routed_down_grad (C3)
-func.func @f(%dy: tensor<2x8x64xf32>, %s: tensor<2x8x2xf32>, %r: !moe.routes<2, 2>, %z: tensor<32x192xf32>, %d0: tensor<64x96xf32>, %d1: tensor<64x96xf32>) {
+func.func @f(%dy: tensor<2x8x64xf32>, %s: tensor<2x8x2xf32>, %r: !moe.routes<16x2, 2>, %z: tensor<32x192xf32>, %d0: tensor<64x96xf32>, %d1: tensor<64x96xf32>) {
   // expected-error@below {{failed to verify that all of {preactivation, dz} have same type}}
   %dz, %scaled, %ds = moe.routed_down_grad %dy scores(%s) routes(%r) preactivation(%z) weights(%d0, %d1) {form = #moe.ffn<gated>, activation = #moe.activation<silu>}
-    : (tensor<2x8x64xf32>, tensor<2x8x2xf32>, !moe.routes<2, 2>, tensor<32x192xf32>, tensor<64x96xf32>, tensor<64x96xf32>) -> tensor<32x96xf32> scaled(tensor<32x96xf32>) dscores(tensor<2x8x2xf32>)
+    : (tensor<2x8x64xf32>, tensor<2x8x2xf32>, !moe.routes<16x2, 2>, tensor<32x192xf32>, tensor<64x96xf32>, tensor<64x96xf32>) -> tensor<32x96xf32> scaled(tensor<32x96xf32>) dscores(tensor<2x8x2xf32>)
   return
 }
 // mended: (tensor<32x96xf32> => (tensor<32x192xf32>
@@ -160,10 +160,10 @@ func.func @f(%dy: tensor<2x8x64xf32>, %s: tensor<2x8x2xf32>, %r: !moe.routes<2, 
 // -----
 
 // moe.routed_down_grad (C3)
-func.func @f(%dy: tensor<2x8x64xf32>, %s: tensor<2x8x2xf32>, %r: !moe.routes<2, 2>, %z: tensor<32x192xf32>, %d0: tensor<64x96xf32>, %d1: tensor<64x96xf32>) {
+func.func @f(%dy: tensor<2x8x64xf32>, %s: tensor<2x8x2xf32>, %r: !moe.routes<16x2, 2>, %z: tensor<32x192xf32>, %d0: tensor<64x96xf32>, %d1: tensor<64x96xf32>) {
   // expected-error@below {{expected scaled rows of type 'tensor<32x96xf32>', but got 'tensor<32x192xf32>'}}
   %dz, %scaled, %ds = moe.routed_down_grad %dy scores(%s) routes(%r) preactivation(%z) weights(%d0, %d1) {form = #moe.ffn<gated>, activation = #moe.activation<silu>}
-    : (tensor<2x8x64xf32>, tensor<2x8x2xf32>, !moe.routes<2, 2>, tensor<32x192xf32>, tensor<64x96xf32>, tensor<64x96xf32>) -> tensor<32x192xf32> scaled(tensor<32x192xf32>) dscores(tensor<2x8x2xf32>)
+    : (tensor<2x8x64xf32>, tensor<2x8x2xf32>, !moe.routes<16x2, 2>, tensor<32x192xf32>, tensor<64x96xf32>, tensor<64x96xf32>) -> tensor<32x192xf32> scaled(tensor<32x192xf32>) dscores(tensor<2x8x2xf32>)
   return
 }
 // mended: tensor<32x192xf32>, tensor<2x8x2xf32>) => tensor<32x96xf32>, tensor<2x8x2xf32>)
@@ -171,10 +171,10 @@ func.func @f(%dy: tensor<2x8x64xf32>, %s: tensor<2x8x2xf32>, %r: !moe.routes<2, 
 // -----
 
 // moe.routed_input_grad (C1)
-func.func @f(%dz: tensor<32x192xf32>, %r: !moe.routes<2, 2>, %w0: tensor<96x64xf32>, %w1: tensor<96x64xf32>, %w2: tensor<96x64xf32>) {
+func.func @f(%dz: tensor<32x192xf32>, %r: !moe.routes<16x2, 2>, %w0: tensor<96x64xf32>, %w1: tensor<96x64xf32>, %w2: tensor<96x64xf32>) {
   // expected-error@below {{expected 4 weights (2 for each expert), but got 3}}
   %dx = moe.routed_input_grad %dz routes(%r) weights(%w0, %w1, %w2) {form = #moe.ffn<gated>}
-    : (tensor<32x192xf32>, !moe.routes<2, 2>, tensor<96x64xf32>, tensor<96x64xf32>, tensor<96x64xf32>) -> tensor<32x64xf32>
+    : (tensor<32x192xf32>, !moe.routes<16x2, 2>, tensor<96x64xf32>, tensor<96x64xf32>, tensor<96x64xf32>) -> tensor<32x64xf32>
   return
 }
 // mended: %w1, %w2 => %w1, %w2, %w2
@@ -184,10 +184,10 @@ func.func @f(%dz: tensor<32x192xf32>, %r: !moe.routes<2, 2>, %w0: tensor<96x64xf
 // -----
 
 // moe.routed_input_grad (C2)
-func.func @f(%dz: tensor<32x193xf32>, %r: !moe.routes<2, 2>, %w0: tensor<96x64xf32>, %w1: tensor<96x64xf32>, %w2: tensor<96x64xf32>, %w3: tensor<96x64xf32>) {
+func.func @f(%dz: tensor<32x193xf32>, %r: !moe.routes<16x2, 2>, %w0: tensor<96x64xf32>, %w1: tensor<96x64xf32>, %w2: tensor<96x64xf32>, %w3: tensor<96x64xf32>) {
   // expected-error@below {{expected a pre-activation width of 192, but got 193}}
   %dx = moe.routed_input_grad %dz routes(%r) weights(%w0, %w1, %w2, %w3) {form = #moe.ffn<gated>}
-    : (tensor<32x193xf32>, !moe.routes<2, 2>, tensor<96x64xf32>, tensor<96x64xf32>, tensor<96x64xf32>, tensor<96x64xf32>) -> tensor<32x64xf32>
+    : (tensor<32x193xf32>, !moe.routes<16x2, 2>, tensor<96x64xf32>, tensor<96x64xf32>, tensor<96x64xf32>, tensor<96x64xf32>) -> tensor<32x64xf32>
   return
 }
 // mended: tensor<32x193xf32> => tensor<32x192xf32>
@@ -206,9 +206,9 @@ func.func @f(%dz: tensor<32x192xf32>, %w0: tensor<96x64xf32>, %w1: tensor<96x64x
 // -----
 
 // moe.routed_weight_grad (C1)
-func.func @f(%dz: tensor<32x192xf32>, %x: tensor<2x8x64xf32>, %r: !moe.routes<2, 2>) {
+func.func @f(%dz: tensor<32x192xf32>, %x: tensor<2x8x64xf32>, %r: !moe.routes<16x2, 2>) {
   // expected-error@below {{expected experts in [0, 2), but got 2}}
-  %dw = moe.routed_weight_grad %dz, %x, %r {experts = array<i64: 2>, offset = 0 : i64} : (tensor<32x192xf32>, tensor<2x8x64xf32>, !moe.routes<2, 2>) -> tensor<96x64xf32>
+  %dw = moe.routed_weight_grad %dz, %x, %r {experts = array<i64: 2>, offset = 0 : i64} : (tensor<32x192xf32>, tensor<2x8x64xf32>, !moe.routes<16x2, 2>) -> tensor<96x64xf32>
   return
 }
 // mended: !moe.routes<2, 2> => !moe.routes<32, 2>
@@ -216,9 +216,9 @@ func.func @f(%dz: tensor<32x192xf32>, %x: tensor<2x8x64xf32>, %r: !moe.routes<2,
 // -----
 
 // moe.routed_weight_grad (C1)
-func.func @f(%dz: tensor<32x192xf32>, %x: tensor<2x8x64xf32>, %r: !moe.routes<2, 2>) {
+func.func @f(%dz: tensor<32x192xf32>, %x: tensor<2x8x64xf32>, %r: !moe.routes<16x2, 2>) {
   // expected-error@below {{expected a result for each of 2 experts, but got 1}}
-  %dw = moe.routed_weight_grad %dz, %x, %r {experts = array<i64: 0, 1>, offset = 0 : i64} : (tensor<32x192xf32>, tensor<2x8x64xf32>, !moe.routes<2, 2>) -> tensor<96x64xf32>
+  %dw = moe.routed_weight_grad %dz, %x, %r {experts = array<i64: 0, 1>, offset = 0 : i64} : (tensor<32x192xf32>, tensor<2x8x64xf32>, !moe.routes<16x2, 2>) -> tensor<96x64xf32>
   return
 }
 // mended: array<i64: 0, 1> => array<i64: 1>
@@ -226,9 +226,9 @@ func.func @f(%dz: tensor<32x192xf32>, %x: tensor<2x8x64xf32>, %r: !moe.routes<2,
 // -----
 
 // moe.routed_weight_grad (C2)
-func.func @f(%dz: tensor<32x192xf32>, %x: tensor<2x8x64xf32>, %r: !moe.routes<2, 2>) {
+func.func @f(%dz: tensor<32x192xf32>, %x: tensor<2x8x64xf32>, %r: !moe.routes<16x2, 2>) {
   // expected-error@below {{expected columns within [0, 192), but got [128, 224)}}
-  %dw = moe.routed_weight_grad %dz, %x, %r {experts = array<i64: 1>, offset = 128 : i64} : (tensor<32x192xf32>, tensor<2x8x64xf32>, !moe.routes<2, 2>) -> tensor<96x64xf32>
+  %dw = moe.routed_weight_grad %dz, %x, %r {experts = array<i64: 1>, offset = 128 : i64} : (tensor<32x192xf32>, tensor<2x8x64xf32>, !moe.routes<16x2, 2>) -> tensor<96x64xf32>
   return
 }
 // mended: offset = 128 => offset = 96
@@ -236,9 +236,9 @@ func.func @f(%dz: tensor<32x192xf32>, %x: tensor<2x8x64xf32>, %r: !moe.routes<2,
 // -----
 
 // moe.routed_weight_grad (C2)
-func.func @f(%dz: tensor<32x192xf32>, %x: tensor<2x8x64xf32>, %r: !moe.routes<2, 2>) {
+func.func @f(%dz: tensor<32x192xf32>, %x: tensor<2x8x64xf32>, %r: !moe.routes<16x2, 2>) {
   // expected-error@below {{expected a result of type 'tensor<96x64xf32>', but got 'tensor<96x32xf32>'}}
-  %dw = moe.routed_weight_grad %dz, %x, %r {experts = array<i64: 1>, offset = 0 : i64} : (tensor<32x192xf32>, tensor<2x8x64xf32>, !moe.routes<2, 2>) -> tensor<96x32xf32>
+  %dw = moe.routed_weight_grad %dz, %x, %r {experts = array<i64: 1>, offset = 0 : i64} : (tensor<32x192xf32>, tensor<2x8x64xf32>, !moe.routes<16x2, 2>) -> tensor<96x32xf32>
   return
 }
 // mended: tensor<96x32xf32> => tensor<96x64xf32>
@@ -246,9 +246,9 @@ func.func @f(%dz: tensor<32x192xf32>, %x: tensor<2x8x64xf32>, %r: !moe.routes<2,
 // -----
 
 // moe.routed_weight_grad (C2)
-func.func @f(%dz: tensor<192xf32>, %x: tensor<2x8x64xf32>, %r: !moe.routes<2, 2>) {
+func.func @f(%dz: tensor<192xf32>, %x: tensor<2x8x64xf32>, %r: !moe.routes<16x2, 2>) {
   // expected-error@below {{expected tokens [B,S,width] or rows [R,width], but got 'tensor<192xf32>'}}
-  %dw = moe.routed_weight_grad %dz, %x, %r {experts = array<i64: 1>, offset = 0 : i64} : (tensor<192xf32>, tensor<2x8x64xf32>, !moe.routes<2, 2>) -> tensor<96x64xf32>
+  %dw = moe.routed_weight_grad %dz, %x, %r {experts = array<i64: 1>, offset = 0 : i64} : (tensor<192xf32>, tensor<2x8x64xf32>, !moe.routes<16x2, 2>) -> tensor<96x64xf32>
   return
 }
 // mended: tensor<192xf32> => tensor<32x192xf32>
@@ -256,9 +256,9 @@ func.func @f(%dz: tensor<192xf32>, %x: tensor<2x8x64xf32>, %r: !moe.routes<2, 2>
 // -----
 
 // moe.routed_bias_grad (C1)
-func.func @f(%dy: tensor<2x8x64xf32>, %r: !moe.routes<2, 2>) {
+func.func @f(%dy: tensor<2x8x64xf32>, %r: !moe.routes<16x2, 2>) {
   // expected-error@below {{expected experts in [0, 2), but got -1}}
-  %db = moe.routed_bias_grad %dy routes(%r) {experts = array<i64: -1>} : (tensor<2x8x64xf32>, !moe.routes<2, 2>) -> tensor<64xf32>
+  %db = moe.routed_bias_grad %dy routes(%r) {experts = array<i64: -1>} : (tensor<2x8x64xf32>, !moe.routes<16x2, 2>) -> tensor<64xf32>
   return
 }
 // mended: array<i64: -1> => array<i64: 1>
@@ -266,9 +266,9 @@ func.func @f(%dy: tensor<2x8x64xf32>, %r: !moe.routes<2, 2>) {
 // -----
 
 // moe.routed_bias_grad (C2)
-func.func @f(%dy: tensor<2x8x64xf32>, %r: !moe.routes<2, 2>) {
+func.func @f(%dy: tensor<2x8x64xf32>, %r: !moe.routes<16x2, 2>) {
   // expected-error@below {{expected a result of type 'tensor<64xf32>', but got 'tensor<96xf32>'}}
-  %db = moe.routed_bias_grad %dy routes(%r) {experts = array<i64: 1>} : (tensor<2x8x64xf32>, !moe.routes<2, 2>) -> tensor<96xf32>
+  %db = moe.routed_bias_grad %dy routes(%r) {experts = array<i64: 1>} : (tensor<2x8x64xf32>, !moe.routes<16x2, 2>) -> tensor<96xf32>
   return
 }
 // mended: tensor<96xf32> => tensor<64xf32>
@@ -357,37 +357,37 @@ func.func @f(%h: tensor<?x96xf32>, %d: tensor<64x96xf32>) {
 // -----
 
 // moe.combine (C2)
-func.func @f(%rows: tensor<32x64xf32>, %r: !moe.routes<2, 2>) {
+func.func @f(%rows: tensor<32x64xf32>, %r: !moe.routes<16x2, 2>) {
   // expected-error@below {{failed to verify that all of {rows, result} have same element type}}
-  %y = moe.combine %rows, %r : (tensor<32x64xf32>, !moe.routes<2, 2>) -> tensor<2x8x64xbf16>
+  %y = moe.combine %rows, %r : (tensor<32x64xf32>, !moe.routes<16x2, 2>) -> tensor<2x8x64xbf16>
   return
 }
 
 // -----
 
 // moe.combine (C2)
-func.func @f(%rows: tensor<32x64xf32>, %r: !moe.routes<2, 2>, %s: tensor<2x8x2xf64>) {
+func.func @f(%rows: tensor<32x64xf32>, %r: !moe.routes<16x2, 2>, %s: tensor<2x8x2xf64>) {
   // expected-error@below {{expected scores of type 'tensor<2x8x2xf32>', but got 'tensor<2x8x2xf64>'}}
-  %y = moe.combine %rows, %r, %s : (tensor<32x64xf32>, !moe.routes<2, 2>, tensor<2x8x2xf64>) -> tensor<2x8x64xf32>
+  %y = moe.combine %rows, %r, %s : (tensor<32x64xf32>, !moe.routes<16x2, 2>, tensor<2x8x2xf64>) -> tensor<2x8x64xf32>
   return
 }
 
 // -----
 
 // moe.combine (C3)
-func.func @f(%rows: tensor<?x64xf32>, %r: !moe.routes<2, 2>) {
+func.func @f(%rows: tensor<?x64xf32>, %r: !moe.routes<16x2, 2>) {
   // expected-error@below {{failed to verify that operands and results have static shapes}}
-  %y = moe.combine %rows, %r : (tensor<?x64xf32>, !moe.routes<2, 2>) -> tensor<2x8x64xf32>
+  %y = moe.combine %rows, %r : (tensor<?x64xf32>, !moe.routes<16x2, 2>) -> tensor<2x8x64xf32>
   return
 }
 
 // -----
 
 // moe.routed_down_grad (C4)
-func.func @f(%dy: tensor<2x8x64xf32>, %s: tensor<2x8x1xf32>, %r: !moe.routes<2, 2>, %z: tensor<32x192xf32>, %d0: tensor<64x96xf32>, %d1: tensor<64x96xf32>) {
+func.func @f(%dy: tensor<2x8x64xf32>, %s: tensor<2x8x1xf32>, %r: !moe.routes<16x2, 2>, %z: tensor<32x192xf32>, %d0: tensor<64x96xf32>, %d1: tensor<64x96xf32>) {
   // expected-error@below {{expected scores of type 'tensor<2x8x2xf32>', but got 'tensor<2x8x1xf32>'}}
   %dz = moe.routed_down_grad %dy scores(%s) routes(%r) preactivation(%z) weights(%d0, %d1) {form = #moe.ffn<gated>, activation = #moe.activation<silu>}
-    : (tensor<2x8x64xf32>, tensor<2x8x1xf32>, !moe.routes<2, 2>, tensor<32x192xf32>, tensor<64x96xf32>, tensor<64x96xf32>) -> tensor<32x192xf32>
+    : (tensor<2x8x64xf32>, tensor<2x8x1xf32>, !moe.routes<16x2, 2>, tensor<32x192xf32>, tensor<64x96xf32>, tensor<64x96xf32>) -> tensor<32x192xf32>
   return
 }
 
@@ -423,54 +423,54 @@ func.func @f(%dz: tensor<?x96xf32>, %u: tensor<96x64xf32>) {
 // -----
 
 // moe.routed_weight_grad (C1)
-func.func @f(%dz: tensor<32x192xf32>, %x: tensor<2x8x64xf32>, %r: !moe.routes<2, 2>) {
+func.func @f(%dz: tensor<32x192xf32>, %x: tensor<2x8x64xf32>, %r: !moe.routes<16x2, 2>) {
   // expected-error@below {{expected experts in ascending order, but got 1, 1}}
-  %dw:2 = moe.routed_weight_grad %dz, %x, %r {experts = array<i64: 1, 1>} : (tensor<32x192xf32>, tensor<2x8x64xf32>, !moe.routes<2, 2>) -> (tensor<96x64xf32>, tensor<96x64xf32>)
+  %dw:2 = moe.routed_weight_grad %dz, %x, %r {experts = array<i64: 1, 1>} : (tensor<32x192xf32>, tensor<2x8x64xf32>, !moe.routes<16x2, 2>) -> (tensor<96x64xf32>, tensor<96x64xf32>)
   return
 }
 
 // -----
 
 // moe.routed_weight_grad (C2)
-func.func @f(%dz: tensor<16x192xf32>, %x: tensor<2x8x64xf32>, %r: !moe.routes<2, 2>) {
-  // expected-error@below {{expected rows of 16, but got 32}}
-  %dw = moe.routed_weight_grad %dz, %x, %r {experts = array<i64: 1>} : (tensor<16x192xf32>, tensor<2x8x64xf32>, !moe.routes<2, 2>) -> tensor<96x64xf32>
+func.func @f(%dz: tensor<16x192xf32>, %x: tensor<2x8x64xf32>, %r: !moe.routes<16x2, 2>) {
+  // expected-error@below {{expected rows of 32, but got 16}}
+  %dw = moe.routed_weight_grad %dz, %x, %r {experts = array<i64: 1>} : (tensor<16x192xf32>, tensor<2x8x64xf32>, !moe.routes<16x2, 2>) -> tensor<96x64xf32>
   return
 }
 
 // -----
 
 // moe.routed_weight_grad (C2)
-func.func @f(%dz: tensor<32x192xf32>, %x: tensor<2x8x64xf32>, %r: !moe.routes<2, 2>) {
+func.func @f(%dz: tensor<32x192xf32>, %x: tensor<2x8x64xf32>, %r: !moe.routes<16x2, 2>) {
   // expected-error@below {{expected a result of type 'tensor<96x64xf32>', but got 'tensor<48x64xf32>'}}
-  %dw:2 = moe.routed_weight_grad %dz, %x, %r {experts = array<i64: 0, 1>} : (tensor<32x192xf32>, tensor<2x8x64xf32>, !moe.routes<2, 2>) -> (tensor<96x64xf32>, tensor<48x64xf32>)
+  %dw:2 = moe.routed_weight_grad %dz, %x, %r {experts = array<i64: 0, 1>} : (tensor<32x192xf32>, tensor<2x8x64xf32>, !moe.routes<16x2, 2>) -> (tensor<96x64xf32>, tensor<48x64xf32>)
   return
 }
 
 // -----
 
 // moe.routed_weight_grad (C3)
-func.func @f(%dz: tensor<32x192xbf16>, %x: tensor<2x8x64xbf16>, %r: !moe.routes<2, 2>) {
+func.func @f(%dz: tensor<32x192xbf16>, %x: tensor<2x8x64xbf16>, %r: !moe.routes<16x2, 2>) {
   // expected-error@below {{expected a result of type 'tensor<96x64xf32>', but got 'tensor<96x64xbf16>'}}
-  %dw = moe.routed_weight_grad %dz, %x, %r {experts = array<i64: 1>} : (tensor<32x192xbf16>, tensor<2x8x64xbf16>, !moe.routes<2, 2>) -> tensor<96x64xbf16>
+  %dw = moe.routed_weight_grad %dz, %x, %r {experts = array<i64: 1>} : (tensor<32x192xbf16>, tensor<2x8x64xbf16>, !moe.routes<16x2, 2>) -> tensor<96x64xbf16>
   return
 }
 
 // -----
 
 // moe.routed_weight_grad (C3)
-func.func @f(%dz: tensor<32x192xf32>, %x: tensor<2x8x64xbf16>, %r: !moe.routes<2, 2>) {
+func.func @f(%dz: tensor<32x192xf32>, %x: tensor<2x8x64xbf16>, %r: !moe.routes<16x2, 2>) {
   // expected-error@below {{failed to verify that all of {lhs, rhs} have same element type}}
-  %dw = moe.routed_weight_grad %dz, %x, %r {experts = array<i64: 1>} : (tensor<32x192xf32>, tensor<2x8x64xbf16>, !moe.routes<2, 2>) -> tensor<96x64xf32>
+  %dw = moe.routed_weight_grad %dz, %x, %r {experts = array<i64: 1>} : (tensor<32x192xf32>, tensor<2x8x64xbf16>, !moe.routes<16x2, 2>) -> tensor<96x64xf32>
   return
 }
 
 // -----
 
 // moe.routed_weight_grad (C4)
-func.func @f(%dz: tensor<?x192xf32>, %x: tensor<2x8x64xf32>, %r: !moe.routes<2, 2>) {
+func.func @f(%dz: tensor<?x192xf32>, %x: tensor<2x8x64xf32>, %r: !moe.routes<16x2, 2>) {
   // expected-error@below {{failed to verify that operands and results have static shapes}}
-  %dw = moe.routed_weight_grad %dz, %x, %r {experts = array<i64: 1>} : (tensor<?x192xf32>, tensor<2x8x64xf32>, !moe.routes<2, 2>) -> tensor<96x64xf32>
+  %dw = moe.routed_weight_grad %dz, %x, %r {experts = array<i64: 1>} : (tensor<?x192xf32>, tensor<2x8x64xf32>, !moe.routes<16x2, 2>) -> tensor<96x64xf32>
   return
 }
 
@@ -486,18 +486,18 @@ func.func @f(%dy: tensor<2x8x64xf32>, %s: tensor<2x8x1xf32>) {
 // -----
 
 // moe.routed_bias_grad (C3)
-func.func @f(%dy: tensor<2x8x64xf32>, %r: !moe.routes<2, 2>, %s: tensor<2x4x2xf32>) {
-  // expected-error@below {{expected rows of 32, but got 16}}
-  %db = moe.routed_bias_grad %dy routes(%r) scores(%s) {experts = array<i64: 0>} : (tensor<2x8x64xf32>, !moe.routes<2, 2>, tensor<2x4x2xf32>) -> tensor<64xf32>
+func.func @f(%dy: tensor<2x8x64xf32>, %r: !moe.routes<16x2, 2>, %s: tensor<2x4x2xf32>) {
+  // expected-error@below {{expected routed tokens of 8, but got 16}}
+  %db = moe.routed_bias_grad %dy routes(%r) scores(%s) {experts = array<i64: 0>} : (tensor<2x8x64xf32>, !moe.routes<16x2, 2>, tensor<2x4x2xf32>) -> tensor<64xf32>
   return
 }
 
 // -----
 
 // moe.routed_bias_grad (C4)
-func.func @f(%dy: tensor<2x8x64xbf16>, %r: !moe.routes<2, 2>, %s: tensor<2x8x2xf64>) {
+func.func @f(%dy: tensor<2x8x64xbf16>, %r: !moe.routes<16x2, 2>, %s: tensor<2x8x2xf64>) {
   // expected-error@below {{expected scores of type 'tensor<2x8x2xf32>', but got 'tensor<2x8x2xf64>'}}
-  %db = moe.routed_bias_grad %dy routes(%r) scores(%s) {experts = array<i64: 0>} : (tensor<2x8x64xbf16>, !moe.routes<2, 2>, tensor<2x8x2xf64>) -> tensor<64xf32>
+  %db = moe.routed_bias_grad %dy routes(%r) scores(%s) {experts = array<i64: 0>} : (tensor<2x8x64xbf16>, !moe.routes<16x2, 2>, tensor<2x8x2xf64>) -> tensor<64xf32>
   return
 }
 
@@ -537,6 +537,53 @@ func.func @f(%h: tensor<?x8x64xf32>, %w: tensor<512x64xf32>, %labels: tensor<2x8
   return
 }
 // mended: chunk = 0 => chunk = 1
+
+// -----
+
+// moe.routed_up (C2)
+func.func @f(%x: tensor<2x8x64xf32>, %r: !moe.routes<12x1, 1>, %g: tensor<96x64xf32>, %u: tensor<96x64xf32>) {
+  // expected-error@below {{expected routed tokens of 16, but got 12}}
+  %h = moe.routed_up %x routes(%r) weights(%g, %u) {form = #moe.ffn<gated>, activation = #moe.activation<silu>}
+    : (tensor<2x8x64xf32>, !moe.routes<12x1, 1>, tensor<96x64xf32>, tensor<96x64xf32>) -> tensor<12x96xf32>
+  return
+}
+
+// -----
+
+// moe.routed_down (C2)
+func.func @f(%h: tensor<16x96xf32>, %r: !moe.routes<12x1, 1>, %d: tensor<64x96xf32>) {
+  // expected-error@below {{expected rows of 12, but got 16}}
+  %y = moe.routed_down %h routes(%r) weights(%d) {form = #moe.ffn<gated>} : (tensor<16x96xf32>, !moe.routes<12x1, 1>, tensor<64x96xf32>) -> tensor<16x64xf32>
+  return
+}
+
+// -----
+
+// moe.combine (C1)
+func.func @f(%rows: tensor<12x64xf32>, %r: !moe.routes<12x1, 1>) {
+  // expected-error@below {{expected routed tokens of 16, but got 12}}
+  %y = moe.combine %rows, %r : (tensor<12x64xf32>, !moe.routes<12x1, 1>) -> tensor<2x8x64xf32>
+  return
+}
+
+// -----
+
+// moe.routed_down_grad (C3)
+func.func @f(%dy: tensor<2x8x64xf32>, %s: tensor<2x8x1xf32>, %r: !moe.routes<12x1, 1>, %z: tensor<12x192xf32>, %d: tensor<64x96xf32>) {
+  // expected-error@below {{expected routed tokens of 16, but got 12}}
+  %dz = moe.routed_down_grad %dy scores(%s) routes(%r) preactivation(%z) weights(%d) {form = #moe.ffn<gated>, activation = #moe.activation<silu>}
+    : (tensor<2x8x64xf32>, tensor<2x8x1xf32>, !moe.routes<12x1, 1>, tensor<12x192xf32>, tensor<64x96xf32>) -> tensor<12x192xf32>
+  return
+}
+
+// -----
+
+// moe.routed_weight_grad (C4)
+func.func @f(%dz: tensor<32x192xf32>, %x: tensor<2x8x64xf32>, %r: !moe.routes<?x2, 2>) {
+  // expected-error@below {{failed to verify that operands and results have static shapes}}
+  %dw = moe.routed_weight_grad %dz, %x, %r {experts = array<i64: 1>} : (tensor<32x192xf32>, tensor<2x8x64xf32>, !moe.routes<?x2, 2>) -> tensor<96x64xf32>
+  return
+}
 
 // -----
 

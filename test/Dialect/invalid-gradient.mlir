@@ -247,10 +247,10 @@ func.func @f(%do: tensor<2x8x64xf32>, %q: tensor<2x8x64xf32>, %k: tensor<2x8x32x
 // -----
 
 // moe.experts_grad (C1)
-func.func @f(%dy: tensor<2x8x64xf32>, %x: tensor<2x8x64xf32>, %s: tensor<2x8x1xf32>, %r: !moe.routes<1, 1>, %z: tensor<16x192xf32>, %g: tensor<96x64xf32>, %u: tensor<96x64xf32>, %d: tensor<64x96xf32>) {
+func.func @f(%dy: tensor<2x8x64xf32>, %x: tensor<2x8x64xf32>, %s: tensor<2x8x1xf32>, %r: !moe.routes<16x1, 1>, %z: tensor<16x192xf32>, %g: tensor<96x64xf32>, %u: tensor<96x64xf32>, %d: tensor<64x96xf32>) {
   // expected-error@below {{expected a wanted flag for each of 3 weights, but got 2}}
   %dx, %ds, %dd = moe.experts_grad %dy, %x scores(%s) routes(%r) preactivation(%z) weights(%g, %u, %d) {form = #moe.ffn<gated>, activation = #moe.activation<silu>, wanted = array<i1: false, true>}
-    : (tensor<2x8x64xf32>, tensor<2x8x64xf32>, tensor<2x8x1xf32>, !moe.routes<1, 1>, tensor<16x192xf32>, tensor<96x64xf32>, tensor<96x64xf32>, tensor<64x96xf32>) -> dx(tensor<2x8x64xf32>) dscores(tensor<2x8x1xf32>) dweights(tensor<64x96xf32>)
+    : (tensor<2x8x64xf32>, tensor<2x8x64xf32>, tensor<2x8x1xf32>, !moe.routes<16x1, 1>, tensor<16x192xf32>, tensor<96x64xf32>, tensor<96x64xf32>, tensor<64x96xf32>) -> dx(tensor<2x8x64xf32>) dscores(tensor<2x8x1xf32>) dweights(tensor<64x96xf32>)
   return
 }
 // mended: array<i1: false, true> => array<i1: false, false, true>
@@ -258,10 +258,10 @@ func.func @f(%dy: tensor<2x8x64xf32>, %x: tensor<2x8x64xf32>, %s: tensor<2x8x1xf
 // -----
 
 // moe.experts_grad (C1)
-func.func @f(%dy: tensor<2x8x64xf32>, %x: tensor<2x8x64xf32>, %s: tensor<2x8x1xf32>, %r: !moe.routes<1, 1>, %z: tensor<16x192xf32>, %g: tensor<96x64xf32>, %u: tensor<96x64xf32>, %d: tensor<64x96xf32>) {
+func.func @f(%dy: tensor<2x8x64xf32>, %x: tensor<2x8x64xf32>, %s: tensor<2x8x1xf32>, %r: !moe.routes<16x1, 1>, %z: tensor<16x192xf32>, %g: tensor<96x64xf32>, %u: tensor<96x64xf32>, %d: tensor<64x96xf32>) {
   // expected-error@below {{expected a gradient for each wanted weight, but got 1}}
   %dx, %ds, %dd = moe.experts_grad %dy, %x scores(%s) routes(%r) preactivation(%z) weights(%g, %u, %d) {form = #moe.ffn<gated>, activation = #moe.activation<silu>, wanted = array<i1: false, true, true>}
-    : (tensor<2x8x64xf32>, tensor<2x8x64xf32>, tensor<2x8x1xf32>, !moe.routes<1, 1>, tensor<16x192xf32>, tensor<96x64xf32>, tensor<96x64xf32>, tensor<64x96xf32>) -> dx(tensor<2x8x64xf32>) dscores(tensor<2x8x1xf32>) dweights(tensor<64x96xf32>)
+    : (tensor<2x8x64xf32>, tensor<2x8x64xf32>, tensor<2x8x1xf32>, !moe.routes<16x1, 1>, tensor<16x192xf32>, tensor<96x64xf32>, tensor<96x64xf32>, tensor<64x96xf32>) -> dx(tensor<2x8x64xf32>) dscores(tensor<2x8x1xf32>) dweights(tensor<64x96xf32>)
   return
 }
 // mended: false, true, true => false, false, true
@@ -296,10 +296,10 @@ func.func @f(%dy: tensor<2x8x64xf32>, %x: tensor<2x8x64xf32>, %z: tensor<16x192x
 // -----
 
 // moe.experts_grad (C3)
-func.func @f(%dy: tensor<2x8x32xf32>, %x: tensor<2x8x64xf32>, %s: tensor<2x8x1xf32>, %r: !moe.routes<1, 1>, %z: tensor<16x192xf32>, %g: tensor<96x64xf32>, %u: tensor<96x64xf32>, %d: tensor<64x96xf32>) {
+func.func @f(%dy: tensor<2x8x32xf32>, %x: tensor<2x8x64xf32>, %s: tensor<2x8x1xf32>, %r: !moe.routes<16x1, 1>, %z: tensor<16x192xf32>, %g: tensor<96x64xf32>, %u: tensor<96x64xf32>, %d: tensor<64x96xf32>) {
   // expected-error@below {{expected an input of type 'tensor<2x8x32xf32>', but got 'tensor<2x8x64xf32>'}}
   %dx, %ds, %dd = moe.experts_grad %dy, %x scores(%s) routes(%r) preactivation(%z) weights(%g, %u, %d) {form = #moe.ffn<gated>, activation = #moe.activation<silu>, wanted = array<i1: false, false, true>}
-    : (tensor<2x8x32xf32>, tensor<2x8x64xf32>, tensor<2x8x1xf32>, !moe.routes<1, 1>, tensor<16x192xf32>, tensor<96x64xf32>, tensor<96x64xf32>, tensor<64x96xf32>) -> dx(tensor<2x8x64xf32>) dscores(tensor<2x8x1xf32>) dweights(tensor<64x96xf32>)
+    : (tensor<2x8x32xf32>, tensor<2x8x64xf32>, tensor<2x8x1xf32>, !moe.routes<16x1, 1>, tensor<16x192xf32>, tensor<96x64xf32>, tensor<96x64xf32>, tensor<64x96xf32>) -> dx(tensor<2x8x64xf32>) dscores(tensor<2x8x1xf32>) dweights(tensor<64x96xf32>)
   return
 }
 // mended: tensor<2x8x64xf32> => tensor<2x8x32xf32>
@@ -307,9 +307,9 @@ func.func @f(%dy: tensor<2x8x32xf32>, %x: tensor<2x8x64xf32>, %s: tensor<2x8x1xf
 // -----
 
 // moe.route_grad (C1)
-func.func @f(%ds: tensor<2x8x2xf32>, %l: tensor<2x8x5xf32>, %r: !moe.routes<6, 2>) {
+func.func @f(%ds: tensor<2x8x2xf32>, %l: tensor<2x8x5xf32>, %r: !moe.routes<16x6, 2>) {
   // expected-error@below {{expected logits for each expert of 6, but got 5}}
-  %d = moe.route_grad %ds, %l, %r : (tensor<2x8x2xf32>, tensor<2x8x5xf32>, !moe.routes<6, 2>) -> tensor<2x8x5xf32>
+  %d = moe.route_grad %ds, %l, %r : (tensor<2x8x2xf32>, tensor<2x8x5xf32>, !moe.routes<16x6, 2>) -> tensor<2x8x5xf32>
   return
 }
 // mended: tensor<2x8x5xf32> => tensor<2x8x6xf32>
@@ -317,9 +317,9 @@ func.func @f(%ds: tensor<2x8x2xf32>, %l: tensor<2x8x5xf32>, %r: !moe.routes<6, 2
 // -----
 
 // moe.route_grad (C1)
-func.func @f(%ds: tensor<2x8x1xf32>, %l: tensor<2x8x6xf32>, %r: !moe.routes<6, 2>) {
+func.func @f(%ds: tensor<2x8x1xf32>, %l: tensor<2x8x6xf32>, %r: !moe.routes<16x6, 2>) {
   // expected-error@below {{expected scores of 2, but got 1}}
-  %d = moe.route_grad %ds, %l, %r : (tensor<2x8x1xf32>, tensor<2x8x6xf32>, !moe.routes<6, 2>) -> tensor<2x8x6xf32>
+  %d = moe.route_grad %ds, %l, %r : (tensor<2x8x1xf32>, tensor<2x8x6xf32>, !moe.routes<16x6, 2>) -> tensor<2x8x6xf32>
   return
 }
 // mended: tensor<2x8x1xf32> => tensor<2x8x2xf32>
@@ -347,9 +347,9 @@ func.func @f(%g: tensor<f32>, %l: tensor<2x8x512xf32>, %labels: tensor<2x7xi32>,
 // -----
 
 // moe.balance_loss_grad (C1)
-func.func @f(%g: tensor<f32>, %l: tensor<2x8x6xf32>, %r: !moe.routes<5, 2>, %w: tensor<f32>) {
+func.func @f(%g: tensor<f32>, %l: tensor<2x8x6xf32>, %r: !moe.routes<16x5, 2>, %w: tensor<f32>) {
   // expected-error@below {{expected logits for each expert of 5, but got 6}}
-  %d = moe.balance_loss_grad %g, %l, %r, %w {form = #moe.form<paper>} : (tensor<f32>, tensor<2x8x6xf32>, !moe.routes<5, 2>, tensor<f32>) -> tensor<2x8x6xf32>
+  %d = moe.balance_loss_grad %g, %l, %r, %w {form = #moe.form<paper>} : (tensor<f32>, tensor<2x8x6xf32>, !moe.routes<16x5, 2>, tensor<f32>) -> tensor<2x8x6xf32>
   return
 }
 // mended: tensor<2x8x6xf32> => tensor<2x8x5xf32>
@@ -367,9 +367,9 @@ func.func @f(%g: tensor<f32>, %l: tensor<2x8x6xf32>, %old: tensor<2x7xi32>, %w: 
 // -----
 
 // moe.route_grad (C2)
-func.func @f(%ds: tensor<2x8x2xf32>, %l: tensor<2x8x6xf32>, %r: !moe.routes<6, 2>, %g: tensor<2x8x3xf32>) {
+func.func @f(%ds: tensor<2x8x2xf32>, %l: tensor<2x8x6xf32>, %r: !moe.routes<16x6, 2>, %g: tensor<2x8x3xf32>) {
   // expected-error@below {{expected classes of 2, but got 3}}
-  %dl = moe.route_grad %ds, %l, %r, %g : (tensor<2x8x2xf32>, tensor<2x8x6xf32>, !moe.routes<6, 2>, tensor<2x8x3xf32>) -> tensor<2x8x6xf32>
+  %dl = moe.route_grad %ds, %l, %r, %g : (tensor<2x8x2xf32>, tensor<2x8x6xf32>, !moe.routes<16x6, 2>, tensor<2x8x3xf32>) -> tensor<2x8x6xf32>
   return
 }
 // mended: tensor<2x8x3xf32> => tensor<2x8x2xf32>
@@ -392,4 +392,32 @@ func.func @f(%d: tensor<f32>, %l: tensor<2x8x6xf32>, %old: tensor<2x8xi32>, %w: 
   %dl = moe.classifier_loss_grad %d, %l, %old, %w : (tensor<f32>, tensor<2x8x6xf32>, tensor<2x8xi32>, tensor<f32>) -> tensor<2x8x6xf32>
   return
 }
+
+// -----
+
+// moe.experts_grad (C3)
+func.func @f(%x: tensor<2x8x64xf32>, %s: tensor<2x8x1xf32>, %r: !moe.routes<12x1, 1>, %z: tensor<12x192xf32>, %g: tensor<96x64xf32>, %d: tensor<64x96xf32>) {
+  // expected-error@below {{expected routed tokens of 16, but got 12}}
+  %dx = moe.experts_grad %x, %x scores(%s) routes(%r) preactivation(%z) weights(%g, %g, %d) {form = #moe.ffn<gated>, activation = #moe.activation<silu>, wanted = array<i1: false, false, false>}
+    : (tensor<2x8x64xf32>, tensor<2x8x64xf32>, tensor<2x8x1xf32>, !moe.routes<12x1, 1>, tensor<12x192xf32>, tensor<96x64xf32>, tensor<96x64xf32>, tensor<64x96xf32>) -> dx(tensor<2x8x64xf32>)
+  return
+}
 // mended: tensor<2x8x6xf32> => tensor<2x8x2xf32>
+
+// -----
+
+// moe.route_grad (C1)
+func.func @f(%ds: tensor<2x8x2xf32>, %l: tensor<2x8x6xf32>, %r: !moe.routes<12x6, 2>) {
+  // expected-error@below {{expected routed tokens of 16, but got 12}}
+  %d = moe.route_grad %ds, %l, %r : (tensor<2x8x2xf32>, tensor<2x8x6xf32>, !moe.routes<12x6, 2>) -> tensor<2x8x6xf32>
+  return
+}
+
+// -----
+
+// moe.balance_loss_grad (C1)
+func.func @f(%g: tensor<f32>, %l: tensor<2x8x6xf32>, %r: !moe.routes<12x6, 2>, %w: tensor<f32>) {
+  // expected-error@below {{expected routed tokens of 16, but got 12}}
+  %d = moe.balance_loss_grad %g, %l, %r, %w {form = #moe.form<paper>} : (tensor<f32>, tensor<2x8x6xf32>, !moe.routes<12x6, 2>, tensor<f32>) -> tensor<2x8x6xf32>
+  return
+}

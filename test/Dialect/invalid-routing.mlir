@@ -25,7 +25,7 @@ func.func @f(%x: tensor<?x?x64xf32>, %w: tensor<6x64xf32>) {
 // moe.route (C1)
 func.func @f(%l: tensor<?x?x5xf32>) {
   // expected-error@below {{expected logits for 6 experts, but got 5}}
-  %r, %s = moe.route %l : (tensor<?x?x5xf32>) -> (!moe.routes<6, 2>, tensor<?x?x2xf32>)
+  %r, %s = moe.route %l : (tensor<?x?x5xf32>) -> (!moe.routes<?x6, 2>, tensor<?x?x2xf32>)
   return
 }
 // mended: tensor<?x?x5xf32> => tensor<?x?x6xf32>
@@ -35,7 +35,7 @@ func.func @f(%l: tensor<?x?x5xf32>) {
 // moe.route (C1)
 func.func @f(%l: tensor<?x?x6xf32>) {
   // expected-error@below {{expected 2 scores, but got 3}}
-  %r, %s = moe.route %l : (tensor<?x?x6xf32>) -> (!moe.routes<6, 2>, tensor<?x?x3xf32>)
+  %r, %s = moe.route %l : (tensor<?x?x6xf32>) -> (!moe.routes<?x6, 2>, tensor<?x?x3xf32>)
   return
 }
 // mended: tensor<?x?x3xf32> => tensor<?x?x2xf32>
@@ -45,7 +45,7 @@ func.func @f(%l: tensor<?x?x6xf32>) {
 // moe.route (C1)
 func.func @f(%l: tensor<2x8x6xf32>) {
   // expected-error@below {{expected a batch of 2, but got 3}}
-  %r, %s = moe.route %l : (tensor<2x8x6xf32>) -> (!moe.routes<6, 2>, tensor<3x8x2xf32>)
+  %r, %s = moe.route %l : (tensor<2x8x6xf32>) -> (!moe.routes<16x6, 2>, tensor<3x8x2xf32>)
   return
 }
 // mended: tensor<2x8x6xf32> => tensor<3x8x6xf32>
@@ -53,9 +53,9 @@ func.func @f(%l: tensor<2x8x6xf32>) {
 // -----
 
 // moe.route (C2)
-func.func @f(%l: tensor<?x?x2xf32>) {
-  // expected-error@below {{expected between 1 and 2 experts a token, but got 3}}
-  %r, %s = moe.route %l : (tensor<?x?x2xf32>) -> (!moe.routes<2, 3>, tensor<?x?x3xf32>)
+func.func @f(%l: tensor<2x8x2xf32>) {
+  // expected-error@below {{expected routed tokens of 16, but got 12}}
+  %r, %s = moe.route %l : (tensor<2x8x2xf32>) -> (!moe.routes<12x2, 1>, tensor<2x8x1xf32>)
   return
 }
 // mended: <2, 3> => <2, 2>
@@ -63,10 +63,25 @@ func.func @f(%l: tensor<?x?x2xf32>) {
 
 // -----
 
+// expected-error@below {{expected between 1 and 2 experts a token, but got 3}}
+func.func private @f(!moe.routes<?x2, 3>)
+
+// -----
+
+// expected-error@below {{expected routes of at least one token, but got 0}}
+func.func private @f(!moe.routes<0x2, 1>)
+
+// -----
+
+// expected-error@below {{expected routes of tokens x experts}}
+func.func private @f(!moe.routes<2, 1>)
+
+// -----
+
 // moe.route (C3)
 func.func @f(%l: tensor<?x?x6xf32>) {
   // expected-error@below {{expected a forced expert below 6, but got 6}}
-  %r, %s = moe.route %l {forced_expert = 6 : i64} : (tensor<?x?x6xf32>) -> (!moe.routes<6, 1>, tensor<?x?x1xf32>)
+  %r, %s = moe.route %l {forced_expert = 6 : i64} : (tensor<?x?x6xf32>) -> (!moe.routes<?x6, 1>, tensor<?x?x1xf32>)
   return
 }
 // mended: forced_expert = 6 => forced_expert = 5
@@ -76,7 +91,7 @@ func.func @f(%l: tensor<?x?x6xf32>) {
 // moe.route (C3)
 func.func @f(%l: tensor<?x?x6xf32>) {
   // expected-error@below {{expected one expert a token, since it is forced, but got 2}}
-  %r, %s = moe.route %l {forced_expert = 0 : i64} : (tensor<?x?x6xf32>) -> (!moe.routes<6, 2>, tensor<?x?x2xf32>)
+  %r, %s = moe.route %l {forced_expert = 0 : i64} : (tensor<?x?x6xf32>) -> (!moe.routes<?x6, 2>, tensor<?x?x2xf32>)
   return
 }
 // mended: 6, 2> => 6, 1>
@@ -85,10 +100,10 @@ func.func @f(%l: tensor<?x?x6xf32>) {
 // -----
 
 // moe.experts (C1)
-func.func @f(%x: tensor<2x8x64xf32>, %s: tensor<2x8x2xf32>, %r: !moe.routes<2, 2>, %g0: tensor<96x64xf32>, %u0: tensor<96x64xf32>, %d0: tensor<64x96xf32>, %g1: tensor<96x64xf32>, %u1: tensor<96x64xf32>, %d1: tensor<64x96xf32>) {
+func.func @f(%x: tensor<2x8x64xf32>, %s: tensor<2x8x2xf32>, %r: !moe.routes<16x2, 2>, %g0: tensor<96x64xf32>, %u0: tensor<96x64xf32>, %d0: tensor<64x96xf32>, %g1: tensor<96x64xf32>, %u1: tensor<96x64xf32>, %d1: tensor<64x96xf32>) {
   // expected-error@below {{expected a result of type 'tensor<2x8x64xf32>', but got 'tensor<2x8x96xf32>'}}
   %y = moe.experts %x, %s, %r, %g0, %u0, %d0, %g1, %u1, %d1 {form = #moe.ffn<gated>, activation = #moe.activation<silu>}
-    : (tensor<2x8x64xf32>, tensor<2x8x2xf32>, !moe.routes<2, 2>, tensor<96x64xf32>, tensor<96x64xf32>, tensor<64x96xf32>, tensor<96x64xf32>, tensor<96x64xf32>, tensor<64x96xf32>) -> tensor<2x8x96xf32>
+    : (tensor<2x8x64xf32>, tensor<2x8x2xf32>, !moe.routes<16x2, 2>, tensor<96x64xf32>, tensor<96x64xf32>, tensor<64x96xf32>, tensor<96x64xf32>, tensor<96x64xf32>, tensor<64x96xf32>) -> tensor<2x8x96xf32>
   return
 }
 // mended: tensor<2x8x96xf32> => tensor<2x8x64xf32>
@@ -96,10 +111,10 @@ func.func @f(%x: tensor<2x8x64xf32>, %s: tensor<2x8x2xf32>, %r: !moe.routes<2, 2
 // -----
 
 // moe.experts (C2)
-func.func @f(%x: tensor<2x8x64xf32>, %s: tensor<2x8x2xf32>, %r: !moe.routes<2, 2>, %g0: tensor<96x64xf32>, %u0: tensor<96x64xf32>, %d0: tensor<64x96xf32>) {
+func.func @f(%x: tensor<2x8x64xf32>, %s: tensor<2x8x2xf32>, %r: !moe.routes<16x2, 2>, %g0: tensor<96x64xf32>, %u0: tensor<96x64xf32>, %d0: tensor<64x96xf32>) {
   // expected-error@below {{expected 6 weights (3 for each expert), but got 3}}
   %y = moe.experts %x, %s, %r, %g0, %u0, %d0 {form = #moe.ffn<gated>, activation = #moe.activation<silu>}
-    : (tensor<2x8x64xf32>, tensor<2x8x2xf32>, !moe.routes<2, 2>, tensor<96x64xf32>, tensor<96x64xf32>, tensor<64x96xf32>) -> tensor<2x8x64xf32>
+    : (tensor<2x8x64xf32>, tensor<2x8x2xf32>, !moe.routes<16x2, 2>, tensor<96x64xf32>, tensor<96x64xf32>, tensor<64x96xf32>) -> tensor<2x8x64xf32>
   return
 }
 // mended: 2, 2> => 1, 2>
@@ -107,10 +122,10 @@ func.func @f(%x: tensor<2x8x64xf32>, %s: tensor<2x8x2xf32>, %r: !moe.routes<2, 2
 // -----
 
 // moe.experts (C3)
-func.func @f(%x: tensor<2x8x64xf32>, %s: tensor<2x8x1xf32>, %r: !moe.routes<2, 2>, %g0: tensor<96x64xf32>, %u0: tensor<96x64xf32>, %d0: tensor<64x96xf32>, %g1: tensor<96x64xf32>, %u1: tensor<96x64xf32>, %d1: tensor<64x96xf32>) {
+func.func @f(%x: tensor<2x8x64xf32>, %s: tensor<2x8x1xf32>, %r: !moe.routes<16x2, 2>, %g0: tensor<96x64xf32>, %u0: tensor<96x64xf32>, %d0: tensor<64x96xf32>, %g1: tensor<96x64xf32>, %u1: tensor<96x64xf32>, %d1: tensor<64x96xf32>) {
   // expected-error@below {{expected scores of 2, but got 1}}
   %y = moe.experts %x, %s, %r, %g0, %u0, %d0, %g1, %u1, %d1 {form = #moe.ffn<gated>, activation = #moe.activation<silu>}
-    : (tensor<2x8x64xf32>, tensor<2x8x1xf32>, !moe.routes<2, 2>, tensor<96x64xf32>, tensor<96x64xf32>, tensor<64x96xf32>, tensor<96x64xf32>, tensor<96x64xf32>, tensor<64x96xf32>) -> tensor<2x8x64xf32>
+    : (tensor<2x8x64xf32>, tensor<2x8x1xf32>, !moe.routes<16x2, 2>, tensor<96x64xf32>, tensor<96x64xf32>, tensor<64x96xf32>, tensor<96x64xf32>, tensor<96x64xf32>, tensor<64x96xf32>) -> tensor<2x8x64xf32>
   return
 }
 // mended: tensor<2x8x1xf32> => tensor<2x8x2xf32>
@@ -118,10 +133,10 @@ func.func @f(%x: tensor<2x8x64xf32>, %s: tensor<2x8x1xf32>, %r: !moe.routes<2, 2
 // -----
 
 // moe.experts (C4)
-func.func @f(%x: tensor<2x8x64xf32>, %s: tensor<2x8x2xf32>, %r: !moe.routes<2, 2>, %g0: tensor<96x64xf32>, %u0: tensor<96x64xf32>, %d0: tensor<64x96xf32>, %g1: tensor<96x64xf32>, %u1: tensor<96x64xf32>, %d1: tensor<64x96xf32>) {
+func.func @f(%x: tensor<2x8x64xf32>, %s: tensor<2x8x2xf32>, %r: !moe.routes<16x2, 2>, %g0: tensor<96x64xf32>, %u0: tensor<96x64xf32>, %d0: tensor<64x96xf32>, %g1: tensor<96x64xf32>, %u1: tensor<96x64xf32>, %d1: tensor<64x96xf32>) {
   // expected-error@below {{expected a pre-activation of type 'tensor<32x192xf32>', but got 'tensor<16x192xf32>'}}
   %y, %z = moe.experts %x, %s, %r, %g0, %u0, %d0, %g1, %u1, %d1 {form = #moe.ffn<gated>, activation = #moe.activation<silu>}
-    : (tensor<2x8x64xf32>, tensor<2x8x2xf32>, !moe.routes<2, 2>, tensor<96x64xf32>, tensor<96x64xf32>, tensor<64x96xf32>, tensor<96x64xf32>, tensor<96x64xf32>, tensor<64x96xf32>) -> (tensor<2x8x64xf32>, tensor<16x192xf32>)
+    : (tensor<2x8x64xf32>, tensor<2x8x2xf32>, !moe.routes<16x2, 2>, tensor<96x64xf32>, tensor<96x64xf32>, tensor<64x96xf32>, tensor<96x64xf32>, tensor<96x64xf32>, tensor<64x96xf32>) -> (tensor<2x8x64xf32>, tensor<16x192xf32>)
   return
 }
 // mended: tensor<16x192xf32> => tensor<32x192xf32>
@@ -159,9 +174,9 @@ func.func @f(%l: tensor<2x8x512xf32>, %labels: tensor<2x8xi32>) {
 // -----
 
 // moe.balance_loss (C1)
-func.func @f(%l: tensor<?x?x5xf32>, %r: !moe.routes<6, 2>, %w: tensor<f32>) {
+func.func @f(%l: tensor<?x?x5xf32>, %r: !moe.routes<?x6, 2>, %w: tensor<f32>) {
   // expected-error@below {{expected logits for 6 experts, but got 5}}
-  %loss = moe.balance_loss %l, %r, %w {form = #moe.form<paper>} : (tensor<?x?x5xf32>, !moe.routes<6, 2>, tensor<f32>) -> tensor<f32>
+  %loss = moe.balance_loss %l, %r, %w {form = #moe.form<paper>} : (tensor<?x?x5xf32>, !moe.routes<?x6, 2>, tensor<f32>) -> tensor<f32>
   return
 }
 // mended: tensor<?x?x5xf32> => tensor<?x?x6xf32>
@@ -202,7 +217,7 @@ func.func @f() {
 // moe.route (C4)
 func.func @f(%l: tensor<?x?x6xf32>, %g: tensor<?x?x3xf32>) {
   // expected-error@below {{expected classes of 2, but got 3}}
-  %r, %s = moe.route %l, %g : (tensor<?x?x6xf32>, tensor<?x?x3xf32>) -> (!moe.routes<6, 2>, tensor<?x?x2xf32>)
+  %r, %s = moe.route %l, %g : (tensor<?x?x6xf32>, tensor<?x?x3xf32>) -> (!moe.routes<?x6, 2>, tensor<?x?x2xf32>)
   return
 }
 // mended: tensor<?x?x3xf32> => tensor<?x?x2xf32>
@@ -212,7 +227,7 @@ func.func @f(%l: tensor<?x?x6xf32>, %g: tensor<?x?x3xf32>) {
 // moe.route (C4)
 func.func @f(%l: tensor<2x8x6xf32>, %g: tensor<2x7x2xf32>) {
   // expected-error@below {{expected a row length of 8, but got 7}}
-  %r, %s = moe.route %l, %g : (tensor<2x8x6xf32>, tensor<2x7x2xf32>) -> (!moe.routes<6, 2>, tensor<2x8x2xf32>)
+  %r, %s = moe.route %l, %g : (tensor<2x8x6xf32>, tensor<2x7x2xf32>) -> (!moe.routes<16x6, 2>, tensor<2x8x2xf32>)
   return
 }
 // mended: tensor<2x7x2xf32> => tensor<2x8x2xf32>
@@ -222,7 +237,7 @@ func.func @f(%l: tensor<2x8x6xf32>, %g: tensor<2x7x2xf32>) {
 // moe.route (C4)
 func.func @f(%l: tensor<?x?x6xf32>, %g: tensor<?x?x2xf32>) {
   // expected-error@below {{expected no gate, since the expert is forced}}
-  %r, %s = moe.route %l, %g {forced_expert = 0 : i64} : (tensor<?x?x6xf32>, tensor<?x?x2xf32>) -> (!moe.routes<6, 1>, tensor<?x?x1xf32>)
+  %r, %s = moe.route %l, %g {forced_expert = 0 : i64} : (tensor<?x?x6xf32>, tensor<?x?x2xf32>) -> (!moe.routes<?x6, 1>, tensor<?x?x1xf32>)
   return
 }
 // mended: {forced_expert = 0 : i64} => {}
@@ -306,4 +321,23 @@ func.func @f(%l: tensor<2x8x6xf32>, %old: tensor<2x8xi32>, %w: tensor<f32>) {
   %loss = moe.classifier_loss %l, %old, %w : (tensor<2x8x6xf32>, tensor<2x8xi32>, tensor<f32>) -> tensor<f32>
   return
 }
+
+// -----
+
+// moe.experts (C3)
+func.func @f(%x: tensor<2x8x64xf32>, %s: tensor<2x8x1xf32>, %r: !moe.routes<12x1, 1>, %g: tensor<96x64xf32>, %d: tensor<64x96xf32>) {
+  // expected-error@below {{expected routed tokens of 16, but got 12}}
+  %y = moe.experts %x, %s, %r, %g, %g, %d {form = #moe.ffn<gated>, activation = #moe.activation<silu>}
+    : (tensor<2x8x64xf32>, tensor<2x8x1xf32>, !moe.routes<12x1, 1>, tensor<96x64xf32>, tensor<96x64xf32>, tensor<64x96xf32>) -> tensor<2x8x64xf32>
+  return
+}
 // mended: tensor<2x8x6xf32> => tensor<2x8x2xf32>
+
+// -----
+
+// moe.balance_loss (C1)
+func.func @f(%l: tensor<2x8x6xf32>, %r: !moe.routes<12x6, 2>, %w: tensor<f32>) {
+  // expected-error@below {{expected routed tokens of 16, but got 12}}
+  %loss = moe.balance_loss %l, %r, %w {form = #moe.form<paper>} : (tensor<2x8x6xf32>, !moe.routes<12x6, 2>, tensor<f32>) -> tensor<f32>
+  return
+}

@@ -46,12 +46,12 @@ func.func @forward(%tokens: tensor<?x?xi32> {moe.binding = #moe.binding<input, "
 func.func private @gated(%x: tensor<?x?x8xf32>, %router: tensor<2x8xf32>, %gate: tensor<2x8xf32>) -> tensor<?x?x8xf32> {
   %l = moe.router %x, %router : (tensor<?x?x8xf32>, tensor<2x8xf32>) -> tensor<?x?x2xf32>
   %g = moe.language_gate %x, %gate : (tensor<?x?x8xf32>, tensor<2x8xf32>) -> tensor<?x?x2xf32>
-  %r, %s = moe.route %l, %g {renormalize} : (tensor<?x?x2xf32>, tensor<?x?x2xf32>) -> (!moe.routes<2, 2>, tensor<?x?x2xf32>)
+  %r, %s = moe.route %l, %g {renormalize} : (tensor<?x?x2xf32>, tensor<?x?x2xf32>) -> (!moe.routes<?x2, 2>, tensor<?x?x2xf32>)
   return %x : tensor<?x?x8xf32>
 }
 
 func.func private @plain(%x: tensor<?x?x8xf32>, %router: tensor<2x8xf32>) -> tensor<?x?x8xf32> {
   %l = moe.router %x, %router : (tensor<?x?x8xf32>, tensor<2x8xf32>) -> tensor<?x?x2xf32>
-  %r, %s = moe.route %l {renormalize} : (tensor<?x?x2xf32>) -> (!moe.routes<2, 2>, tensor<?x?x2xf32>)
+  %r, %s = moe.route %l {renormalize} : (tensor<?x?x2xf32>) -> (!moe.routes<?x2, 2>, tensor<?x?x2xf32>)
   return %x : tensor<?x?x8xf32>
 }

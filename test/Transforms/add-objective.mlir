@@ -66,6 +66,6 @@ func.func @forward(%tokens: tensor<?x?xi32> {moe.binding = #moe.binding<input, "
 // PLAIN: func.func private @layer(%{{[^,]*}}: tensor<?x?x8xf32>, %{{[^,]*}}: tensor<2x8xf32>) -> tensor<?x?x8xf32>
 func.func private @layer(%x: tensor<?x?x8xf32>, %gate: tensor<2x8xf32>) -> tensor<?x?x8xf32> {
   %l = moe.router %x, %gate : (tensor<?x?x8xf32>, tensor<2x8xf32>) -> tensor<?x?x2xf32>
-  %r, %s = moe.route %l {renormalize} : (tensor<?x?x2xf32>) -> (!moe.routes<2, 2>, tensor<?x?x2xf32>)
+  %r, %s = moe.route %l {renormalize} : (tensor<?x?x2xf32>) -> (!moe.routes<?x2, 2>, tensor<?x?x2xf32>)
   return %x : tensor<?x?x8xf32>
 }

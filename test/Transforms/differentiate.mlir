@@ -25,7 +25,7 @@ moe.parameter trainable expert @d1 : tensor<8x16xf32> from #moe.init<normal, see
 
 // CHECK-LABEL: func.func private @layer.backward(
 // CHECK-SAME:    %[[H:.*]]: tensor<2x4x8xf32>, %[[MW:.*]]: tensor<f32>, %[[NW:.*]]: tensor<8xf32>, %[[RW:[a-z0-9]+]]: tensor<2x8xf32>
-// CHECK-SAME:    %[[N:[a-z0-9]+]]: tensor<2x4x8xf32>, %[[L:[a-z0-9]+]]: tensor<2x4x2xf32>, %[[R:[a-z0-9]+]]: !moe.routes<2, 1>, %[[S:[a-z0-9]+]]: tensor<2x4x1xf32>, %[[Z:[a-z0-9]+]]: tensor<8x32xf32>
+// CHECK-SAME:    %[[N:[a-z0-9]+]]: tensor<2x4x8xf32>, %[[L:[a-z0-9]+]]: tensor<2x4x2xf32>, %[[R:[a-z0-9]+]]: !moe.routes<8x2, 1>, %[[S:[a-z0-9]+]]: tensor<2x4x1xf32>, %[[Z:[a-z0-9]+]]: tensor<8x32xf32>
 // CHECK-SAME:    %[[DH:[a-z0-9]+]]: tensor<2x4x8xf32>, %[[DB:[a-z0-9]+]]: tensor<f32>)
 // CHECK-SAME:    -> (tensor<2x4x8xf32>, tensor<2x8xf32>, tensor<16x8xf32>, tensor<8x16xf32>)
 // CHECK:         %[[DX:.*]], %[[DS:.*]], %[[DW:.*]]:3 = moe.experts_grad %[[DH]], %[[N]] scores(%[[S]]) routes(%[[R]]) preactivation(%[[Z]])
@@ -55,10 +55,10 @@ func.func private @layer(%h: tensor<2x4x8xf32>, %w: tensor<f32>, %n: tensor<8xf3
     -> (tensor<2x4x8xf32>, tensor<f32>) {
   %x = moe.rms_norm %h, %n {epsilon = 1.0e-5} : (tensor<2x4x8xf32>, tensor<8xf32>) -> tensor<2x4x8xf32>
   %l = moe.router %x, %r : (tensor<2x4x8xf32>, tensor<2x8xf32>) -> tensor<2x4x2xf32>
-  %routes, %s = moe.route %l : (tensor<2x4x2xf32>) -> (!moe.routes<2, 1>, tensor<2x4x1xf32>)
-  %b = moe.balance_loss %l, %routes, %w {form = #moe.form<paper>} : (tensor<2x4x2xf32>, !moe.routes<2, 1>, tensor<f32>) -> tensor<f32>
+  %routes, %s = moe.route %l : (tensor<2x4x2xf32>) -> (!moe.routes<8x2, 1>, tensor<2x4x1xf32>)
+  %b = moe.balance_loss %l, %routes, %w {form = #moe.form<paper>} : (tensor<2x4x2xf32>, !moe.routes<8x2, 1>, tensor<f32>) -> tensor<f32>
   %y = moe.experts %x, %s, %routes, %u0, %u0, %d0, %u1, %u1, %d1 {form = #moe.ffn<gated>, activation = #moe.activation<silu>}
-    : (tensor<2x4x8xf32>, tensor<2x4x1xf32>, !moe.routes<2, 1>, tensor<16x8xf32>, tensor<16x8xf32>, tensor<8x16xf32>,
+    : (tensor<2x4x8xf32>, tensor<2x4x1xf32>, !moe.routes<8x2, 1>, tensor<16x8xf32>, tensor<16x8xf32>, tensor<8x16xf32>,
        tensor<16x8xf32>, tensor<16x8xf32>, tensor<8x16xf32>) -> tensor<2x4x8xf32>
   %z = moe.add %h, %y : (tensor<2x4x8xf32>, tensor<2x4x8xf32>) -> tensor<2x4x8xf32>
   return %z, %b : tensor<2x4x8xf32>, tensor<f32>
@@ -280,10 +280,10 @@ moe.parameter trainable expert @w : tensor<8x8xf32> from #moe.init<normal, seed 
 
 // CHECK-LABEL: func.func private @router
 // CHECK-NOT:     .backward
-func.func private @router(%x: tensor<1x4x8xf32>, %r: tensor<2x8xf32>) -> (!moe.routes<2, 1>, tensor<1x4x1xf32>) {
+func.func private @router(%x: tensor<1x4x8xf32>, %r: tensor<2x8xf32>) -> (!moe.routes<4x2, 1>, tensor<1x4x1xf32>) {
   %l = moe.router %x, %r : (tensor<1x4x8xf32>, tensor<2x8xf32>) -> tensor<1x4x2xf32>
-  %routes, %s = moe.route %l {forced_expert = 0 : i64} : (tensor<1x4x2xf32>) -> (!moe.routes<2, 1>, tensor<1x4x1xf32>)
-  return %routes, %s : !moe.routes<2, 1>, tensor<1x4x1xf32>
+  %routes, %s = moe.route %l {forced_expert = 0 : i64} : (tensor<1x4x2xf32>) -> (!moe.routes<4x2, 1>, tensor<1x4x1xf32>)
+  return %routes, %s : !moe.routes<4x2, 1>, tensor<1x4x1xf32>
 }
 
 // CHECK-LABEL: func.func @step(
@@ -293,9 +293,9 @@ func.func private @router(%x: tensor<1x4x8xf32>, %r: tensor<2x8xf32>) -> (!moe.r
 func.func @step(%x: tensor<1x4x8xf32>, %labels: tensor<1x4xi32>, %tw: tensor<f32>) -> tensor<f32> {
   %r = moe.get_parameter @r : tensor<2x8xf32>
   %w = moe.get_parameter @w : tensor<8x8xf32>
-  %routes, %s = call @router(%x, %r) : (tensor<1x4x8xf32>, tensor<2x8xf32>) -> (!moe.routes<2, 1>, tensor<1x4x1xf32>)
+  %routes, %s = call @router(%x, %r) : (tensor<1x4x8xf32>, tensor<2x8xf32>) -> (!moe.routes<4x2, 1>, tensor<1x4x1xf32>)
   %y = moe.experts %x, %s, %routes, %w, %w, %w, %w, %w, %w {form = #moe.ffn<gated>, activation = #moe.activation<silu>}
-    : (tensor<1x4x8xf32>, tensor<1x4x1xf32>, !moe.routes<2, 1>, tensor<8x8xf32>, tensor<8x8xf32>, tensor<8x8xf32>,
+    : (tensor<1x4x8xf32>, tensor<1x4x1xf32>, !moe.routes<4x2, 1>, tensor<8x8xf32>, tensor<8x8xf32>, tensor<8x8xf32>,
        tensor<8x8xf32>, tensor<8x8xf32>, tensor<8x8xf32>) -> tensor<1x4x8xf32>
   %loss = moe.cross_entropy %y, %labels, %tw : (tensor<1x4x8xf32>, tensor<1x4xi32>, tensor<f32>) -> tensor<f32>
   return %loss : tensor<f32>

@@ -24,7 +24,7 @@ func.func private @drawn_layer(%x: tensor<?x?x8xf32>, %w: tensor<3x8xf32>, %g: t
   %l = moe.router %x, %w : (tensor<?x?x8xf32>, tensor<3x8xf32>) -> tensor<?x?x3xf32>
   %c = moe.language_gate %x, %g : (tensor<?x?x8xf32>, tensor<2x8xf32>) -> tensor<?x?x2xf32>
   %p = moe.pool %c {kind = #moe.pool<causal_mean>} : (tensor<?x?x2xf32>) -> tensor<?x?x2xf32>
-  %r, %s = moe.route %l, %p {renormalize} : (tensor<?x?x3xf32>, tensor<?x?x2xf32>) -> (!moe.routes<3, 2>, tensor<?x?x2xf32>)
+  %r, %s = moe.route %l, %p {renormalize} : (tensor<?x?x3xf32>, tensor<?x?x2xf32>) -> (!moe.routes<?x3, 2>, tensor<?x?x2xf32>)
   return %x : tensor<?x?x8xf32>
 }
 
@@ -34,7 +34,7 @@ func.func private @drawn_layer(%x: tensor<?x?x8xf32>, %w: tensor<3x8xf32>, %g: t
 func.func private @trained_layer(%x: tensor<?x?x8xf32>, %w: tensor<3x8xf32>, %g: tensor<2x8xf32>) -> tensor<?x?x8xf32> {
   %l = moe.router %x, %w : (tensor<?x?x8xf32>, tensor<3x8xf32>) -> tensor<?x?x3xf32>
   %c = moe.language_gate %x, %g : (tensor<?x?x8xf32>, tensor<2x8xf32>) -> tensor<?x?x2xf32>
-  %r, %s = moe.route %l, %c {renormalize} : (tensor<?x?x3xf32>, tensor<?x?x2xf32>) -> (!moe.routes<3, 2>, tensor<?x?x2xf32>)
+  %r, %s = moe.route %l, %c {renormalize} : (tensor<?x?x3xf32>, tensor<?x?x2xf32>) -> (!moe.routes<?x3, 2>, tensor<?x?x2xf32>)
   return %x : tensor<?x?x8xf32>
 }
 
@@ -56,6 +56,6 @@ func.func private @layer(%x: tensor<?x?x8xf32>, %w: tensor<3x8xf32>, %g: tensor<
   %l = moe.router %x, %w : (tensor<?x?x8xf32>, tensor<3x8xf32>) -> tensor<?x?x3xf32>
   %c = moe.language_gate %x, %g : (tensor<?x?x8xf32>, tensor<2x8xf32>) -> tensor<?x?x2xf32>
   // expected-error@below {{expected the gates of layers that share a function to be trained together, but @}}
-  %r, %s = moe.route %l, %c {renormalize} : (tensor<?x?x3xf32>, tensor<?x?x2xf32>) -> (!moe.routes<3, 2>, tensor<?x?x2xf32>)
+  %r, %s = moe.route %l, %c {renormalize} : (tensor<?x?x3xf32>, tensor<?x?x2xf32>) -> (!moe.routes<?x3, 2>, tensor<?x?x2xf32>)
   return %x : tensor<?x?x8xf32>
 }

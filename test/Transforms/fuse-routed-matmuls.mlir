@@ -1,24 +1,24 @@
 // RUN: moe-opt %s --moe-fuse-routed-matmuls | FileCheck %s
 
 // CHECK-LABEL: func.func @experts(
-// CHECK-SAME:    %[[X:.*]]: tensor<2x4x8xf32>, %[[S:.*]]: tensor<2x4x2xf32>, %[[R:.*]]: !moe.routes<2, 2>, %[[G0:.*]]: tensor<16x8xf32>, %[[U0:.*]]: tensor<16x8xf32>, %[[D0:.*]]: tensor<8x16xf32>, %[[G1:.*]]: tensor<16x8xf32>, %[[U1:.*]]: tensor<16x8xf32>, %[[D1:.*]]: tensor<8x16xf32>)
+// CHECK-SAME:    %[[X:.*]]: tensor<2x4x8xf32>, %[[S:.*]]: tensor<2x4x2xf32>, %[[R:.*]]: !moe.routes<8x2, 2>, %[[G0:.*]]: tensor<16x8xf32>, %[[U0:.*]]: tensor<16x8xf32>, %[[D0:.*]]: tensor<8x16xf32>, %[[G1:.*]]: tensor<16x8xf32>, %[[U1:.*]]: tensor<16x8xf32>, %[[D1:.*]]: tensor<8x16xf32>)
 // CHECK:         %[[H:.*]], %[[Z:.*]] = moe.routed_up %[[X]] routes(%[[R]]) weights(%[[G0]], %[[U0]], %[[G1]], %[[U1]]) {activation = #moe.activation<silu>, form = #moe.ffn<gated>
 // CHECK-SAME:      -> (tensor<16x16xf32>, tensor<16x32xf32>)
 // CHECK:         %[[ROWS:.*]] = moe.routed_down %[[H]] routes(%[[R]]) weights(%[[D0]], %[[D1]]) {form = #moe.ffn<gated>
 // CHECK-SAME:      -> tensor<16x8xf32>
 // CHECK:         %[[Y:.*]] = moe.combine %[[ROWS]], %[[R]], %[[S]] :
 // CHECK:         return %[[Y]], %[[Z]]
-func.func @experts(%x: tensor<2x4x8xf32>, %s: tensor<2x4x2xf32>, %r: !moe.routes<2, 2>, %g0: tensor<16x8xf32>, %u0: tensor<16x8xf32>,
+func.func @experts(%x: tensor<2x4x8xf32>, %s: tensor<2x4x2xf32>, %r: !moe.routes<8x2, 2>, %g0: tensor<16x8xf32>, %u0: tensor<16x8xf32>,
     %d0: tensor<8x16xf32>, %g1: tensor<16x8xf32>, %u1: tensor<16x8xf32>, %d1: tensor<8x16xf32>) -> (tensor<2x4x8xf32>, tensor<16x32xf32>) {
   %y, %z = moe.experts %x, %s, %r, %g0, %u0, %d0, %g1, %u1, %d1 {form = #moe.ffn<gated>, activation = #moe.activation<silu>}
-    : (tensor<2x4x8xf32>, tensor<2x4x2xf32>, !moe.routes<2, 2>, tensor<16x8xf32>, tensor<16x8xf32>, tensor<8x16xf32>,
+    : (tensor<2x4x8xf32>, tensor<2x4x2xf32>, !moe.routes<8x2, 2>, tensor<16x8xf32>, tensor<16x8xf32>, tensor<8x16xf32>,
        tensor<16x8xf32>, tensor<16x8xf32>, tensor<8x16xf32>) -> (tensor<2x4x8xf32>, tensor<16x32xf32>)
   return %y, %z : tensor<2x4x8xf32>, tensor<16x32xf32>
 }
 
 // Expert 0 is frozen: its rows cost no weight gradient.
 // CHECK-LABEL: func.func @experts_grad(
-// CHECK-SAME:    %[[DY:.*]]: tensor<2x4x8xf32>, %[[X:.*]]: tensor<2x4x8xf32>, %[[S:.*]]: tensor<2x4x2xf32>, %[[R:.*]]: !moe.routes<2, 2>, %[[Z:.*]]: tensor<16x32xf32>, %[[G0:.*]]: tensor<16x8xf32>, %[[U0:.*]]: tensor<16x8xf32>, %[[D0:.*]]: tensor<8x16xf32>, %[[G1:.*]]: tensor<16x8xf32>, %[[U1:.*]]: tensor<16x8xf32>, %[[D1:.*]]: tensor<8x16xf32>)
+// CHECK-SAME:    %[[DY:.*]]: tensor<2x4x8xf32>, %[[X:.*]]: tensor<2x4x8xf32>, %[[S:.*]]: tensor<2x4x2xf32>, %[[R:.*]]: !moe.routes<8x2, 2>, %[[Z:.*]]: tensor<16x32xf32>, %[[G0:.*]]: tensor<16x8xf32>, %[[U0:.*]]: tensor<16x8xf32>, %[[D0:.*]]: tensor<8x16xf32>, %[[G1:.*]]: tensor<16x8xf32>, %[[U1:.*]]: tensor<16x8xf32>, %[[D1:.*]]: tensor<8x16xf32>)
 // CHECK:         %[[DZ:.*]], %[[H:.*]], %[[DS:.*]] = moe.routed_down_grad %[[DY]] scores(%[[S]]) routes(%[[R]]) preactivation(%[[Z]]) weights(%[[D0]], %[[D1]]) {activation = #moe.activation<silu>, form = #moe.ffn<gated>
 // CHECK-SAME:      -> tensor<16x32xf32> scaled(tensor<16x16xf32>) dscores(tensor<2x4x2xf32>)
 // CHECK:         %[[DD:.*]] = moe.routed_weight_grad %[[DY]], %[[H]], %[[R]] {experts = array<i64: 1>} : {{.*}} -> tensor<8x16xf32>
@@ -28,11 +28,11 @@ func.func @experts(%x: tensor<2x4x8xf32>, %s: tensor<2x4x2xf32>, %r: !moe.routes
 // CHECK-SAME:      -> tensor<16x8xf32>
 // CHECK:         %[[DX:.*]] = moe.combine %[[ROWS]], %[[R]] :
 // CHECK:         return %[[DX]], %[[DS]], %[[DG]], %[[DU]], %[[DD]]
-func.func @experts_grad(%dy: tensor<2x4x8xf32>, %x: tensor<2x4x8xf32>, %s: tensor<2x4x2xf32>, %r: !moe.routes<2, 2>, %z: tensor<16x32xf32>,
+func.func @experts_grad(%dy: tensor<2x4x8xf32>, %x: tensor<2x4x8xf32>, %s: tensor<2x4x2xf32>, %r: !moe.routes<8x2, 2>, %z: tensor<16x32xf32>,
     %g0: tensor<16x8xf32>, %u0: tensor<16x8xf32>, %d0: tensor<8x16xf32>, %g1: tensor<16x8xf32>, %u1: tensor<16x8xf32>, %d1: tensor<8x16xf32>)
     -> (tensor<2x4x8xf32>, tensor<2x4x2xf32>, tensor<16x8xf32>, tensor<16x8xf32>, tensor<8x16xf32>) {
   %dx, %ds, %dw:3 = moe.experts_grad %dy, %x scores(%s) routes(%r) preactivation(%z) weights(%g0, %u0, %d0, %g1, %u1, %d1) {form = #moe.ffn<gated>, activation = #moe.activation<silu>, wanted = array<i1: false, false, false, true, true, true>}
-    : (tensor<2x4x8xf32>, tensor<2x4x8xf32>, tensor<2x4x2xf32>, !moe.routes<2, 2>, tensor<16x32xf32>, tensor<16x8xf32>, tensor<16x8xf32>, tensor<8x16xf32>,
+    : (tensor<2x4x8xf32>, tensor<2x4x8xf32>, tensor<2x4x2xf32>, !moe.routes<8x2, 2>, tensor<16x32xf32>, tensor<16x8xf32>, tensor<16x8xf32>, tensor<8x16xf32>,
        tensor<16x8xf32>, tensor<16x8xf32>, tensor<8x16xf32>)
     -> dx(tensor<2x4x8xf32>) dscores(tensor<2x4x2xf32>) dweights(tensor<16x8xf32>, tensor<16x8xf32>, tensor<8x16xf32>)
   return %dx, %ds, %dw#0, %dw#1, %dw#2 : tensor<2x4x8xf32>, tensor<2x4x2xf32>, tensor<16x8xf32>, tensor<16x8xf32>, tensor<8x16xf32>
@@ -41,18 +41,18 @@ func.func @experts_grad(%dy: tensor<2x4x8xf32>, %x: tensor<2x4x8xf32>, %s: tenso
 // Only the routers train, and this is the lowest layer: no weight gradient, no
 // input gradient, even though one was asked for that nothing reads.
 // CHECK-LABEL: func.func @scores_only(
-// CHECK:         %[[DZ:.*]], %[[DS:.*]] = moe.routed_down_grad {{.*}} -> tensor<16x32xf32> dscores(tensor<2x4x2xf32>)
+// CHECK:         %[[DZ:.*]], %[[DS:.*]] = moe.routed_down_grad {{.*}} -> tensor<8x32xf32> dscores(tensor<2x4x1xf32>)
 // CHECK-NEXT:    return %[[DS]]
-func.func @scores_only(%dy: tensor<2x4x8xf32>, %x: tensor<2x4x8xf32>, %s: tensor<2x4x2xf32>, %r: !moe.routes<1, 2>, %z: tensor<16x32xf32>,
-    %g0: tensor<16x8xf32>, %u0: tensor<16x8xf32>, %d0: tensor<8x16xf32>) -> tensor<2x4x2xf32> {
+func.func @scores_only(%dy: tensor<2x4x8xf32>, %x: tensor<2x4x8xf32>, %s: tensor<2x4x1xf32>, %r: !moe.routes<8x1, 1>, %z: tensor<8x32xf32>,
+    %g0: tensor<16x8xf32>, %u0: tensor<16x8xf32>, %d0: tensor<8x16xf32>) -> tensor<2x4x1xf32> {
   %dx, %ds, %dd = moe.experts_grad %dy, %x scores(%s) routes(%r) preactivation(%z) weights(%g0, %u0, %d0) {form = #moe.ffn<gated>, activation = #moe.activation<silu>, wanted = array<i1: false, false, true>}
-    : (tensor<2x4x8xf32>, tensor<2x4x8xf32>, tensor<2x4x2xf32>, !moe.routes<1, 2>, tensor<16x32xf32>, tensor<16x8xf32>, tensor<16x8xf32>, tensor<8x16xf32>)
-    -> dx(tensor<2x4x8xf32>) dscores(tensor<2x4x2xf32>) dweights(tensor<8x16xf32>)
-  return %ds : tensor<2x4x2xf32>
+    : (tensor<2x4x8xf32>, tensor<2x4x8xf32>, tensor<2x4x1xf32>, !moe.routes<8x1, 1>, tensor<8x32xf32>, tensor<16x8xf32>, tensor<16x8xf32>, tensor<8x16xf32>)
+    -> dx(tensor<2x4x8xf32>) dscores(tensor<2x4x1xf32>) dweights(tensor<8x16xf32>)
+  return %ds : tensor<2x4x1xf32>
 }
 
 // CHECK-LABEL: func.func @plain_experts(
-// CHECK-SAME:    %[[X:.*]]: tensor<1x4x8xbf16>, %[[S:.*]]: tensor<1x4x1xf32>, %[[R:.*]]: !moe.routes<2, 1>, %[[U:.*]]: tensor<16x8xbf16>, %[[B:.*]]: tensor<16xbf16>, %[[D:.*]]: tensor<8x16xbf16>, %[[C:.*]]: tensor<8xbf16>, %[[B1:.*]]: tensor<16xbf16>, %[[C1:.*]]: tensor<8xbf16>, %[[DY:.*]]: tensor<1x4x8xbf16>, %[[Z:.*]]: tensor<4x16xbf16>)
+// CHECK-SAME:    %[[X:.*]]: tensor<1x4x8xbf16>, %[[S:.*]]: tensor<1x4x1xf32>, %[[R:.*]]: !moe.routes<4x2, 1>, %[[U:.*]]: tensor<16x8xbf16>, %[[B:.*]]: tensor<16xbf16>, %[[D:.*]]: tensor<8x16xbf16>, %[[C:.*]]: tensor<8xbf16>, %[[B1:.*]]: tensor<16xbf16>, %[[C1:.*]]: tensor<8xbf16>, %[[DY:.*]]: tensor<1x4x8xbf16>, %[[Z:.*]]: tensor<4x16xbf16>)
 // CHECK:         %[[H:.*]] = moe.routed_up %[[X]] routes(%[[R]]) weights(%[[U]], %[[B]], %[[U]], %[[B1]]) {{.*}} -> tensor<4x16xbf16>
 // CHECK:         %[[ROWS:.*]] = moe.routed_down %[[H]] routes(%[[R]]) weights(%[[D]], %[[C]], %[[D]], %[[C1]])
 // CHECK:         %[[Y:.*]] = moe.combine %[[ROWS]], %[[R]], %[[S]]
@@ -65,14 +65,14 @@ func.func @scores_only(%dy: tensor<2x4x8xf32>, %x: tensor<2x4x8xf32>, %s: tensor
 // CHECK:         %[[DC:.*]] = moe.routed_bias_grad %[[DY]] routes(%[[R]]) scores(%[[S]]) {experts = array<i64: 1>
 // CHECK-NOT:     routed_input_grad
 // CHECK:         return %[[Y]], %[[DU]]#0, %[[DD]], %[[DU]]#1, %[[DB]], %[[DC]]
-func.func @plain_experts(%x: tensor<1x4x8xbf16>, %s: tensor<1x4x1xf32>, %r: !moe.routes<2, 1>, %u: tensor<16x8xbf16>, %b: tensor<16xbf16>,
+func.func @plain_experts(%x: tensor<1x4x8xbf16>, %s: tensor<1x4x1xf32>, %r: !moe.routes<4x2, 1>, %u: tensor<16x8xbf16>, %b: tensor<16xbf16>,
     %d: tensor<8x16xbf16>, %c: tensor<8xbf16>, %b1: tensor<16xbf16>, %c1: tensor<8xbf16>, %dy: tensor<1x4x8xbf16>, %z: tensor<4x16xbf16>)
     -> (tensor<1x4x8xbf16>, tensor<16x8xf32>, tensor<8x16xf32>, tensor<16x8xf32>, tensor<16xf32>, tensor<8xf32>) {
   %y = moe.experts %x, %s, %r, %u, %b, %d, %c, %u, %b1, %d, %c1 {form = #moe.ffn<plain>, activation = #moe.activation<gelu>}
-    : (tensor<1x4x8xbf16>, tensor<1x4x1xf32>, !moe.routes<2, 1>, tensor<16x8xbf16>, tensor<16xbf16>, tensor<8x16xbf16>, tensor<8xbf16>,
+    : (tensor<1x4x8xbf16>, tensor<1x4x1xf32>, !moe.routes<4x2, 1>, tensor<16x8xbf16>, tensor<16xbf16>, tensor<8x16xbf16>, tensor<8xbf16>,
        tensor<16x8xbf16>, tensor<16xbf16>, tensor<8x16xbf16>, tensor<8xbf16>) -> tensor<1x4x8xbf16>
   %dw:5 = moe.experts_grad %dy, %x scores(%s) routes(%r) preactivation(%z) weights(%u, %b, %d, %c, %u, %b1, %d, %c1) {form = #moe.ffn<plain>, activation = #moe.activation<gelu>, wanted = array<i1: true, false, true, false, true, true, false, true>}
-    : (tensor<1x4x8xbf16>, tensor<1x4x8xbf16>, tensor<1x4x1xf32>, !moe.routes<2, 1>, tensor<4x16xbf16>, tensor<16x8xbf16>, tensor<16xbf16>, tensor<8x16xbf16>,
+    : (tensor<1x4x8xbf16>, tensor<1x4x8xbf16>, tensor<1x4x1xf32>, !moe.routes<4x2, 1>, tensor<4x16xbf16>, tensor<16x8xbf16>, tensor<16xbf16>, tensor<8x16xbf16>,
        tensor<8xbf16>, tensor<16x8xbf16>, tensor<16xbf16>, tensor<8x16xbf16>, tensor<8xbf16>)
     -> dweights(tensor<16x8xf32>, tensor<8x16xf32>, tensor<16x8xf32>, tensor<16xf32>, tensor<8xf32>)
   return %y, %dw#0, %dw#1, %dw#2, %dw#3, %dw#4 : tensor<1x4x8xbf16>, tensor<16x8xf32>, tensor<8x16xf32>, tensor<16x8xf32>, tensor<16xf32>, tensor<8xf32>

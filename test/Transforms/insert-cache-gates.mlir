@@ -25,8 +25,8 @@ func.func private @layer(%x: tensor<?x?x8xf32>, %slots: tensor<?x?xi32>, %w: ten
   %l = moe.router %a, %w : (tensor<?x?x8xf32>, tensor<2x8xf32>) -> tensor<?x?x2xf32>
   %g = moe.language_gate %a, %w : (tensor<?x?x8xf32>, tensor<2x8xf32>) -> tensor<?x?x2xf32>
   %p = moe.pool %g {kind = #moe.pool<causal_mean>} : (tensor<?x?x2xf32>) -> tensor<?x?x2xf32>
-  %r, %s = moe.route %l, %p : (tensor<?x?x2xf32>, tensor<?x?x2xf32>) -> (!moe.routes<2, 2>, tensor<?x?x2xf32>)
-  %r1, %s1 = moe.route %l, %g : (tensor<?x?x2xf32>, tensor<?x?x2xf32>) -> (!moe.routes<2, 2>, tensor<?x?x2xf32>)
+  %r, %s = moe.route %l, %p : (tensor<?x?x2xf32>, tensor<?x?x2xf32>) -> (!moe.routes<?x2, 2>, tensor<?x?x2xf32>)
+  %r1, %s1 = moe.route %l, %g : (tensor<?x?x2xf32>, tensor<?x?x2xf32>) -> (!moe.routes<?x2, 2>, tensor<?x?x2xf32>)
   return %a : tensor<?x?x8xf32>
 }
 

@@ -20,7 +20,7 @@ func.func @forward(%h: tensor<?x?x8xf32> {moe.binding = #moe.binding<input, "tok
 }
 func.func private @layer(%x: tensor<?x?x8xf32>, %router: tensor<3x8xf32>) -> tensor<?x?x8xf32> {
   %l = moe.router %x, %router : (tensor<?x?x8xf32>, tensor<3x8xf32>) -> tensor<?x?x3xf32>
-  %r, %s = moe.route %l {renormalize} : (tensor<?x?x3xf32>) -> (!moe.routes<3, 2>, tensor<?x?x2xf32>)
+  %r, %s = moe.route %l {renormalize} : (tensor<?x?x3xf32>) -> (!moe.routes<?x3, 2>, tensor<?x?x2xf32>)
   return %x : tensor<?x?x8xf32>
 }
 
@@ -33,7 +33,7 @@ func.func @forward(%h: tensor<?x?x8xf32> {moe.binding = #moe.binding<input, "tok
 }
 func.func private @layer(%x: tensor<?x?x8xf32>, %router: tensor<3x8xf32>) -> tensor<?x?x8xf32> {
   %l = moe.router %x, %router : (tensor<?x?x8xf32>, tensor<3x8xf32>) -> tensor<?x?x3xf32>
-  %r, %s = moe.route %l {renormalize} : (tensor<?x?x3xf32>) -> (!moe.routes<3, 2>, tensor<?x?x2xf32>)
+  %r, %s = moe.route %l {renormalize} : (tensor<?x?x3xf32>) -> (!moe.routes<?x3, 2>, tensor<?x?x2xf32>)
   return %x : tensor<?x?x8xf32>
 }
 
@@ -45,7 +45,7 @@ func.func @forward(%h: tensor<?x?x8xf32> {moe.binding = #moe.binding<input, "tok
 }
 func.func private @layer(%x: tensor<?x?x8xf32>, %l: tensor<?x?x3xf32>) -> tensor<?x?x8xf32> {
   // expected-error@below {{expected the logits of a moe.router whose weight is an argument of the layer}}
-  %r, %s = moe.route %l {renormalize} : (tensor<?x?x3xf32>) -> (!moe.routes<3, 2>, tensor<?x?x2xf32>)
+  %r, %s = moe.route %l {renormalize} : (tensor<?x?x3xf32>) -> (!moe.routes<?x3, 2>, tensor<?x?x2xf32>)
   return %x : tensor<?x?x8xf32>
 }
 
@@ -57,8 +57,8 @@ func.func @forward(%h: tensor<?x?x8xf32> {moe.binding = #moe.binding<input, "tok
 }
 // expected-error@below {{expected one moe.route in a layer, but got 2}}
 func.func private @layer(%x: tensor<?x?x8xf32>, %l: tensor<?x?x3xf32>) -> tensor<?x?x8xf32> {
-  %r, %s = moe.route %l {renormalize} : (tensor<?x?x3xf32>) -> (!moe.routes<3, 2>, tensor<?x?x2xf32>)
+  %r, %s = moe.route %l {renormalize} : (tensor<?x?x3xf32>) -> (!moe.routes<?x3, 2>, tensor<?x?x2xf32>)
   // expected-note@below {{another one is here}}
-  %r2, %s2 = moe.route %l : (tensor<?x?x3xf32>) -> (!moe.routes<3, 2>, tensor<?x?x2xf32>)
+  %r2, %s2 = moe.route %l : (tensor<?x?x3xf32>) -> (!moe.routes<?x3, 2>, tensor<?x?x2xf32>)
   return %x : tensor<?x?x8xf32>
 }

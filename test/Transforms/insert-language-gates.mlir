@@ -62,7 +62,7 @@ func.func private @dense(%x: tensor<?x?x8xf32>, %u: tensor<12x8xf32>, %d: tensor
 // CHECK-SAME: %[[W:[^:]*]]: tensor<2x8xf32>) -> tensor<?x?x8xf32>
 // CHECK: %[[L:.*]] = moe.router %[[X]]
 // CHECK: %[[G:.*]] = moe.language_gate %[[X]], %[[W]] : (tensor<?x?x8xf32>, tensor<2x8xf32>) -> tensor<?x?x2xf32>
-// CHECK: moe.route %[[L]], %[[G]] {renormalize} : (tensor<?x?x3xf32>, tensor<?x?x2xf32>) -> (!moe.routes<3, 2>, tensor<?x?x2xf32>)
+// CHECK: moe.route %[[L]], %[[G]] {renormalize} : (tensor<?x?x3xf32>, tensor<?x?x2xf32>) -> (!moe.routes<?x3, 2>, tensor<?x?x2xf32>)
 // SOME-LABEL: func.func private @layer(
 // SOME: moe.route %{{[^,]*}} {renormalize}
 // SOME-LABEL: func.func private @layer.gated(
@@ -74,8 +74,8 @@ func.func private @dense(%x: tensor<?x?x8xf32>, %u: tensor<12x8xf32>, %d: tensor
 // SUM: moe.pool %{{.*}} {kind = #moe.pool<sequence_sum>}
 func.func private @layer(%x: tensor<?x?x8xf32>, %router: tensor<3x8xf32>, %u: tensor<12x8xf32>, %d: tensor<8x12xf32>) -> tensor<?x?x8xf32> {
   %l = moe.router %x, %router : (tensor<?x?x8xf32>, tensor<3x8xf32>) -> tensor<?x?x3xf32>
-  %r, %s = moe.route %l {renormalize} : (tensor<?x?x3xf32>) -> (!moe.routes<3, 2>, tensor<?x?x2xf32>)
+  %r, %s = moe.route %l {renormalize} : (tensor<?x?x3xf32>) -> (!moe.routes<?x3, 2>, tensor<?x?x2xf32>)
   %y = moe.experts %x, %s, %r, %u, %u, %d, %u, %u, %d, %u, %u, %d {form = #moe.ffn<gated>, activation = #moe.activation<silu>}
-    : (tensor<?x?x8xf32>, tensor<?x?x2xf32>, !moe.routes<3, 2>, tensor<12x8xf32>, tensor<12x8xf32>, tensor<8x12xf32>, tensor<12x8xf32>, tensor<12x8xf32>, tensor<8x12xf32>, tensor<12x8xf32>, tensor<12x8xf32>, tensor<8x12xf32>) -> tensor<?x?x8xf32>
+    : (tensor<?x?x8xf32>, tensor<?x?x2xf32>, !moe.routes<?x3, 2>, tensor<12x8xf32>, tensor<12x8xf32>, tensor<8x12xf32>, tensor<12x8xf32>, tensor<12x8xf32>, tensor<8x12xf32>, tensor<12x8xf32>, tensor<12x8xf32>, tensor<8x12xf32>) -> tensor<?x?x8xf32>
   return %y : tensor<?x?x8xf32>
 }

@@ -33,3 +33,10 @@ func.func @a_cache_keeps_its_capacity(%cache: tensor<?x64x8xf32>, %rows: tensor<
 func.func @static_shapes_stay(%x: tensor<2x3x8xbf16>) -> tensor<2x3x8xbf16> {
   return %x : tensor<2x3x8xbf16>
 }
+
+// CHECK-LABEL: func.func @routes_are_for_all_tokens
+func.func @routes_are_for_all_tokens(%l: tensor<?x?x6xf32>) -> !moe.routes<?x6, 2> {
+  // CHECK: moe.route {{.*}} -> (!moe.routes<2048x6, 2>, tensor<4x512x2xf32>)
+  %r, %s = moe.route %l {renormalize} : (tensor<?x?x6xf32>) -> (!moe.routes<?x6, 2>, tensor<?x?x2xf32>)
+  return %r : !moe.routes<?x6, 2>
+}

@@ -72,7 +72,7 @@ func.func @forward(%tokens: tensor<?x?xi32> {moe.binding = #moe.binding<input, "
 // CHECK-LABEL: func.func private @decoder_layer(
 // CHECK-SAME: %[[X:.*]]: tensor<?x?x8xf32>, %[[G:.*]]: tensor<12x8xf32>, %[[U:.*]]: tensor<12x8xf32>, %[[D:.*]]: tensor<8x12xf32>, %[[W:.*]]: tensor<3x8xf32>, %[[E1G:.*]]: tensor<12x8xf32>, %[[E1U:.*]]: tensor<12x8xf32>, %[[E1D:.*]]: tensor<8x12xf32>, %[[E2G:.*]]: tensor<12x8xf32>, %[[E2U:.*]]: tensor<12x8xf32>, %[[E2D:.*]]: tensor<8x12xf32>)
 // CHECK: %[[L:.*]] = moe.router %[[X]], %[[W]] : (tensor<?x?x8xf32>, tensor<3x8xf32>) -> tensor<?x?x3xf32>
-// CHECK: %[[R:.*]], %[[S:.*]] = moe.route %[[L]] {renormalize} : (tensor<?x?x3xf32>) -> (!moe.routes<3, 2>, tensor<?x?x2xf32>)
+// CHECK: %[[R:.*]], %[[S:.*]] = moe.route %[[L]] {renormalize} : (tensor<?x?x3xf32>) -> (!moe.routes<?x3, 2>, tensor<?x?x2xf32>)
 // CHECK: %[[Y:.*]] = moe.experts %[[X]], %[[S]], %[[R]], %[[G]], %[[U]], %[[D]], %[[E1G]], %[[E1U]], %[[E1D]], %[[E2G]], %[[E2U]], %[[E2D]] {activation = #moe.activation<silu>, form = #moe.ffn<gated>}
 // CHECK: moe.add %[[X]], %[[Y]]
 // CHECK-NOT: moe.ffn
@@ -84,13 +84,13 @@ func.func @forward(%tokens: tensor<?x?xi32> {moe.binding = #moe.binding<input, "
 
 // The dense function goes when nothing calls it.
 // MIXED-NOT: @decoder_layer(
-// MIXED-DAG: !moe.routes<2, 2>
-// MIXED-DAG: !moe.routes<4, 2>
+// MIXED-DAG: !moe.routes<?x2, 2>
+// MIXED-DAG: !moe.routes<?x4, 2>
 
 // DENSE: moe.ffn
 // DENSE-NOT: moe.experts
-// CLAMP: !moe.routes<2, 2>
-// TOP1: moe.route {{.*}} {renormalize} : {{.*}} (!moe.routes<2, 1>, tensor<?x?x1xf32>)
+// CLAMP: !moe.routes<?x2, 2>
+// TOP1: moe.route {{.*}} {renormalize} : {{.*}} (!moe.routes<?x2, 1>, tensor<?x?x1xf32>)
 func.func private @decoder_layer(%x: tensor<?x?x8xf32>, %g: tensor<12x8xf32>, %u: tensor<12x8xf32>, %d: tensor<8x12xf32>) -> tensor<?x?x8xf32> {
   %y = moe.ffn %x, %g, %u, %d {form = #moe.ffn<gated>, activation = #moe.activation<silu>} : (tensor<?x?x8xf32>, tensor<12x8xf32>, tensor<12x8xf32>, tensor<8x12xf32>) -> tensor<?x?x8xf32>
   %z = moe.add %x, %y : (tensor<?x?x8xf32>, tensor<?x?x8xf32>) -> tensor<?x?x8xf32>

@@ -25,8 +25,15 @@ moe.parameter trainable router @gate : tensor<1x8xf32> from #moe.init<zeros, see
 func.func @step(%x: tensor<1x4x8xf32> {moe.binding = #moe.binding<input, "x">}, %u: tensor<12x8xf32> {moe.binding = #moe.binding<input, "u">}, %d: tensor<8x12xf32> {moe.binding = #moe.binding<input, "d">}, %labels: tensor<1x4xi32> {moe.binding = #moe.binding<input, "labels">}, %t: tensor<f32> {moe.binding = #moe.binding<input, "token_weight">}) -> (tensor<f32> {moe.binding = #moe.binding<output, "loss">}) {
   %gate = moe.get_parameter @gate : tensor<1x8xf32>
   %l = moe.router %x, %gate : (tensor<1x4x8xf32>, tensor<1x8xf32>) -> tensor<1x4x1xf32>
-  %r, %s = moe.route %l {forced_expert = 0 : i64} : (tensor<1x4x1xf32>) -> (!moe.routes<1, 1>, tensor<1x4x1xf32>)
-  %y = moe.experts %x, %s, %r, %u, %u, %d {form = #moe.ffn<gated>, activation = #moe.activation<silu>} : (tensor<1x4x8xf32>, tensor<1x4x1xf32>, !moe.routes<1, 1>, tensor<12x8xf32>, tensor<12x8xf32>, tensor<8x12xf32>) -> tensor<1x4x8xf32>
+  %r, %s = moe.route %l {forced_expert = 0 : i64} : (tensor<1x4x1xf32>) -> (!moe.routes<4x1, 1>, tensor<1x4x1xf32>)
+  %y = moe.experts %x, %s, %r, %u, %u, %d {form = #moe.ffn<gated>, activation = #moe.activation<silu>} : (tensor<1x4x8xf32>, tensor<1x4x1xf32>, !moe.routes<4x1, 1>, tensor<12x8xf32>, tensor<12x8xf32>, tensor<8x12xf32>) -> tensor<1x4x8xf32>
   %loss = moe.cross_entropy %y, %labels, %t : (tensor<1x4x8xf32>, tensor<1x4xi32>, tensor<f32>) -> tensor<f32>
   return %loss : tensor<f32>
+}
+
+// -----
+
+// expected-error @below {{expected a static number of tokens at level step, but got '!moe.routes<?x2, 1>'}}
+func.func private @layer(%r: !moe.routes<?x2, 1>) {
+  return
 }

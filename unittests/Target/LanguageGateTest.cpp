@@ -36,12 +36,12 @@ TestProgram withSlots(TestProgram program, int64_t slots) {
 const TestProgram forward = {
     {{"logits", "2x137x5x$P"}, {"gate", "2x137x2x$P"}, {"rows", "$Rx70x$T"}},
     R"(
-  %routes, %scores = moe.route %logits, %gate {renormalize} : (tensor<2x137x5x$P>, tensor<2x137x2x$P>) -> (!moe.routes<5, $K>, tensor<2x137x$Kx$P>)
-  %free, %freeScores = moe.route %logits {renormalize} : (tensor<2x137x5x$P>) -> (!moe.routes<5, $K>, tensor<2x137x$Kx$P>)
-  %y = moe.combine %rows, %routes, %scores : (tensor<$Rx70x$T>, !moe.routes<5, $K>, tensor<2x137x$Kx$P>) -> tensor<2x137x70x$T>
-  %z = moe.combine %rows, %routes : (tensor<$Rx70x$T>, !moe.routes<5, $K>) -> tensor<2x137x70x$T>)",
-    {{"routes", "!moe.routes<5, $K>"},
-     {"free", "!moe.routes<5, $K>"},
+  %routes, %scores = moe.route %logits, %gate {renormalize} : (tensor<2x137x5x$P>, tensor<2x137x2x$P>) -> (!moe.routes<274x5, $K>, tensor<2x137x$Kx$P>)
+  %free, %freeScores = moe.route %logits {renormalize} : (tensor<2x137x5x$P>) -> (!moe.routes<274x5, $K>, tensor<2x137x$Kx$P>)
+  %y = moe.combine %rows, %routes, %scores : (tensor<$Rx70x$T>, !moe.routes<274x5, $K>, tensor<2x137x$Kx$P>) -> tensor<2x137x70x$T>
+  %z = moe.combine %rows, %routes : (tensor<$Rx70x$T>, !moe.routes<274x5, $K>) -> tensor<2x137x70x$T>)",
+    {{"routes", "!moe.routes<274x5, $K>"},
+     {"free", "!moe.routes<274x5, $K>"},
      {"scores", "2x137x$Kx$P"},
      {"freeScores", "2x137x$Kx$P"},
      {"y", "2x137x70x$T"},
@@ -51,9 +51,9 @@ const TestProgram backward = {{{"logits", "2x137x5x$P"},
                                {"gate", "2x137x2x$P"},
                                {"dscores", "2x137x$Kx$P"}},
                               R"(
-  %routes, %scores = moe.route %logits, %gate : (tensor<2x137x5x$P>, tensor<2x137x2x$P>) -> (!moe.routes<5, $K>, tensor<2x137x$Kx$P>)
-  %dx = moe.route_grad %dscores, %logits, %routes, %gate {renormalize} : (tensor<2x137x$Kx$P>, tensor<2x137x5x$P>, !moe.routes<5, $K>, tensor<2x137x2x$P>) -> tensor<2x137x5x$P>
-  %dr = moe.route_grad %dscores, %logits, %routes, %gate : (tensor<2x137x$Kx$P>, tensor<2x137x5x$P>, !moe.routes<5, $K>, tensor<2x137x2x$P>) -> tensor<2x137x5x$P>)",
+  %routes, %scores = moe.route %logits, %gate : (tensor<2x137x5x$P>, tensor<2x137x2x$P>) -> (!moe.routes<274x5, $K>, tensor<2x137x$Kx$P>)
+  %dx = moe.route_grad %dscores, %logits, %routes, %gate {renormalize} : (tensor<2x137x$Kx$P>, tensor<2x137x5x$P>, !moe.routes<274x5, $K>, tensor<2x137x2x$P>) -> tensor<2x137x5x$P>
+  %dr = moe.route_grad %dscores, %logits, %routes, %gate : (tensor<2x137x$Kx$P>, tensor<2x137x5x$P>, !moe.routes<274x5, $K>, tensor<2x137x2x$P>) -> tensor<2x137x5x$P>)",
                               {{"dx", "2x137x5x$P"}, {"dr", "2x137x5x$P"}}};
 
 /// Ties, which say old, at every 11th token.

@@ -158,17 +158,17 @@ class RouterLoss : public ModeTest {};
 const TestProgram balance = {
     {{"logits", "2x137x6x$P"}, {"weight", "$P"}},
     R"(
-  %routes, %scores = moe.route %logits : (tensor<2x137x6x$P>) -> (!moe.routes<6, 3>, tensor<2x137x3x$P>)
-  %paper = moe.balance_loss %logits, %routes, %weight {form = #moe.form<paper>} : (tensor<2x137x6x$P>, !moe.routes<6, 3>, tensor<$P>) -> tensor<$P>
-  %reference = moe.balance_loss %logits, %routes, %weight {form = #moe.form<reference>} : (tensor<2x137x6x$P>, !moe.routes<6, 3>, tensor<$P>) -> tensor<$P>)",
+  %routes, %scores = moe.route %logits : (tensor<2x137x6x$P>) -> (!moe.routes<274x6, 3>, tensor<2x137x3x$P>)
+  %paper = moe.balance_loss %logits, %routes, %weight {form = #moe.form<paper>} : (tensor<2x137x6x$P>, !moe.routes<274x6, 3>, tensor<$P>) -> tensor<$P>
+  %reference = moe.balance_loss %logits, %routes, %weight {form = #moe.form<reference>} : (tensor<2x137x6x$P>, !moe.routes<274x6, 3>, tensor<$P>) -> tensor<$P>)",
     {{"paper", "$P"}, {"reference", "$P"}, {"scores", "2x137x3x$P"}}};
 
 const TestProgram balanceGrad = {
     {{"logits", "2x137x6x$P"}, {"weight", "$P"}, {"dloss", "$P"}},
     R"(
-  %routes, %scores = moe.route %logits : (tensor<2x137x6x$P>) -> (!moe.routes<6, 3>, tensor<2x137x3x$P>)
-  %paper = moe.balance_loss_grad %dloss, %logits, %routes, %weight {form = #moe.form<paper>} : (tensor<$P>, tensor<2x137x6x$P>, !moe.routes<6, 3>, tensor<$P>) -> tensor<2x137x6x$P>
-  %reference = moe.balance_loss_grad %dloss, %logits, %routes, %weight {form = #moe.form<reference>} : (tensor<$P>, tensor<2x137x6x$P>, !moe.routes<6, 3>, tensor<$P>) -> tensor<2x137x6x$P>)",
+  %routes, %scores = moe.route %logits : (tensor<2x137x6x$P>) -> (!moe.routes<274x6, 3>, tensor<2x137x3x$P>)
+  %paper = moe.balance_loss_grad %dloss, %logits, %routes, %weight {form = #moe.form<paper>} : (tensor<$P>, tensor<2x137x6x$P>, !moe.routes<274x6, 3>, tensor<$P>) -> tensor<2x137x6x$P>
+  %reference = moe.balance_loss_grad %dloss, %logits, %routes, %weight {form = #moe.form<reference>} : (tensor<$P>, tensor<2x137x6x$P>, !moe.routes<274x6, 3>, tensor<$P>) -> tensor<2x137x6x$P>)",
     {{"paper", "2x137x6x$P"}, {"reference", "2x137x6x$P"}}};
 
 const TestProgram prior = {

@@ -63,8 +63,10 @@ RoutedProgram::RoutedProgram(const RoutedShape &shape)
   };
   for (const char *name : {"x", "dy", "y", "dx"})
     declare(name, tokens(shape.width, "$T"));
-  declare("routes", "!moe.routes<" + std::to_string(shape.experts) + ", " +
-                        std::to_string(shape.topK) + ">");
+  declare("routes", "!moe.routes<" +
+                        tensorOf({shape.batch * shape.length},
+                                 std::to_string(shape.experts)) +
+                        ", " + std::to_string(shape.topK) + ">");
   declare("logits", tokens(shape.experts, "$P"));
   declare("gate", tokens(2, "$P"));
   for (const char *name : {"scores", "own", "dscores"})

@@ -44,12 +44,12 @@ TestProgram sized(TestProgram program, const Sizes &sizes) {
 
 const TestProgram forward = {{{"logits", "2x137x$Ex$P"}, {"rows", "$Rx70x$T"}},
                              R"(
-  %routes, %scores = moe.route %logits {renormalize} : (tensor<2x137x$Ex$P>) -> (!moe.routes<$E, $K>, tensor<2x137x$Kx$P>)
-  %raw, %rawScores = moe.route %logits : (tensor<2x137x$Ex$P>) -> (!moe.routes<$E, $K>, tensor<2x137x$Kx$P>)
-  %y = moe.combine %rows, %routes, %scores : (tensor<$Rx70x$T>, !moe.routes<$E, $K>, tensor<2x137x$Kx$P>) -> tensor<2x137x70x$T>
-  %z = moe.combine %rows, %raw : (tensor<$Rx70x$T>, !moe.routes<$E, $K>) -> tensor<2x137x70x$T>)",
-                             {{"routes", "!moe.routes<$E, $K>"},
-                              {"raw", "!moe.routes<$E, $K>"},
+  %routes, %scores = moe.route %logits {renormalize} : (tensor<2x137x$Ex$P>) -> (!moe.routes<274x$E, $K>, tensor<2x137x$Kx$P>)
+  %raw, %rawScores = moe.route %logits : (tensor<2x137x$Ex$P>) -> (!moe.routes<274x$E, $K>, tensor<2x137x$Kx$P>)
+  %y = moe.combine %rows, %routes, %scores : (tensor<$Rx70x$T>, !moe.routes<274x$E, $K>, tensor<2x137x$Kx$P>) -> tensor<2x137x70x$T>
+  %z = moe.combine %rows, %raw : (tensor<$Rx70x$T>, !moe.routes<274x$E, $K>) -> tensor<2x137x70x$T>)",
+                             {{"routes", "!moe.routes<274x$E, $K>"},
+                              {"raw", "!moe.routes<274x$E, $K>"},
                               {"scores", "2x137x$Kx$P"},
                               {"rawScores", "2x137x$Kx$P"},
                               {"y", "2x137x70x$T"},
@@ -58,9 +58,9 @@ const TestProgram forward = {{{"logits", "2x137x$Ex$P"}, {"rows", "$Rx70x$T"}},
 const TestProgram backward = {
     {{"logits", "2x137x$Ex$P"}, {"dscores", "2x137x$Kx$P"}},
     R"(
-  %routes, %scores = moe.route %logits : (tensor<2x137x$Ex$P>) -> (!moe.routes<$E, $K>, tensor<2x137x$Kx$P>)
-  %dx = moe.route_grad %dscores, %logits, %routes {renormalize} : (tensor<2x137x$Kx$P>, tensor<2x137x$Ex$P>, !moe.routes<$E, $K>) -> tensor<2x137x$Ex$P>
-  %dr = moe.route_grad %dscores, %logits, %routes : (tensor<2x137x$Kx$P>, tensor<2x137x$Ex$P>, !moe.routes<$E, $K>) -> tensor<2x137x$Ex$P>)",
+  %routes, %scores = moe.route %logits : (tensor<2x137x$Ex$P>) -> (!moe.routes<274x$E, $K>, tensor<2x137x$Kx$P>)
+  %dx = moe.route_grad %dscores, %logits, %routes {renormalize} : (tensor<2x137x$Kx$P>, tensor<2x137x$Ex$P>, !moe.routes<274x$E, $K>) -> tensor<2x137x$Ex$P>
+  %dr = moe.route_grad %dscores, %logits, %routes : (tensor<2x137x$Kx$P>, tensor<2x137x$Ex$P>, !moe.routes<274x$E, $K>) -> tensor<2x137x$Ex$P>)",
     {{"dx", "2x137x$Ex$P"}, {"dr", "2x137x$Ex$P"}}};
 
 Tensors inputsFor(const Sizes &sizes) {
@@ -254,9 +254,9 @@ TEST(Route, ExpertsWithoutProbabilityAreSelectedOnce) {
 TEST(Route, ForcedExpertTakesAllWithScoreOne) {
   TestProgram program = {{{"logits", "2x137x5x$P"}, {"rows", "274x70x$T"}},
                          R"(
-  %routes, %scores = moe.route %logits {forced_expert = 3 : i64} : (tensor<2x137x5x$P>) -> (!moe.routes<5, 1>, tensor<2x137x1x$P>)
-  %y = moe.combine %rows, %routes, %scores : (tensor<274x70x$T>, !moe.routes<5, 1>, tensor<2x137x1x$P>) -> tensor<2x137x70x$T>)",
-                         {{"routes", "!moe.routes<5, 1>"},
+  %routes, %scores = moe.route %logits {forced_expert = 3 : i64} : (tensor<2x137x5x$P>) -> (!moe.routes<274x5, 1>, tensor<2x137x1x$P>)
+  %y = moe.combine %rows, %routes, %scores : (tensor<274x70x$T>, !moe.routes<274x5, 1>, tensor<2x137x1x$P>) -> tensor<2x137x70x$T>)",
+                         {{"routes", "!moe.routes<274x5, 1>"},
                           {"scores", "2x137x1x$P"},
                           {"y", "2x137x70x$T"}}};
   for (const Mode &mode : ofHost(allModes())) {

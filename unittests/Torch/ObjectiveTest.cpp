@@ -108,8 +108,8 @@ func.func private @layer(%x: tensor<?x?x4xf64>, %cos: tensor<?x?x1xf64>, %sin: t
   )" + gate +
          "%routes, %s = moe.route %l" + gateOperand +
          " {renormalize} : (tensor<?x?x3xf64>" + gateType +
-         R"() -> (!moe.routes<3, 2>, tensor<?x?x2xf64>)
-  %y = moe.experts %h, %s, %routes, %g0, %u0, %d0, %g1, %u1, %d1, %g2, %u2, %d2 {form = #moe.ffn<gated>, activation = #moe.activation<gelu_tanh>} : (tensor<?x?x4xf64>, tensor<?x?x2xf64>, !moe.routes<3, 2>, tensor<5x4xf64>, tensor<5x4xf64>, tensor<4x5xf64>, tensor<5x4xf64>, tensor<5x4xf64>, tensor<4x5xf64>, tensor<5x4xf64>, tensor<5x4xf64>, tensor<4x5xf64>) -> tensor<?x?x4xf64>
+         R"() -> (!moe.routes<?x3, 2>, tensor<?x?x2xf64>)
+  %y = moe.experts %h, %s, %routes, %g0, %u0, %d0, %g1, %u1, %d1, %g2, %u2, %d2 {form = #moe.ffn<gated>, activation = #moe.activation<gelu_tanh>} : (tensor<?x?x4xf64>, tensor<?x?x2xf64>, !moe.routes<?x3, 2>, tensor<5x4xf64>, tensor<5x4xf64>, tensor<4x5xf64>, tensor<5x4xf64>, tensor<5x4xf64>, tensor<4x5xf64>, tensor<5x4xf64>, tensor<5x4xf64>, tensor<4x5xf64>) -> tensor<?x?x4xf64>
   %z = moe.add %h, %y : (tensor<?x?x4xf64>, tensor<?x?x4xf64>) -> tensor<?x?x4xf64>
   return %z : tensor<?x?x4xf64>
 }

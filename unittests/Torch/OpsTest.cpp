@@ -268,12 +268,12 @@ static TestModel mixture(int topK, const std::string &attributes) {
   std::string k = std::to_string(topK);
   body += "%l = moe.router %x, %r : (tensor<?x?x1xf64>, tensor<3x1xf64>) -> "
           "tensor<?x?x3xf64>\n%routes, %s = moe.route %l " +
-          attributes + " : (tensor<?x?x3xf64>) -> (!moe.routes<3, " + k +
+          attributes + " : (tensor<?x?x3xf64>) -> (!moe.routes<?x3, " + k +
           ">, tensor<?x?x" + k + "xf64>)\n%y = moe.experts %x, %s, %routes" +
           operands +
           " {form = #moe.ffn<gated>, activation = #moe.activation<silu>} : "
           "(tensor<?x?x1xf64>, tensor<?x?x" +
-          k + "xf64>, !moe.routes<3, " + k + ">" + types +
+          k + "xf64>, !moe.routes<?x3, " + k + ">" + types +
           ") -> tensor<?x?x1xf64>";
   return TestModel(opModule(body, 1, 1, parameters));
 }

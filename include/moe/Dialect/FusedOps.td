@@ -11,8 +11,8 @@
 include "moe/Dialect/RoutingOps.td"
 
 // What moe-fuse-routed-matmuls and moe-fuse-loss make: one op, one kernel (or
-// a short fixed series). "Rows" are [R, width] grouped by expert; without
-// `routes` there is one expert, and row t is token t. The verifiers admit what
+// a short fixed series). "Rows" are [R, width] grouped by expert, with the R =
+// T*K of `routes`; without it there is one expert, and row t is token t. The verifiers admit what
 // the lowerings in lib/Target/Kernels can do and nothing else.
 
 def MoE_StaticShapes : PredOpTrait<"operands and results have static shapes",
@@ -42,13 +42,13 @@ def MoE_RoutedUpOp : MoE_FusedOp<"routed_up", [AttrSizedOperandSegments]> {
     - (C1) `gated`: two weights [F,D] for each expert; `plain`: [F,D] and [F].
       There are as many experts as `routes` says, one without it.
     - (C2) `hidden` is [R,F] and `preactivation`, where wanted, [R,2F] or [R,F],
-      of the element type of `input` and the weights.
+      of the element type of `input` and the weights. `routes` is for B*S tokens.
     - (C3) all shapes are static.
 
     Example:
     ```mlir
     %h, %z = moe.routed_up %x routes(%r) weights(%g0, %u0, %g1, %u1) {form = #moe.ffn<gated>, activation = #moe.activation<silu>}
-      : (tensor<2x8x64xf32>, !moe.routes<2, 2>, tensor<96x64xf32>, tensor<96x64xf32>, tensor<96x64xf32>, tensor<96x64xf32>) -> (tensor<32x96xf32>, tensor<32x192xf32>)
+      : (tensor<2x8x64xf32>, !moe.routes<16x2, 2>, tensor<96x64xf32>, tensor<96x64xf32>, tensor<96x64xf32>, tensor<96x64xf32>) -> (tensor<32x96xf32>, tensor<32x192xf32>)
     ```
   }];
   let arguments = (ins MoE_Activation:$input, Optional<MoE_RoutesType>:$routes,
@@ -77,7 +77,7 @@ def MoE_RoutedDownOp : MoE_FusedOp<"routed_down", [AttrSizedOperandSegments]> {
     Example:
     ```mlir
     %rows = moe.routed_down %h routes(%r) weights(%d0, %d1) {form = #moe.ffn<gated>}
-      : (tensor<32x96xf32>, !moe.routes<2, 2>, tensor<64x96xf32>, tensor<64x96xf32>) -> tensor<32x64xf32>
+      : (tensor<32x96xf32>, !moe.routes<16x2, 2>, tensor<64x96xf32>, tensor<64x96xf32>) -> tensor<32x64xf32>
     ```
   }];
   let arguments = (ins MoE_Rows:$hidden, Optional<MoE_RoutesType>:$routes,
@@ -99,15 +99,15 @@ def MoE_CombineOp : MoE_FusedOp<"combine",
     term, and its row is not read.
 
     Constraints:
-    - (C1) `rows` is [B*S*K, D] with the K of `routes`, the result [B,S,D],
-      `scores` [B,S,K].
+    - (C1) `rows` is [B*S*K, D] with the K of `routes`, which is for B*S tokens,
+      the result [B,S,D], `scores` [B,S,K].
     - (C2) `rows` and the result have one element type, and `scores` its precise
       one (f64 for f64, else f32).
     - (C3) all shapes are static.
 
     Example:
     ```mlir
-    %y = moe.combine %rows, %r, %s : (tensor<32x64xf32>, !moe.routes<2, 2>, tensor<2x8x2xf32>) -> tensor<2x8x64xf32>
+    %y = moe.combine %rows, %r, %s : (tensor<32x64xf32>, !moe.routes<16x2, 2>, tensor<2x8x2xf32>) -> tensor<2x8x64xf32>
     ```
   }];
   let arguments = (ins MoE_Rows:$rows, MoE_RoutesType:$routes,
@@ -133,7 +133,7 @@ def MoE_RoutedDownGradOp : MoE_FusedOp<"routed_down_grad",
     - (C1) `scores` and `routes` come together, `dscores` only with them.
     - (C2) the weights are those of `moe.routed_down`, with the D of `dy`.
     - (C3) `preactivation` and `dz` have one type, [R,2F] if `gated`, else
-      [R,F], and `scaled`, where wanted, is [R,F].
+      [R,F], and `scaled`, where wanted, is [R,F]. `routes` is for B*S tokens.
     - (C4) `scores` is [B,S,K] of the precise element type (f64 for f64, else
       f32), as is `dscores`; all other element types are that of `dy`.
     - (C5) all shapes are static.
@@ -141,7 +141,7 @@ def MoE_RoutedDownGradOp : MoE_FusedOp<"routed_down_grad",
     Example:
     ```mlir
     %dz, %scaled, %ds = moe.routed_down_grad %dy scores(%s) routes(%r) preactivation(%z) weights(%d0, %d1) {form = #moe.ffn<gated>, activation = #moe.activation<silu>}
-      : (tensor<2x8x64xf32>, tensor<2x8x2xf32>, !moe.routes<2, 2>, tensor<32x192xf32>, tensor<64x96xf32>, tensor<64x96xf32>) -> tensor<32x192xf32> scaled(tensor<32x96xf32>) dscores(tensor<2x8x2xf32>)
+      : (tensor<2x8x64xf32>, tensor<2x8x2xf32>, !moe.routes<16x2, 2>, tensor<32x192xf32>, tensor<64x96xf32>, tensor<64x96xf32>) -> tensor<32x192xf32> scaled(tensor<32x96xf32>) dscores(tensor<2x8x2xf32>)
     ```
   }];
   let arguments = (ins MoE_Activation:$dy, Optional<MoE_Precise>:$scores,
@@ -176,7 +176,7 @@ def MoE_RoutedInputGradOp : MoE_FusedOp<"routed_input_grad",
     Example:
     ```mlir
     %dx = moe.routed_input_grad %dz routes(%r) weights(%g0, %u0, %g1, %u1) {form = #moe.ffn<gated>}
-      : (tensor<32x192xf32>, !moe.routes<2, 2>, tensor<96x64xf32>, tensor<96x64xf32>, tensor<96x64xf32>, tensor<96x64xf32>) -> tensor<32x64xf32>
+      : (tensor<32x192xf32>, !moe.routes<16x2, 2>, tensor<96x64xf32>, tensor<96x64xf32>, tensor<96x64xf32>, tensor<96x64xf32>) -> tensor<32x64xf32>
     ```
   }];
   let arguments = (ins MoE_Rows:$dz, Optional<MoE_RoutesType>:$routes,
@@ -210,7 +210,7 @@ def MoE_RoutedWeightGradOp : MoE_FusedOp<"routed_weight_grad",
 
     Example:
     ```mlir
-    %dg1 = moe.routed_weight_grad %dz, %x, %r {experts = array<i64: 1>, offset = 0 : i64} : (tensor<32x192xf32>, tensor<2x8x64xf32>, !moe.routes<2, 2>) -> tensor<96x64xf32>
+    %dg1 = moe.routed_weight_grad %dz, %x, %r {experts = array<i64: 1>, offset = 0 : i64} : (tensor<32x192xf32>, tensor<2x8x64xf32>, !moe.routes<16x2, 2>) -> tensor<96x64xf32>
     ```
   }];
   let arguments = (ins MoE_FloatTensor:$lhs, MoE_FloatTensor:$rhs,
@@ -233,14 +233,14 @@ def MoE_RoutedBiasGradOp : MoE_FusedOp<"routed_bias_grad",
       `routes` in ascending order, or 0 without it.
     - (C2) `dy` is [B,S,n] or [R,n], `dbiases` [n].
     - (C3) there are no `scores` without `routes`, which say whose score a
-      row's is; they are [B,S,K] with B*S*K = R.
+      row's is; they are [B,S,K] for its tokens.
     - (C4) `dbiases` and `scores` have the precise element type of `dy` (f64 for
       f64, else f32).
     - (C5) all shapes are static.
 
     Example:
     ```mlir
-    %dc1 = moe.routed_bias_grad %dy routes(%r) scores(%s) {experts = array<i64: 1>} : (tensor<2x8x64xf32>, !moe.routes<2, 2>, tensor<2x8x2xf32>) -> tensor<64xf32>
+    %dc1 = moe.routed_bias_grad %dy routes(%r) scores(%s) {experts = array<i64: 1>} : (tensor<2x8x64xf32>, !moe.routes<16x2, 2>, tensor<2x8x2xf32>) -> tensor<64xf32>
     ```
   }];
   let arguments = (ins MoE_FloatTensor:$dy, Optional<MoE_RoutesType>:$routes,

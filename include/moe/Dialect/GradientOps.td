@@ -223,12 +223,12 @@ def MoE_ExpertsGradOp : MoE_GradientOp<"experts_grad",
     - (C1) there is one `wanted` for each weight, and one `dweights` for each
       wanted.
     - (C2) `scores` and `routes` come together, `dscores` only with them.
-    - (C3) `dy`, `input` and `dx` have one type.
+    - (C3) `dy`, `input` and `dx` have one type, and `routes` is for its tokens.
 
     Example:
     ```mlir
     %dx, %ds, %dg1, %du1, %dd1 = moe.experts_grad %dy, %x scores(%s) routes(%r) preactivation(%z) weights(%g0, %u0, %d0, %g1, %u1, %d1) {form = #moe.ffn<gated>, activation = #moe.activation<silu>, wanted = array<i1: false, false, false, true, true, true>}
-      : (tensor<2x8x64xf32>, tensor<2x8x64xf32>, tensor<2x8x2xf32>, !moe.routes<2, 2>, tensor<32x192xf32>, tensor<96x64xf32>, tensor<96x64xf32>, tensor<64x96xf32>, tensor<96x64xf32>, tensor<96x64xf32>, tensor<64x96xf32>)
+      : (tensor<2x8x64xf32>, tensor<2x8x64xf32>, tensor<2x8x2xf32>, !moe.routes<16x2, 2>, tensor<32x192xf32>, tensor<96x64xf32>, tensor<96x64xf32>, tensor<64x96xf32>, tensor<96x64xf32>, tensor<96x64xf32>, tensor<64x96xf32>)
       -> dx(tensor<2x8x64xf32>) dscores(tensor<2x8x2xf32>) dweights(tensor<96x64xf32>, tensor<96x64xf32>, tensor<64x96xf32>)
     ```
   }];
@@ -261,12 +261,12 @@ def MoE_RouteGradOp : MoE_GradientOp<"route_grad"> {
 
     Constraints:
     - (C1) `dscores` is [B,S,K] and `logits` and `dlogits` have one type,
-      [B,S,E], with the E and K of `routes`.
+      [B,S,E], with the E and K of `routes`, which is for B*S tokens.
     - (C2) `gate` is [B,S,2].
 
     Example:
     ```mlir
-    %dl = moe.route_grad %ds, %l, %r {renormalize} : (tensor<2x8x2xf32>, tensor<2x8x6xf32>, !moe.routes<6, 2>) -> tensor<2x8x6xf32>
+    %dl = moe.route_grad %ds, %l, %r {renormalize} : (tensor<2x8x2xf32>, tensor<2x8x6xf32>, !moe.routes<16x6, 2>) -> tensor<2x8x6xf32>
     ```
   }];
   let arguments = (ins MoE_Precise:$dscores, MoE_Precise:$logits,
@@ -320,11 +320,12 @@ def MoE_BalanceLossGradOp : MoE_GradientOp<"balance_loss_grad"> {
     through the softmax.
 
     Constraints:
-    - (C1) `logits` and `dlogits` have one type, [B,S,E] with the E of `routes`.
+    - (C1) `logits` and `dlogits` have one type, [B,S,E] with the E of `routes`,
+      which is for B*S tokens.
 
     Example:
     ```mlir
-    %dl = moe.balance_loss_grad %dloss, %l, %r, %weight {form = #moe.form<paper>} : (tensor<f32>, tensor<2x8x6xf32>, !moe.routes<6, 2>, tensor<f32>) -> tensor<2x8x6xf32>
+    %dl = moe.balance_loss_grad %dloss, %l, %r, %weight {form = #moe.form<paper>} : (tensor<f32>, tensor<2x8x6xf32>, !moe.routes<16x6, 2>, tensor<f32>) -> tensor<2x8x6xf32>
     ```
   }];
   let arguments = (ins MoE_Scalar:$dloss, MoE_Precise:$logits,

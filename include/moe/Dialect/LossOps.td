@@ -72,11 +72,11 @@ def MoE_BalanceLossOp : MoE_LossOp<"balance_loss"> {
     gradient. `weight` is 1 / micro-batches in the optimiser step.
 
     Constraints:
-    - (C1) `logits` is [B,S,E] with the E of `routes`.
+    - (C1) `logits` is [B,S,E] with the E of `routes`, which is for B*S tokens.
 
     Example:
     ```mlir
-    %loss = moe.balance_loss %logits, %routes, %weight {form = #moe.form<paper>} : (tensor<?x?x6xf32>, !moe.routes<6, 2>, tensor<f32>) -> tensor<f32>
+    %loss = moe.balance_loss %logits, %routes, %weight {form = #moe.form<paper>} : (tensor<?x?x6xf32>, !moe.routes<?x6, 2>, tensor<f32>) -> tensor<f32>
     ```
   }];
   let arguments = (ins MoE_Precise:$logits, MoE_RoutesType:$routes,

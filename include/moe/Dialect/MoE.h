@@ -61,7 +61,8 @@ inline int64_t weightsPerExpert(FfnForm form) {
 inline bool hasStaticShape(Type type) {
   if (auto tensor = dyn_cast<RankedTensorType>(type))
     return tensor.hasStaticShape();
-  return true;
+  auto routes = dyn_cast<RoutesType>(type);
+  return !routes || routes.hasStaticShape();
 }
 
 /// The type in which norms, softmax and losses are computed: f64 in a f64

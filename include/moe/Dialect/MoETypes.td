@@ -18,7 +18,8 @@ class MoE_Type<string name, string typeMnemonic, list<Trait> traits = []>
 def MoE_RoutesType : MoE_Type<"Routes", "routes"> {
   let summary = "the assignment of tokens to experts";
   let description = [{
-    `!moe.routes<E, K>`: which `K` of `E` experts each token goes to. It has
+    `!moe.routes<T x E, K>`: which `K` of `E` experts each of `T` tokens goes
+    to, 1 <= K <= E. `T` is `?` until `moe-specialize-shapes` fixes it. There is
     room for `T*K` rows; how many are in use stands on the device and is never
     read by the host. Rows are grouped by expert, and inside an expert they
     stand in token order.
@@ -31,9 +32,18 @@ def MoE_RoutesType : MoE_Type<"Routes", "routes"> {
 
     The scores are a tensor of their own beside it: they have gradients, the
     assignment has none (docs/Rationale.md).
+
+    Example: `!moe.routes<16x2, 1>`, `!moe.routes<?x6, 2>`
   }];
-  let parameters = (ins "int64_t":$experts, "int64_t":$topK);
-  let assemblyFormat = "`<` $experts `,` $topK `>`";
+  let parameters = (ins "int64_t":$tokens, "int64_t":$experts,
+                        "int64_t":$topK);
+  let hasCustomAssemblyFormat = 1;
+  let genVerifyDecl = 1;
+  let extraClassDeclaration = [{
+    bool hasStaticShape() const { return !ShapedType::isDynamic(getTokens()); }
+    /// The rows that there is room for, dynamic if the tokens are.
+    int64_t getRows() const;
+  }];
 }
 
 def MoE_TableType : MoE_Type<"Table", "table"> {

@@ -104,19 +104,22 @@ def MoE_RouteOp : MoE_BackboneOp<"route"> {
     Constraints:
     - (C1) `logits` [B,S,E], `routes` for E experts and K a token, `scores`
       [B,S,K].
-    - (C2) 1 <= K <= E.
+    - (C2) `routes` is for B*S tokens.
     - (C3) `forced_expert` is in [0, E), and then K = 1.
     - (C4) `gate` is [B,S,2], and there is none with `forced_expert`.
 
     Example:
     ```mlir
-    %r, %s = moe.route %l {renormalize} : (tensor<?x?x6xf32>) -> (!moe.routes<6, 2>, tensor<?x?x2xf32>)
+    %r, %s = moe.route %l {renormalize} : (tensor<?x?x6xf32>) -> (!moe.routes<?x6, 2>, tensor<?x?x2xf32>)
     ```
   }];
   let arguments = (ins MoE_Precise:$logits, Optional<MoE_Precise>:$gate,
                        UnitAttr:$renormalize,
                        OptionalAttr<I64Attr>:$forced_expert);
   let results = (outs MoE_RoutesType:$routes, MoE_Precise:$scores);
+  // Renormalised scores of `topK` experts a token.
+  let builders = [OpBuilder<(ins "Value":$logits, "Value":$gate,
+                                 "int64_t":$topK)>];
 }
 
 def MoE_ExpertsOp : MoE_BackboneOp<"experts", [], ["saveForBackward"],
@@ -134,13 +137,13 @@ def MoE_ExpertsOp : MoE_BackboneOp<"experts", [], ["saveForBackward"],
     - (C1) result and `input` have one type.
     - (C2) there are weights for as many experts as `routes` says, those of
       `form`, with one D and one F.
-    - (C3) `scores` is [B,S,K] with the K of `routes`.
+    - (C3) `scores` is [B,S,K] with the K of `routes`, which is for B*S tokens.
     - (C4) `preactivation`, where present, is [R,2F] if `gated`, else [R,F].
 
     Example:
     ```mlir
     %y = moe.experts %x, %s, %r, %u0, %b0, %d0, %c0 {form = #moe.ffn<plain>, activation = #moe.activation<gelu>}
-      : (tensor<?x?x64xf32>, tensor<?x?x1xf32>, !moe.routes<1, 1>, tensor<96x64xf32>, tensor<96xf32>, tensor<64x96xf32>, tensor<64xf32>) -> tensor<?x?x64xf32>
+      : (tensor<?x?x64xf32>, tensor<?x?x1xf32>, !moe.routes<?x1, 1>, tensor<96x64xf32>, tensor<96xf32>, tensor<64x96xf32>, tensor<64xf32>) -> tensor<?x?x64xf32>
     ```
   }];
   let arguments = (ins MoE_Activation:$input, MoE_Precise:$scores,

@@ -73,9 +73,9 @@ def ForceExpert : Pass<"moe-force-expert", "mlir::ModuleOp"> {
     where anything but `moe.experts` and `moe.balance_loss` uses the routes.
 
     ```mlir
-    %r, %s = moe.route %l {renormalize} : (tensor<?x?x6xf32>) -> (!moe.routes<6, 2>, tensor<?x?x2xf32>)
+    %r, %s = moe.route %l {renormalize} : (tensor<?x?x6xf32>) -> (!moe.routes<?x6, 2>, tensor<?x?x2xf32>)
     // ==>
-    %r, %s = moe.route %l {forced_expert = 0 : i64} : (tensor<?x?x6xf32>) -> (!moe.routes<6, 1>, tensor<?x?x1xf32>)
+    %r, %s = moe.route %l {forced_expert = 0 : i64} : (tensor<?x?x6xf32>) -> (!moe.routes<?x6, 1>, tensor<?x?x1xf32>)
     ```
   }];
   let options = [
@@ -235,10 +235,12 @@ def SpecializeShapes : Pass<"moe-specialize-shapes", "mlir::ModuleOp"> {
   let summary = "fix the batch and the length of its rows";
   let description = [{
     Replaces the two leading dynamic dimensions of every tensor by `rows` and
-    `length`. After it every shape in the module is static.
+    `length`, and the tokens of routes by their product. After it every shape in
+    the module is static.
 
     ```mlir
     tensor<?x?x64xf32>  ==>  tensor<4x512x64xf32>
+    !moe.routes<?x6, 2>  ==>  !moe.routes<2048x6, 2>
     ```
   }];
   let options = [

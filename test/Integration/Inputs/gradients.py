@@ -69,7 +69,7 @@ ATTENTION_OPS = {
       %c0 = moe.language_gate %y, %classes : (X, CD) -> GATE
       %c1 = moe.pool %c0 {kind = #moe.pool<causal_mean>} : (GATE) -> GATE
       %c = moe.add %c0, %c1 : (GATE, GATE) -> GATE
-      %r, %s = moe.route %l, %c {renormalize} : (LOGITS, GATE) -> (!moe.routes<3, 2>, SCORES)""",
+      %r, %s = moe.route %l, %c {renormalize} : (LOGITS, GATE) -> (ROUTES, SCORES)""",
     "plain": """
       %x = moe.layer_norm %h, %norm, %shift {epsilon = 1.0e-2} : (X, D, D) -> X
       %q2 = moe.linear %x, %q, %q_bias : (X, DD, D) -> X
@@ -80,15 +80,15 @@ ATTENTION_OPS = {
       %y = moe.layer_norm %h1, %norm2, %shift2 {epsilon = 1.0e-2} : (X, D, D) -> X
       %l = moe.router %y, %router : (X, ED) -> LOGITS
       %c = moe.language_gate %y, %classes : (X, CD) -> GATE
-      %r, %s = moe.route %l, %c : (LOGITS, GATE) -> (!moe.routes<3, 2>, SCORES)""",
+      %r, %s = moe.route %l, %c : (LOGITS, GATE) -> (ROUTES, SCORES)""",
 }
 
 REST = """
-      %b = moe.balance_loss %l, %r, %mw {form = #moe.form<FORM>} : (LOGITS, !moe.routes<3, 2>, SCALAR) -> SCALAR
+      %b = moe.balance_loss %l, %r, %mw {form = #moe.form<FORM>} : (LOGITS, ROUTES, SCALAR) -> SCALAR
       %o = moe.classifier_loss %c, %old, %pw : (GATE, IDS, SCALAR) -> SCALAR
       %p = moe.language_prior_loss %l, %old, %ow {form = #moe.form<FORM>} : (LOGITS, IDS, SCALAR) -> SCALAR
       %e = moe.experts %y, %s, %r, EXPERTS {form = #moe.ffn<KIND>, activation = #moe.activation<ACT>}
-        : (X, SCORES, !moe.routes<3, 2>, TYPES) -> X
+        : (X, SCORES, ROUTES, TYPES) -> X
       %h2 = moe.add %h1, %e : (X, X) -> X
       %d = func.call @dense(%h2, DENSE) : (X, OWN) -> X
       %h3 = moe.add %h2, %d : (X, X) -> X
@@ -96,7 +96,7 @@ REST = """
     }"""
 
 SHAPES = {
-    "X": X, "KEYS": KEYS, "TABLE": TABLE, "LOGITS": LOGITS, "SCORES": tensor(B, S, K), "IDS": IDS, "SCALAR": SCALAR,
+    "X": X, "KEYS": KEYS, "TABLE": TABLE, "LOGITS": LOGITS, "ROUTES": f"!moe.routes<{B * S}x{E}, {K}>", "SCORES": tensor(B, S, K), "IDS": IDS, "SCALAR": SCALAR,
     "D": tensor(D), "DD": tensor(D, D), "KD": tensor(KV * HEAD, D), "ED": tensor(E, D), "HEAD": tensor(HEAD), "GATE": tensor(B, S, 2), "CD": tensor(2, D),
 }  # fmt: skip
 

@@ -12,7 +12,7 @@ import subprocess
 
 import numpy as np
 
-TYPE = re.compile(r"tensor<([^>]*)>|!moe\.routes<(\d+), (\d+)>")
+TYPE = re.compile(r"tensor<([^>]*)>|!moe\.routes<\d+x(\d+), (\d+)>")
 OP = re.compile(r'(?:(%\w+)(?::\d+)? = )?"(?:moe\.)?([\w.]+)"\(([^)]*)\)(.*)$')
 OPS = {}
 
