@@ -16,6 +16,7 @@
 #include "moe/Runtime/Parameters.h"
 #include "moe/Runtime/Safetensors.h"
 #include "moe/Runtime/ThreadPool.h"
+#include "moe/Transforms/Layers.h"
 
 #include <nlohmann/json.hpp>
 
@@ -56,15 +57,10 @@ void checkParameters(const std::vector<ParameterLayout> &layout,
 }
 
 /// Forgets the gates that the layout leaves out, since nothing trained them.
-void dropUntrainedGates(mlir::ModuleOp module,
-                        const std::vector<ParameterLayout> &layout,
-                        Specs &specs) {
+void dropUntrainedGates(mlir::ModuleOp module, Specs &specs) {
   for (auto parameter : module.getOps<mlir::moe::ParameterOp>())
     if (parameter.getRole() == mlir::moe::Role::LanguageGate &&
-        std::none_of(layout.begin(), layout.end(),
-                     [&](const ParameterLayout &known) {
-                       return known.name == parameter.getSymName();
-                     }))
+        !mlir::moe::isTrained(parameter))
       specs.erase(parameter.getSymName().str());
 }
 
@@ -246,7 +242,7 @@ void polymoe::exportHuggingFace(const fs::path &source, const fs::path &output,
   Specs specs;
   for (ParameterSpec &spec : extractParameterSpecs(*loaded.module))
     specs[spec.name] = spec;
-  dropUntrainedGates(*loaded.module, layout, specs);
+  dropUntrainedGates(*loaded.module, specs);
   checkParameters(layout, specs);
   if (options.replace)
     checkReplaced(output, loaded);
