@@ -12,13 +12,12 @@
 #include "moe/Import/Layout.h"
 #include "moe/Import/Module.h"
 #include "moe/Runtime/Error.h"
+#include "moe/Runtime/Json.h"
 #include "moe/Runtime/Memory.h"
 #include "moe/Runtime/Parameters.h"
 #include "moe/Runtime/Safetensors.h"
 #include "moe/Runtime/ThreadPool.h"
 #include "moe/Transforms/Layers.h"
-
-#include <nlohmann/json.hpp>
 
 #include <cstdio>
 #include <cstring>
@@ -234,7 +233,7 @@ void polymoe::exportHuggingFace(const fs::path &source, const fs::path &output,
     useCheckpoints(source, options.warn, *loaded.module);
   ModelSource model = modelSource(*loaded.module);
   fs::path configFile = loaded.folder / model.config;
-  nlohmann::ordered_json json = readJsonObject(configFile);
+  auto json = readJsonObject<nlohmann::ordered_json>(configFile);
 
   ModelConfig config =
       exportedConfig(*loaded.module, parseConfig(json, configFile.string()));
