@@ -8,8 +8,7 @@
 #include "moe/Import/Checkpoint.h"
 
 #include "moe/Runtime/Error.h"
-
-#include <nlohmann/json.hpp>
+#include "moe/Runtime/Json.h"
 
 #include <cstring>
 
@@ -50,19 +49,16 @@ void Checkpoint::openSingle() {
 
 void Checkpoint::openSharded() {
   main = root / "model.safetensors.index.json";
-  nlohmann::ordered_json index = readJsonObject(main);
-  auto weightMap = index.find("weight_map");
-  if (weightMap == index.end() || !weightMap->is_object())
-    fail(main, ": expected an object 'weight_map'");
+  nlohmann::json index = readJsonObject(main);
+  JsonReader weightMap = JsonReader(index, main.string()).at("weight_map");
+  weightMap.expectObject();
 
   std::map<std::string, std::shared_ptr<const SafetensorsFile>> files;
-  for (const auto &[key, value] : weightMap->items()) {
+  for (const auto &[key, value] : weightMap.json().items()) {
     std::string name = value.is_string() ? value.get<std::string>() : "";
     // A shard lies beside its index and nowhere else.
     if (name.empty() || fs::path(name).filename() != name || name == "..")
-      fail(main, ": key '", key, "': expected the name of a file, but got ",
-           value.dump(-1, ' ', false,
-                      nlohmann::ordered_json::error_handler_t::replace));
+      weightMap.at(key).expected("the name of a file");
     auto &file = files[name];
     if (!file)
       file = SafetensorsFile::open(root / name);
@@ -74,8 +70,7 @@ void Checkpoint::openSharded() {
   }
   for (const auto &[name, file] : files)
     for (const TensorInfo &tensor : file->tensors())
-      if (auto it = weightMap->find(tensor.name);
-          it == weightMap->end() || *it != name)
+      if (weightMap.at(tensor.name).json() != name)
         fail(root / name, ": expected only tensors that ", main.filename(),
              " says are there, but got '", tensor.name, "'");
 }

@@ -7,14 +7,13 @@
 
 #include "moe/Import/Config.h"
 
-#include "JsonReader.h"
+#include "StrictReader.h"
 #include "moe/Runtime/Error.h"
 
 #include <algorithm>
-#include <fstream>
 
 using namespace polymoe;
-using Json = nlohmann::ordered_json;
+using Json = JsonReader::Json;
 
 namespace {
 
@@ -79,7 +78,7 @@ const std::set<std::string> &harmlessKeys() {
 
 /// Keys of architectures that are not these families' own, with the value
 /// that means "not used".
-void rejectUnsupported(JsonReader &reader) {
+void rejectUnsupported(StrictReader &reader) {
   for (const char *key :
        {"attn_logit_softcapping", "final_logit_softcapping", "logits_soft_cap",
         "query_pre_attn_scalar", "quantization_config", "compression_config",
@@ -98,7 +97,7 @@ void rejectUnsupported(JsonReader &reader) {
 class ConfigParser {
 public:
   ConfigParser(const Json &json, const std::string &file)
-      : reader(json, file) {}
+      : reader(JsonReader(json, file)) {}
 
   ModelConfig parse() {
     parseModelType();
@@ -279,19 +278,15 @@ private:
 
   void parseRope() {
     auto theta = reader.findNumber("rope_theta");
-    const Json *newer = reader.find("rope_parameters");
-    const Json *older = reader.find("rope_scaling");
-    for (auto [key, value] : {std::pair{"rope_parameters", newer},
-                              std::pair{"rope_scaling", older}})
-      if (value && !value->is_object())
-        reader.fail(key, "an object", *value);
+    auto newer = reader.find("rope_parameters");
+    auto older = reader.find("rope_scaling");
     RopeConfig rope;
     if (newer)
       rope = parseRope("rope_parameters", *newer, theta);
     if (older) {
       RopeConfig other = parseRope("rope_scaling", *older, theta);
       if (newer && other != rope)
-        reader.fail("rope_scaling", "the same as 'rope_parameters'", *older);
+        older->expected("the same as 'rope_parameters'");
       rope = other;
     }
     if (!newer && !older)
@@ -316,9 +311,10 @@ private:
 
   static std::string number(double value) { return Json(value).dump(); }
 
-  RopeConfig parseRope(const std::string &key, const Json &object,
+  RopeConfig parseRope(const std::string &key, const JsonReader &object,
                        std::optional<double> outerTheta) {
-    JsonReader rope(object, reader.where() + ": key '" + key + "'");
+    object.expectObject();
+    StrictReader rope(object);
     RopeConfig result;
     auto type = rope.findString("rope_type"), legacy = rope.findString("type");
     if (type && legacy && *type != *legacy)
@@ -339,8 +335,7 @@ private:
       result.lowFrequencyFactor = rope.positiveNumber("low_freq_factor");
       result.highFrequencyFactor = rope.positiveNumber("high_freq_factor");
       if (result.highFrequencyFactor <= result.lowFrequencyFactor)
-        rope.fail("high_freq_factor", "more than 'low_freq_factor'",
-                  object.at("high_freq_factor"));
+        object.at("high_freq_factor").expected("more than 'low_freq_factor'");
       result.originalPositions =
           rope.integer("original_max_position_embeddings");
     } else {
@@ -374,18 +369,27 @@ private:
         config.windows[i] = window;
   }
 
+  std::vector<JsonReader> oneForEachLayer(const JsonReader &list,
+                                          const std::string &what) {
+    if (!list.json().is_array() ||
+        static_cast<int64_t>(list.json().size()) != config.layers)
+      list.expected("one " + what + " for each of " +
+                    std::to_string(config.layers) + " layers");
+    return list.elements();
+  }
+
   std::vector<bool> parseLayerTypes(std::optional<int64_t> window) {
     bool used = reader.findBool("use_sliding_window").value_or(false);
     // Zero says that every layer slides.
-    const Json *first = reader.find("max_window_layers");
-    if (first && (!first->is_number_integer() || *first < 0))
-      reader.fail("max_window_layers", "a whole number", *first);
+    std::optional<int64_t> first;
+    if (auto value = reader.find("max_window_layers"))
+      first = value->integer();
     if (used && !window)
       reader.fail("sliding_window",
                   "a number, since 'use_sliding_window' is true", "none");
 
     std::vector<bool> sliding(config.layers, false);
-    const Json *types = reader.find("layer_types");
+    auto types = reader.find("layer_types");
     if (!types) {
       if (used && !first)
         reader.fail("max_window_layers",
@@ -394,21 +398,13 @@ private:
         sliding[i] = *first <= i;
       return sliding;
     }
-    if (!types->is_array() ||
-        static_cast<int64_t>(types->size()) != config.layers)
-      reader.fail("layer_types",
-                  "one type for each of " + std::to_string(config.layers) +
-                      " layers",
-                  *types);
+    std::vector<JsonReader> elements = oneForEachLayer(*types, "type");
     for (int64_t i = 0; i < config.layers; ++i) {
-      const Json &type = (*types)[i];
-      if (type != "full_attention" && type != "sliding_attention")
-        reader.fail("layer_types", "full_attention or sliding_attention", type);
-      sliding[i] = type == "sliding_attention";
+      sliding[i] = elements[i].oneOf<bool>(
+          {{"full_attention", false}, {"sliding_attention", true}});
       if (sliding[i] && !used)
-        reader.fail("layer_types",
-                    "full_attention, since 'use_sliding_window' is false",
-                    type);
+        elements[i].expected(
+            "full_attention, since 'use_sliding_window' is false");
     }
     return sliding;
   }
@@ -432,35 +428,24 @@ private:
       return;
     }
     config.topK = reader.integer("polymoe_top_k");
-    const Json *counts = reader.find("polymoe_experts");
-    if (!counts || !counts->is_array() ||
-        static_cast<int64_t>(counts->size()) != config.layers)
-      reader.fail("polymoe_experts",
-                  "one number for each of " + std::to_string(config.layers) +
-                      " layers",
-                  counts ? *counts : Json("none"));
-    for (int64_t i = 0; i < config.layers; ++i) {
-      const Json &count = (*counts)[i];
-      if (!count.is_number_integer() || count < 0)
-        reader.fail("polymoe_experts", "whole numbers", *counts);
+    std::vector<JsonReader> counts =
+        oneForEachLayer(reader.at("polymoe_experts"), "number");
+    for (int64_t i = 0; i < config.layers; ++i)
       // 0 and 1 both say that the layer is dense.
       config.experts[i] = checkExperts(
-          "polymoe_experts", std::max<int64_t>(1, count.get<int64_t>()));
-    }
+          "polymoe_experts", std::max<int64_t>(1, counts[i].integer()));
     parseGates();
   }
 
   void parseGates() {
-    const Json *layers = reader.find("polymoe_language_gates");
+    auto layers = reader.find("polymoe_language_gates");
     if (!layers)
       return;
-    if (!layers->is_array())
-      reader.fail("polymoe_language_gates", "a list of layers", *layers);
-    for (const Json &layer : *layers) {
-      if (!layer.is_number_integer() || layer < 0 || layer >= config.layers ||
-          config.experts[layer.get<int64_t>()] == 1)
-        reader.fail("polymoe_language_gates", "layers with experts", *layers);
-      config.gates[layer.get<int64_t>()] = true;
+    for (const JsonReader &element : layers->elements()) {
+      int64_t layer = element.integer<int64_t>(0, config.layers - 1);
+      if (config.experts[layer] == 1)
+        layers->expected("layers with experts");
+      config.gates[layer] = true;
     }
     std::string pool = reader.string("polymoe_gate_pool");
     for (GatePool known :
@@ -482,7 +467,7 @@ private:
     return experts;
   }
 
-  JsonReader reader;
+  StrictReader reader;
   ModelConfig config;
 };
 
@@ -527,19 +512,4 @@ ModelConfig polymoe::parseConfig(const Json &json, const std::string &file) {
 
 ModelConfig polymoe::readConfig(const std::filesystem::path &file) {
   return parseConfig(readJsonObject(file), file.string());
-}
-
-Json polymoe::readJsonObject(const std::filesystem::path &file) {
-  std::ifstream stream(file, std::ios::binary);
-  if (!stream)
-    throw Error(file.string() + ": expected a readable file");
-  Json json;
-  try {
-    json = Json::parse(stream);
-  } catch (const Json::exception &error) {
-    throw Error(file.string() + ": expected JSON, but got " + error.what());
-  }
-  if (!json.is_object())
-    throw Error(file.string() + ": expected a JSON object");
-  return json;
 }

@@ -12,11 +12,10 @@
 #include "moe/Import/Checkpoint.h"
 #include "moe/Import/Config.h"
 #include "moe/Runtime/Error.h"
+#include "moe/Runtime/Json.h"
 #include "moe/Runtime/Parameters.h"
 #include "moe/Runtime/Safetensors.h"
 #include "moe/Runtime/ThreadPool.h"
-
-#include <nlohmann/json.hpp>
 
 #include <set>
 
@@ -260,20 +259,19 @@ static std::vector<BaseTensor> readIndex(const fs::path &delta) {
          ": expected a delta, as moe-translate --export-delta writes "
          "it, but it has no ",
          indexName);
-  Json index = readJsonObject(path);
-  try {
-    if (index.at("format") != "polymoe-delta" || index.at("version") != 1)
-      fail(path, ": expected format polymoe-delta, version 1");
-    std::vector<BaseTensor> tensors;
-    for (const Json &entry : index.at("base"))
-      tensors.push_back(
-          {{entry.at("file"), entry.at("key")},
-           {entry.at("dtype"), entry.at("shape").get<std::vector<int64_t>>(),
-            entry.at("xxh3")}});
-    return tensors;
-  } catch (const nlohmann::json::exception &) {
-    fail(path, ": expected base tensors with file, key, dtype, shape and xxh3");
+  nlohmann::json json = readJsonObject(path);
+  JsonReader index(json, path.string());
+  if (index.text("format") != "polymoe-delta" || index.integer("version") != 1)
+    index.fail("expected format polymoe-delta, version 1");
+  std::vector<BaseTensor> tensors;
+  for (const JsonReader &entry : index.at("base").elements()) {
+    BaseTensor &tensor = tensors.emplace_back();
+    tensor.name = {entry.text("file"), entry.text("key")};
+    tensor.identity = {entry.text("dtype"), {}, entry.text("xxh3")};
+    for (const JsonReader &extent : entry.at("shape").elements())
+      tensor.identity.shape.push_back(extent.integer());
   }
+  return tensors;
 }
 
 /// The file in which the base has exactly this tensor.

@@ -7,7 +7,9 @@
 
 #include "moe/Dialect/MoE.h"
 #include "moe/Import/Export.h"
+#include "moe/Import/Module.h"
 #include "moe/Runtime/Error.h"
+#include "moe/Transforms/Layers.h"
 
 #include <nlohmann/json.hpp>
 
@@ -21,70 +23,48 @@ using Json = nlohmann::ordered_json;
 // What the module says
 //===----------------------------------------------------------------------===//
 
-/// Experts of a layer: as many as its router has rows.
-static int64_t expertsOf(ModuleOp module, Family family, int64_t layer) {
-  std::string name =
-      concat(family == Family::Bloom ? "transformer.h." : "model.layers.",
-             layer, ".mlp.gate.weight");
-  auto router = module.lookupSymbol<moe::ParameterOp>(name);
-  if (!router)
-    return 1;
-  return cast<RankedTensorType>(router.getType()).getDimSize(0);
-}
-
 /// Whether a layer has a language gate that something trained; of others no
 /// token takes notice (moe-drop-untrained-gates).
-static bool hasGate(ModuleOp module, Family family, int64_t layer) {
-  std::string name =
-      concat(family == Family::Bloom ? "transformer.h." : "model.layers.",
-             layer, ".mlp.language_gate.weight");
-  auto gate = module.lookupSymbol<moe::ParameterOp>(name);
-  return gate && (gate.getTrainable() || !isa<moe::InitAttr>(gate.getOrigin()));
+static bool hasTrainedGate(const moe::Layer &layer,
+                           const SymbolTable &symbols) {
+  moe::LanguageGateOp gate =
+      layer.route ? moe::languageGateOf(layer.route) : moe::LanguageGateOp();
+  if (!gate)
+    return false;
+  moe::ParameterOp weight;
+  diagnose(*gate.getContext(), [&] {
+    auto found =
+        moe::parameterOf(layer, gate.getWeight(), "a language gate", symbols);
+    if (succeeded(found))
+      weight = *found;
+    return LogicalResult(found);
+  });
+  return moe::isTrained(weight);
 }
 
-/// What all gates look at.
-static GatePool gatePoolOf(ModuleOp module) {
-  std::optional<GatePool> known;
-  module.walk([&](moe::RouteOp route) {
-    if (!route.getGate())
-      return;
-    auto pool = route.getGate().getDefiningOp<moe::PoolOp>();
-    GatePool own = !pool ? GatePool::Token
-                   : pool.getKind() == moe::PoolKind::CausalMean
-                       ? GatePool::CausalMean
-                       : GatePool::SequenceSum;
-    if (known && *known != own)
-      fail("moe.route: expected language gates of one pool, but got ",
-           nameOf(*known), " and ", nameOf(own),
-           ", which no checkpoint can express");
-    known = own;
-  });
-  return known.value_or(GatePool::Token);
+/// What a route's gate looks at.
+static GatePool gatePoolOf(moe::RouteOp route) {
+  auto pool = route.getGate().getDefiningOp<moe::PoolOp>();
+  if (!pool)
+    return GatePool::Token;
+  return pool.getKind() == moe::PoolKind::CausalMean ? GatePool::CausalMean
+                                                     : GatePool::SequenceSum;
 }
 
-/// Experts of a token: one number for all layers, or fewer where a layer has
-/// fewer.
-static int64_t topKOf(ModuleOp module) {
-  int64_t topK = 0;
-  module.walk([&](moe::RouteOp route) {
-    topK = std::max(topK, route.getRoutes().getType().getTopK());
-  });
-  if (topK == 0)
-    fail("expected a model-level module with moe.route, but got none");
-  module.walk([&](moe::RouteOp route) {
-    moe::RoutesType routes = route.getRoutes().getType();
-    if (route.getForcedExpert())
-      fail("moe.route: expected routes that follow the router, but got ones "
-           "forced to expert ",
-           *route.getForcedExpert(), ", which no checkpoint can express");
-    if (routes.getTopK() != std::min(topK, routes.getExperts()))
-      fail("moe.route: expected ", std::min(topK, routes.getExperts()),
-           " experts a token, as in other layers, but got ", routes.getTopK());
-    if (routes.getTopK() > 1 && !route.getRenormalize())
-      fail("moe.route: expected scores that are renormalised, but got ones "
-           "that are not, which no checkpoint can express");
-  });
-  return topK;
+/// Checks that a checkpoint can express a route to `topK` experts, or to all
+/// where there are fewer.
+static void checkRoute(moe::RouteOp route, int64_t topK) {
+  moe::RoutesType routes = route.getRoutes().getType();
+  if (route.getForcedExpert())
+    fail("moe.route: expected routes that follow the router, but got ones "
+         "forced to expert ",
+         *route.getForcedExpert(), ", which no checkpoint can express");
+  if (routes.getTopK() != std::min(topK, routes.getExperts()))
+    fail("moe.route: expected ", std::min(topK, routes.getExperts()),
+         " experts a token, as in other layers, but got ", routes.getTopK());
+  if (routes.getTopK() > 1 && !route.getRenormalize())
+    fail("moe.route: expected scores that are renormalised, but got ones "
+         "that are not, which no checkpoint can express");
 }
 
 /// Mixtral has neither biases nor windows of some layers only, one number of
@@ -103,7 +83,7 @@ static bool isMixtral(const ModelConfig &config) {
                       [](bool gated) { return gated; });
 }
 
-static DType elementTypeOf(ModuleOp module) {
+static DType computeTypeOf(ModuleOp module) {
   for (auto parameter : module.getOps<moe::ParameterOp>()) {
     Type element = cast<RankedTensorType>(parameter.getType()).getElementType();
     if (element.isF64())
@@ -114,16 +94,41 @@ static DType elementTypeOf(ModuleOp module) {
 }
 
 ModelConfig polymoe::exportedConfig(ModuleOp module, ModelConfig config) {
-  config.dtype = elementTypeOf(module);
-  bool mixture = false;
-  for (int64_t layer = 0; layer < config.layers; ++layer) {
-    config.experts[layer] = expertsOf(module, config.family, layer);
-    config.gates[layer] = hasGate(module, config.family, layer);
-    mixture |= config.experts[layer] > 1;
+  config.dtype = computeTypeOf(module);
+  SymbolTable symbols(module);
+  SmallVector<moe::Layer> layers;
+  diagnose(*module.getContext(), [&] {
+    auto found = moe::findLayers(module, symbols);
+    if (succeeded(found))
+      layers = *found;
+    return LogicalResult(found);
+  });
+  if (static_cast<int64_t>(layers.size()) != config.layers)
+    fail("expected a module of ", config.layers,
+         " layers, as its configuration says, but got ", layers.size());
+
+  config.topK = 0;
+  std::optional<GatePool> pool;
+  for (auto [i, layer] : llvm::enumerate(layers)) {
+    config.experts[i] = layer.experts();
+    config.gates[i] = hasTrainedGate(layer, symbols);
+    if (layer.route)
+      config.topK =
+          std::max(config.topK, layer.route.getRoutes().getType().getTopK());
+    if (!config.gates[i])
+      continue;
+    GatePool own = gatePoolOf(layer.route);
+    if (pool && *pool != own)
+      fail("moe.route: expected language gates of one pool, but got ",
+           nameOf(*pool), " and ", nameOf(own),
+           ", which no checkpoint can express");
+    pool = own;
   }
-  config.gatePool = gatePoolOf(module);
-  config.topK = mixture ? topKOf(module) : 0;
-  config.mixture = !mixture            ? MixtureForm::None
+  config.gatePool = pool.value_or(GatePool::Token);
+  for (moe::Layer &layer : layers)
+    if (layer.route)
+      checkRoute(layer.route, config.topK);
+  config.mixture = config.topK == 0    ? MixtureForm::None
                    : isMixtral(config) ? MixtureForm::Mixtral
                                        : MixtureForm::Own;
   return config;

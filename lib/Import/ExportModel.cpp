@@ -12,12 +12,12 @@
 #include "moe/Import/Layout.h"
 #include "moe/Import/Module.h"
 #include "moe/Runtime/Error.h"
+#include "moe/Runtime/Json.h"
 #include "moe/Runtime/Memory.h"
 #include "moe/Runtime/Parameters.h"
 #include "moe/Runtime/Safetensors.h"
 #include "moe/Runtime/ThreadPool.h"
-
-#include <nlohmann/json.hpp>
+#include "moe/Transforms/Layers.h"
 
 #include <cstdio>
 #include <cstring>
@@ -56,15 +56,10 @@ void checkParameters(const std::vector<ParameterLayout> &layout,
 }
 
 /// Forgets the gates that the layout leaves out, since nothing trained them.
-void dropUntrainedGates(mlir::ModuleOp module,
-                        const std::vector<ParameterLayout> &layout,
-                        Specs &specs) {
+void dropUntrainedGates(mlir::ModuleOp module, Specs &specs) {
   for (auto parameter : module.getOps<mlir::moe::ParameterOp>())
     if (parameter.getRole() == mlir::moe::Role::LanguageGate &&
-        std::none_of(layout.begin(), layout.end(),
-                     [&](const ParameterLayout &known) {
-                       return known.name == parameter.getSymName();
-                     }))
+        !mlir::moe::isTrained(parameter))
       specs.erase(parameter.getSymName().str());
 }
 
@@ -238,7 +233,7 @@ void polymoe::exportHuggingFace(const fs::path &source, const fs::path &output,
     useCheckpoints(source, options.warn, *loaded.module);
   ModelSource model = modelSource(*loaded.module);
   fs::path configFile = loaded.folder / model.config;
-  nlohmann::ordered_json json = readJsonObject(configFile);
+  auto json = readJsonObject<nlohmann::ordered_json>(configFile);
 
   ModelConfig config =
       exportedConfig(*loaded.module, parseConfig(json, configFile.string()));
@@ -246,7 +241,7 @@ void polymoe::exportHuggingFace(const fs::path &source, const fs::path &output,
   Specs specs;
   for (ParameterSpec &spec : extractParameterSpecs(*loaded.module))
     specs[spec.name] = spec;
-  dropUntrainedGates(*loaded.module, layout, specs);
+  dropUntrainedGates(*loaded.module, specs);
   checkParameters(layout, specs);
   if (options.replace)
     checkReplaced(output, loaded);

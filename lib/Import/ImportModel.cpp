@@ -10,6 +10,7 @@
 #include "moe/Import/Import.h"
 #include "moe/Import/Module.h"
 #include "moe/Runtime/Error.h"
+#include "moe/Transforms/Layers.h"
 
 #include "mlir/IR/Builders.h"
 #include "llvm/ADT/StringExtras.h"
@@ -281,39 +282,30 @@ private:
                                                        : moe::FfnForm::Gated;
     moe::ActivationKind activation = activationOf(config.activation);
     ArrayRef<Value> ffn = weights[Part::Ffn];
-    int64_t experts = config.experts[layer];
-    if (experts == 1)
+    if (config.experts[layer] == 1)
       return moe::FfnOp::create(builder, loc, input.getType(),
                                 /*preactivation=*/Type(), input, ffn, form,
                                 activation)
           .getResult();
-
-    int64_t topK = std::min(config.topK, experts);
-    Value logits = moe::RouterOp::create(builder, loc, preciseTensor(experts),
-                                         input, weights[Part::Router].front());
-    auto route = moe::RouteOp::create(builder, loc, logits,
-                                      gate(layer, input, weights), topK);
-    return moe::ExpertsOp::create(builder, loc, input.getType(),
-                                  /*preactivation=*/Type(), input,
-                                  route.getScores(), route.getRoutes(), ffn,
-                                  form, activation)
-        .getResult();
+    moe::MixtureWeights mixture;
+    mixture.router = weights[Part::Router].front();
+    llvm::append_range(mixture.experts, ffn);
+    if (config.gates[layer]) {
+      mixture.gate = weights[Part::LanguageGate].front();
+      mixture.pool = gatePool();
+    }
+    return moe::buildMixture(builder, loc, input, mixture, form, activation,
+                             config.topK);
   }
 
-  /// The language gate in front of a layer's router, null where there is none.
-  Value gate(int64_t layer, Value input, Weights &weights) {
-    if (!config.gates[layer])
-      return Value();
-    Value logits =
-        moe::LanguageGateOp::create(builder, loc, preciseTensor(2), input,
-                                    weights[Part::LanguageGate].front());
+  /// Null for gates that look at the token alone.
+  moe::PoolKindAttr gatePool() {
     if (config.gatePool == GatePool::Token)
-      return logits;
-    return moe::PoolOp::create(builder, loc, logits.getType(), logits,
-                               /*slots=*/Value(),
-                               config.gatePool == GatePool::CausalMean
-                                   ? moe::PoolKind::CausalMean
-                                   : moe::PoolKind::SequenceSum);
+      return nullptr;
+    return moe::PoolKindAttr::get(builder.getContext(),
+                                  config.gatePool == GatePool::CausalMean
+                                      ? moe::PoolKind::CausalMean
+                                      : moe::PoolKind::SequenceSum);
   }
 
   Value norm(Value input, ArrayRef<Value> weights) {

@@ -7,6 +7,8 @@
 
 #include "moe/Import/Layout.h"
 
+#include "moe/Transforms/Layers.h"
+
 using namespace polymoe;
 
 namespace {
@@ -113,26 +115,29 @@ private:
   void addFfns(const std::string &prefix) {
     int64_t experts = config.experts[layer];
     if (experts > 1) {
-      ParameterLayout &router = add(prefix + ".mlp.gate.weight",
-                                    {experts, config.width}, Part::Router);
+      ParameterLayout &router =
+          add(routerOf(prefix), {experts, config.width}, Part::Router);
       if (!bloom)
         router.places.push_back({KeyForm::Mixtral,
                                  prefix + ".block_sparse_moe.gate.weight",
                                  router.shape, std::nullopt});
     }
     if (config.gates[layer])
-      add(prefix + ".mlp.language_gate.weight", {2, config.width},
+      add(mlir::moe::languageGateName(routerOf(prefix)), {2, config.width},
           Part::LanguageGate);
     for (int64_t e = 0; e < experts; ++e)
       bloom ? addPlainFfn(prefix, e) : addGatedFfn(prefix, e);
+  }
+
+  static std::string routerOf(const std::string &prefix) {
+    return mlir::moe::routerName(prefix + ".mlp.");
   }
 
   /// One matrix or vector of an expert, or of the dense FFN.
   ParameterLayout &addFfn(const std::string &prefix, int64_t expert,
                           const std::string &name, Shape shape) {
     std::string dense = prefix + ".mlp." + name;
-    std::string own =
-        prefix + ".mlp.experts." + std::to_string(expert) + "." + name;
+    std::string own = mlir::moe::expertName(prefix + ".mlp.", expert, name);
     ParameterLayout &parameter =
         add(expert ? own : dense, std::move(shape), Part::Ffn);
     parameter.expert = expert;

@@ -99,6 +99,13 @@ OwningOpRef<ModuleOp> polymoe::parseModule(const std::string &source,
   return module;
 }
 
+void polymoe::diagnose(MLIRContext &context,
+                       llvm::function_ref<LogicalResult()> body) {
+  DiagnosticText text(context);
+  if (failed(body()))
+    throw Error(text.str());
+}
+
 void polymoe::saveModule(ModuleOp module, const fs::path &file) {
   DiagnosticText text(*module.getContext());
   if (failed(verify(module)))

@@ -8,93 +8,46 @@
 #include "moe/Runtime/Data.h"
 #include "moe/Runtime/Error.h"
 #include "moe/Runtime/Files.h"
+#include "moe/Runtime/Json.h"
 #include "moe/Runtime/Memory.h"
 #include "moe/Runtime/Safetensors.h"
-
-#include <nlohmann/json.hpp>
 
 #include <algorithm>
 #include <cstring>
 
 using namespace polymoe;
-using nlohmann::json;
-
-/// `object[key]`, which must be there and of this type; throws Error naming
-/// the file and the key.
-static const json &field(const json &object, const char *key,
-                         json::value_t type, const char *typeName,
-                         const std::string &where) {
-  if (!object.is_object() || !object.contains(key))
-    fail(where, ": '", key, "' is missing");
-  const json &value = object[key];
-  const bool isCount = type == json::value_t::number_unsigned &&
-                       value.is_number_unsigned() &&
-                       value.get<uint64_t>() <= uint64_t(INT64_MAX);
-  if (!isCount &&
-      (value.type() != type || type == json::value_t::number_unsigned))
-    fail(where, ": expected '", key, "' to be ", typeName, ", but got ",
-         value.dump());
-  return value;
-}
-
-static std::string text(const json &object, const char *key,
-                        const std::string &where) {
-  return field(object, key, json::value_t::string, "text", where);
-}
-
-static int64_t number(const json &object, const char *key,
-                      const std::string &where) {
-  return field(object, key, json::value_t::number_unsigned, "a whole number",
-               where)
-      .get<int64_t>();
-}
-
-static const json &list(const json &object, const char *key,
-                        const std::string &where) {
-  return field(object, key, json::value_t::array, "a list", where);
-}
 
 Corpus::~Corpus() = default;
 
 Corpus::Corpus(const std::filesystem::path &folder, int64_t vocabulary)
     : root(folder) {
-  const std::filesystem::path path = folder / "corpus.json";
-  const std::string where = path.string();
-  const json index =
-      json::parse(readText(path), nullptr, /*allow_exceptions=*/false);
-  if (index.is_discarded())
-    fail(where, ": not valid JSON");
-  if (text(index, "format", where) != "polymoe-corpus" ||
-      number(index, "version", where) != 1)
-    fail(where, ": expected format polymoe-corpus, version 1");
-  vocabularySize = number(index, "vocabulary", where);
+  const nlohmann::json json = readJsonObject(folder / "corpus.json");
+  const JsonReader index(json, (folder / "corpus.json").string());
+  if (index.text("format") != "polymoe-corpus" || index.integer("version") != 1)
+    index.fail("expected format polymoe-corpus, version 1");
+  vocabularySize = index.at("vocabulary").integer<int64_t>(1);
   if (vocabularySize > vocabulary)
-    fail(where, ": expected a vocabulary of at most ", vocabulary,
-         " tokens, the model's, but got ", vocabularySize);
-  const int64_t eos = number(index, "eos", where);
-  if (eos >= vocabularySize)
-    fail(where, ": expected 'eos' in [0, ", vocabularySize, "), but got ", eos);
-  endOfText = int32_t(eos);
-  if (index.contains("tokenizer"))
-    tokenizerFile = text(index, "tokenizer", where);
+    index.at("vocabulary")
+        .expected(concat("at most ", vocabulary, ", the model's"));
+  endOfText = index.at("eos").integer<int32_t>(
+      0, int32_t(std::min<int64_t>(vocabularySize - 1, INT32_MAX)));
+  if (index.has("tokenizer"))
+    tokenizerFile = index.text("tokenizer");
 
-  for (const json &entry : list(index, "languages", where)) {
+  for (const JsonReader &entry : index.at("languages").elements()) {
     Language language{
-        text(entry, "code", where),
-        int32_t(std::min<int64_t>(number(entry, "round", where), INT32_MAX))};
+        entry.text("code"),
+        int32_t(std::min<int64_t>(entry.integer("round"), INT32_MAX))};
     for (const Language &other : known)
       if (other.code == language.code)
-        fail(where, ": language '", language.code, "' appears twice");
+        entry.fail(concat("language '", language.code, "' appears twice"));
     known.push_back(language);
   }
-  for (const json &entry : list(index, "shards", where)) {
-    const std::string split = text(entry, "split", where);
-    if (split != "train" && split != "valid" && split != "test")
-      fail(where, ": expected 'split' to be train, valid or test, but got '",
-           split, "'");
-    addShard(text(entry, "file", where), split,
-             languageIndex(text(entry, "language", where)),
-             number(entry, "documents", where), number(entry, "tokens", where));
+  for (const JsonReader &entry : index.at("shards").elements()) {
+    const char *split = entry.at("split").oneOf<const char *>(
+        {{"train", "train"}, {"valid", "valid"}, {"test", "test"}});
+    addShard(entry.text("file"), split, languageIndex(entry.text("language")),
+             entry.integer("documents"), entry.integer("tokens"));
   }
 }
 

@@ -8,10 +8,9 @@
 #include "moe/Runtime/Data.h"
 #include "moe/Runtime/Error.h"
 #include "moe/Runtime/Files.h"
+#include "moe/Runtime/Json.h"
 #include "moe/Runtime/Memory.h"
 #include "moe/Runtime/Safetensors.h"
-
-#include <nlohmann/json.hpp>
 
 #include <algorithm>
 #include <charconv>
@@ -60,20 +59,14 @@ static std::vector<int32_t> narrow(const std::vector<int64_t> &values) {
   return {values.begin(), values.end()};
 }
 
+static constexpr const char *positionName = "saved data position";
+
 /// JSON text of a position; throws Error when it is not one of `kind`.
 static json parsePosition(std::string_view text, const char *kind) {
-  json position = json::parse(text, nullptr, /*allow_exceptions=*/false);
-  if (!position.is_object() || position.value("kind", "") != kind)
-    fail("saved data position: expected one in a ", kind, ", but got ", text);
+  json position = parseJson(text, positionName);
+  if (JsonReader reader(position, positionName); reader.text("kind") != kind)
+    reader.expected(concat("one in a ", kind));
   return position;
-}
-
-/// A whole number of the position; throws Error.
-static int64_t numberOf(const json &position, const char *key) {
-  if (!position.contains(key) || !position[key].is_number_integer() ||
-      position[key].get<int64_t>() < 0)
-    fail("saved data position: expected '", key, "' to be a whole number");
-  return position[key].get<int64_t>();
 }
 
 //===----------------------------------------------------------------------===//
@@ -198,8 +191,9 @@ std::string TokensFile::position() const {
 
 void TokensFile::seek(std::string_view text) {
   const json position = parsePosition(text, "tokens file");
-  const int64_t row = numberOf(position, "row");
-  if (position.value("fingerprint", "") != fingerprint)
+  const JsonReader reader(position, positionName);
+  const int64_t row = reader.integer("row");
+  if (reader.text("fingerprint") != fingerprint)
     fail(path, ": expected the tokens and languages that the saved position "
                "was made with, but got others");
   if (row > rowCount)
@@ -347,12 +341,13 @@ std::string CorpusSampler::position() const {
 
 void CorpusSampler::seek(std::string_view text) {
   const json position = parsePosition(text, "corpus");
-  if (position.value("fingerprint", "") != fingerprint())
+  const JsonReader reader(position, positionName);
+  if (reader.text("fingerprint") != fingerprint())
     fail(corpus.folder(), ": expected the documents, seed, weights and row "
                           "length that the saved position was made with");
-  epochNumber = numberOf(position, "epoch");
-  documentNumber = numberOf(position, "document");
-  tokenNumber = numberOf(position, "token");
+  epochNumber = reader.integer("epoch");
+  documentNumber = reader.integer("document");
+  tokenNumber = reader.integer("token");
   shuffle();
   if (documentNumber >= int64_t(order.size()) ||
       tokenNumber >= all[order[size_t(documentNumber)]].length)

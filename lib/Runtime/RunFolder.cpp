@@ -7,9 +7,8 @@
 
 #include "moe/Runtime/RunFolder.h"
 #include "moe/Runtime/Error.h"
+#include "moe/Runtime/Json.h"
 #include "moe/Runtime/Safetensors.h"
-
-#include <nlohmann/json.hpp>
 
 #include <algorithm>
 #include <cerrno>
@@ -95,21 +94,12 @@ void RunFolder::removeLeftovers() {
     }
 }
 
-/// Parses a JSON object of this folder; throws Error.
-static json parseObject(const fs::path &path) {
-  json object =
-      json::parse(readText(path), nullptr, /*allow_exceptions=*/false);
-  if (!object.is_object())
-    fail(path, ": expected a JSON object");
-  return object;
-}
-
 json RunFolder::readRun() const {
   const fs::path path = root / "run.json";
   std::error_code error;
   if (!fs::exists(path, error))
     return nullptr;
-  return parseObject(path);
+  return readJsonObject(path);
 }
 
 void RunFolder::writeRun(const json &run) {
@@ -291,37 +281,18 @@ fs::path RunFolder::saveCheckpoint(const ParameterStore &store,
 // Reading checkpoints
 //===----------------------------------------------------------------------===//
 
-/// The whole number `object[key]`; throws Error.
-static int64_t number(const json &object, const char *key,
-                      const fs::path &path) {
-  if (!object.contains(key) || !object[key].is_number_integer() ||
-      object[key].get<int64_t>() < 0)
-    fail(path, ": expected '", key, "' to be a whole number");
-  return object[key].get<int64_t>();
-}
-
-static std::string text(const json &object, const char *key,
-                        const fs::path &path) {
-  if (!object.contains(key) || !object[key].is_string())
-    fail(path, ": expected '", key, "' to be text");
-  return object[key].get<std::string>();
-}
-
 static json readManifest(const fs::path &folder) {
   const fs::path path = folder / manifestName;
-  json manifest = parseObject(path);
-  if (text(manifest, "format", path) != "polymoe-checkpoint" ||
-      number(manifest, "version", path) != 1)
-    fail(path, ": expected format polymoe-checkpoint, version 1");
-  if (folder.filename() != folderNameOf(number(manifest, "step", path)))
-    fail(path, ": expected the step that names its folder, but got ",
-         number(manifest, "step", path));
-  if (!manifest.contains("files") || !manifest["files"].is_object())
-    fail(path, ": expected 'files' to be an object");
+  json read = readJsonObject(path);
+  const JsonReader manifest(read, path.string());
+  if (manifest.text("format") != "polymoe-checkpoint" ||
+      manifest.integer("version") != 1)
+    manifest.fail("expected format polymoe-checkpoint, version 1");
+  if (folder.filename() != folderNameOf(manifest.integer("step")))
+    manifest.at("step").expected("the step that names its folder");
   for (const char *name : {parametersName, optimizerName, stateName})
-    if (!manifest["files"].contains(name))
-      fail(path, ": file '", name, "' is missing");
-  return manifest;
+    manifest.at("files").at(name).expectObject();
+  return read;
 }
 
 std::vector<fs::path> RunFolder::checkpointFolders() const {
@@ -338,10 +309,10 @@ std::vector<CheckpointInfo> RunFolder::checkpoints() const {
   std::vector<CheckpointInfo> all;
   for (const fs::path &folder : checkpointFolders()) {
     try {
-      const json manifest = readManifest(folder);
-      const fs::path path = folder / manifestName;
-      all.push_back({folder, number(manifest, "step", path),
-                     number(manifest, "phase", path)});
+      const json read = readManifest(folder);
+      const JsonReader manifest(read, (folder / manifestName).string());
+      all.push_back(
+          {folder, manifest.integer("step"), manifest.integer("phase")});
     } catch (const Error &error) {
       if (warn)
         warn(concat(error.what(), "; this checkpoint is passed over"));
@@ -354,12 +325,12 @@ std::vector<CheckpointInfo> RunFolder::checkpoints() const {
 
 void RunFolder::verify(const CheckpointInfo &info) const {
   const json manifest = readManifest(info.folder);
-  for (const auto &[name, file] : manifest["files"].items()) {
+  const JsonReader files =
+      JsonReader(manifest, (info.folder / manifestName).string()).at("files");
+  for (const auto &[name, file] : files.json().items()) {
     const fs::path path = info.folder / name;
-    if (!file.is_object())
-      fail(path, ": expected its length and checksum in the manifest");
-    const Checksum expected{number(file, "bytes", path),
-                            text(file, "xxh3", path)};
+    const Checksum expected{files.at(name).integer("bytes"),
+                            files.at(name).text("xxh3")};
     const Checksum got = checksumOf(path);
     if (got.bytes != expected.bytes)
       fail(path, ": expected ", expected.bytes, " bytes, but got ", got.bytes);
@@ -385,17 +356,18 @@ std::optional<CheckpointInfo> RunFolder::latestCheckpoint() const {
 
 CheckpointState RunFolder::loadState(const CheckpointInfo &info) const {
   const fs::path path = info.folder / stateName;
-  const json object = parseObject(path);
+  const json read = readJsonObject(path);
+  const JsonReader object(read, path.string());
   CheckpointState state;
-  state.step = number(object, "step", path);
-  state.phase = number(object, "phase", path);
-  state.phaseStep = number(object, "phaseStep", path);
-  state.optimizerSteps = number(object, "optimizerSteps", path);
-  state.seed = object.value("seed", uint64_t(0));
-  state.tokens = number(object, "tokens", path);
-  state.finished = object.value("finished", false);
-  state.data = text(object, "data", path);
-  state.variant = text(object, "variant", path);
+  state.step = object.integer("step");
+  state.phase = object.integer("phase");
+  state.phaseStep = object.integer("phaseStep");
+  state.optimizerSteps = object.integer("optimizerSteps");
+  state.seed = read.value("seed", uint64_t(0));
+  state.tokens = object.integer("tokens");
+  state.finished = object.flag("finished", false);
+  state.data = object.text("data");
+  state.variant = object.text("variant");
   return state;
 }
 

@@ -7,8 +7,7 @@
 
 #include "moe/Runtime/Safetensors.h"
 #include "moe/Runtime/Error.h"
-
-#include <nlohmann/json.hpp>
+#include "moe/Runtime/Json.h"
 
 #include <algorithm>
 #include <cstring>
@@ -85,59 +84,40 @@ static json parseStrictly(std::string_view text,
   }
 }
 
-static std::vector<int64_t> parseSizes(const json &list, std::string_view what,
-                                       const std::string &where) {
-  if (!list.is_array())
-    fail(where, "expected '", what, "' to be a list of sizes");
+static std::vector<int64_t> parseSizes(const JsonReader &list) {
   std::vector<int64_t> sizes;
-  for (const json &size : list) {
-    if (!size.is_number_unsigned() ||
-        size.get<uint64_t>() > uint64_t(INT64_MAX))
-      fail(where, "expected '", what, "' to be a list of sizes, but got ",
-           size.dump());
-    sizes.push_back(int64_t(size.get<uint64_t>()));
-  }
+  for (const JsonReader &size : list.elements())
+    sizes.push_back(size.integer());
   return sizes;
 }
 
-static TensorInfo parseTensor(const std::string &name, const json &entry,
-                              int64_t begin, int64_t available,
-                              const std::string &where) {
-  if (!entry.is_object())
-    fail(where, "expected an object with dtype, shape and data_offsets");
-  for (const auto &[key, value] : entry.items())
-    if (key != "dtype" && key != "shape" && key != "data_offsets")
-      fail(where, "unexpected '", key, "'");
-  for (const char *key : {"dtype", "shape", "data_offsets"})
-    if (!entry.contains(key))
-      fail(where, "missing '", key, "'");
-  if (!entry["dtype"].is_string())
-    fail(where, "expected 'dtype' to be a string");
-
+static TensorInfo parseTensor(const std::string &name, const JsonReader &entry,
+                              int64_t begin, int64_t available) {
+  entry.allow({"dtype", "shape", "data_offsets"});
+  auto fail = [&](const auto &...message) { entry.fail(concat(message...)); };
   TensorInfo info;
   info.name = name;
-  info.dtypeName = entry["dtype"].get<std::string>();
+  info.dtypeName = entry.text("dtype");
   const ElementType *type =
       std::find_if(std::begin(elementTypes), std::end(elementTypes),
                    [&](const auto &t) { return t.name == info.dtypeName; });
   if (type == std::end(elementTypes))
-    fail(where, "unknown dtype '", info.dtypeName, "'");
+    fail("unknown dtype '", info.dtypeName, "'");
   info.dtype = type->dtype;
-  info.shape = parseSizes(entry["shape"], "shape", where);
+  info.shape = parseSizes(entry.at("shape"));
   std::optional<int64_t> bytes = byteSizeOf(info.shape, type->size);
   if (!bytes)
-    fail(where, "shape ", toString(info.shape), " is too large");
+    fail("shape ", toString(info.shape), " is too large");
 
-  std::vector<int64_t> offsets =
-      parseSizes(entry["data_offsets"], "data_offsets", where);
+  JsonReader range = entry.at("data_offsets");
+  std::vector<int64_t> offsets = parseSizes(range);
   if (offsets.size() != 2 || offsets[0] > offsets[1])
-    fail(where, "expected 'data_offsets' to be [begin, end], but got ",
-         toString(offsets));
+    range.expected("[begin, end]");
   if (offsets[1] > available)
-    fail(where, "data ends at byte ", offsets[1], ", but the file holds ",
-         available, " bytes of data");
+    fail("data ends at byte ", offsets[1], ", but the file holds ", available,
+         " bytes of data");
   if (offsets[1] - offsets[0] != *bytes)
-    fail(where, "expected ", *bytes, " bytes for ", info.dtypeName, " ",
+    fail("expected ", *bytes, " bytes for ", info.dtypeName, " ",
          toString(info.shape), ", but got ", offsets[1] - offsets[0]);
   info.offset = begin + offsets[0];
   info.bytes = *bytes;
@@ -179,19 +159,16 @@ void SafetensorsFile::parseHeader() {
   json header = parseStrictly(text, filePath);
   const int64_t begin = 8 + int64_t(headerSize);
   const int64_t available = int64_t(bytes.size()) - begin;
-  for (const auto &[name, entry] : header.items()) {
+  const JsonReader top(header, filePath.string());
+  for (const auto &[name, value] : header.items()) {
+    JsonReader entry = top.at(name);
     if (name != "__metadata__") {
-      std::string where = concat(filePath, ": key '", name, "': ");
-      infos.push_back(parseTensor(name, entry, begin, available, where));
+      infos.push_back(parseTensor(name, entry, begin, available));
       continue;
     }
-    if (!entry.is_object())
-      fail(filePath, ": expected '__metadata__' to map text to text");
-    for (const auto &[key, value] : entry.items()) {
-      if (!value.is_string())
-        fail(filePath, ": metadata '", key, "': expected text");
-      meta[key] = value.get<std::string>();
-    }
+    entry.expectObject();
+    for (const auto &[key, text] : value.items())
+      meta[key] = entry.text(key);
   }
 
   // Sorted by where they lie, each must begin where the one before ends.

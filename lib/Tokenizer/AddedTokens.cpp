@@ -55,11 +55,11 @@ Trie::Found Trie::longestAt(std::string_view text, size_t at) const {
   return found;
 }
 
-AddedTokens::AddedTokens(const Config &config,
+AddedTokens::AddedTokens(const JsonReader &config,
                          const StringMap<int32_t> &vocabulary,
                          const Normalizer *normalizer) {
   auto nextId = static_cast<int32_t>(vocabulary.size());
-  for (const Config &entry : config.elements()) {
+  for (const JsonReader &entry : config.elements()) {
     entry.allow({"id", "content", "single_word", "lstrip", "rstrip",
                  "normalized", "special"});
     AddedToken token{entry.text("content"),    entry.flag("single_word"),
@@ -78,7 +78,7 @@ AddedTokens::AddedTokens(const Config &config,
       id = inModel->second;
     else
       ++nextId;
-    if (int32_t said = entry.at("id").number(); said != id)
+    if (int32_t said = entry.at("id").integer<int32_t>(); said != id)
       entry.fail("expected id " + std::to_string(id) + " for '" +
                  token.content + "', but got " + std::to_string(said));
 

@@ -56,7 +56,7 @@ private:
 class AddedTokens {
 public:
   /// Reads the entry "added_tokens". `normalizer` may be null.
-  AddedTokens(const Config &config, const StringMap<int32_t> &vocabulary,
+  AddedTokens(const JsonReader &config, const StringMap<int32_t> &vocabulary,
               const Normalizer *normalizer);
   AddedTokens() = default;
 

@@ -25,14 +25,16 @@ static uint64_t pairKey(int32_t left, int32_t right) {
          static_cast<uint32_t>(right);
 }
 
-static std::string optionalText(const Config &config, const std::string &key) {
+static std::string optionalText(const JsonReader &config,
+                                const std::string &key) {
   return config.isSet(key) ? config.text(key) : std::string();
 }
 
-BPE::BPE(const Config &config) : file(config.fileName()) {
+BPE::BPE(const JsonReader &config) : file(config.fileName()) {
   // Old files leave the type out.
-  if (config.has("type") && config.type() != "BPE")
-    config.fail("model '" + config.type() + "' is not supported, only BPE is");
+  if (config.has("type") && config.text("type") != "BPE")
+    config.fail("model '" + config.text("type") +
+                "' is not supported, only BPE is");
   config.allow({"type", "dropout", "unk_token", "continuing_subword_prefix",
                 "end_of_word_suffix", "fuse_unk", "byte_fallback",
                 "ignore_merges", "vocab", "merges"});
@@ -57,15 +59,13 @@ BPE::BPE(const Config &config) : file(config.fileName()) {
   }
 }
 
-void BPE::readVocabulary(const Config &config) {
-  if (!config.json().is_object())
-    config.fail(std::string("expected an object, but got ") +
-                config.json().type_name());
+void BPE::readVocabulary(const JsonReader &config) {
+  config.expectObject();
   vocab.reserve(config.json().size());
   std::unordered_map<int32_t, const std::string *> tokens;
   tokens.reserve(config.json().size());
   for (const auto &[token, number] : config.json().items()) {
-    int32_t id = config.at(token).number();
+    int32_t id = config.at(token).integer<int32_t>();
     auto added = vocab.emplace(token, id).first;
     auto [other, isNew] = tokens.emplace(id, &added->first);
     if (!isNew)
@@ -74,10 +74,10 @@ void BPE::readVocabulary(const Config &config) {
   }
 }
 
-void BPE::readMerges(const Config &config) {
+void BPE::readMerges(const JsonReader &config) {
   const nlohmann::json &list = config.json();
   if (!list.is_array())
-    config.fail(std::string("expected an array, but got ") + list.type_name());
+    config.expected("a list");
   merges.reserve(list.size());
   int32_t rank = 0;
   for (size_t i = 0; i < list.size(); ++i) {

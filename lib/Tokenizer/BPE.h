@@ -8,7 +8,7 @@
 #ifndef MOE_LIB_TOKENIZER_BPE_H
 #define MOE_LIB_TOKENIZER_BPE_H
 
-#include "Config.h"
+#include "moe/Runtime/Json.h"
 
 #include <cstdint>
 #include <optional>
@@ -33,7 +33,7 @@ using StringMap =
 class BPE {
 public:
   /// Reads the entry "model".
-  explicit BPE(const Config &config);
+  explicit BPE(const JsonReader &config);
 
   /// Adds the tokens of `word` to `ids`.
   void encode(std::string_view word, std::vector<int32_t> &ids);
@@ -46,8 +46,8 @@ private:
     int32_t result;
   };
 
-  void readVocabulary(const Config &config);
-  void readMerges(const Config &config);
+  void readVocabulary(const JsonReader &config);
+  void readMerges(const JsonReader &config);
   std::vector<int32_t> split(std::string_view word) const;
   void merge(std::vector<int32_t> &symbols) const;
   const Merge *findMerge(int32_t left, int32_t right) const;

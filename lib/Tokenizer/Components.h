@@ -13,8 +13,8 @@
 #ifndef MOE_LIB_TOKENIZER_COMPONENTS_H
 #define MOE_LIB_TOKENIZER_COMPONENTS_H
 
-#include "Config.h"
 #include "Piece.h"
+#include "moe/Runtime/Json.h"
 
 #include <cstdint>
 #include <functional>
@@ -56,13 +56,15 @@ public:
   virtual void apply(std::vector<std::string> &tokens) const = 0;
 };
 
-std::unique_ptr<Normalizer> makeNormalizer(const Config &config);
-std::unique_ptr<PreTokenizer> makePreTokenizer(const Config &config);
-std::unique_ptr<PostProcessor> makePostProcessor(const Config &config);
-std::unique_ptr<Decoder> makeDecoder(const Config &config);
+std::unique_ptr<Normalizer> makeNormalizer(const JsonReader &config);
+std::unique_ptr<PreTokenizer> makePreTokenizer(const JsonReader &config);
+std::unique_ptr<PostProcessor> makePostProcessor(const JsonReader &config);
+std::unique_ptr<Decoder> makeDecoder(const JsonReader &config);
 
 /// The entry "pattern": {"String": ...} or {"Regex": ...}.
-Pattern makePattern(const Config &config);
+Pattern makePattern(const JsonReader &config);
+/// A string of one character.
+char32_t readCharacter(const JsonReader &config);
 /// `text` in GPT-2's alphabet of bytes.
 std::string toLetters(std::string_view text);
 
@@ -74,7 +76,7 @@ struct MetaspaceOptions {
   PrependScheme prepend;
   bool split;
 
-  static MetaspaceOptions read(const Config &config);
+  static MetaspaceOptions read(const JsonReader &config);
 };
 
 } // namespace polymoe::tokenizer

@@ -177,12 +177,12 @@ struct BPEDecoder : Decoder {
 };
 } // namespace
 
-std::unique_ptr<Decoder> makeDecoder(const Config &config) {
-  std::string type = config.type();
+std::unique_ptr<Decoder> makeDecoder(const JsonReader &config) {
+  std::string type = config.text("type");
   if (type == "Sequence") {
     config.allow({"type", "decoders"});
     auto sequence = std::make_unique<DecoderSequence>();
-    for (const Config &stage : config.at("decoders").elements())
+    for (const JsonReader &stage : config.at("decoders").elements())
       sequence->stages.push_back(makeDecoder(stage));
     return sequence;
   }
@@ -200,9 +200,9 @@ std::unique_ptr<Decoder> makeDecoder(const Config &config) {
   }
   if (type == "Strip") {
     config.allow({"type", "content", "start", "stop"});
-    return std::make_unique<StripDecoder>(config.at("content").character(),
-                                          config.at("start").number(),
-                                          config.at("stop").number());
+    return std::make_unique<StripDecoder>(readCharacter(config.at("content")),
+                                          config.at("start").integer<int32_t>(),
+                                          config.at("stop").integer<int32_t>());
   }
   if (type == "Replace") {
     config.allow({"type", "pattern", "content"});

@@ -14,7 +14,15 @@
 
 namespace polymoe::tokenizer {
 
-Pattern makePattern(const Config &config) {
+char32_t readCharacter(const JsonReader &config) {
+  std::string content = config.text();
+  size_t at = 0;
+  if (content.empty() || characterLength(content[0]) != content.size())
+    config.expected("one character");
+  return nextCharacter(content, at);
+}
+
+Pattern makePattern(const JsonReader &config) {
   config.allow({"String", "Regex"});
   if (config.has("String") == config.has("Regex"))
     config.fail("expected either 'String' or 'Regex'");
@@ -94,12 +102,12 @@ struct Strip : Normalizer {
 };
 } // namespace
 
-std::unique_ptr<Normalizer> makeNormalizer(const Config &config) {
-  std::string type = config.type();
+std::unique_ptr<Normalizer> makeNormalizer(const JsonReader &config) {
+  std::string type = config.text("type");
   if (type == "Sequence") {
     config.allow({"type", "normalizers"});
     auto sequence = std::make_unique<NormalizerSequence>();
-    for (const Config &stage : config.at("normalizers").elements())
+    for (const JsonReader &stage : config.at("normalizers").elements())
       sequence->stages.push_back(makeNormalizer(stage));
     return sequence;
   }

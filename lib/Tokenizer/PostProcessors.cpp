@@ -52,11 +52,11 @@ struct Template : PostProcessor {
 };
 } // namespace
 
-static std::unique_ptr<PostProcessor> makeTemplate(const Config &config) {
+static std::unique_ptr<PostProcessor> makeTemplate(const JsonReader &config) {
   // "pair" is for two texts at once; here there is always one.
   config.allow({"type", "single", "pair", "special_tokens"});
   auto result = std::make_unique<Template>();
-  for (const Config &part : config.at("single").elements()) {
+  for (const JsonReader &part : config.at("single").elements()) {
     part.allow({"Sequence", "SpecialToken"});
     if (part.has("Sequence")) {
       if (part.at("Sequence").text("id") != "A")
@@ -65,26 +65,26 @@ static std::unique_ptr<PostProcessor> makeTemplate(const Config &config) {
       continue;
     }
     std::string name = part.at("SpecialToken").text("id");
-    Config specials = config.at("special_tokens");
+    JsonReader specials = config.at("special_tokens");
     if (!specials.has(name))
       part.fail("special token '" + name + "' is not among the special_tokens");
     std::vector<int32_t> ids;
-    for (const Config &id : specials.at(name).at("ids").elements())
-      ids.push_back(id.number());
+    for (const JsonReader &id : specials.at(name).at("ids").elements())
+      ids.push_back(id.integer<int32_t>());
     result->parts.emplace_back(std::move(ids));
   }
   return result;
 }
 
-std::unique_ptr<PostProcessor> makePostProcessor(const Config &config) {
-  std::string type = config.type();
+std::unique_ptr<PostProcessor> makePostProcessor(const JsonReader &config) {
+  std::string type = config.text("type");
   if (type == "Sequence") {
     config.allow({"type", "processors"});
     auto sequence = std::make_unique<PostProcessorSequence>();
     int templates = 0;
-    for (const Config &stage : config.at("processors").elements()) {
+    for (const JsonReader &stage : config.at("processors").elements()) {
       // Behind one template `tokenizers` sees several texts, not one.
-      if (stage.type() == "TemplateProcessing" && ++templates > 1)
+      if (stage.text("type") == "TemplateProcessing" && ++templates > 1)
         stage.fail("a second TemplateProcessing is not supported");
       sequence->stages.push_back(makePostProcessor(stage));
     }

@@ -10,12 +10,12 @@
 
 namespace polymoe::tokenizer {
 
-MetaspaceOptions MetaspaceOptions::read(const Config &config) {
+MetaspaceOptions MetaspaceOptions::read(const JsonReader &config) {
   // "str_rep" repeats the replacement in old files.
   config.allow({"type", "replacement", "add_prefix_space", "prepend_scheme",
                 "split", "str_rep"});
   MetaspaceOptions options;
-  appendCharacter(options.replacement, config.at("replacement").character());
+  appendCharacter(options.replacement, readCharacter(config.at("replacement")));
   options.split = config.flag("split", true);
   options.prepend = PrependScheme::Always;
   if (config.isSet("prepend_scheme"))
@@ -141,7 +141,7 @@ struct Metaspace : Splitter {
 };
 } // namespace
 
-static SplitBehavior readBehavior(const Config &config) {
+static SplitBehavior readBehavior(const JsonReader &config) {
   return config.at("behavior")
       .oneOf<SplitBehavior>({
           {"Removed", SplitBehavior::Removed},
@@ -152,12 +152,12 @@ static SplitBehavior readBehavior(const Config &config) {
       });
 }
 
-std::unique_ptr<PreTokenizer> makePreTokenizer(const Config &config) {
-  std::string type = config.type();
+std::unique_ptr<PreTokenizer> makePreTokenizer(const JsonReader &config) {
+  std::string type = config.text("type");
   if (type == "Sequence") {
     config.allow({"type", "pretokenizers"});
     auto sequence = std::make_unique<PreTokenizerSequence>();
-    for (const Config &stage : config.at("pretokenizers").elements())
+    for (const JsonReader &stage : config.at("pretokenizers").elements())
       sequence->stages.push_back(makePreTokenizer(stage));
     return sequence;
   }

@@ -13,11 +13,9 @@
 #include "Unicode.h"
 
 #include "moe/Runtime/Error.h"
+#include "moe/Runtime/Files.h"
 
 #include <algorithm>
-#include <filesystem>
-#include <fstream>
-#include <iterator>
 #include <mutex>
 
 namespace polymoe {
@@ -25,7 +23,7 @@ namespace polymoe {
 using namespace tokenizer;
 
 struct Tokenizer::Impl {
-  explicit Impl(const Config &config);
+  explicit Impl(const JsonReader &config);
 
   std::unique_ptr<Normalizer> normalizer;
   std::unique_ptr<PreTokenizer> preTokenizer;
@@ -47,7 +45,7 @@ struct Tokenizer::Impl {
   }
 };
 
-Tokenizer::Impl::Impl(const Config &config) : model(config.at("model")) {
+Tokenizer::Impl::Impl(const JsonReader &config) : model(config.at("model")) {
   config.allow({"version", "truncation", "padding", "added_tokens",
                 "normalizer", "pre_tokenizer", "model", "post_processor",
                 "decoder"});
@@ -80,25 +78,12 @@ Tokenizer &Tokenizer::operator=(Tokenizer &&) noexcept = default;
 Tokenizer::~Tokenizer() = default;
 
 Tokenizer Tokenizer::fromFile(const std::string &path) {
-  // A folder can be opened, but throws when read.
-  std::error_code ignored;
-  std::ifstream stream;
-  if (!std::filesystem::is_directory(path, ignored))
-    stream.open(path, std::ios::binary);
-  if (!stream.is_open())
-    throw Error(path + ": cannot open the tokenizer, expected a file");
-  std::string json{std::istreambuf_iterator<char>(stream), {}};
-  return fromJson(json, path);
+  return fromJson(readText(path), path);
 }
 
 Tokenizer Tokenizer::fromJson(std::string_view json, const std::string &name) {
-  nlohmann::json value;
-  try {
-    value = nlohmann::json::parse(json);
-  } catch (const nlohmann::json::exception &error) {
-    throw Error(name + ": expected JSON: " + error.what());
-  }
-  return Tokenizer(std::make_unique<Impl>(Config(value, name, "")));
+  return Tokenizer(
+      std::make_unique<Impl>(JsonReader(parseJson(json, name), name)));
 }
 
 std::vector<int32_t> Tokenizer::encode(std::string_view text,

@@ -5,6 +5,7 @@
 //
 //===----------------------------------------------------------------------===//
 
+#include "moe/Transforms/Layers.h"
 #include "moe/Transforms/Passes.h"
 
 #include "mlir/IR/BuiltinOps.h"
@@ -29,7 +30,7 @@ struct DropUntrainedGates
     WalkResult result = module.walk([&](RouteOp route) -> WalkResult {
       if (!route.getGate())
         return WalkResult::advance();
-      FailureOr<bool> trained = isTrained(route, symbols);
+      FailureOr<bool> trained = isGateTrained(route, symbols);
       if (failed(trained))
         return WalkResult::interrupt();
       if (*trained)
@@ -51,11 +52,8 @@ struct DropUntrainedGates
 
   /// Whether the weights of a route's gate are being trained or were. A gate
   /// of unknown origin counts as trained.
-  FailureOr<bool> isTrained(RouteOp route, SymbolTable &symbols) {
-    Value logits = route.getGate();
-    if (auto pool = logits.getDefiningOp<PoolOp>())
-      logits = pool.getInput();
-    auto gate = logits.getDefiningOp<LanguageGateOp>();
+  FailureOr<bool> isGateTrained(RouteOp route, const SymbolTable &symbols) {
+    LanguageGateOp gate = languageGateOf(route);
     auto weight =
         gate ? dyn_cast<BlockArgument>(gate.getWeight()) : BlockArgument();
     auto function = dyn_cast<func::FuncOp>(route->getParentOp());
@@ -66,14 +64,12 @@ struct DropUntrainedGates
         function.getSymbolUses(getOperation());
     for (const SymbolTable::SymbolUse &use : *uses) {
       auto call = dyn_cast<func::CallOp>(use.getUser());
-      auto get = call ? call.getOperand(weight.getArgNumber())
-                            .getDefiningOp<GetParameterOp>()
-                      : GetParameterOp();
-      if (!get)
+      ParameterOp parameter =
+          call ? parameterOf(call, weight.getArgNumber(), symbols)
+               : ParameterOp();
+      if (!parameter)
         return true;
-      auto parameter = symbols.lookup<ParameterOp>(get.getName());
-      bool isOwnTrained =
-          parameter.getTrainable() || !isa<InitAttr>(parameter.getOrigin());
+      bool isOwnTrained = isTrained(parameter);
       if (trained && *trained != isOwnTrained)
         return route.emitOpError()
                << "expected the gates of layers that share a function to be "

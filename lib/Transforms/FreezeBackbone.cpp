@@ -24,39 +24,68 @@ struct FreezeBackbone : moe::impl::FreezeBackboneBase<FreezeBackbone> {
   using FreezeBackboneBase::FreezeBackboneBase;
 
   void runOnOperation() override {
-    ModuleOp module = getOperation();
-    llvm::SmallSet<Role, 4> roles;
-    for (const std::string &name : train) {
-      std::optional<Role> role = symbolizeRole(name);
-      if (!role) {
-        module.emitError() << "expected train to name backbone, expert, router "
-                              "or language_gate, but got '"
-                           << name << "'";
-        return signalPassFailure();
-      }
-      roles.insert(*role);
-    }
-    if (roles.empty()) {
-      roles.insert(Role::Expert);
-      roles.insert(Role::Router);
-    }
-
-    bool any = false;
-    for (auto parameter : module.getOps<ParameterOp>()) {
-      bool trainable = roles.contains(parameter.getRole());
-      parameter.setTrainable(trainable);
-      any |= trainable;
-      ++(trainable ? numTrainable : numFrozen);
-    }
-    if (!any) {
-      InFlightDiagnostic diag = module.emitError();
-      diag << "expected a parameter to train, but there is none of role ";
-      llvm::interleave(
-          roles, [&](Role role) { diag << stringifyRole(role); },
-          [&] { diag << " or "; });
-      return signalPassFailure();
-    }
+    if (failed(run(getOperation())))
+      signalPassFailure();
   }
+
+  LogicalResult run(ModuleOp module);
 };
+
+/// Gives a frozen copy of what trains the origin of its source.
+LogicalResult fixCopy(ParameterOp copy, const SymbolTable &symbols) {
+  bool changes = false;
+  Attribute origin = copy.getOrigin();
+  while (auto from = dyn_cast<CopyAttr>(origin)) {
+    auto source = symbols.lookup<ParameterOp>(from.getSource().getValue());
+    changes |= source.getTrainable();
+    origin = source.getOrigin();
+  }
+  if (!changes)
+    return success();
+  if (!isa<CheckpointAttr>(origin))
+    return copy.emitOpError()
+           << "expected a frozen parameter, but it is a copy of one that "
+              "trains and lies in no checkpoint";
+  copy.setOriginAttr(origin);
+  return success();
+}
+
+LogicalResult FreezeBackbone::run(ModuleOp module) {
+  llvm::SmallSet<Role, 4> roles;
+  for (const std::string &name : train) {
+    std::optional<Role> role = symbolizeRole(name);
+    if (role)
+      roles.insert(*role);
+    else if (name != "none" || train.size() > 1)
+      return module.emitError() << "expected train to name backbone, expert, "
+                                   "router or language_gate, but got '"
+                                << name << "'";
+  }
+  if (train.empty()) {
+    roles.insert(Role::Expert);
+    roles.insert(Role::Router);
+  }
+
+  bool any = false;
+  for (auto parameter : module.getOps<ParameterOp>()) {
+    bool trainable = roles.contains(parameter.getRole());
+    parameter.setTrainable(trainable);
+    any |= trainable;
+    ++(trainable ? numTrainable : numFrozen);
+  }
+  if (!any && !roles.empty()) {
+    InFlightDiagnostic diag = module.emitError();
+    diag << "expected a parameter to train, but there is none of role ";
+    llvm::interleave(
+        roles, [&](Role role) { diag << stringifyRole(role); },
+        [&] { diag << " or "; });
+    return diag;
+  }
+  SymbolTable symbols(module);
+  for (auto parameter : module.getOps<ParameterOp>())
+    if (!parameter.getTrainable() && failed(fixCopy(parameter, symbols)))
+      return failure();
+  return success();
+}
 
 } // namespace

@@ -7,11 +7,11 @@
 
 #include "EntryPoint.h"
 
+#include "moe/Transforms/Layers.h"
 #include "moe/Transforms/Passes.h"
 
 #include "mlir/IR/Builders.h"
-#include "mlir/IR/IRMapping.h"
-#include "llvm/ADT/MapVector.h"
+#include "llvm/ADT/BitVector.h"
 #include "llvm/ADT/StringSwitch.h"
 
 namespace mlir::moe {
@@ -24,14 +24,6 @@ using namespace mlir::moe;
 
 namespace {
 
-/// A call of a layer function, and the route in it; null in a dense layer.
-struct Layer {
-  func::CallOp call;
-  func::FuncOp function;
-  RouteOp route;
-  bool isChosen = false;
-};
-
 struct InsertLanguageGates
     : moe::impl::InsertLanguageGatesBase<InsertLanguageGates> {
   using InsertLanguageGatesBase::InsertLanguageGatesBase;
@@ -42,145 +34,84 @@ struct InsertLanguageGates
   }
 
   LogicalResult run(ModuleOp module);
-  FailureOr<SmallVector<Layer>> findLayers(func::FuncOp forward,
-                                           SymbolTable &symbols);
-  LogicalResult choose(ModuleOp module, MutableArrayRef<Layer> layers);
+  FailureOr<llvm::BitVector> choose(ModuleOp module, ArrayRef<Layer> layers);
   FailureOr<Value> makeParameter(const Layer &layer, SymbolTable &symbols);
-  func::FuncOp insertGate(const Layer &layer, bool clone, SymbolTable &symbols);
+  void insertGate(func::FuncOp function, RouteOp route);
 
   /// Null for the token alone.
   PoolKindAttr poolKind;
 };
 
-/// The layers in the order in which tokens pass them: calls of functions with
-/// an FFN or experts.
-FailureOr<SmallVector<Layer>>
-InsertLanguageGates::findLayers(func::FuncOp forward, SymbolTable &symbols) {
-  SmallVector<Layer> layers;
-  for (auto call : forward.getOps<func::CallOp>()) {
-    auto function = symbols.lookup<func::FuncOp>(call.getCallee());
-    if (function.isExternal())
-      continue;
-    SmallVector<RouteOp> routes(function.getOps<RouteOp>());
-    if (routes.size() > 1) {
-      InFlightDiagnostic diag = function.emitOpError()
-                                << "expected one moe.route in a layer, but got "
-                                << routes.size();
-      diag.attachNote(routes[1].getLoc()) << "another one is here";
-      return diag;
-    }
-    if (routes.empty() && function.getOps<FfnOp>().empty())
-      continue;
-    layers.push_back(
-        {call, function, routes.empty() ? RouteOp() : routes.front()});
-  }
-  return layers;
-}
-
-/// Marks the layers to gate.
-LogicalResult InsertLanguageGates::choose(ModuleOp module,
-                                          MutableArrayRef<Layer> layers) {
+/// Which layers to gate.
+FailureOr<llvm::BitVector> InsertLanguageGates::choose(ModuleOp module,
+                                                       ArrayRef<Layer> layers) {
+  llvm::BitVector chosen(layers.size());
   for (int64_t index : this->layers) {
     if (index < 0 || index >= static_cast<int64_t>(layers.size()))
       return module.emitError() << "expected layers in [0, " << layers.size()
                                 << "), but got " << index;
-    Layer &layer = layers[index];
-    if (layer.isChosen)
+    if (chosen.test(index))
       return module.emitError()
              << "expected every layer once, but got " << index << " twice";
-    if (!layer.route)
-      return layer.call.emitOpError()
+    if (func::CallOp call = layers[index].call; !layers[index].route)
+      return call.emitOpError()
              << "expected experts in layer " << index << ", but it is dense";
-    layer.isChosen = true;
+    chosen.set(index);
   }
-  bool any = false;
-  for (Layer &layer : layers) {
-    layer.isChosen |= this->layers.empty() && layer.route;
-    any |= layer.isChosen;
-    if (!layer.isChosen)
-      continue;
-    if (layer.route.getForcedExpert())
-      return layer.route.emitOpError()
-             << "expected a route that follows its router, but it is forced";
-    if (layer.route.getGate())
-      return layer.route.emitOpError()
-             << "expected no language gate yet, but there is one";
-    auto router = layer.route.getLogits().getDefiningOp<RouterOp>();
-    if (!router || !isa<BlockArgument>(router.getWeight()))
-      return layer.route.emitOpError()
-             << "expected the logits of a moe.router whose weight is an "
-                "argument of the layer";
-  }
-  if (!any)
+  for (auto [i, layer] : llvm::enumerate(layers))
+    if (this->layers.empty() && layer.route)
+      chosen.set(i);
+  if (chosen.none())
     return module.emitError() << "expected a layer with experts to gate, but "
                                  "there is none; moe-upcycle makes them";
-  return success();
+  for (unsigned index : chosen.set_bits()) {
+    RouteOp route = layers[index].route;
+    if (route.getForcedExpert())
+      return route.emitOpError()
+             << "expected a route that follows its router, but it is forced";
+    if (route.getGate())
+      return route.emitOpError()
+             << "expected no language gate yet, but there is one";
+    if (!route.getLogits().getDefiningOp<RouterOp>())
+      return route.emitOpError() << "expected the logits of a moe.router";
+  }
+  return chosen;
 }
 
 /// Declares the gate of a layer beside its router and reads it before the call.
 FailureOr<Value> InsertLanguageGates::makeParameter(const Layer &layer,
                                                     SymbolTable &symbols) {
-  func::CallOp call = layer.call;
   RouteOp route = layer.route;
+  func::CallOp call = layer.call;
   auto router = route.getLogits().getDefiningOp<RouterOp>();
-  unsigned index = cast<BlockArgument>(router.getWeight()).getArgNumber();
-  auto get = call.getOperand(index).getDefiningOp<GetParameterOp>();
-  if (!get)
-    return call.emitOpError() << "expected operand " << index
-                              << ", a router, to be a moe.get_parameter";
-  auto parameter = symbols.lookup<ParameterOp>(get.getName());
-  // `P.gate.weight` has a `P.language_gate.weight` beside it.
-  auto [prefix, last] = parameter.getSymName().rsplit('.');
-  prefix = prefix.take_front(prefix.rfind('.') + 1);
-  std::string name = (prefix + "language_gate." + last).str();
-  if (Operation *other = symbols.lookup(name)) {
-    InFlightDiagnostic diag = parameter.emitOpError()
-                              << "expected a new name for a language gate, but "
-                                 "there is a @"
-                              << name;
-    diag.attachNote(other->getLoc()) << "it is here";
-    return diag;
-  }
-  auto weight = cast<RankedTensorType>(parameter.getType());
-  RankedTensorType type = weight.clone({2, weight.getDimSize(1)});
+  FailureOr<ParameterOp> weight =
+      parameterOf(layer, router.getWeight(), "a router", symbols);
+  if (failed(weight))
+    return failure();
+  auto type = cast<RankedTensorType>(weight->getType());
+  type = type.clone({2, type.getDimSize(1)});
+  FailureOr<ParameterOp> gate =
+      declareParameter(*weight, /*trainable=*/false, Role::LanguageGate,
+                       languageGateName(weight->getSymName()), type,
+                       InitAttr::get(&getContext(), Initializer::XavierNormal,
+                                     seed, FloatAttr()),
+                       symbols);
+  if (failed(gate))
+    return failure();
   OpBuilder builder(call);
-  Value value = GetParameterOp::create(builder, call.getLoc(), type, name);
-  builder.setInsertionPointAfter(parameter);
-  symbols.insert(ParameterOp::create(
-      builder, parameter.getLoc(), /*trainable=*/false, Role::LanguageGate,
-      name, type,
-      InitAttr::get(&getContext(), Initializer::XavierNormal, seed,
-                    FloatAttr())));
-  return value;
+  return GetParameterOp::create(builder, call.getLoc(), type,
+                                gate->getSymName())
+      .getResult();
 }
 
-/// Puts a gate, a new argument, in front of the route of a layer function; in a
-/// clone if other layers keep the original.
-func::FuncOp InsertLanguageGates::insertGate(const Layer &layer, bool clone,
-                                             SymbolTable &symbols) {
-  func::FuncOp function = layer.function;
-  RouteOp route = layer.route;
-  if (clone) {
-    IRMapping mapping;
-    function = cast<func::FuncOp>(function->clone(mapping));
-    function.setSymName((function.getSymName() + ".gated").str());
-    symbols.insert(function, std::next(Block::iterator(layer.function)));
-    route = cast<RouteOp>(mapping.lookup(RouteOp(layer.route).getOperation()));
-  }
+/// Puts a gate, a new argument, in front of the route of a layer function.
+void InsertLanguageGates::insertGate(func::FuncOp function, RouteOp route) {
   auto router = route.getLogits().getDefiningOp<RouterOp>();
   auto weight = cast<RankedTensorType>(router.getWeight().getType());
-  auto logits = cast<RankedTensorType>(route.getLogits().getType());
   Value gate = addArgument(function, weight.clone({2, weight.getDimSize(1)}));
   OpBuilder builder(route);
-  Type type =
-      logits.clone({logits.getDimSize(0), logits.getDimSize(1), int64_t(2)});
-  Value classes = LanguageGateOp::create(builder, route.getLoc(), type,
-                                         router.getInput(), gate);
-  if (poolKind)
-    classes = PoolOp::create(builder, route.getLoc(), type, classes,
-                             /*slots=*/Value(), poolKind);
-  route.getGateMutable().assign(classes);
-  return function;
+  route.getGateMutable().assign(buildLanguageGate(
+      builder, route.getLoc(), router.getInput(), gate, poolKind));
 }
 
 LogicalResult InsertLanguageGates::run(ModuleOp module) {
@@ -193,28 +124,32 @@ LogicalResult InsertLanguageGates::run(ModuleOp module) {
                                  "sequence-sum, but got '"
                               << pool << "'";
   poolKind = kind ? PoolKindAttr::get(&getContext(), *kind) : PoolKindAttr();
-  FailureOr<func::FuncOp> forward = lookupForward(module);
-  if (failed(forward))
-    return failure();
   SymbolTable symbols(module);
-  FailureOr<SmallVector<Layer>> layers = findLayers(*forward, symbols);
-  if (failed(layers) || failed(choose(module, *layers)))
+  FailureOr<SmallVector<Layer>> layers = findLayers(module, symbols);
+  if (failed(layers))
+    return failure();
+  FailureOr<llvm::BitVector> chosen = choose(module, *layers);
+  if (failed(chosen))
     return failure();
 
   // Layers that share a function may part: some get gates, some do not.
-  llvm::MapVector<func::FuncOp, bool> isShared;
-  for (const Layer &layer : *layers)
-    isShared[layer.function] |= !layer.isChosen;
+  llvm::DenseSet<func::FuncOp> kept;
+  for (auto [i, layer] : llvm::enumerate(*layers))
+    if (!chosen->test(i))
+      kept.insert(layer.function);
   llvm::DenseMap<func::FuncOp, func::FuncOp> gated;
-  for (const Layer &layer : *layers) {
-    if (!layer.isChosen)
-      continue;
+  for (unsigned index : chosen->set_bits()) {
+    Layer &layer = (*layers)[index];
     FailureOr<Value> parameter = makeParameter(layer, symbols);
     if (failed(parameter))
       return failure();
     func::FuncOp &function = gated[layer.function];
-    if (!function)
-      function = insertGate(layer, isShared[layer.function], symbols);
+    if (!function) {
+      if (kept.contains(layer.function))
+        cloneFunction(layer, ".gated", symbols);
+      function = layer.function;
+      insertGate(function, layer.route);
+    }
     replaceCall(layer.call, function, *parameter);
     ++numGates;
   }

@@ -7,10 +7,10 @@
 
 #include "EntryPoint.h"
 
+#include "moe/Transforms/Layers.h"
 #include "moe/Transforms/Passes.h"
 
 #include "mlir/IR/Builders.h"
-#include "mlir/IR/IRMapping.h"
 
 #include <map>
 #include <set>
@@ -25,16 +25,12 @@ using namespace mlir::moe;
 
 namespace {
 
-/// One layer: a call of a layer function, and the FFN in that function.
-struct Layer {
-  func::CallOp call;
-  func::FuncOp function;
-  FfnOp ffn;
-  /// The arguments of the function that are the FFN's weights, and the type of
-  /// its input; the FFN itself goes when the first of its layers is expanded.
-  SmallVector<unsigned> weightArguments;
-  RankedTensorType input;
+/// A dense layer, and what it is to become.
+struct Expansion {
+  Layer layer;
   int64_t experts = 1;
+  /// The router and the new experts, as the layer's call will hand them over.
+  SmallVector<Value> parameters;
 };
 
 struct Upcycle : moe::impl::UpcycleBase<Upcycle> {
@@ -46,147 +42,61 @@ struct Upcycle : moe::impl::UpcycleBase<Upcycle> {
   }
 
   LogicalResult run(ModuleOp module);
-  FailureOr<SmallVector<Layer>> findLayers(func::FuncOp forward,
-                                           SymbolTable &symbols);
-  LogicalResult chooseCounts(ModuleOp module, MutableArrayRef<Layer> layers);
-  func::FuncOp expandFunction(Layer &layer, bool clone, SymbolTable &symbols);
-  FailureOr<SmallVector<Value>> makeParameters(Layer &layer,
-                                               SymbolTable &symbols);
+  FailureOr<SmallVector<Expansion>> plan(ModuleOp module,
+                                         const SymbolTable &symbols);
+  void expandFunction(const Expansion &expansion, func::FuncOp function,
+                      FfnOp ffn);
+  LogicalResult makeParameters(Expansion &expansion, SymbolTable &symbols);
 };
 
-/// The one FFN of a function, null if there is none.
-FailureOr<FfnOp> findFfn(func::FuncOp function) {
-  SmallVector<FfnOp> found(function.getOps<FfnOp>());
-  if (found.empty())
-    return FfnOp();
-  if (found.size() > 1) {
-    InFlightDiagnostic diag = function.emitOpError()
-                              << "expected one moe.ffn in a layer, but got "
-                              << found.size();
-    diag.attachNote(found[1].getLoc()) << "another one is here";
-    return diag;
-  }
-  if (found[0].getPreactivation())
-    return found[0].emitOpError()
-           << "expected no pre-activation before differentiation";
-  for (Value weight : found[0].getWeights())
-    if (!isa<BlockArgument>(weight))
-      return found[0].emitOpError()
-             << "expected the weights to be arguments of the layer";
-  return found[0];
-}
-
-/// The layers in the order in which tokens pass them.
-FailureOr<SmallVector<Layer>> Upcycle::findLayers(func::FuncOp forward,
-                                                  SymbolTable &symbols) {
-  SmallVector<Layer> layers;
-  for (Operation &op : forward.getBody().front()) {
-    if (isa<FfnOp>(op))
-      return op.emitOpError()
-             << "expected to be in a function of its own layer, but it is in "
-                "@forward";
-    auto call = dyn_cast<func::CallOp>(op);
-    if (!call)
-      continue;
-    auto function = symbols.lookup<func::FuncOp>(call.getCallee());
-    if (function.isExternal())
-      continue;
-    FailureOr<FfnOp> ffn = findFfn(function);
-    if (failed(ffn))
-      return failure();
-    if (!*ffn)
-      continue;
-    Layer &layer = layers.emplace_back();
-    layer.call = call;
-    layer.function = function;
-    layer.ffn = *ffn;
-    layer.input = cast<RankedTensorType>(ffn->getInput().getType());
-    for (Value weight : ffn->getWeights())
-      layer.weightArguments.push_back(
-          cast<BlockArgument>(weight).getArgNumber());
-  }
-  if (layers.empty())
-    return forward.emitOpError() << "expected calls of layers with a moe.ffn, "
-                                    "but there is none";
-  return layers;
-}
-
-LogicalResult Upcycle::chooseCounts(ModuleOp module,
-                                    MutableArrayRef<Layer> layers) {
+FailureOr<SmallVector<Expansion>> Upcycle::plan(ModuleOp module,
+                                                const SymbolTable &symbols) {
+  FailureOr<SmallVector<Layer>> layers = findLayers(module, symbols);
+  if (failed(layers))
+    return failure();
+  llvm::erase_if(*layers, [](const Layer &layer) { return !layer.ffn; });
+  if (layers->empty())
+    return module.lookupSymbol("forward")->emitOpError()
+           << "expected calls of layers with a moe.ffn, but there is none";
   if (topK < 1)
     return module.emitError()
            << "expected top-k of at least 1, but got " << topK.getValue();
-  if (!counts.empty() && counts.size() != layers.size())
+  if (!counts.empty() && counts.size() != layers->size())
     return module.emitError()
-           << "expected a count for each of " << layers.size()
+           << "expected a count for each of " << layers->size()
            << " layers, but got " << counts.size();
-  for (auto [i, layer] : llvm::enumerate(layers)) {
-    layer.experts = counts.empty() ? experts : counts[i];
-    if (layer.experts < 1)
+  SmallVector<Expansion> expansions;
+  for (auto [i, layer] : llvm::enumerate(*layers)) {
+    if (layer.ffn.getPreactivation())
+      return layer.ffn.emitOpError()
+             << "expected no pre-activation before differentiation";
+    int64_t wanted = counts.empty() ? experts : counts[i];
+    if (wanted < 1)
       return module.emitError() << "expected at least 1 expert in layer " << i
-                                << ", but got " << layer.experts;
+                                << ", but got " << wanted;
+    expansions.push_back({layer, wanted, {}});
   }
-  return success();
+  return expansions;
 }
 
 /// Replaces the FFN of a layer function by a mixture, whose router and further
-/// experts are new arguments; in a clone if other layers keep the original.
-func::FuncOp Upcycle::expandFunction(Layer &layer, bool clone,
-                                     SymbolTable &symbols) {
-  func::FuncOp function = layer.function;
-  FfnOp ffn = layer.ffn;
-  if (clone) {
-    IRMapping mapping;
-    function = cast<func::FuncOp>(layer.function->clone(mapping));
-    function.setSymName(
-        (layer.function.getSymName() + ".experts" + Twine(layer.experts))
-            .str());
-    symbols.insert(function, std::next(Block::iterator(layer.function)));
-    ffn = cast<FfnOp>(mapping.lookup(layer.ffn.getOperation()));
+/// experts are new arguments.
+void Upcycle::expandFunction(const Expansion &expansion, func::FuncOp function,
+                             FfnOp ffn) {
+  MixtureWeights weights;
+  llvm::append_range(weights.experts, ffn.getWeights());
+  for (Value parameter : expansion.parameters) {
+    Value argument = addArgument(function, parameter.getType());
+    if (!weights.router)
+      weights.router = argument;
+    else
+      weights.experts.push_back(argument);
   }
-
-  Location loc = ffn.getLoc();
-  auto input = cast<RankedTensorType>(ffn.getInput().getType());
-  auto precise = [&](int64_t width) {
-    SmallVector<int64_t> shape(input.getShape());
-    shape.back() = width;
-    return RankedTensorType::get(shape, preciseType(input.getElementType()));
-  };
-  int64_t k = std::min<int64_t>(topK, layer.experts);
-  Value router = addArgument(
-      function, RankedTensorType::get({layer.experts, input.getDimSize(2)},
-                                      input.getElementType()));
-  SmallVector<Value> weights(ffn.getWeights());
-  for (int64_t e = 1; e < layer.experts; ++e)
-    for (Value original : ffn.getWeights())
-      weights.push_back(addArgument(function, original.getType()));
-
   OpBuilder builder(ffn);
-  Value logits = RouterOp::create(builder, loc, precise(layer.experts),
-                                  ffn.getInput(), router);
-  auto route = RouteOp::create(builder, loc, logits, /*gate=*/Value(), k);
-  auto mixture =
-      ExpertsOp::create(builder, loc, input, /*preactivation=*/Type(),
-                        ffn.getInput(), route.getScores(), route.getRoutes(),
-                        weights, ffn.getFormAttr(), ffn.getActivationAttr());
-  ffn.getResult().replaceAllUsesWith(mixture.getResult());
+  ffn.getResult().replaceAllUsesWith(
+      buildMixture(builder, ffn.getLoc(), ffn.getInput(), weights,
+                   ffn.getForm(), ffn.getActivation(), topK));
   ffn.erase();
-  return function;
-}
-
-/// The parameters of a layer's FFN, which the call hands over.
-FailureOr<SmallVector<ParameterOp>> ffnParameters(Layer &layer,
-                                                  SymbolTable &symbols) {
-  SmallVector<ParameterOp> parameters;
-  for (unsigned index : layer.weightArguments) {
-    auto get = layer.call.getOperands()[index].getDefiningOp<GetParameterOp>();
-    if (!get)
-      return layer.call.emitOpError()
-             << "expected operand " << index
-             << ", a weight of an FFN, to be a moe.get_parameter";
-    parameters.push_back(symbols.lookup<ParameterOp>(get.getName()));
-  }
-  return parameters;
 }
 
 /// What the names of an FFN's parameters have in common, up to a dot: `P.` of
@@ -207,85 +117,81 @@ StringRef commonPrefix(ArrayRef<ParameterOp> parameters) {
 
 /// Declares the router and the new experts of a layer and reads them before
 /// the call.
-FailureOr<SmallVector<Value>> Upcycle::makeParameters(Layer &layer,
-                                                      SymbolTable &symbols) {
-  FailureOr<SmallVector<ParameterOp>> originals = ffnParameters(layer, symbols);
-  if (failed(originals))
-    return failure();
-  StringRef prefix = commonPrefix(*originals);
-  ParameterOp last = originals->back();
-  OpBuilder declarations(&getContext());
-  declarations.setInsertionPointAfter(last);
+LogicalResult Upcycle::makeParameters(Expansion &expansion,
+                                      SymbolTable &symbols) {
+  Layer &layer = expansion.layer;
+  SmallVector<ParameterOp> originals;
+  for (Value weight : layer.ffn.getWeights()) {
+    FailureOr<ParameterOp> original =
+        parameterOf(layer, weight, "a weight of an FFN", symbols);
+    if (failed(original))
+      return failure();
+    originals.push_back(*original);
+  }
+  StringRef prefix = commonPrefix(originals);
+  ParameterOp last = originals.back();
   OpBuilder reads(layer.call);
-
-  SmallVector<Value> values;
-  auto declare = [&](Role role, const Twine &name, RankedTensorType type,
+  auto declare = [&](Role role, StringRef name, RankedTensorType type,
                      Attribute origin) -> LogicalResult {
-    std::string symbol = name.str();
-    if (Operation *other = symbols.lookup(symbol)) {
-      InFlightDiagnostic diag = last.emitOpError()
-                                << "expected a new name for an expert or a "
-                                   "router, but there is a @"
-                                << symbol;
-      diag.attachNote(other->getLoc()) << "it is here";
-      return diag;
-    }
-    auto parameter =
-        ParameterOp::create(declarations, last.getLoc(), /*trainable=*/true,
-                            role, symbol, type, origin);
-    symbols.insert(parameter);
-    values.push_back(GetParameterOp::create(reads, layer.call.getLoc(), type,
-                                            parameter.getSymName()));
+    FailureOr<ParameterOp> parameter = declareParameter(
+        last, /*trainable=*/true, role, name, type, origin, symbols);
+    if (failed(parameter))
+      return failure();
+    last = *parameter;
+    expansion.parameters.push_back(
+        GetParameterOp::create(reads, layer.call.getLoc(), type, name));
     return success();
   };
 
-  RankedTensorType input = layer.input;
-  if (failed(declare(Role::Router, prefix + "gate.weight",
-                     RankedTensorType::get({layer.experts, input.getDimSize(2)},
-                                           input.getElementType()),
-                     InitAttr::get(&getContext(), Initializer::XavierNormal,
-                                   seed, FloatAttr()))))
+  auto input = cast<RankedTensorType>(layer.ffn.getInput().getType());
+  if (failed(declare(
+          Role::Router, routerName(prefix),
+          RankedTensorType::get({expansion.experts, input.getDimSize(2)},
+                                input.getElementType()),
+          InitAttr::get(&getContext(), Initializer::XavierNormal, seed,
+                        FloatAttr()))))
     return failure();
-  for (int64_t e = 1; e < layer.experts; ++e)
-    for (ParameterOp original : *originals)
+  for (int64_t e = 1; e < expansion.experts; ++e)
+    for (ParameterOp original : originals)
       if (failed(declare(
               Role::Expert,
-              prefix + "experts." + Twine(e) + "." +
-                  original.getSymName().drop_front(prefix.size()),
+              expertName(prefix, e,
+                         original.getSymName().drop_front(prefix.size())),
               cast<RankedTensorType>(original.getType()),
               CopyAttr::get(&getContext(), FlatSymbolRefAttr::get(original)))))
         return failure();
-  numExperts += layer.experts - 1;
-  return values;
+  numExperts += expansion.experts - 1;
+  return success();
 }
 
 LogicalResult Upcycle::run(ModuleOp module) {
-  FailureOr<func::FuncOp> forward = lookupForward(module);
-  if (failed(forward))
-    return failure();
   SymbolTable symbols(module);
-  FailureOr<SmallVector<Layer>> layers = findLayers(*forward, symbols);
-  if (failed(layers) || failed(chooseCounts(module, *layers)))
+  FailureOr<SmallVector<Expansion>> expansions = plan(module, symbols);
+  if (failed(expansions))
     return failure();
 
   std::map<Operation *, std::set<int64_t>> countsOf;
-  for (const Layer &layer : *layers)
-    countsOf[layer.function].insert(layer.experts);
+  for (Expansion &expansion : *expansions) {
+    countsOf[expansion.layer.function].insert(expansion.experts);
+    if (expansion.experts > 1 && failed(makeParameters(expansion, symbols)))
+      return failure();
+  }
 
   // A function is rewritten in place only if all its layers become the same,
   // so what is cloned is always the original.
   std::map<std::pair<Operation *, int64_t>, func::FuncOp> expanded;
-  for (Layer &layer : *layers) {
-    if (layer.experts == 1)
+  for (Expansion &expansion : *expansions) {
+    Layer &layer = expansion.layer;
+    if (expansion.experts == 1)
       continue;
-    FailureOr<SmallVector<Value>> parameters = makeParameters(layer, symbols);
-    if (failed(parameters))
-      return failure();
-    func::FuncOp &function = expanded[{layer.function, layer.experts}];
-    if (!function)
-      function = expandFunction(
-          layer, /*clone=*/countsOf[layer.function].size() > 1, symbols);
-    replaceCall(layer.call, function, *parameters);
+    func::FuncOp &function = expanded[{layer.function, expansion.experts}];
+    if (!function) {
+      if (countsOf[layer.function].size() > 1)
+        cloneFunction(layer, ".experts" + Twine(expansion.experts), symbols);
+      function = layer.function;
+      expandFunction(expansion, function, layer.ffn);
+    }
+    replaceCall(layer.call, function, expansion.parameters);
     ++numLayers;
   }
   for (auto &[function, counts] : countsOf)

@@ -9,7 +9,7 @@ module {
 
 // -----
 
-// expected-error@below {{expected a new name for a language gate, but there is a @mlp.language_gate.weight}}
+// expected-error@below {{expected a new name for a parameter of role language_gate, but there is a @mlp.language_gate.weight}}
 moe.parameter router @mlp.gate.weight : tensor<3x8xf32> from #moe.init<zeros, seed = 0>
 // expected-note@below {{it is here}}
 moe.parameter backbone @mlp.language_gate.weight : tensor<2x8xf32> from #moe.init<zeros, seed = 0>
@@ -44,7 +44,7 @@ func.func @forward(%h: tensor<?x?x8xf32> {moe.binding = #moe.binding<input, "tok
   return %h1 : tensor<?x?x8xf32>
 }
 func.func private @layer(%x: tensor<?x?x8xf32>, %l: tensor<?x?x3xf32>) -> tensor<?x?x8xf32> {
-  // expected-error@below {{expected the logits of a moe.router whose weight is an argument of the layer}}
+  // expected-error@below {{expected the logits of a moe.router}}
   %r, %s = moe.route %l {renormalize} : (tensor<?x?x3xf32>) -> (!moe.routes<?x3, 2>, tensor<?x?x2xf32>)
   return %x : tensor<?x?x8xf32>
 }
@@ -61,4 +61,12 @@ func.func private @layer(%x: tensor<?x?x8xf32>, %l: tensor<?x?x3xf32>) -> tensor
   // expected-note@below {{another one is here}}
   %r2, %s2 = moe.route %l : (tensor<?x?x3xf32>) -> (!moe.routes<?x3, 2>, tensor<?x?x2xf32>)
   return %x : tensor<?x?x8xf32>
+}
+
+// -----
+
+func.func @forward(%l: tensor<?x?x3xf32> {moe.binding = #moe.binding<input, "l">}) -> (tensor<?x?x2xf32> {moe.binding = #moe.binding<output, "logits">}) {
+  // expected-error@below {{expected to be in a function of its own layer, but it is in @forward}}
+  %r, %s = moe.route %l {renormalize} : (tensor<?x?x3xf32>) -> (!moe.routes<?x3, 2>, tensor<?x?x2xf32>)
+  return %s : tensor<?x?x2xf32>
 }

@@ -8,13 +8,11 @@
 #include "Commands.h"
 #include "Model.h"
 
-#include "moe/Import/Config.h"
 #include "moe/Runtime/Error.h"
 #include "moe/Runtime/Files.h"
 #include "moe/Runtime/Generate.h"
+#include "moe/Runtime/Json.h"
 #include "moe/Tokenizer/Tokenizer.h"
-
-#include <nlohmann/json.hpp>
 
 #include <algorithm>
 #include <charconv>
@@ -134,19 +132,19 @@ static Request readRequest(const GenerateCommandOptions &options) {
 }
 
 /// The model's configuration; empty for one that names none.
-static nlohmann::ordered_json configOf(Model &model) {
+static nlohmann::json configOf(Model &model) {
   if (!hasModelSource(model.module()))
-    return nlohmann::ordered_json::object();
+    return nlohmann::json::object();
   return readJsonObject(model.folder() / modelSource(model.module()).config);
 }
 
 /// The ids that end a text, as the model's configuration says.
-static std::vector<int32_t> endOfText(const nlohmann::ordered_json &config) {
+static std::vector<int32_t> endOfText(const nlohmann::json &config) {
   auto eos = config.find("eos_token_id");
   std::vector<int32_t> ids;
   if (eos == config.end())
     return ids;
-  auto add = [&](const nlohmann::ordered_json &id) {
+  auto add = [&](const nlohmann::json &id) {
     if (id.is_number_integer())
       ids.push_back(id.get<int32_t>());
   };
@@ -160,7 +158,7 @@ static std::vector<int32_t> endOfText(const nlohmann::ordered_json &config) {
 
 /// Tokens of the longest sequence that the model is made for; 0 where its
 /// configuration names no limit (ALiBi has none).
-static int64_t contextOf(const nlohmann::ordered_json &config) {
+static int64_t contextOf(const nlohmann::json &config) {
   auto limit = config.find("max_position_embeddings");
   return limit != config.end() && limit->is_number_integer()
              ? limit->get<int64_t>()
@@ -292,7 +290,7 @@ static int runGenerate(const GenerateCommandOptions &options) {
   Request request = readRequest(options);
   Inference inference(options.machine);
   checkGates(*inference.module);
-  const nlohmann::ordered_json config = configOf(inference.model);
+  const nlohmann::json config = configOf(inference.model);
   generation.context = options.context.value_or(contextOf(config));
   std::optional<Tokenizer> tokenizer;
   if (request.isText) {

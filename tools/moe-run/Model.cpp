@@ -13,6 +13,7 @@
 #include "moe/Transforms/Passes.h"
 
 #include "mlir/Pass/PassManager.h"
+#include "llvm/ADT/StringExtras.h"
 
 #include <set>
 
@@ -114,27 +115,23 @@ fs::path Model::tokenizer() {
   fail(file(), ": expected a model with a tokenizer, but it names none");
 }
 
-int64_t setTrainable(ModuleOp module, ArrayRef<Role> roles) {
-  int64_t count = 0;
-  for (auto parameter : module.getOps<ParameterOp>()) {
-    bool trains = llvm::is_contained(roles, parameter.getRole());
-    parameter.setTrainable(trains);
-    count += trains;
-  }
-  return count;
+void setTrainable(ModuleOp module, StringRef roles) {
+  FreezeBackboneOptions options;
+  for (StringRef role : llvm::split(roles, ','))
+    options.train.push_back(role.trim().str());
+  PassManager pm(module.getContext());
+  pm.addPass(createFreezeBackbone(options));
+  diagnose(*module.getContext(), [&] { return pm.run(module); });
 }
 
-void dropUntrainedGates(ModuleOp module) {
-  std::string diagnostics;
-  ScopedDiagnosticHandler handler(module.getContext(),
-                                  [&](Diagnostic &diagnostic) {
-                                    diagnostics += diagnostic.str();
-                                    return success();
-                                  });
+OwningOpRef<ModuleOp> modelToRun(ModuleOp module, const std::string &dtype) {
+  OwningOpRef<ModuleOp> copy = module.clone();
   PassManager pm(module.getContext());
+  if (!dtype.empty())
+    pm.addPass(createConvertDType({dtype}));
   pm.addPass(createDropUntrainedGates());
-  if (failed(pm.run(module)))
-    fail(diagnostics);
+  diagnose(*module.getContext(), [&] { return pm.run(*copy); });
+  return copy;
 }
 
 /// Whether some parameter was trained by a run.
@@ -167,9 +164,8 @@ std::unique_ptr<ParameterStore> loadParameters(Model &model, ModuleOp module,
 
 Inference::Inference(const MachineOptions &options)
     : model(options.model), pool(options.threads) {
-  setTrainable(model.module(), {});
-  module = withDType(model.module(), options.dtype);
-  dropUntrainedGates(*module);
+  setTrainable(model.module(), "none");
+  module = modelToRun(model.module(), options.dtype);
   store = loadParameters(model, *module, pool, /*training=*/false);
   made = makeExecutor(options, model, *module, *store, pool);
   executor = made.executor.get();

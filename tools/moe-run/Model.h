@@ -87,19 +87,15 @@ private:
   bool fromRunFolder;
 };
 
-/// Makes the parameters of these roles trainable and all others frozen, as
-/// moe-freeze-backbone does. Returns how many train.
-int64_t setTrainable(mlir::ModuleOp module,
-                     llvm::ArrayRef<mlir::moe::Role> roles);
-
-/// A copy of the module that computes in `dtype` ("fp32", "bf16"; empty: as
-/// the module does). Router scores and losses stay precise.
-mlir::OwningOpRef<mlir::ModuleOp> withDType(mlir::ModuleOp module,
-                                            const std::string &dtype);
-
-/// Lets routes pass by language gates that nothing has trained yet. Throws
+/// Says which roles train, with commas, or "none" (moe-freeze-backbone). Throws
 /// Error.
-void dropUntrainedGates(mlir::ModuleOp module);
+void setTrainable(mlir::ModuleOp module, llvm::StringRef roles);
+
+/// What of a model runs: a copy that computes in `dtype` ("fp32", "bf16";
+/// empty: as the module does), and whose routes pass by language gates that
+/// nothing has trained yet. Throws Error.
+mlir::OwningOpRef<mlir::ModuleOp> modelToRun(mlir::ModuleOp module,
+                                             const std::string &dtype);
 
 /// Loads the parameters of `module`, whose files lie relative to `model`'s
 /// folder. Keys that it does not use are an error, but in a run folder and with

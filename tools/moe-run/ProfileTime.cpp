@@ -112,9 +112,8 @@ Workload::Workload(const ProfileTimeOptions &options)
                        "this one is compiled");
   const bool trains = options.what == "train";
   if (!trains)
-    setTrainable(model.module(), {});
-  module = withDType(model.module(), options.machine.dtype);
-  dropUntrainedGates(*module);
+    setTrainable(model.module(), "none");
+  module = modelToRun(model.module(), options.machine.dtype);
   store = loadParameters(model, *module, pool, trains,
                          parseOptimizerStates(options.optimizerStates));
   Objective objective;

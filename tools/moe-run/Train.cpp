@@ -22,6 +22,8 @@
 #include "moe/Runtime/RunFolder.h"
 #include "moe/Runtime/Safetensors.h"
 
+#include "llvm/ADT/StringExtras.h"
+
 #include <algorithm>
 #include <iostream>
 
@@ -229,45 +231,30 @@ void Training::adoptCheckpoints() {
   }
 }
 
-/// Says what trains. A frozen copy of what trains gets the origin of its
-/// source: the source's value will change, the copy's must not.
+/// Says what trains; nothing has to where no step is taken.
 void Training::freeze() {
   mlir::ModuleOp module = model->module();
-  if (setTrainable(module, options.phase.roles()) == 0 &&
-      options.phase.steps > 0)
+  auto hasRole = [&](llvm::StringRef role) {
+    return llvm::any_of(module.getOps<mlir::moe::ParameterOp>(),
+                        [&](mlir::moe::ParameterOp parameter) {
+                          return stringifyRole(parameter.getRole()) ==
+                                 role.trim();
+                        });
+  };
+  bool trains =
+      llvm::any_of(llvm::split(options.phase.trainRoles, ','), hasRole);
+  if (!trains && options.phase.steps > 0)
     fail("stage ", options.phase.stage, ": expected parameters of the roles ",
          options.phase.trainRoles, ", but ", model->file(),
          " has none; moe-opt --moe-upcycle makes experts and routers");
   // A stage has its classifier loss for models with gates, and only for them.
   if (options.isGiven("classifier") && options.phase.classifier != 0 &&
-      llvm::none_of(module.getOps<mlir::moe::ParameterOp>(),
-                    [](mlir::moe::ParameterOp parameter) {
-                      return parameter.getRole() ==
-                             mlir::moe::Role::LanguageGate;
-                    }))
+      !hasRole("language_gate"))
     fail("--classifier: expected a model with language gates, but ",
          model->file(),
          " has none; moe-opt --moe-insert-language-gates makes "
          "them");
-  for (auto parameter : module.getOps<mlir::moe::ParameterOp>()) {
-    if (parameter.getTrainable())
-      continue;
-    bool changes = false;
-    mlir::Attribute origin = parameter.getOrigin();
-    while (auto copy = llvm::dyn_cast<mlir::moe::CopyAttr>(origin)) {
-      auto sourceOp = module.lookupSymbol<mlir::moe::ParameterOp>(
-          copy.getSource().getValue());
-      changes |= sourceOp.getTrainable();
-      origin = sourceOp.getOrigin();
-    }
-    if (!changes)
-      continue;
-    if (!llvm::isa<mlir::moe::CheckpointAttr>(origin))
-      fail("@", parameter.getSymName().str(),
-           ": expected a frozen parameter, but it is a copy of one that "
-           "trains and lies in no checkpoint");
-    parameter.setOriginAttr(origin);
-  }
+  setTrainable(module, trains ? options.phase.trainRoles : "none");
 }
 
 void Training::openData() {
@@ -357,8 +344,7 @@ int Training::run() {
                     options.phase.accumulate);
 
   mlir::OwningOpRef<mlir::ModuleOp> module =
-      withDType(model->module(), options.machine.dtype);
-  dropUntrainedGates(*module);
+      modelToRun(model->module(), options.machine.dtype);
   std::unique_ptr<ParameterStore> store =
       loadParameters(*model, *module, pool, /*training=*/true,
                      parseOptimizerStates(options.phase.optimizerStates));

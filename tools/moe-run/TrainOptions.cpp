@@ -9,8 +9,6 @@
 
 #include "moe/Runtime/Error.h"
 
-#include "llvm/ADT/StringExtras.h"
-
 using namespace polymoe;
 
 // The stages of MoE-LPR as the paper has them, with LayerMoE's classifier for
@@ -33,21 +31,6 @@ const StagePreset &polymoe::stagePreset(const std::string &name) {
 //===----------------------------------------------------------------------===//
 // What the options mean
 //===----------------------------------------------------------------------===//
-
-std::vector<mlir::moe::Role> PhaseOptions::roles() const {
-  std::vector<mlir::moe::Role> roles;
-  llvm::SmallVector<llvm::StringRef> names;
-  llvm::StringRef(trainRoles).split(names, ',');
-  for (llvm::StringRef name : names) {
-    auto role = mlir::moe::symbolizeRole(name.trim());
-    if (!role)
-      fail("--train-roles: expected backbone, expert, router or "
-           "language_gate, but got '",
-           name.str(), "'");
-    roles.push_back(*role);
-  }
-  return roles;
-}
 
 Objective PhaseOptions::objective() const {
   auto form = [](const std::string &name) {
@@ -230,7 +213,11 @@ void polymoe::addTrainOptions(CLI::App &app, TrainCommandOptions &options) {
   add(stage, "--train-roles", phase.trainRoles,
       "what trains: backbone, expert, router, language_gate, with commas "
       "(stage 1: expert,router; 2: router,language_gate; dense: all but "
-      "language_gate)");
+      "language_gate)")
+      ->delimiter(',')
+      ->multi_option_policy(CLI::MultiOptionPolicy::Join)
+      ->check(CLI::IsMember({"backbone", "expert", "router", "language_gate"},
+                            CLI::ignore_space));
   add(stage, "--balance", phase.balance,
       "coefficient of the balance loss (stage 1: 0.01, else 0)")
       ->check(CLI::NonNegativeNumber);

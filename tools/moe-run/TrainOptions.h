@@ -63,7 +63,6 @@ struct PhaseOptions {
   double beta1 = 0.9, beta2 = 0.999, epsilon = 1e-8;
   uint64_t seed = 0;
 
-  std::vector<mlir::moe::Role> roles() const;
   Objective objective() const;
   TrainerOptions trainer() const;
   SamplerOptions sampler(const Corpus &corpus) const;

@@ -15,11 +15,11 @@
 #include "moe/Import/Checkpoint.h"
 #include "moe/Import/Import.h"
 #include "moe/Import/Module.h"
+#include "moe/Runtime/Json.h"
 #include "moe/Runtime/RunFolder.h"
 #include "moe/Runtime/ThreadPool.h"
 
 #include "mlir/IR/MLIRContext.h"
-#include <nlohmann/json.hpp>
 
 #include <algorithm>
 #include <functional>

@@ -187,19 +187,22 @@ TEST(Corpus, RefusesWhatIsWrong) {
          "empty shard");
   change([](TestCorpus &c) { c.shards[0].language = "xx"; },
          "corpus.json: unknown language 'xx'");
-  change([](TestCorpus &c) { c.shards[0].split = "dev"; }, "but got 'dev'");
+  change([](TestCorpus &c) { c.shards[0].split = "dev"; }, "but got \"dev\"");
   change([](TestCorpus &c) { c.languages.push_back({"en", 1}); },
          "'en' appears twice");
   change([](TestCorpus &c) { c.changes["version"] = 2; }, "version 1");
-  change([](TestCorpus &c) { c.changes["eos"] = 1000; }, "expected 'eos'");
+  change([](TestCorpus &c) { c.changes["eos"] = 1000; },
+         "key 'eos': expected a whole number from 0 to ");
   change([](TestCorpus &c) { c.changes["eos"] = -1; },
-         "expected 'eos' to be a whole number");
+         "key 'eos': expected a whole number");
   change([](TestCorpus &c) { c.changes["shards"] = 3; },
-         "expected 'shards' to be a list");
-  change([](TestCorpus &c) { c.changes["shards"] = {3}; }, "is missing");
-  change([](TestCorpus &) {}, "vocabulary of at most 999", 999);
+         "key 'shards': expected a list, but got 3");
+  change([](TestCorpus &c) { c.changes["shards"] = {3}; },
+         "key 'shards[0]': expected an object, but got 3");
+  change([](TestCorpus &) {}, "key 'vocabulary': expected at most 999", 999);
   std::ofstream(folder / "corpus.json") << "{";
-  EXPECT_ERROR(Corpus(folder.path, 1000), "corpus.json: not valid JSON");
+  EXPECT_ERROR(Corpus(folder.path, 1000),
+               "corpus.json: expected JSON, but got");
 }
 
 /// The rows of `count` batches in one.

@@ -380,7 +380,7 @@ TEST_F(Checkpoints, RunFile) {
   EXPECT_TRUE(run.readRun().is_null());
   run.writeRun({{"phases", {1, 2}}});
   EXPECT_EQ(open(Access::Read).readRun()["phases"][1], 2);
-  std::ofstream(folder / "run" / "run.json") << "[";
+  std::ofstream(folder / "run" / "run.json") << "[]";
   EXPECT_ERROR(run.readRun(), "run.json: expected a JSON object");
 }
 

@@ -176,83 +176,96 @@ TEST(TokenizerErrors, NameTheFileAndThePlace) {
   EXPECT_NE(errorOf("{").find("t.json: expected JSON"), std::string::npos);
   EXPECT_NE(errorOf("\"\xFF\"").find("t.json: expected JSON"),
             std::string::npos);
-  EXPECT_EQ(errorOf("[]"), "t.json: expected an object, but got array");
+  EXPECT_EQ(errorOf("[]"), "t.json: expected an object, but got []");
   EXPECT_EQ(errorOf("{}"),
-            "t.json: expected an entry 'model', but there is none");
+            "t.json: key 'model': expected an object, but got none");
   EXPECT_THROW(Tokenizer::fromFile("/no/such/file"), Error);
   EXPECT_THROW(Tokenizer::fromFile("/"), Error);
 }
 
 TEST(TokenizerErrors, RefuseWhatIsUnknown) {
-  EXPECT_EQ(errorWith("/normalizer", {{"type", "Precompiled"}}),
-            "t.json: normalizer: normalizer 'Precompiled' is not supported");
+  EXPECT_EQ(
+      errorWith("/normalizer", {{"type", "Precompiled"}}),
+      "t.json: key 'normalizer': normalizer 'Precompiled' is not supported");
   EXPECT_EQ(errorWith("/normalizer/normalizers/0/type", "Nmt"),
-            "t.json: normalizer.normalizers[0]: normalizer 'Nmt' is not "
+            "t.json: key 'normalizer.normalizers[0]': normalizer 'Nmt' is not "
             "supported");
   EXPECT_EQ(errorWith("/normalizer/normalizers/0/twice", true),
-            "t.json: normalizer.normalizers[0]: option 'twice' is not "
+            "t.json: key 'normalizer.normalizers[0]': entry 'twice' is not "
             "supported");
-  EXPECT_EQ(errorWith("/pre_tokenizer", {{"type", "UnicodeScripts"}}),
-            "t.json: pre_tokenizer: pre-tokenizer 'UnicodeScripts' is not "
-            "supported");
-  EXPECT_EQ(errorWith("/post_processor", {{"type", "BertProcessing"}}),
-            "t.json: post_processor: post-processor 'BertProcessing' is not "
-            "supported");
+  EXPECT_EQ(
+      errorWith("/pre_tokenizer", {{"type", "UnicodeScripts"}}),
+      "t.json: key 'pre_tokenizer': pre-tokenizer 'UnicodeScripts' is not "
+      "supported");
+  EXPECT_EQ(
+      errorWith("/post_processor", {{"type", "BertProcessing"}}),
+      "t.json: key 'post_processor': post-processor 'BertProcessing' is not "
+      "supported");
   EXPECT_EQ(errorWith("/decoder", {{"type", "CTC"}}),
-            "t.json: decoder: decoder 'CTC' is not supported");
-  EXPECT_EQ(errorWith("/model/type", "Unigram"),
-            "t.json: model: model 'Unigram' is not supported, only BPE is");
-  EXPECT_EQ(errorWith("/model/dropout", 0.1),
-            "t.json: model.dropout: dropout is not supported, expected null");
+            "t.json: key 'decoder': decoder 'CTC' is not supported");
+  EXPECT_EQ(
+      errorWith("/model/type", "Unigram"),
+      "t.json: key 'model': model 'Unigram' is not supported, only BPE is");
+  EXPECT_EQ(
+      errorWith("/model/dropout", 0.1),
+      "t.json: key 'model.dropout': dropout is not supported, expected null");
   EXPECT_EQ(errorWith("/version", "2.0"),
             "t.json: expected version 1.0, but got 2.0");
 }
 
 TEST(TokenizerErrors, RefuseWrongTypes) {
   EXPECT_EQ(errorWith("/model/fuse_unk", 1),
-            "t.json: model.fuse_unk: expected true or false, but got number");
+            "t.json: key 'model.fuse_unk': expected true or false, but got 1");
   EXPECT_EQ(errorWith("/model/vocab/a", -1),
-            "t.json: model.vocab.a: expected an integer from 0 to 2147483647, "
+            "t.json: key 'model.vocab.a': expected a whole number from 0 to "
+            "2147483647, "
             "but got -1");
-  EXPECT_EQ(errorWith("/model/vocab/a", 4),
-            "t.json: model.vocab: tokens 'a' and 'ab' have the same id 4");
-  EXPECT_EQ(errorWith("/decoder/decoders/3/content", "xy"),
-            "t.json: decoder.decoders[3].content: expected one character, but "
-            "got 'xy'");
-  EXPECT_EQ(errorWith("/added_tokens/0/special", nullptr),
-            "t.json: added_tokens[0].special: expected true or false, but got "
-            "null");
+  EXPECT_EQ(
+      errorWith("/model/vocab/a", 4),
+      "t.json: key 'model.vocab': tokens 'a' and 'ab' have the same id 4");
+  EXPECT_EQ(
+      errorWith("/decoder/decoders/3/content", "xy"),
+      "t.json: key 'decoder.decoders[3].content': expected one character, but "
+      "got \"xy\"");
+  EXPECT_EQ(
+      errorWith("/added_tokens/0/special", nullptr),
+      "t.json: key 'added_tokens[0].special': expected true or false, but got "
+      "null");
 }
 
 TEST(TokenizerErrors, RefuseMergesOfUnknownTokens) {
   EXPECT_EQ(errorWith("/model/merges/0", "a x"),
-            "t.json: model.merges: merge 0: token 'x' is not in the "
+            "t.json: key 'model.merges': merge 0: token 'x' is not in the "
             "vocabulary");
   EXPECT_EQ(errorWith("/model/merges/0", "b a"),
-            "t.json: model.merges: merge 0: token 'ba' is not in the "
+            "t.json: key 'model.merges': merge 0: token 'ba' is not in the "
             "vocabulary");
-  EXPECT_EQ(errorWith("/model/merges/0", "a b c"),
-            "t.json: model.merges: merge 0: expected two tokens with a space "
-            "between, but got 'a b c'");
-  EXPECT_EQ(errorWith("/model/merges/1", {"a"}),
-            "t.json: model.merges: merge 1: expected a string or two, but got "
-            "[\"a\"]");
+  EXPECT_EQ(
+      errorWith("/model/merges/0", "a b c"),
+      "t.json: key 'model.merges': merge 0: expected two tokens with a space "
+      "between, but got 'a b c'");
+  EXPECT_EQ(
+      errorWith("/model/merges/1", {"a"}),
+      "t.json: key 'model.merges': merge 1: expected a string or two, but got "
+      "[\"a\"]");
 }
 
 TEST(TokenizerErrors, RefuseContradictions) {
-  EXPECT_EQ(errorWith("/added_tokens/0/id", 7),
-            "t.json: added_tokens[0]: expected id 0 for '<s>', but got 7");
-  EXPECT_EQ(errorWith("/post_processor/single/0/SpecialToken/id", "</s>"),
-            "t.json: post_processor.single[0]: special token '</s>' is not "
-            "among the special_tokens");
+  EXPECT_EQ(
+      errorWith("/added_tokens/0/id", 7),
+      "t.json: key 'added_tokens[0]': expected id 0 for '<s>', but got 7");
+  EXPECT_EQ(
+      errorWith("/post_processor/single/0/SpecialToken/id", "</s>"),
+      "t.json: key 'post_processor.single[0]': special token '</s>' is not "
+      "among the special_tokens");
   EXPECT_EQ(errorWith("/pre_tokenizer", {{"type", "Metaspace"},
                                          {"replacement", "_"},
                                          {"add_prefix_space", false},
                                          {"prepend_scheme", "first"}}),
-            "t.json: pre_tokenizer: 'add_prefix_space' contradicts "
+            "t.json: key 'pre_tokenizer': 'add_prefix_space' contradicts "
             "'prepend_scheme'");
   EXPECT_NE(errorWith("/normalizer/normalizers/1/pattern", {{"Regex", "(a"}})
-                .find("t.json: normalizer.normalizers[1].pattern: cannot "
+                .find("t.json: key 'normalizer.normalizers[1].pattern': cannot "
                       "compile the regular expression '(a'"),
             std::string::npos);
 }

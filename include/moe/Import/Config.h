@@ -77,13 +77,9 @@ struct ModelConfig {
 };
 
 /// Understands `json`, which was read from `file` (named in errors).
-ModelConfig parseConfig(const nlohmann::ordered_json &json,
-                        const std::string &file);
+ModelConfig parseConfig(const nlohmann::json &json, const std::string &file);
 
 ModelConfig readConfig(const std::filesystem::path &file);
-
-/// Reads a JSON file whose top is an object.
-nlohmann::ordered_json readJsonObject(const std::filesystem::path &file);
 
 /// The name that config.json has for `type`: "float32", "bfloat16", ...
 const char *configNameOf(DType type);

@@ -12,6 +12,7 @@
 
 #include "mlir/IR/BuiltinOps.h"
 #include "mlir/IR/OwningOpRef.h"
+#include "llvm/ADT/STLFunctionalExtras.h"
 
 #include <filesystem>
 #include <optional>
@@ -41,6 +42,11 @@ LoadedModule loadModule(const std::filesystem::path &path,
 mlir::OwningOpRef<mlir::ModuleOp> parseModule(const std::string &text,
                                               const std::string &name,
                                               mlir::MLIRContext &context);
+
+/// Calls `body` and throws an Error with the diagnostics that it emitted if it
+/// fails.
+void diagnose(mlir::MLIRContext &context,
+              llvm::function_ref<llvm::LogicalResult()> body);
 
 /// Verifies the module and writes it, atomically.
 void saveModule(mlir::ModuleOp module, const std::filesystem::path &file);

@@ -145,8 +145,12 @@ def FreezeBackbone : Pass<"moe-freeze-backbone", "mlir::ModuleOp"> {
   let summary = "say which parameters train";
   let description = [{
     Marks the parameters of the given roles trainable and all others frozen.
-    The default is stage 1 of MoE-LPR: new experts and routers. Fails if nothing
-    is left to train.
+    The default is stage 1 of MoE-LPR: new experts and routers. `none` freezes
+    all; otherwise it is an error if nothing is left to train.
+
+    A frozen copy (`#moe.copy`) of a parameter that trains gets the origin of
+    its source, whose value is going to change; that origin has to be a
+    checkpoint.
 
     ```mlir
     moe.parameter trainable backbone @w : ...
@@ -158,11 +162,34 @@ def FreezeBackbone : Pass<"moe-freeze-backbone", "mlir::ModuleOp"> {
   }];
   let options = [
     ListOption<"train", "train", "std::string",
-               "roles that train: backbone, expert, router, language_gate (default: expert, router)">,
+               "roles that train: backbone, expert, router, language_gate; or none (default: expert, router)">,
   ];
   let statistics = [
     Statistic<"numTrainable", "trainable", "parameters that train">,
     Statistic<"numFrozen", "frozen", "parameters that do not">,
+  ];
+}
+
+def ConvertDType : Pass<"moe-convert-dtype", "mlir::ModuleOp"> {
+  let summary = "let a model compute in another type";
+  let description = [{
+    Gives parameters, and what is computed of them, the element type `dtype`.
+    Router scores and rotary tables, which are more precise than the model, are
+    in f32 then. Needs a module at the model level.
+
+    ```mlir
+    %y = moe.linear %x, %w : (tensor<?x?x64xf32>, tensor<96x64xf32>) -> tensor<?x?x96xf32>
+    %l = moe.router %y, %r : (tensor<?x?x96xf32>, tensor<6x96xf32>) -> tensor<?x?x6xf32>
+    // ==>
+    %y = moe.linear %x, %w : (tensor<?x?x64xbf16>, tensor<96x64xbf16>) -> tensor<?x?x96xbf16>
+    %l = moe.router %y, %r : (tensor<?x?x96xbf16>, tensor<6x96xbf16>) -> tensor<?x?x6xf32>
+    ```
+  }];
+  let options = [
+    Option<"dtype", "dtype", "std::string", "\"bf16\"", "fp32 or bf16">,
+  ];
+  let statistics = [
+    Statistic<"numConverted", "converted", "parameters of another type than before">,
   ];
 }
 

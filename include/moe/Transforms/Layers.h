@@ -1,0 +1,102 @@
+//===-- Layers.h - the layers of a model and their mixtures -----*- C++ -*-===//
+//
+// Part of PolyMoE, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+//
+// What a layer is, which parameters it has, what these are called, and how a
+// mixture is built in the place of an FFN. Passes that expand models, import
+// and export all take it from here.
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef MOE_TRANSFORMS_LAYERS_H
+#define MOE_TRANSFORMS_LAYERS_H
+
+#include "moe/Dialect/MoE.h"
+
+#include "mlir/IR/BuiltinOps.h"
+
+namespace mlir::moe {
+
+//===----------------------------------------------------------------------===//
+// Finding layers
+//===----------------------------------------------------------------------===//
+
+/// A layer: a call, in @forward, of a function that holds an FFN or a mixture.
+/// Layers that are alike call one function, with parameters of their own.
+struct Layer {
+  func::CallOp call;
+  func::FuncOp function;
+  FfnOp ffn;     ///< null in a layer of experts
+  RouteOp route; ///< null in a dense layer
+
+  int64_t experts() const;
+};
+
+/// The layers in the order in which tokens pass them.
+FailureOr<SmallVector<Layer>> findLayers(ModuleOp module,
+                                         const SymbolTable &symbols);
+
+/// The parameter that `call` hands over as the operand `index`, null if that is
+/// something else.
+ParameterOp parameterOf(func::CallOp call, unsigned index,
+                        const SymbolTable &symbols);
+
+/// The parameter behind `weight`, a value in the layer's function, which errors
+/// call `what`.
+FailureOr<ParameterOp> parameterOf(const Layer &layer, Value weight,
+                                   StringRef what, const SymbolTable &symbols);
+
+/// The language gate that a route reads, perhaps through a pool; null if it
+/// reads none.
+LanguageGateOp languageGateOf(RouteOp route);
+
+/// Whether the parameter trains or has trained: one that is frozen and still to
+/// be drawn by its initialiser has not.
+bool isTrained(ParameterOp parameter);
+
+//===----------------------------------------------------------------------===//
+// Changing layers
+//===----------------------------------------------------------------------===//
+
+/// The names of what a mixture adds to an FFN. `prefix` is what the names of
+/// the FFN's parameters have in common: `P.` of `P.gate_proj.weight`.
+std::string routerName(StringRef prefix);
+std::string expertName(StringRef prefix, int64_t expert, StringRef part);
+/// `P.language_gate.weight` stands beside the router `P.gate.weight`.
+std::string languageGateName(StringRef router);
+
+/// The values of a layer function that a mixture reads.
+struct MixtureWeights {
+  Value router;               ///< [E,D]
+  SmallVector<Value> experts; ///< what an FFN has, E times
+  Value gate;                 ///< [2,D], null without a language gate
+  PoolKindAttr pool;          ///< null if the gate looks at the token alone
+};
+
+/// Builds a router, routes to `topK` experts, or to all where there are fewer,
+/// and these experts. Returns their result.
+Value buildMixture(OpBuilder &builder, Location loc, Value input,
+                   const MixtureWeights &weights, FfnForm form,
+                   ActivationKind activation, int64_t topK);
+
+/// Builds a language gate, and its pool if there is one. Returns what a route
+/// reads.
+Value buildLanguageGate(OpBuilder &builder, Location loc, Value input,
+                        Value weight, PoolKindAttr pool);
+
+/// Declares a parameter behind `neighbor`. Fails if its name is taken.
+FailureOr<ParameterOp> declareParameter(ParameterOp neighbor, bool trainable,
+                                        Role role, StringRef name,
+                                        RankedTensorType type, Attribute origin,
+                                        SymbolTable &symbols);
+
+/// Gives a layer a copy of its function, for a change that other layers which
+/// call the function do not take part in. The call stays as it is.
+void cloneFunction(Layer &layer, const Twine &suffix, SymbolTable &symbols);
+
+} // namespace mlir::moe
+
+#endif // MOE_TRANSFORMS_LAYERS_H

@@ -1,0 +1,65 @@
+//===-- StrictReader.h - an object whose keys all matter --------*- C++ -*-===//
+//
+// Part of PolyMoE, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef MOE_LIB_IMPORT_STRICTREADER_H
+#define MOE_LIB_IMPORT_STRICTREADER_H
+
+#include "moe/Runtime/Json.h"
+
+#include <set>
+
+namespace polymoe {
+
+/// A JSON object of which every key must be read or known to be harmless. A
+/// key whose value is null counts as absent.
+class StrictReader {
+public:
+  using Json = JsonReader::Json;
+
+  explicit StrictReader(JsonReader object) : object(std::move(object)) {}
+
+  JsonReader at(const std::string &key);
+  /// The entry, if there is one.
+  std::optional<JsonReader> find(const std::string &key);
+
+  /// True if the key is there, even if it is null.
+  bool contains(const std::string &key);
+
+  std::optional<int64_t> findInteger(const std::string &key);
+  std::optional<double> findNumber(const std::string &key);
+  std::optional<bool> findBool(const std::string &key);
+  std::optional<std::string> findString(const std::string &key);
+
+  /// As above, for keys that have to be there. An integer is one from 1 to
+  /// 2147483647: larger than any size in a real configuration, and products of
+  /// two stay in 64 bits.
+  int64_t integer(const std::string &key);
+  double positiveNumber(const std::string &key);
+  std::string string(const std::string &key);
+
+  /// The integer of two spellings of one key, which must agree.
+  int64_t integer(const std::string &key, const std::string &otherKey);
+
+  /// Checks that a key is absent or has the only value supported.
+  void only(const std::string &key, const Json &supported);
+
+  /// Checks that every key was read, is in `harmless` or is null.
+  void finish(const std::set<std::string> &harmless) const;
+
+  [[noreturn]] void fail(const std::string &key, const std::string &expected,
+                         const std::string &got) const {
+    object.at(key).expected(expected, got);
+  }
+
+private:
+  const JsonReader object;
+  std::set<std::string> read;
+};
+
+} // namespace polymoe
+
+#endif // MOE_LIB_IMPORT_STRICTREADER_H
