@@ -171,8 +171,7 @@ Inference::Inference(const MachineOptions &options)
   module = withDType(model.module(), options.dtype);
   dropUntrainedGates(*module);
   store = loadParameters(model, *module, pool, /*training=*/false);
-  made = makeExecutor(options, model, *module, *store, pool);
-  executor = made.executor.get();
+  executor = makeExecutor(options, model, *module, *store, pool);
 }
 
 } // namespace polymoe
