@@ -28,7 +28,7 @@ double LanguageScore::bitsPerByte() const {
                : NAN;
 }
 
-std::vector<LanguageScore> polymoe::evaluate(Executor &executor,
+std::vector<LanguageScore> polymoe::evaluate(Scorer &scorer,
                                              const Corpus &corpus,
                                              const EvaluateOptions &options,
                                              Progress *progress) {
@@ -56,7 +56,7 @@ std::vector<LanguageScore> polymoe::evaluate(Executor &executor,
     LanguageScore score{named, pass.documents(), pass.predictedTokens(),
                         pass.bytes(), 0};
     while (std::optional<Batch> batch = pass.next()) {
-      executor.score(*batch, logprobs, {});
+      scorer.score(*batch, logprobs, {});
       for (size_t i = 0; i < logprobs.size(); ++i)
         if (batch->labels[i] >= 0) {
           score.negativeLogLikelihood -= double(logprobs[i]);
@@ -131,7 +131,7 @@ static Batch filled(Batch batch, int64_t rows) {
   return batch;
 }
 
-void polymoe::scoreTokens(Executor &executor, const TokensFile &tokens,
+void polymoe::scoreTokens(Scorer &scorer, const TokensFile &tokens,
                           int64_t vocabulary, const std::filesystem::path &out,
                           const ScoreOptions &options, Progress *progress) {
   const int64_t n = tokens.rows(), length = tokens.length();
@@ -145,7 +145,7 @@ void polymoe::scoreTokens(Executor &executor, const TokensFile &tokens,
       const Batch batch = filled(tokens.batch(begin, count), options.rows);
       logprobs.resize(size_t(batch.rows * length));
       logits.resize(logitsSink ? size_t(batch.rows * length * vocabulary) : 0);
-      executor.score(batch, logprobs, logits);
+      scorer.score(batch, logprobs, logits);
       for (int64_t row = 0; row < count; ++row)
         kept.insert(kept.end(), logprobs.begin() + row * length,
                     logprobs.begin() + (row + 1) * length - 1);

@@ -16,17 +16,8 @@
 using namespace polymoe;
 
 const char *polymoe::nameOf(TextEnd end) {
-  switch (end) {
-  case TextEnd::Eos:
-    return "eos";
-  case TextEnd::MaxTokens:
-    return "max-tokens";
-  case TextEnd::Context:
-    return "context";
-  case TextEnd::Stopped:
-    return "stopped";
-  }
-  __builtin_unreachable();
+  constexpr const char *names[] = {"eos", "max-tokens", "context", "stopped"};
+  return names[size_t(end)];
 }
 
 int32_t polymoe::sampleToken(std::span<const float> logits,
@@ -67,10 +58,43 @@ int32_t polymoe::sampleToken(std::span<const float> logits,
   return order[count - 1]; // rounding may leave a little
 }
 
-/// Logits after the last token, by scoring the whole sequence.
-static void scoreLast(Executor &executor, const std::vector<int32_t> &tokens,
-                      int64_t padTo, std::span<float> logits,
-                      std::vector<float> &all) {
+//===----------------------------------------------------------------------===//
+// Without a cache
+//===----------------------------------------------------------------------===//
+
+void Continuation::requireRoom(int64_t length, int64_t capacity) const {
+  const auto count = int64_t(tokens.size());
+  if (count < 1 || length + count > capacity)
+    fail("expected from 1 to ", capacity - length,
+         " further tokens of a sequence, but got ", count);
+}
+
+void RescoringGenerator::beginSequences(int64_t count, int64_t newCapacity) {
+  sequences.assign(size_t(count), {});
+  capacity = newCapacity;
+}
+
+void RescoringGenerator::clearSequence(int64_t sequence) {
+  sequences[size_t(sequence)].clear();
+}
+
+void RescoringGenerator::extendSequences(std::span<Continuation> continuations,
+                                         std::span<float> logits) {
+  for (size_t i = 0; i < continuations.size(); ++i) {
+    Continuation &continuation = continuations[i];
+    std::vector<int32_t> &tokens = sequences[size_t(continuation.sequence)];
+    continuation.requireRoom(int64_t(tokens.size()), capacity);
+    tokens.insert(tokens.end(), continuation.tokens.begin(),
+                  continuation.tokens.end());
+    continuation.taken = int64_t(continuation.tokens.size());
+    const size_t vocabulary = logits.size() / continuations.size();
+    scoreLast(tokens, logits.subspan(i * vocabulary, vocabulary));
+  }
+}
+
+/// Logits after the last token.
+void RescoringGenerator::scoreLast(const std::vector<int32_t> &tokens,
+                                   std::span<float> logits) {
   const auto length = int64_t(tokens.size());
   Batch batch;
   batch.rows = 1;
@@ -86,17 +110,21 @@ static void scoreLast(Executor &executor, const std::vector<int32_t> &tokens,
   std::iota(batch.positions.begin(), batch.positions.end(), 0);
   std::vector<float> logprobs(size);
   all.resize(size * logits.size());
-  executor.score(batch, logprobs, all);
+  scorer.score(batch, logprobs, all);
   std::copy_n(all.begin() + (length - 1) * int64_t(logits.size()),
               logits.size(), logits.begin());
 }
+
+//===----------------------------------------------------------------------===//
+// Texts that grow
+//===----------------------------------------------------------------------===//
 
 static void check(std::span<const Prompt> prompts, int64_t vocabulary,
                   const GenerateOptions &options) {
   if (!(options.temperature >= 0) || !(options.topP > 0 && options.topP <= 1))
     fail("expected a temperature of at least 0 and a top-p in (0, 1], but got ",
          options.temperature, " and ", options.topP);
-  if (options.maxTokens < 0 || options.padTo < 1 || options.batch < 1)
+  if (options.maxTokens < 0 || options.batch < 1)
     fail("expected no negative number of tokens and a batch of at least 1, but "
          "got ",
          options.maxTokens, " and ", options.batch);
@@ -119,7 +147,7 @@ namespace {
 /// A text that grows.
 struct Growing {
   size_t prompt;    ///< its number
-  int64_t sequence; ///< that of the executor
+  int64_t sequence; ///< that of the generator
   int64_t limit;    ///< new tokens at most
   /// The prompt and what follows, and how many of them were fed.
   std::vector<int32_t> tokens;
@@ -132,10 +160,10 @@ struct Growing {
 
 class Generation {
 public:
-  Generation(Executor &executor, std::span<const Prompt> prompts,
+  Generation(Generator &generator, std::span<const Prompt> prompts,
              int64_t vocabulary, const GenerateOptions &options,
              const GenerateCallbacks &callbacks)
-      : executor(executor), prompts(prompts), vocabulary(vocabulary),
+      : generator(generator), prompts(prompts), vocabulary(vocabulary),
         options(options), callbacks(callbacks), texts(prompts.size()) {}
 
   std::vector<GeneratedText> run() {
@@ -159,7 +187,7 @@ private:
   bool takeToken(Growing &text, std::span<const float> logits);
   void end(const Growing &text, TextEnd reason);
 
-  Executor &executor;
+  Generator &generator;
   std::span<const Prompt> prompts;
   int64_t vocabulary;
   const GenerateOptions &options;
@@ -170,7 +198,7 @@ private:
   std::vector<Growing> growing;
   std::vector<int64_t> freeSequences;
   /// Of the growing ones, after the last token that was fed.
-  std::vector<float> logits, all;
+  std::vector<float> logits;
 };
 
 } // namespace
@@ -184,8 +212,8 @@ void Generation::begin() {
         std::max(capacity, int64_t(prompt.tokens.size()) + limitOf(prompt));
   for (int64_t sequence = count; sequence-- > 0;)
     freeSequences.push_back(sequence);
-  if (options.cache && count > 0)
-    executor.beginSequences(count, capacity);
+  if (count > 0)
+    generator.beginSequences(count, capacity);
 }
 
 /// Lets as many texts grow as there is room for. False if none is left.
@@ -205,21 +233,12 @@ bool Generation::grow() {
 
 /// Feeds tokens of every text: some of its prompt, or the one drawn last.
 void Generation::feed() {
-  const auto size = size_t(vocabulary);
-  logits.resize(growing.size() * size);
-  if (!options.cache) {
-    for (size_t i = 0; i < growing.size(); ++i) {
-      scoreLast(executor, growing[i].tokens, options.padTo,
-                std::span(logits).subspan(i * size, size), all);
-      growing[i].fed = int64_t(growing[i].tokens.size());
-    }
-    return;
-  }
+  logits.resize(growing.size() * size_t(vocabulary));
   std::vector<Continuation> continuations;
   continuations.reserve(growing.size());
   for (const Growing &text : growing)
     continuations.push_back({text.sequence, text.unfed()});
-  executor.extendSequences(continuations, logits);
+  generator.extendSequences(continuations, logits);
   for (size_t i = 0; i < growing.size(); ++i)
     growing[i].fed += continuations[i].taken;
 }
@@ -237,8 +256,7 @@ void Generation::step() {
       continue;
     }
     freeSequences.push_back(text.sequence);
-    if (options.cache)
-      executor.clearSequence(text.sequence);
+    generator.clearSequence(text.sequence);
   }
   growing = std::move(going);
 }
@@ -272,9 +290,9 @@ void Generation::end(const Growing &text, TextEnd reason) {
 }
 
 std::vector<GeneratedText>
-polymoe::generate(Executor &executor, std::span<const Prompt> prompts,
+polymoe::generate(Generator &generator, std::span<const Prompt> prompts,
                   int64_t vocabulary, const GenerateOptions &options,
                   const GenerateCallbacks &callbacks) {
   check(prompts, vocabulary, options);
-  return Generation(executor, prompts, vocabulary, options, callbacks).run();
+  return Generation(generator, prompts, vocabulary, options, callbacks).run();
 }

@@ -7,6 +7,7 @@
 
 #include "moe/Runtime/Optimizer.h"
 #include "moe/Runtime/Error.h"
+#include "moe/Runtime/Parameters.h"
 #include "moe/Runtime/ThreadPool.h"
 
 #include <algorithm>
@@ -19,14 +20,20 @@ using namespace polymoe;
 static constexpr int64_t chunkSize = 16384;
 static_assert(chunkSize % blockSize == 0);
 
-AdamW::AdamW(ParameterStore &store, ThreadPool &pool, AdamWOptions options)
-    : store(store), pool(pool), options(options) {
-  for (size_t i = 0; i < store.trainables().size(); ++i) {
-    const int64_t elements = store.trainables()[i].elements;
-    for (int64_t begin = 0; begin < elements; begin += chunkSize)
-      chunks.push_back({i, begin, std::min(elements, begin + chunkSize)});
-  }
-  partial.resize(chunks.size());
+namespace {
+struct Chunk {
+  const TrainableParameter &parameter;
+  int64_t begin, end;
+};
+} // namespace
+
+static std::vector<Chunk> chunksOf(const ParameterStore &store) {
+  std::vector<Chunk> chunks;
+  for (const TrainableParameter &parameter : store.trainables())
+    for (int64_t begin = 0; begin < parameter.elements; begin += chunkSize)
+      chunks.push_back(
+          {parameter, begin, std::min(parameter.elements, begin + chunkSize)});
+  return chunks;
 }
 
 /// Eight interleaved sums, added up pairwise: the same order whatever the
@@ -48,18 +55,19 @@ template <typename T> static double sumOfSquares(const T *values, int64_t n) {
   return sums[0];
 }
 
-double AdamW::gradientNorm() {
-  parallelFor(pool, int64_t(chunks.size()), [&](int64_t tile) {
-    const Chunk &chunk = chunks[size_t(tile)];
-    const TrainableParameter &state = store.trainables()[chunk.trainable];
-    const int64_t n = chunk.end - chunk.begin;
+double polymoe::gradientNorm(const ParameterStore &store, MoeContext &context) {
+  const std::vector<Chunk> chunks = chunksOf(store);
+  std::vector<double> partial(chunks.size());
+  auto sumOfChunk = [&](int64_t tile) {
+    const auto &[parameter, begin, end] = chunks[size_t(tile)];
     partial[size_t(tile)] =
-        state.masterType == DType::F64
-            ? sumOfSquares(static_cast<double *>(state.gradient) + chunk.begin,
-                           n)
-            : sumOfSquares(static_cast<float *>(state.gradient) + chunk.begin,
-                           n);
-  });
+        parameter.masterType == DType::F64
+            ? sumOfSquares(static_cast<double *>(parameter.gradient) + begin,
+                           end - begin)
+            : sumOfSquares(static_cast<float *>(parameter.gradient) + begin,
+                           end - begin);
+  };
+  parallelFor(context, "gradient norm", int64_t(chunks.size()), sumOfChunk);
   double sum = 0;
   for (double part : partial)
     sum += part;
@@ -74,8 +82,9 @@ template <typename T> struct Coefficients {
 } // namespace
 
 template <typename T>
-static void update(T *__restrict p, const T *__restrict g, float *__restrict m,
-                   float *__restrict v, int64_t n, const Coefficients<T> &c) {
+static void updateElements(T *__restrict p, const T *__restrict g,
+                           float *__restrict m, float *__restrict v, int64_t n,
+                           const Coefficients<T> &c) {
   for (int64_t i = 0; i < n; ++i) {
     const T gradient = c.clip * g[i];
     const T newM = c.beta1 * T(m[i]) + c.oneMinusBeta1 * gradient;
@@ -104,7 +113,7 @@ static void updateBlocks(const TrainableParameter &s, int64_t begin,
       dequantize(CodeBook::Signed, s.m8, at, n, m);
       dequantize(CodeBook::Unsigned, s.v8, at, n, v);
     }
-    update(p, static_cast<const float *>(s.gradient) + at, m, v, n, c);
+    updateElements(p, static_cast<const float *>(s.gradient) + at, m, v, n, c);
     if (isSplit)
       split(p, n, s.split, at);
     if (isBlockwise) {
@@ -114,10 +123,11 @@ static void updateBlocks(const TrainableParameter &s, int64_t begin,
   }
 }
 
-void AdamW::step(double rate, double clipFactor) {
-  ++count;
-  const double correction1 = 1 - std::pow(options.beta1, double(count));
-  const double correction2 = 1 - std::pow(options.beta2, double(count));
+void polymoe::updateByAdamW(ParameterStore &store, MoeContext &context,
+                            const Update &update, double clipFactor) {
+  const auto &[number, rate, clip, options] = update;
+  const double correction1 = 1 - std::pow(options.beta1, double(number));
+  const double correction2 = 1 - std::pow(options.beta2, double(number));
   auto coefficients = [&]<typename T>(T) {
     return Coefficients<T>{
         T(clipFactor),         T(1 - rate * options.weightDecay),
@@ -128,17 +138,17 @@ void AdamW::step(double rate, double clipFactor) {
   };
   const Coefficients<float> narrow = coefficients(float());
   const Coefficients<double> wide = coefficients(double());
-  parallelFor(pool, int64_t(chunks.size()), [&](int64_t tile) {
-    const Chunk &chunk = chunks[size_t(tile)];
-    const TrainableParameter &s = store.trainables()[chunk.trainable];
-    const int64_t begin = chunk.begin, n = chunk.end - begin;
+  const std::vector<Chunk> chunks = chunksOf(store);
+  auto updateChunk = [&](int64_t tile) {
+    const auto &[s, begin, end] = chunks[size_t(tile)];
     if (s.masterType == DType::F64)
-      update(static_cast<double *>(s.master) + begin,
-             static_cast<const double *>(s.gradient) + begin, s.m + begin,
-             s.v + begin, n, wide);
+      updateElements(static_cast<double *>(s.master) + begin,
+                     static_cast<const double *>(s.gradient) + begin,
+                     s.m + begin, s.v + begin, end - begin, wide);
     else
-      updateBlocks(s, begin, chunk.end, narrow);
-  });
+      updateBlocks(s, begin, end, narrow);
+  };
+  parallelFor(context, "AdamW", int64_t(chunks.size()), updateChunk);
 }
 
 double polymoe::clipFactor(double norm, double limit) {

@@ -41,8 +41,7 @@ struct ParameterStore::Slot {
   int64_t elements = 0;
   void *value = nullptr;
   bool isMapped = false;
-  int trainable = -1;       ///< index among the trainable parameters
-  void *gradient = nullptr; ///< its part of `gradientMemory`
+  int trainable = -1; ///< index among the trainable parameters
   Buffer valueMemory, masterMemory, mMemory, vMemory;
   Buffer mScaleMemory, vScaleMemory; ///< of moments in 8 bits
 };
@@ -192,25 +191,25 @@ void ParameterStore::makeTrainable(size_t index) {
   trainable.push_back(state);
 }
 
+/// Bytes of a gradient, without and with what fills it up to the next one.
+static int64_t gradientBytes(const TrainableParameter &state) {
+  return state.elements * sizeOf(state.masterType);
+}
+static int64_t gradientStride(const TrainableParameter &state) {
+  const auto alignment = int64_t(Buffer::alignment);
+  return (gradientBytes(state) + alignment - 1) / alignment * alignment;
+}
+
 /// One piece of memory, apart from all other: what is never used, since the
 /// executor has a place of its own, is never taken from the system.
 void ParameterStore::makeGradients() {
-  auto bytesOf = [](const TrainableParameter &state) {
-    const int64_t bytes = state.elements * sizeOf(state.masterType);
-    const auto alignment = int64_t(Buffer::alignment);
-    return (bytes + alignment - 1) / alignment * alignment;
-  };
   int64_t bytes = 0;
   for (const TrainableParameter &state : trainable) {
-    bytes += bytesOf(state);
-    allocated += state.elements * sizeOf(state.masterType);
+    bytes += gradientStride(state);
+    allocated += gradientBytes(state);
   }
   gradientMemory = Buffer(bytes, "gradients");
-  auto *next = gradientMemory.as<std::byte>();
-  for (TrainableParameter &state : trainable) {
-    state.gradient = slots[state.index].gradient = next;
-    next += bytesOf(state);
-  }
+  layOutGradients({});
 }
 
 void TrainableParameter::readMaster(int64_t begin, int64_t count,
@@ -500,24 +499,29 @@ void ParameterStore::dropMappedPages() const {
                  size_t(slots[i].elements * sizeOf(parameters[i].dtype))});
 }
 
-void ParameterStore::zeroGradients() { placeGradients({}); }
-
-void ParameterStore::placeGradients(
-    const std::map<std::string, void *> &places) {
-  for (TrainableParameter &state : trainable) {
-    auto place = places.find(parameters[state.index].name);
-    if (place != places.end()) {
-      state.gradient = place->second;
-      continue;
-    }
-    state.gradient = slots[state.index].gradient;
+/// Returns how many bytes of the store's memory are in use.
+int64_t ParameterStore::layOutGradients(std::span<const GradientPlace> places) {
+  for (TrainableParameter &state : trainable)
+    state.gradient = nullptr;
+  auto *next = gradientMemory.as<std::byte>();
+  auto place = [&](TrainableParameter &state, void *memory) {
     if (state.gradient)
-      forChunks(pool, state.elements, [&](int64_t begin, int64_t end) {
-        const int64_t size = sizeOf(state.masterType);
-        std::memset(static_cast<std::byte *>(state.gradient) + begin * size, 0,
-                    size_t((end - begin) * size));
-      });
-  }
+      return;
+    state.gradient = memory ? memory : next;
+    if (!memory)
+      next += gradientStride(state);
+  };
+  for (const auto &[name, memory] : places)
+    place(trainable.at(size_t(slots[indexOf(name)].trainable)), memory);
+  for (TrainableParameter &state : trainable)
+    place(state, nullptr);
+  return next - gradientMemory.as<std::byte>();
+}
+
+void ParameterStore::placeGradients(std::span<const GradientPlace> places) {
+  forChunks(pool, layOutGradients(places), [&](int64_t begin, int64_t end) {
+    std::memset(gradientMemory.as<std::byte>() + begin, 0, size_t(end - begin));
+  });
 }
 
 void ParameterStore::refreshComputeCopies() {

@@ -10,44 +10,27 @@
 
 using namespace polymoe;
 
-int64_t polymoe::sizeOf(DType type) {
-  switch (type) {
-  case DType::F64:
-  case DType::I64:
-    return 8;
-  case DType::F32:
-  case DType::I32:
-    return 4;
-  case DType::BF16:
-  case DType::F16:
-    return 2;
-  case DType::I8:
-  case DType::U8:
-    return 1;
-  }
-  __builtin_unreachable();
-}
+namespace {
+struct TypeInfo {
+  const char *name;
+  int64_t size;
+};
+} // namespace
 
-const char *polymoe::nameOf(DType type) {
-  switch (type) {
-  case DType::F64:
-    return "F64";
-  case DType::F32:
-    return "F32";
-  case DType::BF16:
-    return "BF16";
-  case DType::F16:
-    return "F16";
-  case DType::I64:
-    return "I64";
-  case DType::I32:
-    return "I32";
-  case DType::I8:
-    return "I8";
-  case DType::U8:
-    return "U8";
-  }
-  __builtin_unreachable();
+/// By DType.
+static constexpr TypeInfo types[] = {{"F64", 8}, {"F32", 4}, {"BF16", 2},
+                                     {"F16", 2}, {"I64", 8}, {"I32", 4},
+                                     {"I8", 1},  {"U8", 1}};
+static_assert(std::size(types) == size_t(DType::U8) + 1);
+
+int64_t polymoe::sizeOf(DType type) { return types[size_t(type)].size; }
+const char *polymoe::nameOf(DType type) { return types[size_t(type)].name; }
+
+int64_t Binding::elements() const {
+  int64_t count = 1;
+  for (int64_t extent : shape)
+    count *= extent;
+  return count;
 }
 
 const EntryPoint *Program::find(const std::string &name) const {

@@ -74,19 +74,11 @@ LossWeights polymoe::lossWeightsOf(const std::vector<Batch> &batches) {
           inverse(positions)};
 }
 
-static int64_t tokensIn(const std::vector<Batch> &batches) {
-  int64_t tokens = 0;
-  for (const Batch &batch : batches)
-    tokens += batch.rows * batch.length;
-  return tokens;
-}
-
-Trainer::Trainer(Executor &executor, ParameterStore &store, ThreadPool &pool,
-                 BatchSource &source, RunFolder &folder,
-                 TrainerOptions givenOptions, TrainerHooks givenHooks)
-    : executor(executor), store(store), source(source), folder(folder),
-      options(std::move(givenOptions)), hooks(std::move(givenHooks)),
-      adam(store, pool, options.adam) {
+Trainer::Trainer(Trainee &trainee, ParameterStore &store, BatchSource &source,
+                 RunFolder &folder, TrainerOptions givenOptions,
+                 TrainerHooks givenHooks)
+    : trainee(trainee), store(store), source(source), folder(folder),
+      options(std::move(givenOptions)), hooks(std::move(givenHooks)) {
   options.schedule.steps = options.steps;
   if (options.steps < 0 || options.rows <= 0 || options.accumulate <= 0)
     fail("expected no negative number of steps and at least one row and one "
@@ -125,11 +117,10 @@ void Trainer::begin() {
                         ": it will not end with the same bits"));
     state.variant = options.variant;
     source.seek(state.data);
-    adam.setSteps(state.optimizerSteps);
     lastCheckpoint = latest->folder;
     savedStep = state.step;
   }
-  executor.parametersChanged();
+  trainee.copyFromStore();
   folder.truncateMetrics(state.step);
 }
 
@@ -179,33 +170,27 @@ void Trainer::stepOnce() {
     batches.push_back(source.next(options.rows));
   const LossWeights weights = lossWeightsOf(batches);
 
-  executor.beginStep(options.accumulate);
-  losses.clear();
-  for (const Batch &batch : batches)
-    for (const auto &[name, value] :
-         executor.accumulateGradients(batch, weights))
-      losses[name] += value;
-
-  const double norm = adam.gradientNorm();
+  const double rate = options.schedule.rateAt(state.phaseStep);
+  const StepResult result = trainee.step(
+      batches, weights,
+      {state.optimizerSteps + 1, rate, options.clip, options.adam});
+  losses = result.losses;
   for (const auto &[name, value] : losses)
     if (!std::isfinite(value))
       fail("step ", state.phaseStep + 1, ": expected a finite loss '", name,
            "', but got ", value,
            "; nothing of this step is saved, a lower learning rate may help");
-  if (!std::isfinite(norm))
+  if (!std::isfinite(result.gradientNorm))
     fail("step ", state.phaseStep + 1,
-         ": expected finite gradients, but their norm is ", norm,
+         ": expected finite gradients, but their norm is ", result.gradientNorm,
          "; nothing of this step is saved, a lower learning rate may help");
-  const double rate = options.schedule.rateAt(state.phaseStep);
-  adam.step(rate, clipFactor(norm, options.clip));
-  store.refreshComputeCopies();
-  executor.parametersChanged();
 
   ++state.step;
   ++state.phaseStep;
-  state.tokens += tokensIn(batches);
-  state.optimizerSteps = adam.steps();
-  record(norm, rate,
+  ++state.optimizerSteps;
+  for (const Batch &batch : batches)
+    state.tokens += batch.rows * batch.length;
+  record(result.gradientNorm, rate,
          std::chrono::duration<double>(Clock::now() - start).count());
 }
 
@@ -251,6 +236,7 @@ void Trainer::validate() {
 void Trainer::save(bool finished) {
   state.finished = finished;
   state.data = source.position();
+  trainee.copyToStore();
   lastCheckpoint = folder.saveCheckpoint(store, state);
   savedStep = state.step;
   if (hooks.checkpointSaved)

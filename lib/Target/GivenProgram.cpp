@@ -1,4 +1,4 @@
-//===-- GivenProgram.cpp - programs that moe-opt compiled -----------------===//
+//===-- GivenProgram.cpp - a program that moe-opt compiled ----------------===//
 //
 // Part of PolyMoE, under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -7,19 +7,34 @@
 
 #include "GivenProgram.h"
 
+#include "ProgramCache.h"
 #include "moe/Dialect/MoE.h"
 #include "moe/Runtime/Error.h"
-#include "moe/Target/Compiler.h"
-
-#include "mlir/IR/BuiltinAttributes.h"
 
 #include <algorithm>
 
 using namespace polymoe;
 
-void polymoe::checkTarget(mlir::ModuleOp module,
-                          mlir::moe::Bf16Products products,
-                          const std::string &file) {
+GivenProgram::GivenProgram(const CompiledExecutorOptions &options,
+                           mlir::ModuleOp model, const ParameterStore &store,
+                           const Objective &given)
+    : module(options.given), file(options.givenFile), store(store),
+      objective(given) {
+  checkTarget(options.compiler.bf16Products);
+  mlir::OwningOpRef<mlir::ModuleOp> copy = module.clone();
+  code = makeProgram(file, module.getContext(), [&] {
+    return mlir::moe::CompiledProgram::load(*copy, options.compiler);
+  });
+  checkParameters();
+  // Without gates there is no classifier, whatever its coefficient.
+  auto isGate = [](mlir::moe::LanguageGateOp) {
+    return mlir::WalkResult::interrupt();
+  };
+  if (!model.walk(isGate).wasInterrupted())
+    objective.classifier = 0;
+}
+
+void GivenProgram::checkTarget(mlir::moe::Bf16Products products) const {
   mlir::moe::MoEDialect::TargetAttrHelper targetAttr(module.getContext());
   mlir::DictionaryAttr target = targetAttr.getAttr(module);
   if (!target)
@@ -36,10 +51,8 @@ void polymoe::checkTarget(mlir::ModuleOp module,
          ", but got one for ", variant.str());
 }
 
-void polymoe::checkParameters(const Program &program,
-                              const ParameterStore &store,
-                              const std::string &file) {
-  for (const EntryPoint &entry : program.entries)
+void GivenProgram::checkParameters() const {
+  for (const EntryPoint &entry : code->program().entries)
     for (const Binding &binding : entry.bindings) {
       if (binding.kind != Binding::Kind::Parameter)
         continue;
@@ -63,10 +76,14 @@ void polymoe::checkParameters(const Program &program,
     }
 }
 
-void polymoe::checkUse(const EntryPoint &entry, const ProgramUse &use,
-                       const std::string &file) {
-  if (entry.name != use.entry)
-    fail(file, ": expected a program @", use.entry,
+void GivenProgram::require(const ProgramUse &use) {
+  if (use.entry == ProgramUse::Entry::Extend)
+    // Prompts take programs of two lengths, with caches of the text's own size.
+    fail(file, ": expected a module of the model level to generate with, but "
+               "this one is compiled");
+  const EntryPoint &entry = code->program().entries.front();
+  if (entry.name != nameOf(use.entry))
+    fail(file, ": expected a program @", nameOf(use.entry),
          ", but the module was compiled to @", entry.name);
   bool hasTokens = false, hasLogits = false;
   for (const Binding &binding : entry.bindings) {
@@ -86,10 +103,36 @@ void polymoe::checkUse(const EntryPoint &entry, const ProgramUse &use,
   if (use.logits && !hasLogits)
     fail(file, ": expected a program that returns logits, but the module was "
                "compiled without (moe-score-pipeline=\"logits=true\")");
+  if (use.entry == ProgramUse::Entry::Step) {
+    checkGradients(use.microBatches);
+    checkObjective();
+  }
 }
 
-static void checkObjective(mlir::ModuleOp module, const Objective &objective,
-                           const std::string &file) {
+void GivenProgram::checkGradients(int64_t microBatches) const {
+  size_t gradients = 0;
+  for (const Binding &binding : code->program().entries.front().bindings) {
+    const bool isWritten = binding.kind == Binding::Kind::StepGradient;
+    if (!isWritten && binding.kind != Binding::Kind::Gradient)
+      continue;
+    if (isWritten && microBatches != 1)
+      fail(file,
+           ": expected --accumulate=1, since the module was compiled with "
+           "moe-cpu-pipeline=\"gradients=written\", but got ",
+           microBatches);
+    ++gradients;
+    if (!store.gradient(binding.name))
+      fail(file, ": expected '", binding.name,
+           "' to train, as it did when the module was compiled, but it is "
+           "frozen");
+  }
+  if (gradients != store.trainables().size())
+    fail(file, ": expected ", gradients,
+         " trainable parameters, as when the module was compiled, but got ",
+         store.trainables().size());
+}
+
+void GivenProgram::checkObjective() const {
   mlir::moe::MoEDialect::ObjectiveAttrHelper objectiveAttr(module.getContext());
   mlir::DictionaryAttr noted = objectiveAttr.getAttr(module);
   if (!noted)
@@ -111,45 +154,4 @@ static void checkObjective(mlir::ModuleOp module, const Objective &objective,
   check("balance", objective.balance, objective.balanceForm);
   check("language_prior", objective.languagePrior, objective.languagePriorForm);
   check("classifier", objective.classifier, std::nullopt);
-}
-
-static bool isGradient(const Binding &binding) {
-  return binding.kind == Binding::Kind::Gradient ||
-         binding.kind == Binding::Kind::StepGradient;
-}
-
-mlir::moe::Gradients polymoe::gradientsOf(const EntryPoint &entry,
-                                          int64_t microBatches,
-                                          const std::string &file) {
-  bool isWritten = llvm::any_of(entry.bindings, [](const Binding &binding) {
-    return binding.kind == Binding::Kind::StepGradient;
-  });
-  if (isWritten && microBatches != 1)
-    fail(file,
-         ": expected --accumulate=1, since the module was compiled with "
-         "moe-cpu-pipeline=\"gradients=written\", but got ",
-         microBatches);
-  return isWritten ? mlir::moe::Gradients::Written
-                   : mlir::moe::Gradients::Added;
-}
-
-void polymoe::checkTraining(mlir::ModuleOp module, const EntryPoint &entry,
-                            const ParameterStore &store,
-                            const Objective &objective,
-                            const std::string &file) {
-  size_t gradients = 0;
-  for (const Binding &binding : entry.bindings) {
-    if (!isGradient(binding))
-      continue;
-    ++gradients;
-    if (!store.gradient(binding.name))
-      fail(file, ": expected '", binding.name,
-           "' to train, as it did when the module was compiled, but it is "
-           "frozen");
-  }
-  if (gradients != store.trainables().size())
-    fail(file, ": expected ", gradients,
-         " trainable parameters, as when the module was compiled, but got ",
-         store.trainables().size());
-  checkObjective(module, objective, file);
 }

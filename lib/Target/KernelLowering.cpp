@@ -57,7 +57,7 @@ KernelLowering::KernelLowering(ModuleOp module, int64_t tokens,
 
 MemRefType KernelLowering::bufferType(Type type) const {
   if (auto routes = dyn_cast<RoutesType>(type))
-    return RoutesView::typeInMemory(routes, numTokens);
+    return RoutesView::typeInMemory(routes);
   auto tensor = cast<RankedTensorType>(type);
   return MemRefType::get(tensor.getShape(), tensor.getElementType());
 }

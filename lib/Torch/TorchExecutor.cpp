@@ -11,15 +11,14 @@
 #include "Losses.h"
 
 #include "moe/Runtime/Error.h"
+#include "moe/Runtime/Generate.h"
 
 #include <ATen/Context.h>
 #include <ATen/Parallel.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/from_blob.h>
-#include <ATen/ops/stack.h>
 #include <c10/util/Exception.h>
 
-#include <algorithm>
 #include <map>
 
 namespace polymoe {
@@ -37,9 +36,13 @@ static at::ScalarType scalarType(DType type) {
   }
 }
 
-struct TorchExecutor::Impl {
-  Impl(mlir::ModuleOp module, ParameterStore &store, const Objective &objective)
-      : store(store), objective(objective),
+namespace {
+
+class TorchModel : public HostTrainee, public Scorer {
+public:
+  TorchModel(mlir::ModuleOp module, ParameterStore &store, ThreadPool &pool,
+             const Objective &objective)
+      : HostTrainee(store, launches), launches{&pool}, objective(objective),
         interpreter(module,
                     [this](llvm::StringRef name) { return parameter(name); }) {
     forward = module.lookupSymbol<mlir::func::FuncOp>("forward");
@@ -55,6 +58,12 @@ struct TorchExecutor::Impl {
     }
   }
 
+  Losses accumulateGradients(const Batch &batch, const LossWeights &weights,
+                             MicroBatch which) override;
+  void score(const Batch &batch, std::span<float> logprobs,
+             std::span<float> logits) override;
+
+private:
   /// The parameter's own memory; a leaf of the graph when it trains.
   at::Tensor parameter(llvm::StringRef name) {
     auto it = leaves.find(name.str());
@@ -105,21 +114,20 @@ struct TorchExecutor::Impl {
     return results[0];
   }
 
-  Losses accumulateGradients(const Batch &batch, const LossWeights &weights);
+  Losses differentiate(const Batch &batch, const LossWeights &weights);
   void addGradients();
 
-  ParameterStore &store;
+  MoeContext launches; ///< of the optimiser
   Objective objective;
   Interpreter interpreter;
   mlir::func::FuncOp forward;
   std::map<std::string, at::Tensor> leaves;
-  /// The tokens so far of every sequence being extended.
-  std::vector<std::vector<int32_t>> sequences;
-  int64_t capacity = 0;
 };
 
-Losses TorchExecutor::Impl::accumulateGradients(const Batch &batch,
-                                                const LossWeights &weights) {
+} // namespace
+
+Losses TorchModel::differentiate(const Batch &batch,
+                                 const LossWeights &weights) {
   std::vector<RoutedLayer> routed;
   at::Tensor logits = run(batch, routed);
   at::Tensor labels = ids(batch.labels, batch, "labels").to(at::kLong);
@@ -164,7 +172,7 @@ Losses TorchExecutor::Impl::accumulateGradients(const Batch &batch,
   return losses;
 }
 
-void TorchExecutor::Impl::addGradients() {
+void TorchModel::addGradients() {
   at::NoGradGuard noGrad;
   for (const TrainableParameter &trainable : store.trainables()) {
     const ParameterSpec &spec = store.specs()[trainable.index];
@@ -189,31 +197,6 @@ template <typename Body> static auto guarded(Body body) {
   }
 }
 
-TorchExecutor::TorchExecutor(mlir::ModuleOp module, ParameterStore &store,
-                             const Objective &objective, int threads) {
-  guarded([&] {
-    if (threads > 0)
-      at::set_num_threads(threads);
-    at::globalContext().setDeterministicAlgorithms(true, /*warn_only=*/false);
-    at::globalContext().setDeterministicFillUninitializedMemory(false);
-    impl = std::make_unique<Impl>(module, store, objective);
-  });
-}
-
-TorchExecutor::~TorchExecutor() = default;
-
-void TorchExecutor::beginStep(int64_t /*microBatches*/) {
-  impl->store.zeroGradients();
-}
-
-Losses TorchExecutor::accumulateGradients(const Batch &batch,
-                                          const LossWeights &weights) {
-  return guarded([&] {
-    at::AutoGradMode grad(true);
-    return impl->accumulateGradients(batch, weights);
-  });
-}
-
 /// Copies a tensor to memory of as many floats.
 static void copyTo(std::span<float> memory, const at::Tensor &tensor,
                    const char *what) {
@@ -223,71 +206,51 @@ static void copyTo(std::span<float> memory, const at::Tensor &tensor,
   at::from_blob(memory.data(), tensor.sizes(), at::kFloat).copy_(tensor);
 }
 
-void TorchExecutor::score(const Batch &batch, std::span<float> logprobs,
-                          std::span<float> logits) {
+Losses TorchModel::accumulateGradients(const Batch &batch,
+                                       const LossWeights &weights,
+                                       MicroBatch which) {
+  if (which.index == 0)
+    store.zeroGradients();
+  return guarded([&] {
+    at::AutoGradMode grad(true);
+    return differentiate(batch, weights);
+  });
+}
+
+void TorchModel::score(const Batch &batch, std::span<float> logprobs,
+                       std::span<float> logits) {
   guarded([&] {
     at::NoGradGuard noGrad;
     std::vector<RoutedLayer> routed;
-    at::Tensor result = impl->run(batch, routed);
-    at::Tensor labels = Impl::ids(batch.labels, batch, "labels").to(at::kLong);
+    at::Tensor result = run(batch, routed);
+    at::Tensor labels = ids(batch.labels, batch, "labels").to(at::kLong);
     copyTo(logprobs, labelLogprobs(result, labels), "log-probabilities");
     if (!logits.empty())
       copyTo(logits, result, "logits");
   });
 }
 
-void TorchExecutor::beginSequences(int64_t count, int64_t capacity) {
-  impl->sequences.assign(count, {});
-  impl->capacity = capacity;
-}
-
-void TorchExecutor::clearSequence(int64_t sequence) {
-  impl->sequences[sequence].clear();
-}
-
-void TorchExecutor::extendSequences(std::span<Continuation> continuations,
-                                    std::span<float> logits) {
-  Batch batch;
-  std::vector<std::vector<int32_t> *> rows;
-  for (Continuation &continuation : continuations) {
-    std::vector<int32_t> &row = impl->sequences[continuation.sequence];
-    auto count = static_cast<int64_t>(continuation.tokens.size());
-    int64_t left = impl->capacity - static_cast<int64_t>(row.size());
-    if (count < 1 || count > left)
-      fail("expected from 1 to ", left,
-           " further tokens of a sequence, but got ", count);
-    row.insert(row.end(), continuation.tokens.begin(),
-               continuation.tokens.end());
-    continuation.taken = count;
-    rows.push_back(&row);
-    batch.length = std::max(batch.length, static_cast<int64_t>(row.size()));
-  }
-  // What fills up a shorter row comes after its last token, which looks back.
-  batch.rows = static_cast<int64_t>(rows.size());
-  for (const std::vector<int32_t> *row : rows) {
-    batch.tokens.insert(batch.tokens.end(), row->begin(), row->end());
-    batch.tokens.resize(batch.positions.size() + batch.length, 0);
-    for (int64_t i = 0; i < batch.length; ++i)
-      batch.positions.push_back(static_cast<int32_t>(i));
-  }
-  batch.segments.assign(batch.rows * batch.length, 0);
-  guarded([&] {
-    at::NoGradGuard noGrad;
-    std::vector<RoutedLayer> routed;
-    at::Tensor all = impl->run(batch, routed);
-    std::vector<at::Tensor> last;
-    last.reserve(rows.size());
-    for (int64_t row = 0; row < batch.rows; ++row)
-      last.push_back(all[row][static_cast<int64_t>(rows[row]->size()) - 1]);
-    copyTo(logits, at::stack(last), "logits");
+Executor makeTorchExecutor(mlir::ModuleOp module, ParameterStore &store,
+                           ThreadPool &pool, const Objective &objective,
+                           int threads) {
+  return guarded([&] {
+    if (threads > 0)
+      at::set_num_threads(threads);
+    at::globalContext().setDeterministicAlgorithms(true, /*warn_only=*/false);
+    at::globalContext().setDeterministicFillUninitializedMemory(false);
+    auto model = std::make_shared<TorchModel>(module, store, pool, objective);
+    return Executor{model, model, std::make_shared<RescoringGenerator>(*model),
+                    nullptr, "torch"};
   });
 }
 
 } // namespace polymoe
 
-extern "C" __attribute__((visibility("default"))) polymoe::Executor *
+extern "C" __attribute__((visibility("default"))) void
 moeMakeTorchExecutor(mlir::Operation *module, polymoe::ParameterStore *store,
-                     const polymoe::Objective *objective, int threads) {
-  return new polymoe::TorchExecutor(mlir::cast<mlir::ModuleOp>(module), *store,
-                                    *objective, threads);
+                     polymoe::ThreadPool *pool,
+                     const polymoe::Objective *objective, int threads,
+                     polymoe::Executor *made) {
+  *made = polymoe::makeTorchExecutor(mlir::cast<mlir::ModuleOp>(module), *store,
+                                     *pool, *objective, threads);
 }

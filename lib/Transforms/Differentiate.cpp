@@ -491,7 +491,7 @@ LogicalResult Differentiator::differentiate(func::FuncOp step) {
   if (failed(sweep.addGradient(loss, seed)) || failed(sweep.run()))
     return failure();
 
-  // Buckets count in the order in which gradients are complete.
+  // In the order in which gradients are complete.
   SmallVector<std::pair<GetParameterOp, OpResult>> gradients;
   for (auto [name, get] : parameters)
     if (Value gradient = sweep.gradientOf(get.getResult()))
@@ -505,11 +505,10 @@ LogicalResult Differentiator::differentiate(func::FuncOp step) {
     return a.first != b.first && a.first->isBeforeInBlock(b.first);
   });
   // From the last to the first, since those of one op follow it in order.
-  for (size_t bucket = gradients.size(); bucket-- > 0;) {
-    auto [get, gradient] = gradients[bucket];
+  for (auto [get, gradient] : llvm::reverse(gradients)) {
     builder.setInsertionPointAfter(gradient.getOwner());
-    AccumulateGradientOp::create(builder, get.getLoc(), get.getName(), gradient,
-                                 bucket);
+    AccumulateGradientOp::create(builder, get.getLoc(), get.getName(),
+                                 gradient);
   }
 
   eraseDeadOps(body);

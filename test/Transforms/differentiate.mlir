@@ -83,15 +83,15 @@ func.func private @layer(%h: tensor<2x4x8xf32>, %w: tensor<f32>, %n: tensor<8xf3
 // CHECK:         %[[G2:.*]]:4 = call @layer.backward(%[[L1]]#0, {{.*}} %[[L2]]#2, %[[L2]]#3, %[[L2]]#4, %[[L2]]#5, %[[L2]]#6, %[[DH3]], %[[W2]])
 // CHECK:         moe.accumulate_gradient @r2, %[[G2]]#1 : tensor<2x8xf32>
 // CHECK:         %[[G1:.*]]:4 = call @layer.backward(%[[L0]]#0, {{.*}}, %[[G2]]#0, %[[W1]])
-// CHECK:         moe.accumulate_gradient @r1, %[[G1]]#1 {bucket = 1 : i64}
+// CHECK:         moe.accumulate_gradient @r1, %[[G1]]#1
 // CHECK:         %[[U12:.*]] = moe.add %[[G2]]#2, %[[G1]]#2
 // CHECK:         %[[D12:.*]] = moe.add %[[G2]]#3, %[[G1]]#3
 // CHECK:         %[[G0:.*]]:3 = call @layer.backward_1({{.*}}, %[[G1]]#0, %[[W1]])
-// CHECK:         moe.accumulate_gradient @r0, %[[G0]]#0 {bucket = 2 : i64}
+// CHECK:         moe.accumulate_gradient @r0, %[[G0]]#0
 // CHECK:         %[[U:.*]] = moe.add %[[U12]], %[[G0]]#1
-// CHECK:         moe.accumulate_gradient @u1, %[[U]] {bucket = 3 : i64}
+// CHECK:         moe.accumulate_gradient @u1, %[[U]]
 // CHECK:         %[[D:.*]] = moe.add %[[D12]], %[[G0]]#2
-// CHECK:         moe.accumulate_gradient @d1, %[[D]] {bucket = 4 : i64}
+// CHECK:         moe.accumulate_gradient @d1, %[[D]]
 // CHECK:         return %[[LOSS]], %[[NTP]], %[[BAL]]
 
 func.func @step(%tokens: tensor<2x4xi32>, %labels: tensor<2x4xi32>, %tw: tensor<f32>, %mw: tensor<f32>)
@@ -245,11 +245,11 @@ moe.parameter trainable backbone @c : tensor<8xf64> from #moe.init<normal, seed 
 // CHECK:         %[[DNW:.*]] = moe.layer_norm_weight_grad %[[DN]], %[[O]]
 // CHECK:         %[[DNB:.*]] = moe.column_sum %[[DN]]
 // CHECK:         %[[DNS:.*]] = moe.add %[[DNW]], %[[DNB]]
-// CHECK:         moe.accumulate_gradient @n, %[[DNS]] {bucket = 1 : i64}
+// CHECK:         moe.accumulate_gradient @n, %[[DNS]]
 // CHECK:         %{{.*}}, %[[DK:.*]], %{{.*}} = moe.attention_grad %[[DO]], %[[Q]], %[[KR]], %{{.*}}, %[[O]], %[[LSE]]
 // CHECK:         %[[DKR:.*]] = moe.rotary %[[DK]], %[[COS]], %[[SIN]] {inverse}
 // CHECK:         %[[DKW:.*]] = moe.linear_weight_grad %[[DKR]]
-// CHECK:         moe.accumulate_gradient @k, %[[DKW]] {bucket = 2 : i64}
+// CHECK:         moe.accumulate_gradient @k, %[[DKW]]
 // CHECK-NOT:     linear_input_grad
 func.func @step(%x: tensor<1x4x8xf64>, %slots: tensor<1x4xi32>, %labels: tensor<1x4xi32>, %tw: tensor<f64>) -> tensor<f64> {
   %qw = moe.get_parameter @q : tensor<8x8xf64>
@@ -320,7 +320,7 @@ func.func private @two(%x: tensor<1x4x8xf32>, %p: tensor<8x8xf32>, %q: tensor<8x
 // CHECK:         %[[B:.*]] = call @two.backward(%arg0, %[[D]])
 // CHECK:         moe.accumulate_gradient @b, %[[B]] :
 // CHECK:         %[[A:.*]] = call @two.backward_1(%arg0, %[[D]])
-// CHECK:         moe.accumulate_gradient @a, %[[A]] {bucket = 1 : i64}
+// CHECK:         moe.accumulate_gradient @a, %[[A]]
 func.func @step(%x: tensor<1x4x8xf32>, %labels: tensor<1x4xi32>, %tw: tensor<f32>) -> tensor<f32> {
   %a = moe.get_parameter @a : tensor<8x8xf32>
   %b = moe.get_parameter @b : tensor<8x8xf32>

@@ -40,14 +40,15 @@ static int64_t batchesOf(const Corpus &corpus, const EvaluateOptions &options) {
 
 static int runEval(const EvalOptions &options) {
   Inference inference(options.machine);
-  inference.made.requireScoring(options.evaluation.rows,
-                                options.evaluation.length, /*logits=*/false);
+  Scorer &scorer = *inference.executor.scorer;
+  scorer.requireBatches(options.evaluation.rows, options.evaluation.length,
+                        /*logits=*/false);
   Corpus corpus(options.data, inference.model.vocabulary());
   Progress progress("evaluating", "batch",
                     batchesOf(corpus, options.evaluation), progressOptions());
   progress.start(0);
   std::vector<LanguageScore> scores =
-      evaluate(*inference.executor, corpus, options.evaluation, &progress);
+      evaluate(scorer, corpus, options.evaluation, &progress);
   progress.finish();
   std::cout << toTable(scores);
   if (!options.json.empty())

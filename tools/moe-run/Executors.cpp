@@ -17,37 +17,31 @@ namespace polymoe {
 
 /// LibTorch is opened for those who ask for it only. The library stays open:
 /// code of executors comes from it.
-static std::unique_ptr<Executor> makeTorch(const MachineOptions &options,
-                                           mlir::ModuleOp module,
-                                           ParameterStore &store,
-                                           const Objective &objective) {
+static Executor makeTorch(const MachineOptions &options, mlir::ModuleOp module,
+                          ParameterStore &store, ThreadPool &pool,
+                          const Objective &objective) {
   void *library = dlopen(torchLibrary, RTLD_NOW | RTLD_LOCAL);
   if (!library)
     fail("--executor=torch: expected a build with LibTorch, but ", dlerror());
   auto make = reinterpret_cast<TorchEntry>(dlsym(library, torchEntry));
   if (!make)
     fail("--executor=torch: ", dlerror());
-  return std::unique_ptr<Executor>(
-      make(module, &store, &objective, options.threads));
+  Executor made;
+  make(module, &store, &pool, &objective, options.threads, &made);
+  return made;
 }
 
-MadeExecutor makeExecutor(const MachineOptions &options, Model &file,
-                          mlir::ModuleOp module, ParameterStore &store,
-                          ThreadPool &pool, const Objective &objective) {
-  MadeExecutor made;
-  made.requireTraining = [](int64_t, int64_t, int64_t) {};
-  made.requireScoring = [](int64_t, int64_t, bool) {};
+Executor makeExecutor(const MachineOptions &options, Model &file,
+                      mlir::ModuleOp module, ParameterStore &store,
+                      ThreadPool &pool, const Objective &objective) {
   const bool asIs = options.frozenWeights == mlir::moe::FrozenWeights::AsIs;
   if (!asIs && (options.executor != "compiled" || file.program()))
     fail("--frozen-weights: expected a module of the model level and "
          "--executor=compiled to choose for, but ",
          file.program() ? file.file().string() + " is compiled"
                         : "got --executor=" + options.executor);
-  if (options.executor == "torch") {
-    made.executor = makeTorch(options, module, store, objective);
-    made.variant = "torch";
-    return made;
-  }
+  if (options.executor == "torch")
+    return makeTorch(options, module, store, pool, objective);
   CompiledExecutorOptions compiled;
   compiled.memoryBudget = options.memoryBudget;
   compiled.compiler.bf16Products = options.bf16Products;
@@ -57,19 +51,7 @@ MadeExecutor makeExecutor(const MachineOptions &options, Model &file,
     compiled.compiler.packedOnce = mlir::moe::PackedOnce::Frozen;
   compiled.given = file.program();
   compiled.givenFile = file.file().string();
-  auto executor = std::make_unique<CompiledExecutor>(module, store, pool,
-                                                     objective, compiled);
-  made.requireTraining = [&executor = *executor](int64_t rows, int64_t length,
-                                                 int64_t microBatches) {
-    executor.requireTraining(rows, length, microBatches);
-  };
-  made.requireScoring = [&executor = *executor](int64_t rows, int64_t length,
-                                                bool logits) {
-    executor.requireScoring(rows, length, logits);
-  };
-  made.executor = std::move(executor);
-  made.variant = mlir::moe::hostVariant(options.bf16Products);
-  return made;
+  return makeCompiledExecutor(module, store, pool, objective, compiled);
 }
 
 } // namespace polymoe

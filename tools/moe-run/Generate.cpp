@@ -284,11 +284,13 @@ static void checkGates(mlir::ModuleOp module) {
 
 static int runGenerate(const GenerateCommandOptions &options) {
   GenerateOptions generation = options.generation;
-  generation.cache = !options.noCache;
-  // Few lengths, since each is a program to compile.
-  generation.padTo = 64;
   Request request = readRequest(options);
   Inference inference(options.machine);
+  Executor &executor = inference.executor;
+  // Few lengths, since each is a program to compile.
+  if (options.noCache)
+    executor.generator =
+        std::make_shared<RescoringGenerator>(*executor.scorer, /*padTo=*/64);
   checkGates(*inference.module);
   const nlohmann::json config = configOf(inference.model);
   generation.context = options.context.value_or(contextOf(config));
@@ -303,7 +305,7 @@ static int runGenerate(const GenerateCommandOptions &options) {
   Printer printer(request, generation, tokenizer ? &*tokenizer : nullptr,
                   options.jsonLines);
   TokenProgress progress(request.prompts.size(), generation.maxTokens);
-  generate(*inference.executor, request.prompts, inference.model.vocabulary(),
+  generate(*executor.generator, request.prompts, inference.model.vocabulary(),
            generation,
            {.onToken =
                 [&](size_t prompt, int32_t token) {

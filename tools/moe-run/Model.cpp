@@ -167,8 +167,7 @@ Inference::Inference(const MachineOptions &options)
   setTrainable(model.module(), "none");
   module = modelToRun(model.module(), options.dtype);
   store = loadParameters(model, *module, pool, /*training=*/false);
-  made = makeExecutor(options, model, *module, *store, pool);
-  executor = made.executor.get();
+  executor = makeExecutor(options, model, *module, *store, pool);
 }
 
 } // namespace polymoe

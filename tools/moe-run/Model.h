@@ -19,7 +19,6 @@
 
 #include <CLI/CLI.hpp>
 
-#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -109,22 +108,12 @@ std::unique_ptr<ParameterStore> loadParameters(Model &model,
 // Executors
 //===----------------------------------------------------------------------===//
 
-struct MadeExecutor {
-  std::unique_ptr<Executor> executor;
-  /// What the numbers depend on beside the inputs: the instruction set.
-  std::string variant;
-  /// Throw Error if a given program takes other batches, or none of this kind.
-  std::function<void(int64_t rows, int64_t length, int64_t microBatches)>
-      requireTraining;
-  std::function<void(int64_t rows, int64_t length, bool logits)> requireScoring;
-};
-
 /// The executor that `options` names for `module`, which is at the model level
 /// and outlives it, as does `file`, whose program runs if it has one. Throws
 /// Error.
-MadeExecutor makeExecutor(const MachineOptions &options, Model &file,
-                          mlir::ModuleOp module, ParameterStore &store,
-                          ThreadPool &pool, const Objective &objective = {});
+Executor makeExecutor(const MachineOptions &options, Model &file,
+                      mlir::ModuleOp module, ParameterStore &store,
+                      ThreadPool &pool, const Objective &objective = {});
 
 /// All that running a model without training takes.
 class Inference {
@@ -135,8 +124,7 @@ public:
   ThreadPool pool;
   mlir::OwningOpRef<mlir::ModuleOp> module;
   std::unique_ptr<ParameterStore> store;
-  MadeExecutor made;
-  Executor *executor;
+  Executor executor;
 };
 
 } // namespace polymoe

@@ -12,8 +12,6 @@
 #include "moe/Runtime/Error.h"
 #include "moe/Runtime/Files.h"
 #include "moe/Runtime/Generate.h"
-#include "moe/Runtime/Optimizer.h"
-#include "moe/Target/CompiledExecutor.h"
 
 #include <algorithm>
 #include <chrono>
@@ -72,31 +70,24 @@ public:
   /// One run of what is measured; returns its seconds.
   double run();
 
-  CompiledExecutor &executor() { return *compiled; }
+  const Profiled &profiled() const { return *executor.profiled; }
   int64_t tokens() const {
     return options.rows * (options.what == "decode" ? 1 : options.length);
   }
   Profile profile;
 
 private:
-  void trainStep();
   /// Continues every row with its share of `tokens` and draws the next ones,
   /// each the likeliest.
   void feed(const std::vector<int32_t> &tokens);
-  /// Calls `body` and notes it as if it were a kernel.
-  template <typename Body> void timed(const char *name, const Body &body) {
-    const int64_t begin = now();
-    body();
-    profile.record({name, 1, begin, now()});
-  }
 
   const ProfileTimeOptions &options;
   Model model;
   ThreadPool pool;
   mlir::OwningOpRef<mlir::ModuleOp> module;
   std::unique_ptr<ParameterStore> store;
-  std::unique_ptr<AdamW> adam;
-  std::unique_ptr<CompiledExecutor> compiled;
+  Executor executor;
+  Update update = {.rate = 1e-5, .clip = 1};
   Batch batch;
   std::vector<float> logprobs, logits;
   std::vector<int32_t> drawn;
@@ -117,10 +108,6 @@ Workload::Workload(const ProfileTimeOptions &options)
   store = loadParameters(model, *module, pool, trains,
                          parseOptimizerStates(options.optimizerStates));
   Objective objective;
-  CompiledExecutorOptions compiledOptions;
-  compiledOptions.memoryBudget = options.machine.memoryBudget;
-  compiledOptions.compiler.bf16Products = options.machine.bf16Products;
-  compiledOptions.compiler.frozenWeights = options.machine.frozenWeights;
   if (trains) {
     if (store->trainables().empty())
       fail(model.file(), ": expected parameters that train, but all are "
@@ -129,11 +116,13 @@ Workload::Workload(const ProfileTimeOptions &options)
     if (llvm::any_of(facts.layers,
                      [](const LayerFacts &layer) { return layer.experts > 1; }))
       objective.balance = 0.01;
-    adam = std::make_unique<AdamW>(*store, pool);
   }
-  compiled = std::make_unique<CompiledExecutor>(*module, *store, pool,
-                                                objective, compiledOptions);
-  compiled->setProfile(&profile);
+  executor =
+      makeExecutor(options.machine, model, *module, *store, pool, objective);
+  if (!executor.profiled)
+    fail("--executor: expected compiled code to profile, but got ",
+         options.machine.executor);
+  executor.profiled->setProfile(&profile);
 
   const auto count = size_t(options.rows * options.length);
   const int64_t vocabulary = model.vocabulary();
@@ -152,20 +141,10 @@ Workload::Workload(const ProfileTimeOptions &options)
   logits.resize(size_t(options.rows * vocabulary));
   if (options.what == "decode") {
     // What is decoded follows a prompt of the given length.
-    compiled->beginSequences(options.rows, options.length + options.repeat + 1);
+    executor.generator->beginSequences(options.rows,
+                                       options.length + options.repeat + 1);
     feed(batch.tokens);
   }
-}
-
-void Workload::trainStep() {
-  const double labels = double(batch.labels.size());
-  compiled->beginStep(1);
-  compiled->accumulateGradients(batch, {.token = 1 / labels});
-  double norm = 0;
-  timed("gradient norm", [&] { norm = adam->gradientNorm(); });
-  timed("AdamW", [&] { adam->step(1e-5, clipFactor(norm, 1)); });
-  timed("masters to values", [&] { store->refreshComputeCopies(); });
-  compiled->parametersChanged();
 }
 
 void Workload::feed(const std::vector<int32_t> &tokens) {
@@ -176,29 +155,31 @@ void Workload::feed(const std::vector<int32_t> &tokens) {
     all.push_back({row, std::span(tokens).subspan(size_t(row) * share, share)});
   // Each takes as many as the others, which are as long.
   while (!all[0].tokens.empty()) {
-    compiled->extendSequences(all, logits);
+    executor.generator->extendSequences(all, logits);
     for (Continuation &continuation : all)
       continuation.tokens =
           continuation.tokens.subspan(size_t(continuation.taken));
   }
   const size_t vocabulary = logits.size() / size_t(options.rows);
   drawn.clear();
-  timed("choice of tokens", [&] {
-    for (size_t row = 0; row < size_t(options.rows); ++row)
-      drawn.push_back(sampleToken(
-          std::span(logits).subspan(row * vocabulary, vocabulary), {}, 0, 0));
-  });
+  const int64_t begin = now();
+  for (size_t row = 0; row < size_t(options.rows); ++row)
+    drawn.push_back(sampleToken(
+        std::span(logits).subspan(row * vocabulary, vocabulary), {}, 0, 0));
+  profile.record({"choice of tokens", 1, begin, now()});
 }
 
 double Workload::run() {
   const int64_t begin = now();
   if (options.what == "train") {
-    trainStep();
+    const LossWeights weights = {.token = 1 / double(batch.labels.size())};
+    executor.trainee->step({&batch, 1}, weights, update);
+    ++update.number;
   } else if (options.what == "score") {
-    compiled->score(batch, logprobs, {});
+    executor.scorer->score(batch, logprobs, {});
   } else if (options.what == "prefill") {
     // A cache with room for what follows, as generation makes it.
-    compiled->beginSequences(options.rows, options.length + 1);
+    executor.generator->beginSequences(options.rows, options.length + 1);
     feed(batch.tokens);
   } else {
     feed(drawn);
@@ -207,9 +188,6 @@ double Workload::run() {
 }
 
 static int runProfileTime(const ProfileTimeOptions &options) {
-  if (options.machine.executor != "compiled")
-    fail("--executor: expected compiled code to profile, but got ",
-         options.machine.executor);
   Workload workload(options);
   // The first run compiles and touches memory for the first time.
   workload.run();
@@ -232,7 +210,7 @@ static int runProfileTime(const ProfileTimeOptions &options) {
               double(workload.tokens()) / median);
 
   std::map<std::string, KernelCost> costs;
-  for (const KernelCost &cost : workload.executor().kernelCosts())
+  for (const KernelCost &cost : workload.profiled().kernelCosts())
     costs[cost.name] = cost;
   std::printf("%-36s%8s%11s%8s%10s%8s\n", "kernel", "calls", "ms", "share",
               "GFLOP/s", "GB/s");
@@ -254,8 +232,9 @@ static int runProfileTime(const ProfileTimeOptions &options) {
   std::printf("%-36s%8s%11.3f%7.1f%%\n", "outside of kernels", "",
               (total - inKernels) / runs * 1e3,
               (total - inKernels) / total * 100);
-  std::printf("%.1f MiB of packed weights\n",
-              double(workload.executor().packedBytes()) / (1 << 20));
+  std::printf("%.1f MiB of packed weights, an arena of %.1f MiB\n",
+              double(workload.profiled().packedBytes()) / (1 << 20),
+              double(workload.profiled().arenaBytes()) / (1 << 20));
   return 0;
 }
 

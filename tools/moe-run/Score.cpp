@@ -27,11 +27,11 @@ static int runScore(const ScoreCommandOptions &options) {
   ScoreOptions score = options.score;
   if (!inference.model.program())
     score.rows = std::min(score.rows, std::max<int64_t>(tokens.rows(), 1));
-  inference.made.requireScoring(score.rows, tokens.length(), score.logits);
+  Scorer &scorer = *inference.executor.scorer;
+  scorer.requireBatches(score.rows, tokens.length(), score.logits);
   Progress progress("scoring", "row", tokens.rows(), progressOptions());
   progress.start(0);
-  scoreTokens(*inference.executor, tokens, vocabulary, options.out, score,
-              &progress);
+  scoreTokens(scorer, tokens, vocabulary, options.out, score, &progress);
   progress.finish();
   return 0;
 }

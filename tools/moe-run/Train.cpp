@@ -349,22 +349,22 @@ int Training::run() {
       loadParameters(*model, *module, pool, /*training=*/true,
                      parseOptimizerStates(options.phase.optimizerStates));
   Model &program = named ? *named : *model;
-  MadeExecutor made = makeExecutor(options.machine, program, *module, *store,
+  Executor executor = makeExecutor(options.machine, program, *module, *store,
                                    pool, options.phase.objective());
   if (program.program() && options.validateEvery > 0)
     fail("--validate-every: expected a module of the model level to score "
          "with, but ",
          program.file(), " is compiled");
   if (options.phase.steps > 0)
-    made.requireTraining(options.phase.batch, source->length(),
-                         options.phase.accumulate);
+    executor.trainee->requireBatches(options.phase.batch, source->length(),
+                                     options.phase.accumulate);
 
   TrainerOptions trainerOptions = options.phase.trainer();
   trainerOptions.saveEvery = options.saveEvery;
   trainerOptions.keep = options.keep;
   trainerOptions.validateEvery = options.validateEvery;
   trainerOptions.phase = phase;
-  trainerOptions.variant = made.variant;
+  trainerOptions.variant = executor.variant;
   trainerOptions.resume = options.resume;
 
   Progress progress(
@@ -385,16 +385,16 @@ int Training::run() {
       evaluation.length = source->length();
       evaluation.rows = options.phase.batch;
       evaluation.maxDocuments = options.validateDocuments;
-      return bitsPerByteByName(evaluate(*made.executor, *corpus, evaluation),
+      return bitsPerByteByName(evaluate(*executor.scorer, *corpus, evaluation),
                                "valid/");
     };
 
   // Only what can be trained is noted as begun.
   saveModule(model->module(), folder.modelPath());
   folder.writeRun(record);
-  return report(Trainer(*made.executor, *store, pool, *source, folder,
-                        trainerOptions, hooks)
-                    .run());
+  Trainer trainer(*executor.trainee, *store, *source, folder, trainerOptions,
+                  hooks);
+  return report(trainer.run());
 }
 
 void polymoe::addTrainCommand(CLI::App &app, Command &command) {

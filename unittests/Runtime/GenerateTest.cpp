@@ -16,8 +16,8 @@ using namespace polymoe;
 using Ints = std::vector<int32_t>;
 
 /// The text of one prompt.
-static Ints generateOne(Executor &model, const Ints &prompt, int64_t vocabulary,
-                        const GenerateOptions &options) {
+static Ints generateOne(Generator &model, const Ints &prompt,
+                        int64_t vocabulary, const GenerateOptions &options) {
   const Prompt one{"prompt", prompt};
   return generate(model, std::span(&one, 1), vocabulary, options)[0].tokens;
 }
@@ -32,9 +32,8 @@ TEST(Generate, WithAndWithoutCacheAlike) {
       EXPECT_EQ(cached.size(), 40u);
       EXPECT_EQ(model.capacity, 43);
       EXPECT_FALSE(model.overran);
-      options.cache = false;
-      options.padTo = padTo;
-      EXPECT_EQ(generateOne(model, prompt, 97, options), cached);
+      RescoringGenerator uncached(model, padTo);
+      EXPECT_EQ(generateOne(uncached, prompt, 97, options), cached);
     }
   EXPECT_EQ(generateOne(model, prompt, 97, {.maxTokens = 2}),
             (Ints{8 * 3 % 97, (8 + 24) * 4 % 97}));
@@ -64,14 +63,15 @@ TEST(Generate, SeveralTextsAreThoseOfEachAlone) {
     // The same prompt draws another text.
     EXPECT_EQ(alone[1] == alone[6], temperature == 0);
     options.seed = 7;
-    for (bool cache : {true, false})
+    RescoringGenerator uncached(model);
+    for (Generator *generator : {static_cast<Generator *>(&model),
+                                 static_cast<Generator *>(&uncached)})
       for (int64_t batch : {1, 2, 3, 7, 100}) {
-        options.cache = cache;
         options.batch = batch;
         std::vector<size_t> ended;
         std::vector<Ints> told(manyPrompts.size());
         const auto texts =
-            generate(model, manyPrompts, 97, options,
+            generate(*generator, manyPrompts, 97, options,
                      {.onToken =
                           [&](size_t prompt, int32_t token) {
                             told[prompt].push_back(token);
@@ -144,6 +144,12 @@ TEST(Generate, RefusesBadRequests) {
                "temperature");
   EXPECT_ERROR(generateOne(model, prompt, 97, {.batch = 0}),
                "but got 64 and 0");
+  RescoringGenerator uncached(model);
+  uncached.beginSequences(1, 2);
+  std::vector<float> logits(97);
+  std::vector<Continuation> all = {{0, prompt}};
+  EXPECT_ERROR(uncached.extendSequences(all, logits),
+               "expected from 1 to 2 further tokens of a sequence, but got 3");
   EXPECT_ERROR(generate(model, manyPrompts, 97, {.context = 7}), "c: expected");
   EXPECT_ERROR(generate(model, manyPrompts, 93, {}), "d: expected");
 }

@@ -102,19 +102,35 @@ TEST_F(Parameters, GradientsLieWhereTheyArePlaced) {
   write("a.safetensors", {{"w", {{2}, {1, 2}}}, {"x", {{2}, {3, 4}}}});
   ParameterStore store =
       load({fromKey("w", {2}, true), fromKey("x", {2}, true)});
-  auto *own = static_cast<float *>(store.gradient("x"));
+  auto *own = static_cast<float *>(store.gradient("w"));
   own[0] = own[1] = 7;
   float elsewhere[] = {5, 6};
-  store.placeGradients({{"w", elsewhere}});
+  store.placeGradients(std::vector<GradientPlace>{{"w", elsewhere}});
   EXPECT_EQ(store.gradient("w"), elsewhere);
   EXPECT_EQ(elsewhere[1], 6);
   // One without a place is zero.
   EXPECT_EQ(store.gradient("x"), own);
   EXPECT_EQ(own[1], 0);
   store.zeroGradients();
-  EXPECT_NE(store.gradient("w"), elsewhere);
-  EXPECT_EQ(static_cast<float *>(store.gradient("w"))[1], 0);
+  EXPECT_EQ(store.gradient("w"), own);
   EXPECT_EQ(elsewhere[1], 6);
+}
+
+TEST_F(Parameters, GradientsLieInTheOrderThatIsAskedFor) {
+  write("a.safetensors", {{"w", {{17}, std::vector<float>(17)}},
+                          {"x", {{1}, {3}}},
+                          {"y", {{1}, {4}}}});
+  ParameterStore store =
+      load({fromKey("w", {17}, true), fromKey("x", {1}, true),
+            fromKey("y", {1}, true)});
+  auto *first = static_cast<float *>(store.gradient("w"));
+  first[0] = 7;
+  store.placeGradients(std::vector<GradientPlace>{{"y"}, {"w"}});
+  EXPECT_EQ(store.gradient("y"), first);
+  EXPECT_EQ(first[0], 0);
+  // Each begins at a multiple of 64 bytes.
+  EXPECT_EQ(store.gradient("w"), first + 16);
+  EXPECT_EQ(store.gradient("x"), first + 16 + 32);
 }
 
 TEST_F(Parameters, TheMasterOfBF16IsAnF32NumberInTwoHalves) {

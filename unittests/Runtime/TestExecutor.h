@@ -8,7 +8,7 @@
 #ifndef MOE_UNITTESTS_RUNTIME_TESTEXECUTOR_H
 #define MOE_UNITTESTS_RUNTIME_TESTEXECUTOR_H
 
-#include "moe/Runtime/Executor.h"
+#include "moe/Runtime/HostTrainee.h"
 #include "moe/Runtime/Parameters.h"
 
 #include <algorithm>
@@ -18,9 +18,9 @@ namespace polymoe {
 
 /// One number per token, in BF16, and one for all, in F32; the loss of a label
 /// is half the square of what their sum is away from label / 100.
-class QuadraticModel : public Executor {
+class QuadraticModel : public HostTrainee {
 public:
-  explicit QuadraticModel(ParameterStore &store) : store(store) {}
+  using HostTrainee::HostTrainee;
 
   static std::vector<ParameterSpec> parameters(int64_t vocabulary) {
     return {{"table",
@@ -32,9 +32,10 @@ public:
             {"frozen", DType::F32, {3}, false, InitOrigin{}}};
   }
 
-  void beginStep(int64_t) override { store.zeroGradients(); }
-  Losses accumulateGradients(const Batch &batch,
-                             const LossWeights &weights) override {
+  Losses accumulateGradients(const Batch &batch, const LossWeights &weights,
+                             MicroBatch which) override {
+    if (which.index == 0)
+      store.zeroGradients();
     ++microBatches;
     if (onMicroBatch)
       onMicroBatch();
@@ -54,20 +55,7 @@ public:
     return {{"loss", loss}, {"next_token", loss}};
   }
 
-  void score(const Batch &batch, std::span<float> logprobs,
-             std::span<float>) override {
-    for (size_t i = 0; i < batch.labels.size(); ++i)
-      logprobs[i] =
-          batch.labels[i] < 0
-              ? 0.0f
-              : -float(std::pow(residual(batch.tokens[i], batch.labels[i]), 2));
-  }
-  void parametersChanged() override { ++changes; }
-  void beginSequences(int64_t, int64_t) override {}
-  void clearSequence(int64_t) override {}
-  void extendSequences(std::span<Continuation>, std::span<float>) override {}
-
-  int64_t microBatches = 0, changes = 0;
+  int64_t microBatches = 0;
   bool poison = false;
   std::function<void()> onMicroBatch;
 
@@ -80,19 +68,49 @@ private:
     return double(value) + *static_cast<const float *>(store.value("bias")) -
            label / 100.0;
   }
-  ParameterStore &store;
+};
+
+/// The same in memory of its own, as on a device: the store that a checkpoint
+/// is made of sees it when it is copied there.
+class DeviceModel : public Trainee {
+public:
+  DeviceModel(ParameterStore &host, ThreadPool &pool)
+      : host(host), own(host.specs(), ".", pool), context{&pool},
+        model(own, context) {}
+
+  StepResult step(std::span<const Batch> microBatches,
+                  const LossWeights &weights, const Update &update) override {
+    return model.step(microBatches, weights, update);
+  }
+  void copyToStore() override { copy(own, host); }
+  void copyFromStore() override { copy(host, own); }
+
+private:
+  static void copy(const ParameterStore &from, ParameterStore &to) {
+    for (const TrainableParameter &source : from.trainables()) {
+      const TrainableParameter &target =
+          *to.findTrainable(from.specs()[source.index].name);
+      std::vector<float> master(size_t(source.elements));
+      source.readMaster(0, source.elements, master.data());
+      target.writeMaster(0, source.elements, master.data());
+      std::copy_n(source.m, source.elements, target.m);
+      std::copy_n(source.v, source.elements, target.v);
+    }
+    to.refreshComputeCopies();
+  }
+
+  ParameterStore &host;
+  ParameterStore own;
+  MoeContext context;
+  QuadraticModel model;
 };
 
 /// Predicts token (sum of all so far, times position) mod V most, so every
 /// token before counts.
-class SumModel : public Executor {
+class SumModel : public Scorer, public Generator {
 public:
   explicit SumModel(int64_t vocabulary) : vocabulary(vocabulary) {}
 
-  void beginStep(int64_t) override {}
-  Losses accumulateGradients(const Batch &, const LossWeights &) override {
-    return {};
-  }
   /// Every token has probability 1/4.
   void score(const Batch &batch, std::span<float> logprobs,
              std::span<float> logits) override {
@@ -107,7 +125,6 @@ public:
              logits.subspan(size_t(i * vocabulary), size_t(vocabulary)));
     }
   }
-  void parametersChanged() override {}
   void beginSequences(int64_t count, int64_t newCapacity) override {
     sequences.assign(size_t(count), {});
     capacity = newCapacity;

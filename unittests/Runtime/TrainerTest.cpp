@@ -50,13 +50,13 @@ protected:
                     const std::function<void(QuadraticModel &)> &prepare = {}) {
     ThreadPool pool(threads);
     ParameterStore store(QuadraticModel::parameters(1000), ".", pool);
-    QuadraticModel model(store);
+    MoeContext context{&pool};
+    QuadraticModel model(store, context);
     if (prepare)
       prepare(model);
     CorpusSampler source(*corpus, {.length = 8, .seed = 7});
     RunFolder out(folder / run, Access::Write);
-    return Trainer(model, store, pool, source, out, options, std::move(hooks))
-        .run();
+    return Trainer(model, store, source, out, options, std::move(hooks)).run();
   }
 
   /// All bytes of a checkpoint.
@@ -136,6 +136,29 @@ TEST_F(Training, ResumesWithTheSameBits) {
     ASSERT_EQ(filesOf(result.checkpoint), filesOf(whole.checkpoint));
     ASSERT_EQ(metricsOf("cut"), metricsOf("whole"));
   }
+}
+
+TEST_F(Training, OnADeviceGivesTheSameCheckpoints) {
+  TrainResult whole = train("whole", defaults());
+  struct Killed {};
+  TrainerHooks hooks;
+  hooks.checkpointSaved = [](const CheckpointInfo &info) {
+    if (info.step == 9)
+      throw Killed();
+  };
+  TrainerOptions options = defaults();
+  options.resume = true;
+  auto trainOnDevice = [&] {
+    ThreadPool pool(1);
+    ParameterStore store(QuadraticModel::parameters(1000), ".", pool);
+    DeviceModel model(store, pool);
+    CorpusSampler source(*corpus, {.length = 8, .seed = 7});
+    RunFolder out(folder / "cut", Access::Write);
+    return Trainer(model, store, source, out, options, hooks).run();
+  };
+  EXPECT_THROW(trainOnDevice(), Killed);
+  hooks.checkpointSaved = {};
+  EXPECT_EQ(filesOf(trainOnDevice().checkpoint), filesOf(whole.checkpoint));
 }
 
 static int callsLeft;
@@ -333,11 +356,12 @@ TEST_F(Training, CountsRowsBeforehand) {
   TokensFile source(folder / "t", 1000);
   ThreadPool pool(1);
   ParameterStore store(QuadraticModel::parameters(1000), ".", pool);
-  QuadraticModel model(store);
+  MoeContext context{&pool};
+  QuadraticModel model(store, context);
   RunFolder out(folder / "run", Access::Write);
   TrainerOptions options = defaults();
   options.steps = 1;
-  EXPECT_ERROR(Trainer(model, store, pool, source, out, options).run(),
+  EXPECT_ERROR(Trainer(model, store, source, out, options).run(),
                "expected at least 4 rows, but got 3");
   EXPECT_EQ(model.microBatches, 0);
 }
@@ -346,10 +370,11 @@ TEST_F(Training, RefusesWhatCannotTrain) {
   ThreadPool pool(1);
   ParameterStore store({{"w", DType::F32, {1}, false, InitOrigin{}}}, ".",
                        pool);
-  QuadraticModel model(store);
+  MoeContext context{&pool};
+  QuadraticModel model(store, context);
   CorpusSampler source(*corpus, {.length = 8});
   RunFolder out(folder / "run", Access::Write);
-  EXPECT_ERROR(Trainer(model, store, pool, source, out, defaults()),
+  EXPECT_ERROR(Trainer(model, store, source, out, defaults()),
                "all are frozen");
 }
 

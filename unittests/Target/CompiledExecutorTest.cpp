@@ -7,8 +7,11 @@
 
 #include "moe/Target/CompiledExecutor.h"
 
+#include "moe/Dialect/MoE.h"
 #include "moe/Import/Module.h"
 #include "moe/Runtime/Error.h"
+#include "moe/Runtime/HostTrainee.h"
+#include "moe/Runtime/Parameters.h"
 
 #include "mlir/IR/MLIRContext.h"
 #include "mlir/Parser/Parser.h"
@@ -56,14 +59,13 @@ protected:
                                              ".", pool);
   }
 
-  std::unique_ptr<CompiledExecutor> makeExecutor(
+  Executor makeExecutor(
       mlir::moe::PackedOnce packedOnce = mlir::moe::PackedOnce::All,
       mlir::moe::FrozenWeights frozenWeights = mlir::moe::FrozenWeights::AsIs) {
     CompiledExecutorOptions options;
     options.compiler.packedOnce = packedOnce;
     options.compiler.frozenWeights = frozenWeights;
-    return std::make_unique<CompiledExecutor>(*module, *store, pool,
-                                              Objective(), options);
+    return makeCompiledExecutor(*module, *store, pool, Objective(), options);
   }
 
   static Batch batchOf(int64_t rows) {
@@ -81,11 +83,15 @@ protected:
     return batch;
   }
 
-  static std::vector<float> score(CompiledExecutor &executor,
-                                  int64_t rows = 2) {
+  static std::vector<float> score(const Executor &executor, int64_t rows = 2) {
     std::vector<float> logprobs(rows * 7);
-    executor.score(batchOf(rows), logprobs, {});
+    executor.scorer->score(batchOf(rows), logprobs, {});
     return logprobs;
+  }
+
+  static void accumulate(const Executor &executor, MicroBatch which = {}) {
+    static_cast<HostTrainee &>(*executor.trainee)
+        .accumulateGradients(batchOf(2), {.token = 1.0 / 14}, which);
   }
 
   void change(const std::string &name) {
@@ -106,69 +112,68 @@ protected:
 
 TEST_F(Packing, IsRepeatedWhenParametersChanged) {
   auto executor = makeExecutor();
-  std::vector<float> before = score(*executor);
+  std::vector<float> before = score(executor);
   change("trained");
-  executor->parametersChanged();
-  std::vector<float> after = score(*executor);
+  executor.trainee->copyFromStore();
+  std::vector<float> after = score(executor);
   EXPECT_NE(after, before);
-  EXPECT_EQ(after, score(*makeExecutor()));
+  EXPECT_EQ(after, score(makeExecutor()));
   // A program that was compiled later, and the first one after a change.
-  EXPECT_EQ(score(*executor, 3), score(*makeExecutor(), 3));
+  EXPECT_EQ(score(executor, 3), score(makeExecutor(), 3));
   change("trained");
-  executor->parametersChanged();
-  EXPECT_EQ(score(*executor, 3), score(*makeExecutor(), 3));
-  EXPECT_EQ(score(*executor), score(*makeExecutor()));
+  executor.trainee->copyFromStore();
+  EXPECT_EQ(score(executor, 3), score(makeExecutor(), 3));
+  EXPECT_EQ(score(executor), score(makeExecutor()));
 }
 
 TEST_F(Packing, IsDoneOnceForWhatIsFrozen) {
   auto executor = makeExecutor();
-  std::vector<float> before = score(*executor);
+  std::vector<float> before = score(executor);
   // Nobody may do this: it shows that the weight is not read again.
   change("frozen");
-  executor->parametersChanged();
-  EXPECT_EQ(score(*executor), before);
-  EXPECT_NE(score(*makeExecutor()), before);
+  executor.trainee->copyFromStore();
+  EXPECT_EQ(score(executor), before);
+  EXPECT_NE(score(makeExecutor()), before);
 }
 
 TEST_F(Packing, IsSharedByPrograms) {
   auto executor = makeExecutor();
-  score(*executor);
-  EXPECT_EQ(executor->packedBytes(), 2 * square + projection);
-  score(*executor, 3);
-  EXPECT_EQ(executor->packedBytes(), 2 * square + projection);
+  score(executor);
+  EXPECT_EQ(executor.profiled->packedBytes(), 2 * square + projection);
+  score(executor, 3);
+  EXPECT_EQ(executor.profiled->packedBytes(), 2 * square + projection);
 }
 
 TEST_F(Packing, HoldsNoSecondCopyOfWhatTrains) {
   auto executor = makeExecutor(mlir::moe::PackedOnce::Frozen);
-  std::vector<float> before = score(*executor);
+  std::vector<float> before = score(executor);
   // The layers share a function, of which one packs what trains.
-  EXPECT_EQ(executor->packedBytes(), projection);
-  EXPECT_EQ(before, score(*makeExecutor()));
+  EXPECT_EQ(executor.profiled->packedBytes(), projection);
+  EXPECT_EQ(before, score(makeExecutor()));
   // Training reads frozen weights both ways, whatever inference keeps.
   auto training = makeExecutor();
-  training->accumulateGradients(batchOf(2), {.token = 1.0 / 14});
+  accumulate(training);
   int64_t projectionAsItLies = 19 * 32 * 4;
-  EXPECT_EQ(training->packedBytes(),
+  EXPECT_EQ(training.profiled->packedBytes(),
             2 * square + projection + projectionAsItLies);
   change("trained");
-  executor->parametersChanged();
-  EXPECT_EQ(score(*executor), score(*makeExecutor()));
+  executor.trainee->copyFromStore();
+  EXPECT_EQ(score(executor), score(makeExecutor()));
 }
 
 TEST_F(Packing, KeepsIntegersOfWhatIsFrozen) {
   using mlir::moe::FrozenWeights, mlir::moe::PackedOnce;
   auto executor = makeExecutor(PackedOnce::All, FrozenWeights::Int8);
-  std::vector<float> logprobs = score(*executor),
-                     exact = score(*makeExecutor());
+  std::vector<float> logprobs = score(executor), exact = score(makeExecutor());
   EXPECT_NE(logprobs, exact);
   for (size_t i = 0; i < exact.size(); ++i)
     EXPECT_NEAR(logprobs[i], exact[i], 0.3);
   // The layers share a function, of which one has a weight that trains. A
   // byte for an element, and a scale of four for each column.
-  EXPECT_EQ(executor->packedBytes(), 2 * square + (24 + 4) * 32);
+  EXPECT_EQ(executor.profiled->packedBytes(), 2 * square + (24 + 4) * 32);
   // A backward would not be that of such a forward.
   try {
-    executor->accumulateGradients(batchOf(2), {.token = 1.0 / 14});
+    accumulate(executor);
     ADD_FAILURE() << "expected an error";
   } catch (const Error &error) {
     EXPECT_NE(std::string(error.what()).find("without gradients"),
@@ -190,29 +195,36 @@ protected:
 
 TEST_F(Steps, OfOneMicroBatchHaveTheirGradientsInTheArena) {
   auto executor = makeExecutor();
-  executor->beginStep(2);
-  executor->accumulateGradients(batchOf(2), {.token = 1.0 / 14});
+  accumulate(executor, {0, 2});
   EXPECT_TRUE(isOwn());
   const std::vector<float> added = gradient();
-  executor->accumulateGradients(batchOf(2), {.token = 1.0 / 14});
+  accumulate(executor, {1, 2});
   std::vector<float> twice = added;
   for (float &value : twice)
     value += value;
   EXPECT_EQ(gradient(), twice);
 
   for (int i = 0; i < 2; ++i) {
-    executor->beginStep(1);
-    executor->accumulateGradients(batchOf(2), {.token = 1.0 / 14});
+    accumulate(executor);
     EXPECT_FALSE(isOwn());
     EXPECT_EQ(gradient(), added);
     // A larger program may take another arena.
-    score(*executor, 40);
+    score(executor, 40);
   }
-  executor->beginStep(2);
+  accumulate(executor, {0, 2});
   EXPECT_TRUE(isOwn());
-  EXPECT_EQ(gradient(), std::vector<float>(added.size()));
-  executor->accumulateGradients(batchOf(2), {.token = 1.0 / 14});
   EXPECT_EQ(gradient(), added);
+}
+
+TEST_F(Steps, OfSeveralHaveTheirGradientsInTheOrderOfTheBackward) {
+  module->lookupSymbol<mlir::moe::ParameterOp>("frozen").setTrainable(true);
+  store = std::make_unique<ParameterStore>(extractParameterSpecs(*module), ".",
+                                           pool);
+  // Layers read `frozen`, `trained`, `frozen`: the last gradient is complete
+  // with the first layer.
+  accumulate(makeExecutor(), {0, 2});
+  EXPECT_EQ(static_cast<float *>(store->gradient("trained")) + 24 * 24,
+            store->gradient("frozen"));
 }
 
 } // namespace

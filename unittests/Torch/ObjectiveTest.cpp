@@ -138,9 +138,7 @@ TEST_P(TorchGradients, MatchFiniteDifferences) {
       decoder("backbone expert router language_gate", GetParam().pool),
       GetParam().objective);
   Batch batch = mixedBatch();
-  auto loss = [&] {
-    return model.executor->accumulateGradients(batch, mixedWeights).at("loss");
-  };
+  auto loss = [&] { return model.accumulate(batch, mixedWeights).at("loss"); };
   loss();
   std::map<std::string, std::vector<double>> gradients;
   for (const ParameterSpec &spec : model.store->specs()) {
@@ -181,8 +179,7 @@ INSTANTIATE_TEST_SUITE_P(
 
 TEST(TorchObjective, LossIsItsWeightedTerms) {
   TestModel model(decoder("router"), {.balance = 0.5, .languagePrior = 0.25});
-  Losses losses =
-      model.executor->accumulateGradients(mixedBatch(), mixedWeights);
+  Losses losses = model.accumulate(mixedBatch(), mixedWeights);
   EXPECT_NEAR(losses.at("loss"),
               losses.at("next_token") + 0.5 * losses.at("balance") +
                   0.25 * losses.at("language_prior"),
@@ -195,8 +192,7 @@ TEST(TorchObjective, UndecidedGatesSendAllToExpert0) {
   TestModel gated(decoder("router", "token"), {.balance = 1, .classifier = 1});
   for (const char *gate : {"c0", "c1"})
     std::ranges::fill(gated.values(gate), 0.0);
-  Losses losses =
-      gated.executor->accumulateGradients(mixedBatch(), mixedWeights);
+  Losses losses = gated.accumulate(mixedBatch(), mixedWeights);
   EXPECT_NEAR(losses.at("classifier"), std::log(2.0), 1e-12);
   for (double g : gated.gradient("r0"))
     EXPECT_NE(g, 0.0); // the balance loss's
@@ -204,15 +200,14 @@ TEST(TorchObjective, UndecidedGatesSendAllToExpert0) {
   TestModel only(decoder("router", "token"), {.classifier = 1});
   for (const char *gate : {"c0", "c1"})
     std::ranges::fill(only.values(gate), 0.0);
-  only.executor->accumulateGradients(mixedBatch(), mixedWeights);
+  only.accumulate(mixedBatch(), mixedWeights);
   for (double g : only.gradient("r0"))
     EXPECT_EQ(g, 0.0);
 }
 
 TEST(TorchObjective, TermsWithoutCoefficientAreLeftOut) {
   TestModel model(decoder("router"));
-  Losses losses =
-      model.executor->accumulateGradients(mixedBatch(), mixedWeights);
+  Losses losses = model.accumulate(mixedBatch(), mixedWeights);
   EXPECT_EQ(losses.size(), 2u);
   EXPECT_EQ(losses.at("loss"), losses.at("next_token"));
 }
@@ -227,7 +222,7 @@ TEST(TorchObjective, RouterLossesOfUniformProbabilities) {
                                         .languagePriorForm = form});
     for (const char *router : {"r0", "r1"})
       std::ranges::fill(model.values(router), 0.0);
-    return model.executor->accumulateGradients(mixedBatch(), mixedWeights);
+    return model.accumulate(mixedBatch(), mixedWeights);
   };
   Losses paper = losses(LossForm::Paper);
   EXPECT_NEAR(paper.at("balance"), 1, 1e-12);
@@ -258,8 +253,7 @@ TEST(TorchObjective, ReferencePriorOfCertainRouters) {
       std::ranges::fill(model.values(router), 0.0);
       model.values(router)[0] = scale;
     }
-    Losses losses =
-        model.executor->accumulateGradients(mixedBatch(), mixedWeights);
+    Losses losses = model.accumulate(mixedBatch(), mixedWeights);
     EXPECT_NEAR(losses.at("language_prior"), expected, 1e-9);
   }
 }
@@ -270,7 +264,7 @@ TEST(TorchObjective, NoOldTokensGiveExactlyZero) {
                     {.languagePrior = 1, .languagePriorForm = form});
     Batch batch = mixedBatch();
     std::ranges::fill(batch.old, 0);
-    Losses losses = model.executor->accumulateGradients(batch, {0, 0, 1});
+    Losses losses = model.accumulate(batch, {0, 0, 1});
     EXPECT_EQ(losses.at("language_prior"), 0.0);
     EXPECT_EQ(losses.at("loss"), 0.0);
     for (double g : model.gradient("r0"))
@@ -280,11 +274,11 @@ TEST(TorchObjective, NoOldTokensGiveExactlyZero) {
 
 TEST(TorchObjective, GradientsAddUp) {
   TestModel model(decoder("expert router"), {.balance = 0.5});
-  model.executor->accumulateGradients(mixedBatch(), mixedWeights);
+  model.accumulate(mixedBatch(), mixedWeights);
   std::span<double> gradient = model.gradient("g1_0");
   std::vector<double> once(gradient.begin(), gradient.end());
   EXPECT_GT(std::ranges::max(once), 0);
-  model.executor->accumulateGradients(mixedBatch(), mixedWeights);
+  model.accumulate(mixedBatch(), mixedWeights, {1, 2});
   for (size_t i = 0; i < once.size(); ++i)
     EXPECT_EQ(gradient[i], 2 * once[i]);
 }
@@ -301,27 +295,27 @@ TEST(TorchSequences, ExtendingEqualsScoring) {
       EXPECT_NEAR(got[v], all[text][token * 7 + v], 1e-6);
   };
   // Sequences of any lengths, some of which go on.
-  model.executor->beginSequences(2, 6);
+  model.executor.generator->beginSequences(2, 6);
   std::vector<float> both(14), one(7);
   auto part = [&](int64_t sequence, int text, size_t from, size_t count) {
     return Continuation{sequence, std::span(texts[text]).subspan(from, count)};
   };
   std::vector<Continuation> prompts = {part(1, 0, 0, 3), part(0, 1, 0, 1)};
-  model.executor->extendSequences(prompts, both);
+  model.executor.generator->extendSequences(prompts, both);
   EXPECT_EQ(prompts[0].taken, 3);
   expectLogits(std::span(both).first(7), 0, 2);
   expectLogits(std::span(both).last(7), 1, 0);
   std::vector<Continuation> more = {part(1, 0, 3, 3)};
-  model.executor->extendSequences(more, one);
+  model.executor.generator->extendSequences(more, one);
   expectLogits(one, 0, 5);
   more = {part(0, 1, 1, 2)};
-  model.executor->extendSequences(more, one);
+  model.executor.generator->extendSequences(more, one);
   expectLogits(one, 1, 2);
   more = {part(1, 0, 0, 1)};
-  EXPECT_THROW(model.executor->extendSequences(more, one), Error);
-  model.executor->clearSequence(1);
+  EXPECT_THROW(model.executor.generator->extendSequences(more, one), Error);
+  model.executor.generator->clearSequence(1);
   more = {part(1, 1, 0, 3)};
-  model.executor->extendSequences(more, one);
+  model.executor.generator->extendSequences(more, one);
   expectLogits(one, 1, 2);
 }
 

@@ -47,7 +47,7 @@ public:
       specs.push_back(spec);
     }
     store = std::make_unique<ParameterStore>(specs, ".", pool);
-    executor = std::make_unique<TorchExecutor>(*module, *store, objective, 1);
+    executor = makeTorchExecutor(*module, *store, pool, objective, 1);
   }
 
   std::span<double> values(const std::string &name) {
@@ -78,12 +78,19 @@ public:
     return batch;
   }
 
+  /// Adds up gradients, those of a new step if `which` is its first.
+  Losses accumulate(const Batch &batch, const LossWeights &weights,
+                    MicroBatch which = {}) {
+    return static_cast<HostTrainee &>(*executor.trainee)
+        .accumulateGradients(batch, weights, which);
+  }
+
   std::vector<float> logits(Batch batch, int64_t vocabulary) {
     // Tokens need not be labels: in the tests of ops, "logits" are anything.
     std::ranges::fill(batch.labels, -1);
     std::vector<float> logprobs(batch.tokens.size());
     std::vector<float> result(batch.tokens.size() * vocabulary);
-    executor->score(batch, logprobs, result);
+    executor.scorer->score(batch, logprobs, result);
     return result;
   }
 
@@ -91,7 +98,7 @@ public:
   mlir::OwningOpRef<mlir::ModuleOp> module;
   ThreadPool pool;
   std::unique_ptr<ParameterStore> store;
-  std::unique_ptr<TorchExecutor> executor;
+  Executor executor;
 
 private:
   std::span<double> span(void *memory, const std::string &name) {

@@ -72,19 +72,19 @@ def MoE_AccumulateGradientOp : MoE_Op<"accumulate_gradient",
   let summary = "adds to the gradient of a trainable parameter";
   let description = [{
     `gradient(name) += value`, in f32 (f64 for a f64 parameter), so that
-    micro-batches accumulate. Between processes this is where gradients are
-    summed: `bucket` orders the collectives.
+    micro-batches accumulate. A step has these ops in the order in which its
+    gradients are complete, and they lie in memory in this order: between
+    processes, ranges of them are summed while the backward goes on.
 
     Constraints:
     - (C1) `name` is a trainable `moe.parameter` of the shape of `value`.
 
     Example:
     ```mlir
-    moe.accumulate_gradient @gate, %dw {bucket = 0 : i64} : tensor<6x64xf32>
+    moe.accumulate_gradient @gate, %dw : tensor<6x64xf32>
     ```
   }];
-  let arguments = (ins FlatSymbolRefAttr:$name, MoE_FloatTensor:$value,
-                       DefaultValuedAttr<I64Attr, "0">:$bucket);
+  let arguments = (ins FlatSymbolRefAttr:$name, MoE_FloatTensor:$value);
   let assemblyFormat = "$name `,` $value attr-dict `:` type($value)";
 }
 

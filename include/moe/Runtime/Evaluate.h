@@ -39,7 +39,7 @@ struct EvaluateOptions {
 
 /// Scores each language's documents, each alone. Throws Error when a language
 /// asked for has no document, or none has.
-std::vector<LanguageScore> evaluate(Executor &executor, const Corpus &corpus,
+std::vector<LanguageScore> evaluate(Scorer &scorer, const Corpus &corpus,
                                     const EvaluateOptions &options,
                                     Progress *progress = nullptr);
 
@@ -63,9 +63,9 @@ struct ScoreOptions {
 /// Writes `logprobs` [N,S-1] F32, the log-probability of every token after the
 /// first of its row, and, when asked, `logits` [N,S,V] F32, of which only one
 /// batch is in memory at a time. Throws Error.
-void scoreTokens(Executor &executor, const TokensFile &tokens,
-                 int64_t vocabulary, const std::filesystem::path &out,
-                 const ScoreOptions &options, Progress *progress = nullptr);
+void scoreTokens(Scorer &scorer, const TokensFile &tokens, int64_t vocabulary,
+                 const std::filesystem::path &out, const ScoreOptions &options,
+                 Progress *progress = nullptr);
 
 } // namespace polymoe
 

@@ -5,23 +5,35 @@
 //
 //===----------------------------------------------------------------------===//
 //
-// The drivers (train, eval, score, generate) know an executor by this
-// interface only. Two implement it: compiled code, and LibTorch as the second
-// opinion. Both read and write the same ParameterStore, and the drivers own
-// everything else: data, optimiser, schedules, checkpoints.
+// A model can be trained, score text, and generate text. Each of the three is
+// an interface of its own, and a driver asks for the one that it needs.
+// Compiled code implements them, and LibTorch does as the second opinion. The
+// drivers own everything else: data, schedules, checkpoints.
+//
+// A device may keep parameters, gradients and optimiser states in memory of its
+// own: the interfaces show none of them. They come to the host, into the
+// ParameterStore, when a checkpoint is written.
 //
 //===----------------------------------------------------------------------===//
 
 #ifndef MOE_RUNTIME_EXECUTOR_H
 #define MOE_RUNTIME_EXECUTOR_H
 
+#include "moe/Runtime/Optimizer.h"
+#include "moe/Runtime/Program.h"
+
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <span>
 #include <string>
 #include <vector>
 
 namespace polymoe {
+
+class ParameterStore;
+class Profile;
+class ThreadPool;
 
 /// Rows of packed text. Every vector is [rows, length], row-major.
 struct Batch {
@@ -56,36 +68,62 @@ struct LossWeights {
 /// without the loss's coefficient.
 using Losses = std::map<std::string, double>;
 
+struct StepResult {
+  Losses losses; ///< summed over the micro-batches
+  /// The norm of all gradients as one vector, before they were clipped.
+  double gradientNorm = 0;
+};
+
+class Trainee {
+public:
+  virtual ~Trainee() = default;
+
+  /// Throws Error if it cannot train on such batches, so many in a step: one
+  /// that runs a program which is compiled already takes those of its shape.
+  virtual void requireBatches(int64_t /*rows*/, int64_t /*length*/,
+                              int64_t /*microBatches*/) {}
+
+  /// One optimiser step: sums the gradients of the training objective over the
+  /// micro-batches, clips them and updates the parameters. It is one call, so
+  /// that a device can run it as one graph and the host waits once. After a
+  /// loss or a norm that is not finite the parameters are worth nothing.
+  virtual StepResult step(std::span<const Batch> microBatches,
+                          const LossWeights &weights, const Update &update) = 0;
+
+  /// Brings masters and optimiser states to the parameter store.
+  virtual void copyToStore() = 0;
+  /// Takes them from there; to be called after the store changed.
+  virtual void copyFromStore() = 0;
+};
+
+class Scorer {
+public:
+  virtual ~Scorer() = default;
+
+  /// Throws Error if it cannot score such batches, as Trainee does.
+  virtual void requireBatches(int64_t /*rows*/, int64_t /*length*/,
+                              bool /*logits*/) {}
+
+  /// `logprobs` is [rows, length]: log-probability of labels (0 where the label
+  /// is -1). `logits`, [rows, length, vocabulary], may be empty.
+  virtual void score(const Batch &batch, std::span<float> logprobs,
+                     std::span<float> logits) = 0;
+};
+
 /// Tokens that follow in one of the sequences that are being generated.
 struct Continuation {
   int64_t sequence = 0;
   std::span<const int32_t> tokens;
-  /// How many of them the executor took, at least one.
+  /// How many of them the generator took, at least one.
   int64_t taken = 0;
+
+  /// Throws Error if there are none, or more than fit behind `length` tokens.
+  void requireRoom(int64_t length, int64_t capacity) const;
 };
 
-class Executor {
+class Generator {
 public:
-  virtual ~Executor() = default;
-
-  /// Begins an optimiser step of so many micro-batches: gradients are zero.
-  /// Those of a step of one micro-batch may lie in memory that the next call
-  /// of this executor overwrites.
-  virtual void beginStep(int64_t microBatches) = 0;
-
-  /// Forward and backward of the training objective; gradients of trainable
-  /// parameters are added to those in the parameter store.
-  virtual Losses accumulateGradients(const Batch &batch,
-                                     const LossWeights &weights) = 0;
-
-  /// Forward only. `logprobs` is [rows, length]: log-probability of labels
-  /// (0 where the label is -1). `logits`, [rows, length, vocabulary], may be
-  /// empty.
-  virtual void score(const Batch &batch, std::span<float> logprobs,
-                     std::span<float> logits) = 0;
-
-  /// To be called after trainable parameters changed.
-  virtual void parametersChanged() = 0;
+  virtual ~Generator() = default;
 
   /// Makes room for `count` sequences of at most `capacity` tokens each. They
   /// are empty, and have the numbers from 0.
@@ -101,6 +139,37 @@ public:
   virtual void extendSequences(std::span<Continuation> continuations,
                                std::span<float> logits) = 0;
 };
+
+/// What a profile needs to know of whatever launches kernels.
+class Profiled {
+public:
+  virtual ~Profiled() = default;
+
+  /// Where launches are recorded; null (the default) for nowhere.
+  virtual void setProfile(Profile *profile) = 0;
+  /// The kernels of the program that ran last.
+  virtual const std::vector<KernelCost> &kernelCosts() const = 0;
+  /// Memory of packed weights, and of the arena that all programs share.
+  virtual int64_t packedBytes() const = 0;
+  virtual int64_t arenaBytes() const = 0;
+};
+
+/// The parts of what runs one model; one object may be several of them. They
+/// share its parameters and memory, so one call runs at a time.
+struct Executor {
+  std::shared_ptr<Trainee> trainee;
+  std::shared_ptr<Scorer> scorer;
+  std::shared_ptr<Generator> generator;
+  /// Null where nobody can look inside.
+  std::shared_ptr<Profiled> profiled;
+  /// What the numbers depend on beside the inputs: the instruction set.
+  std::string variant = {};
+};
+
+/// The executor that runs the programs of `source`. Store and pool must outlive
+/// it, and it reads the store's memory in place.
+Executor makeProgramExecutor(std::unique_ptr<ProgramSource> source,
+                             ParameterStore &store, ThreadPool &pool);
 
 } // namespace polymoe
 

@@ -52,11 +52,6 @@ struct GenerateOptions {
   uint64_t seed = 0;
   /// Each of these ends a sequence (and is its last token).
   std::vector<int32_t> eos = {};
-  /// Without, the whole sequence is scored anew for every token: slow, and the
-  /// same text. Rows are then filled up to a multiple of `padTo` tokens, for
-  /// programs that want that.
-  bool cache = true;
-  int64_t padTo = 1;
   /// Largest sequence, prompt included, that the model takes; 0 when there is
   /// no limit.
   int64_t context = 0;
@@ -76,7 +71,7 @@ struct GenerateCallbacks {
 /// prompt and seed make alone. Throws Error, naming the prompt where it is
 /// about one: an empty prompt, one that fills the context, tokens that the
 /// vocabulary does not have, options out of range, logits that are not finite.
-std::vector<GeneratedText> generate(Executor &executor,
+std::vector<GeneratedText> generate(Generator &generator,
                                     std::span<const Prompt> prompts,
                                     int64_t vocabulary,
                                     const GenerateOptions &options,
@@ -87,6 +82,29 @@ std::vector<GeneratedText> generate(Executor &executor,
 int32_t sampleToken(std::span<const float> logits,
                     const GenerateOptions &options, uint64_t seed,
                     int64_t index);
+
+/// Keeps no cache: scores a whole sequence anew for every token. Slow, and the
+/// same text. Rows are filled up to a multiple of `padTo` tokens, for programs
+/// that are compiled for few lengths.
+class RescoringGenerator : public Generator {
+public:
+  /// The scorer must outlive it.
+  explicit RescoringGenerator(Scorer &scorer, int64_t padTo = 1)
+      : scorer(scorer), padTo(padTo) {}
+
+  void beginSequences(int64_t count, int64_t capacity) override;
+  void clearSequence(int64_t sequence) override;
+  void extendSequences(std::span<Continuation> continuations,
+                       std::span<float> logits) override;
+
+private:
+  void scoreLast(const std::vector<int32_t> &tokens, std::span<float> logits);
+
+  Scorer &scorer;
+  int64_t padTo, capacity = 0;
+  std::vector<std::vector<int32_t>> sequences;
+  std::vector<float> all; ///< the logits of a sequence
+};
 
 } // namespace polymoe
 

@@ -13,11 +13,14 @@
 #ifndef MOE_RUNTIME_OPTIMIZER_H
 #define MOE_RUNTIME_OPTIMIZER_H
 
-#include "moe/Runtime/Parameters.h"
+#include "moe/Runtime/ABI.h"
 
+#include <cstdint>
 #include <string_view>
 
 namespace polymoe {
+
+class ParameterStore;
 
 struct AdamWOptions {
   double beta1 = 0.9;
@@ -27,41 +30,29 @@ struct AdamWOptions {
   double weightDecay = 0;
 };
 
-/// Update t = 1, 2, ... of every trainable parameter p with gradient g:
-///   g <- clip * g                p <- p * (1 - rate * weightDecay)
+/// An update by AdamW.
+struct Update {
+  int64_t number = 1; ///< 1, 2, ...
+  double rate = 0;
+  double clip = 0; ///< largest norm of all gradients; 0 for none
+  AdamWOptions adam = {};
+};
+
+/// The norm of all gradients as one vector, summed in double; NaN or infinite
+/// when a gradient is.
+double gradientNorm(const ParameterStore &store, MoeContext &context);
+
+/// Update number t of every trainable parameter p with gradient g:
+///   g <- clipFactor * g          p <- p * (1 - rate * weightDecay)
 ///   m <- beta1 m + (1 - beta1) g      v <- beta2 v + (1 - beta2) g^2
 ///   p <- p - rate / (1 - beta1^t) * m / (sqrt(v / (1 - beta2^t)) + epsilon)
 /// in F32 (in F64 for an F64 parameter, whose m and v are kept in F32). Where m
 /// and v are kept in 8 bits, they are those of the codes before the update, and
 /// rounded to codes after it: p takes a step with exact ones. A
 /// parameter whose gradient is zero takes part, so its state advances too.
-class AdamW {
-public:
-  AdamW(ParameterStore &store, ThreadPool &pool, AdamWOptions options = {});
-
-  /// The norm of all gradients as one vector, summed in double; NaN or
-  /// infinite when a gradient is.
-  double gradientNorm();
-
-  /// One update. The compute copies are not refreshed.
-  void step(double rate, double clipFactor);
-
-  /// Updates done so far.
-  int64_t steps() const { return count; }
-  void setSteps(int64_t steps) { count = steps; }
-
-private:
-  struct Chunk {
-    size_t trainable;
-    int64_t begin, end;
-  };
-  ParameterStore &store;
-  ThreadPool &pool;
-  AdamWOptions options;
-  std::vector<Chunk> chunks;
-  std::vector<double> partial;
-  int64_t count = 0;
-};
+/// The compute copies are not refreshed.
+void updateByAdamW(ParameterStore &store, MoeContext &context,
+                   const Update &update, double clipFactor);
 
 /// min(1, limit / (norm + 1e-6)); 1 when `limit` is not positive.
 double clipFactor(double norm, double limit);

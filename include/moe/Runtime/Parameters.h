@@ -41,6 +41,7 @@
 #include <filesystem>
 #include <map>
 #include <memory>
+#include <span>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -96,6 +97,12 @@ int64_t trainingBytesOf(const ParameterSpec &spec, OptimizerStates states);
 /// "fp32" or "8bit"; throws Error for another name.
 OptimizerStates parseOptimizerStates(std::string_view name);
 
+/// Where the gradient of a parameter lies; null: in the store's memory.
+struct GradientPlace {
+  std::string name;
+  void *memory = nullptr;
+};
+
 class ParameterStore {
 public:
   /// Loads every value. Files are relative to `base`. Throws Error: a missing
@@ -129,12 +136,13 @@ public:
   /// The trainable parameter's state, or null for a frozen one.
   const TrainableParameter *findTrainable(const std::string &name) const;
 
-  /// Gradients are zero, in memory of the store's own.
-  void zeroGradients();
-  /// Gradients are what lies at the places given, by name, and zero where there
-  /// is none; until the next call of this or of zeroGradients. What is placed
-  /// takes no memory of the store.
-  void placeGradients(const std::map<std::string, void *> &places);
+  /// Says where gradients lie from now on. One with memory of its own is what
+  /// lies there. All others are zero, in one piece of the store's memory, each
+  /// behind the one before: first those that `places` names, in its order, then
+  /// the rest in the order of the specs. A later all-reduce sums ranges of that
+  /// piece, so the order is the one in which the backward completes gradients.
+  void placeGradients(std::span<const GradientPlace> places);
+  void zeroGradients() { placeGradients({}); }
   /// Rounds the masters to the values that compiled code reads; to be called
   /// after masters changed. Those of BF16 are never apart.
   void refreshComputeCopies();
@@ -162,6 +170,7 @@ private:
   void initialise(size_t index, const ParameterSpec &root);
   void makeTrainable(size_t index);
   void makeGradients();
+  int64_t layOutGradients(std::span<const GradientPlace> places);
   Buffer allocate(int64_t bytes, const std::string &what);
   File &openFile(const std::string &name);
 

@@ -16,6 +16,7 @@
 
 #include "moe/Runtime/ABI.h"
 
+#include <compare>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -81,7 +82,8 @@ struct Binding {
     Input,       ///< `name` says which: tokens, labels, positions, ...
     Output,      ///< `name` says which: loss, logprobs, logits, ...
     Parameter,   ///< the value of parameter `name`
-    Gradient,    ///< gradient of parameter `name`, F32 (F64 for F64), added to
+    Gradient,    ///< gradient of parameter `name`, F32 (F64 for F64), added to;
+                 ///< a step has them in the order in which it completes them
     Packed,      ///< memory for a value derived from parameters, kept between
                  ///< calls; written by the entry points named prepare_*
     State,       ///< memory that lasts over calls: key and value caches
@@ -94,6 +96,9 @@ struct Binding {
   DType dtype;
   std::vector<int64_t> shape;
   int64_t offset = -1; ///< bytes, of a step gradient
+
+  int64_t elements() const;
+  int64_t bytes() const { return elements() * sizeOf(dtype); }
 };
 
 struct EntryPoint {
@@ -116,6 +121,36 @@ struct Program {
 
   /// The entry point called `name`, or null.
   const EntryPoint *find(const std::string &name) const;
+};
+
+/// What a program is to do, and for which batches.
+struct ProgramUse {
+  enum class Entry { Step, Score, Extend };
+  Entry entry;
+  int64_t rows, length;
+  bool logits = false;      ///< whether scoring returns them
+  int64_t microBatches = 1; ///< of a step
+  int64_t capacity = 0;     ///< tokens of a sequence that is extended
+
+  auto operator<=>(const ProgramUse &) const = default;
+};
+
+/// The name of the entry point.
+inline const char *nameOf(ProgramUse::Entry entry) {
+  constexpr const char *names[] = {"step", "score", "extend"};
+  return names[static_cast<int>(entry)];
+}
+
+/// Where programs come from: a compiler, or a file.
+class ProgramSource {
+public:
+  virtual ~ProgramSource() = default;
+
+  /// Throws Error if it has no such program and makes none.
+  virtual void require(const ProgramUse &) {}
+  /// The program, which lasts as long as its source. Its first entry point is
+  /// the one that is asked for. Throws Error, as `require` does too.
+  virtual const Program &get(const ProgramUse &use) = 0;
 };
 
 } // namespace polymoe

@@ -52,16 +52,17 @@ private:
   std::unique_ptr<Impl> impl;
 };
 
+/// The task that runs a Body, which is its argument.
+template <typename Body> void callBody(int64_t tile, void *const *args) {
+  (*static_cast<const Body *>(args[0]))(tile);
+}
+
 /// Runs body(tile) for every tile in [0, tiles) on the pool. The body must not
 /// throw.
 template <typename Body>
 void parallelFor(ThreadPool &pool, int64_t tiles, const Body &body) {
   void *args[] = {const_cast<Body *>(&body)};
-  pool.run(
-      [](int64_t tile, void *const *args) {
-        (*static_cast<const Body *>(args[0]))(tile);
-      },
-      tiles, args);
+  pool.run(callBody<Body>, tiles, args);
 }
 
 /// What ran when: one event per moeParallelFor.
@@ -105,5 +106,15 @@ struct MoeContext {
   polymoe::ThreadPool *pool = nullptr;
   polymoe::Profile *profile = nullptr; ///< null when nobody looks
 };
+
+namespace polymoe {
+/// The same as a launch of the kernel `name`, a static string.
+template <typename Body>
+void parallelFor(MoeContext &context, const char *name, int64_t tiles,
+                 const Body &body) {
+  void *args[] = {const_cast<Body *>(&body)};
+  moeParallelFor(&context, callBody<Body>, tiles, args, name);
+}
+} // namespace polymoe
 
 #endif // MOE_RUNTIME_THREADPOOL_H

@@ -8,10 +8,10 @@
 // One loop for every method and stage: what a stage is lies in the program
 // (losses, what trains) and in the data.
 //
-// An optimiser step takes `accumulate` batches of `rows` rows, sums their
-// gradients (normalised over the whole step by LossWeights), clips, and
-// updates. All that the next step depends on is in a checkpoint, so a run
-// that is stopped anywhere and resumed ends with the same bits.
+// An optimiser step takes `accumulate` batches of `rows` rows, whose gradients
+// are normalised over the whole step by LossWeights. All that the next step
+// depends on is in a checkpoint, so a run that is stopped anywhere and resumed
+// ends with the same bits.
 //
 //===----------------------------------------------------------------------===//
 
@@ -20,7 +20,6 @@
 
 #include "moe/Runtime/Data.h"
 #include "moe/Runtime/Executor.h"
-#include "moe/Runtime/Optimizer.h"
 #include "moe/Runtime/RunFolder.h"
 
 #include <functional>
@@ -71,9 +70,8 @@ struct TrainResult {
 
 class Trainer {
 public:
-  Trainer(Executor &executor, ParameterStore &store, ThreadPool &pool,
-          BatchSource &source, RunFolder &folder, TrainerOptions options,
-          TrainerHooks hooks = {});
+  Trainer(Trainee &trainee, ParameterStore &store, BatchSource &source,
+          RunFolder &folder, TrainerOptions options, TrainerHooks hooks = {});
 
   /// Trains to the end of the phase, or until a signal asks to stop; with
   /// `resume`, from the newest checkpoint of this phase, if there is one. With
@@ -89,13 +87,12 @@ private:
   void validate();
   void save(bool finished);
 
-  Executor &executor;
+  Trainee &trainee;
   ParameterStore &store;
   BatchSource &source;
   RunFolder &folder;
   TrainerOptions options;
   TrainerHooks hooks;
-  AdamW adam;
   CheckpointState state;
   Losses losses;
   std::filesystem::path lastCheckpoint;

@@ -17,42 +17,21 @@
 #ifndef MOE_TORCH_TORCHEXECUTOR_H
 #define MOE_TORCH_TORCHEXECUTOR_H
 
-#include "moe/Runtime/Executor.h"
+#include "moe/Runtime/HostTrainee.h"
 #include "moe/Runtime/Objective.h"
 #include "moe/Runtime/Parameters.h"
 
 #include "mlir/IR/BuiltinOps.h"
 
-#include <memory>
-
 namespace polymoe {
 
-class TorchExecutor : public Executor {
-public:
-  /// `module` is at the model level: `@forward` with what it calls. Module and
-  /// store must outlive the executor, which reads the store's memory in place.
-  /// `threads` = 0 leaves PyTorch's choice. Throws Error.
-  TorchExecutor(mlir::ModuleOp module, ParameterStore &store,
-                const Objective &objective, int threads = 0);
-  ~TorchExecutor() override;
-
-  void beginStep(int64_t microBatches) override;
-  Losses accumulateGradients(const Batch &batch,
-                             const LossWeights &weights) override;
-  void score(const Batch &batch, std::span<float> logprobs,
-             std::span<float> logits) override;
-  void parametersChanged() override {}
-
-  /// Being the reference it has no cache: every call runs the whole prefix.
-  void beginSequences(int64_t count, int64_t capacity) override;
-  void clearSequence(int64_t sequence) override;
-  void extendSequences(std::span<Continuation> continuations,
-                       std::span<float> logits) override;
-
-private:
-  struct Impl;
-  std::unique_ptr<Impl> impl;
-};
+/// `module` is at the model level: `@forward` with what it calls. Module, store
+/// and pool must outlive the executor, which reads the store's memory in place.
+/// `threads` = 0 leaves PyTorch's choice. Being the reference, its generator
+/// has no cache: every call runs the whole prefix. Throws Error.
+Executor makeTorchExecutor(mlir::ModuleOp module, ParameterStore &store,
+                           ThreadPool &pool, const Objective &objective,
+                           int threads = 0);
 
 /// The name of the shared library and of its one entry.
 #ifdef __APPLE__
@@ -61,9 +40,9 @@ inline constexpr const char *torchLibrary = "libMoETorch.dylib";
 inline constexpr const char *torchLibrary = "libMoETorch.so";
 #endif
 inline constexpr const char *torchEntry = "moeMakeTorchExecutor";
-using TorchEntry = Executor *(*)(mlir::Operation * module,
-                                 ParameterStore *store,
-                                 const Objective *objective, int threads);
+using TorchEntry = void (*)(mlir::Operation *module, ParameterStore *store,
+                            ThreadPool *pool, const Objective *objective,
+                            int threads, Executor *made);
 
 } // namespace polymoe
 

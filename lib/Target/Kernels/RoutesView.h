@@ -28,20 +28,17 @@ namespace mlir::moe {
 /// The routes that a kernel reads or makes.
 class RoutesView {
 public:
-  static MemRefType typeInMemory(RoutesType type, int64_t tokens) {
-    return MemRefType::get(
-        {2 * tokens * type.getTopK() + type.getExperts() + 1},
-        IntegerType::get(type.getContext(), 32));
+  static MemRefType typeInMemory(RoutesType type) {
+    int64_t rows = type.getTokens() * type.getTopK();
+    return MemRefType::get({2 * rows + type.getExperts() + 1},
+                           IntegerType::get(type.getContext(), 32));
   }
 
   /// `outside` is the buffer of routes of `type`, in the function that launches
   /// the kernel.
   RoutesView(KernelBuilder &k, Value outside, RoutesType type)
       : k(k), memory(k.buffer(outside)), experts(type.getExperts()),
-        topK(type.getTopK()) {
-    auto buffer = cast<MemRefType>(memory.getType());
-    rows = (buffer.getNumElements() - experts - 1) / 2;
-  }
+        topK(type.getTopK()), rows(type.getTokens() * topK) {}
 
   int64_t numRows() const { return rows; }
   int64_t numExperts() const { return experts; }
