@@ -13,7 +13,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "moe/Import/Module.h"
-#include "moe/Target/Compiler.h"
+#include "moe/Target/CPU/Compiler.h"
 #include "moe/Transforms/Pipelines.h"
 
 #include <chrono>

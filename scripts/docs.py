@@ -56,7 +56,7 @@ def documents(options):
     text = NOTE.format("include/moe/Transforms and include/moe/Target")
     text += "# Passes and pipelines\n\n"
     text += "`moe-opt --help` lists their options.\n\n## Pipelines\n\n"
-    for source in ("lib/Transforms/Pipelines.cpp", "lib/Target/Pipelines.cpp"):
+    for source in ("lib/Transforms/Pipelines.cpp", "lib/Target/CPU/Pipelines.cpp"):
         text += "".join(pipelines(source))
     for title, source in (
         ("From a model to the fused level", "Transforms"),

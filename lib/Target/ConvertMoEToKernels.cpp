@@ -16,6 +16,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "BufferReuse.h"
+#include "Kernels/Elementwise.h"
 #include "ParameterValues.h"
 
 #include "moe/Runtime/ThreadPool.h"
@@ -54,15 +55,10 @@ private:
   LogicalResult convertOp(Operation *op);
   void convertCall(func::CallOp call);
   LogicalResult convertConstant(arith::ConstantOp constant);
-  /// Launches `sum += term`.
-  void add(Operation *op, Value term, Value sum);
   /// The gradient that `update` adds to.
   Value gradientOf(AccumulateGradientOp update);
-  /// Launches `buffer = 0`.
-  void clear(Operation *op, Value buffer);
   /// The argument of the entry that is bound to `name`, added if needed.
   Value boundArgument(BindingKind kind, FlatSymbolRefAttr name, Type type);
-  void copy(Operation *op, Value from, Value to);
 
   bool writesGradients;
   BufferReuse reuse;
@@ -115,24 +111,6 @@ FailureOr<int64_t> tokensOf(ModuleOp module) {
 
 } // namespace
 
-void Converter::copy(Operation *op, Value from, Value to) {
-  auto type = cast<MemRefType>(from.getType());
-  int64_t count = type.getNumElements();
-  constexpr int64_t perItem = 65536;
-  lowering.launch(op,
-                  {.label = "copy",
-                   .workItems = llvm::divideCeilSigned(count, perItem),
-                   .compute = Float32Type::get(type.getContext())},
-                  [&](KernelBuilder &k) {
-                    Value source = k.buffer(from, {count});
-                    Value target = k.buffer(to, {count});
-                    k.rowsOfWorkItem(count, perItem, [&](Value i) {
-                      Value element = memref::LoadOp::create(k, source, i);
-                      memref::StoreOp::create(k, element, target, i);
-                    });
-                  });
-}
-
 Value Converter::boundArgument(BindingKind kind, FlatSymbolRefAttr name,
                                Type type) {
   MLIRContext *context = type.getContext();
@@ -163,16 +141,9 @@ LogicalResult Converter::convertConstant(arith::ConstantOp constant) {
   auto value = dyn_cast<DenseFPElementsAttr>(constant.getValue());
   if (!value || !value.isSplat())
     return constant.emitOpError() << "expected a splat of floats";
-  Value buffer = lowering.result(constant);
-  int64_t count = value.getNumElements();
-  Type element = value.getElementType();
-  lowering.launch(
-      constant, {.workItems = 1, .compute = element}, [&](KernelBuilder &k) {
-        Value target = k.buffer(buffer, {count});
-        Value fill = k.scalar(value.getSplatValue<APFloat>().convertToDouble());
-        k.loop(k.idx(0), k.idx(count), 1,
-               [&](Value i) { k.storeScalar(fill, target, i); });
-      });
+  launchFill(lowering, constant,
+             value.getSplatValue<APFloat>().convertToDouble(),
+             lowering.result(constant));
   return success();
 }
 
@@ -183,54 +154,8 @@ Value Converter::gradientOf(AccumulateGradientOp update) {
   bool isNew = !bound.contains({static_cast<int>(kind), name});
   Value gradient = boundArgument(kind, name, update.getValue().getType());
   if (isNew && writesGradients && !reuse.isOnlyTerm(update))
-    clear(update, gradient);
+    launchFill(lowering, update, 0.0, gradient);
   return gradient;
-}
-
-/// Launches a kernel that makes every vector of `to` of those of `from`, all
-/// of one shape.
-static void launchElementwise(
-    KernelLowering &lowering, Operation *op, StringRef label,
-    ArrayRef<Value> from, Value to,
-    function_ref<Value(KernelBuilder &, ArrayRef<Value> vectors)> value) {
-  auto type = cast<MemRefType>(to.getType());
-  int64_t width = type.getRank() ? type.getShape().back() : 1;
-  int64_t rows = type.getNumElements() / width;
-  int64_t perItem = rowsPerWorkItem(rows, width);
-  lowering.launch(op,
-                  {.label = label,
-                   .workItems = llvm::divideCeilSigned(rows, perItem),
-                   .compute = type.getElementType()},
-                  [&](KernelBuilder &k) {
-                    auto matrix = [&](Value buffer) {
-                      return k.buffer(buffer, {rows, width});
-                    };
-                    SmallVector<Value> sources =
-                        llvm::map_to_vector(from, matrix);
-                    Value target = matrix(to);
-                    k.rowsOfWorkItem(rows, perItem, [&](Value row) {
-                      k.columns(width, [&](KernelBuilder::Lane lane) {
-                        auto vectors =
-                            llvm::map_to_vector(sources, [&](Value source) {
-                              return k.load(source, row, lane);
-                            });
-                        k.store(value(k, vectors), target, row, lane);
-                      });
-                    });
-                  });
-}
-
-void Converter::clear(Operation *op, Value buffer) {
-  launchElementwise(
-      lowering, op, "clear", {}, buffer,
-      [](KernelBuilder &k, ArrayRef<Value>) { return k.splat(0.0); });
-}
-
-void Converter::add(Operation *op, Value term, Value sum) {
-  launchElementwise(lowering, op, "add", {sum, term}, sum,
-                    [](KernelBuilder &k, ArrayRef<Value> vectors) {
-                      return k.addf(vectors[0], vectors[1]);
-                    });
 }
 
 LogicalResult Converter::convertOp(Operation *op) {
@@ -248,7 +173,7 @@ LogicalResult Converter::convertOp(Operation *op) {
                      cast<OpResult>(update.getValue()).getResultNumber())) {
       Value term = lowering.buffer(update.getValue());
       if (Value sum = gradientOf(update); sum != term)
-        add(op, term, sum);
+        launchAdd(lowering, op, term, sum);
     }
   } else if (auto constant = dyn_cast<arith::ConstantOp>(op)) {
     return convertConstant(constant);
@@ -260,9 +185,9 @@ LogicalResult Converter::convertOp(Operation *op) {
         continue;
       Value made = lowering.buffer(value);
       if (reuse.isOnlyAccumulated(name, i))
-        add(op, made, out);
+        launchAdd(lowering, op, made, out);
       else if (made != out)
-        copy(op, made, out);
+        launchCopy(lowering, op, made, out);
     }
     func::ReturnOp::create(builder, op->getLoc());
   } else if (const LoweringTable::Function *lower = table.find(op)) {

@@ -15,7 +15,7 @@
 #define MOE_TARGET_PARAMETERVALUES_H
 
 #include "moe/Dialect/MoE.h"
-#include "moe/Target/TargetDescription.h"
+#include "moe/Target/CPU/TargetDescription.h"
 
 #include "llvm/ADT/DenseSet.h"
 

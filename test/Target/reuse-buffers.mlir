@@ -55,7 +55,7 @@ func.func private @layer(%x: tensor<1x4x16xf32>, %dy: tensor<1x4x8xf32>)
 // WRITTEN-LABEL: func.func @shared
 // WRITTEN: moe.dispatch @linear_weight_grad_outer{{.*}}, %[[A:[a-z0-9_]+]]) :
 // WRITTEN: moe.dispatch @linear_weight_grad_outer{{.*}}, %[[B:[a-z0-9_]+]]) :
-// WRITTEN: moe.dispatch @accumulate_gradient_clear_0 [1] (%[[TWO:.*]]) : memref<8x16xf32>
+// WRITTEN: moe.dispatch @accumulate_gradient_fill_0 [1] (%[[TWO:.*]]) : memref<8x16xf32>
 // WRITTEN-NEXT: moe.dispatch @accumulate_gradient_add_0 [1] (%[[TWO]], %[[A]])
 // WRITTEN-NEXT: moe.dispatch @accumulate_gradient_add_0 [1] (%[[TWO]], %[[B]])
 func.func @shared(%x: tensor<1x4x16xf32> {moe.binding = #moe.binding<input, "x">},
@@ -75,9 +75,9 @@ moe.parameter trainable router @one : tensor<8x16xf32> from #moe.init<zeros, see
 moe.parameter trainable router @two : tensor<8x16xf32> from #moe.init<zeros, seed = 0>
 
 // WRITTEN-LABEL: func.func @mixed
-// WRITTEN: moe.dispatch @accumulate_gradient_clear_0 [1] (%[[ONE:.*]]) : memref<8x16xf32>
+// WRITTEN: moe.dispatch @accumulate_gradient_fill_0 [1] (%[[ONE:.*]]) : memref<8x16xf32>
 // WRITTEN-NEXT: call @layer(%{{.*}}, %{{.*}}, %[[ONE]])
-// WRITTEN-NEXT: moe.dispatch @accumulate_gradient_clear_0 [1] (%[[TWO:.*]]) : memref<8x16xf32>
+// WRITTEN-NEXT: moe.dispatch @accumulate_gradient_fill_0 [1] (%[[TWO:.*]]) : memref<8x16xf32>
 // WRITTEN-NEXT: call @layer(%{{.*}}, %{{.*}}, %[[TWO]])
 // WRITTEN-NEXT: call @layer(%{{.*}}, %{{.*}}, %[[TWO]])
 // WRITTEN-NEXT: return

@@ -5,7 +5,7 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "moe/Target/Compiler.h"
+#include "moe/Target/CPU/Compiler.h"
 #include "moe/Target/Passes.h"
 #include "moe/Transforms/Passes.h"
 #include "moe/Transforms/Pipelines.h"

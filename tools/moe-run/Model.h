@@ -15,7 +15,7 @@
 #include "moe/Runtime/Parameters.h"
 #include "moe/Runtime/Progress.h"
 #include "moe/Runtime/ThreadPool.h"
-#include "moe/Target/Compiler.h"
+#include "moe/Target/CPU/Compiler.h"
 
 #include <CLI/CLI.hpp>
 

@@ -13,7 +13,7 @@
 #ifndef MOE_UNITTESTS_TARGET_KERNELTEST_H
 #define MOE_UNITTESTS_TARGET_KERNELTEST_H
 
-#include "moe/Target/Compiler.h"
+#include "moe/Target/CPU/Compiler.h"
 
 #include <cstdint>
 #include <map>

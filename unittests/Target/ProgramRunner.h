@@ -11,7 +11,7 @@
 #include "GuardedBuffer.h"
 
 #include "moe/Runtime/ThreadPool.h"
-#include "moe/Target/Compiler.h"
+#include "moe/Target/CPU/Compiler.h"
 
 #include <memory>
 #include <string>

@@ -10,7 +10,7 @@
 
 #include "moe/Runtime/Executor.h"
 #include "moe/Runtime/Objective.h"
-#include "moe/Target/Compiler.h"
+#include "moe/Target/CPU/Compiler.h"
 
 #include <string>
 

@@ -1,4 +1,4 @@
-//===-- KernelBuilder.h - writes the body of a CPU kernel -------*- C++ -*-===//
+//===-- KernelBuilder.h - writes the body of a kernel -----------*- C++ -*-===//
 //
 // Part of PolyMoE, under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -9,7 +9,7 @@
 // math dialects. This builder gives it the few things that every kernel needs:
 // buffers of the program in whatever shape suits it, loops over rows and over
 // vectors of columns with a masked tail, loads that widen to the type of
-// computation and stores that round back, and the register tile.
+// computation and stores that round back.
 //
 //===----------------------------------------------------------------------===//
 
@@ -17,7 +17,7 @@
 #define MOE_TARGET_KERNELBUILDER_H
 
 #include "moe/Dialect/MoE.h"
-#include "moe/Target/TargetDescription.h"
+#include "moe/Target/CPU/TargetDescription.h"
 
 #include "mlir/IR/ImplicitLocOpBuilder.h"
 #include "llvm/ADT/MapVector.h"
@@ -118,16 +118,10 @@ public:
   /// The same past the caches, where a vector takes whole lines of them: for
   /// what is read much later.
   void stream(Value vector, Value buffer, ValueRange indices, Lane lane);
-  enum class Cache { First, Second };
-  /// Asks for the line of the cache that holds an element, which need not
-  /// exist.
-  void prefetch(Value buffer, ValueRange indices, Cache into = Cache::First);
   /// The same without conversion, as integers: moves data, whatever it holds.
   Value loadBits(Value buffer, ValueRange indices, Lane lane);
   void storeBits(Value bits, Value buffer, ValueRange indices, Lane lane);
   Value loadScalar(Value buffer, ValueRange indices);
-  /// The bits of an element of a buffer of bf16 and of the next one, as i32.
-  Value loadPair(Value buffer, ValueRange indices);
   void storeScalar(Value scalar, Value buffer, ValueRange indices);
   /// Rounds to `elementType` and back.
   Value roundTo(Value value, Type elementType);
@@ -152,32 +146,9 @@ public:
   /// Scratch memory of the thread, on its stack, allocated once per call.
   Value scratch(ArrayRef<int64_t> shape, Type elementType);
 
-  //===------------------------------------------------------------------===//
-  // The register tile
-  //===------------------------------------------------------------------===//
-
-  /// `acc[i * vectors + j] = sum over steps k in [lo, hi), ascending, of
-  /// a(k, i) * b(k, j)`, one chain of multiply-adds for each element, starting
-  /// from zero or from `init`. `a` gives scalars, `b` vectors, of the type of
-  /// computation; or `a` gives pairs (loadPair) and `b` vectors of a pair of
-  /// bf16 for each lane, both of whose products one multiply-add takes; or all
-  /// are tiles (loadAmxTile), of `b` in pairs too, and `init` is given.
-  SmallVector<Value> registerTile(int64_t rows, int64_t vectors, Value lo,
-                                  Value hi,
-                                  function_ref<Value(Value, int64_t)> a,
-                                  function_ref<Value(Value, int64_t)> b,
-                                  ValueRange init = {});
-
-  /// AMX's tiles: `rows` rows, 16 at most, of 64 bytes; those from a position
-  /// of a buffer on, those of a zero sum, or into a buffer.
-  Value loadAmxTile(Value buffer, ValueRange position, int64_t rows);
-  Value zeroAmxTile(int64_t rows);
-  void storeAmxTile(Value tile, Value buffer, ValueRange position);
-
 private:
   Value argument(Value outside);
   Value widen(Value value);
-  Value multiplyAdd(Value a, Value b, Value sum);
 
   KernelOp kernel;
   /// By the values of the function that launches the kernel.

@@ -148,15 +148,19 @@ private:
   llvm::StringMap<Function> functions;
 };
 
+// Those that are written once for all targets are in lib/Target/Kernels.
+void addRowLowerings(LoweringTable &table);
+void addRoutingLowerings(LoweringTable &table);
+void addLossLowerings(LoweringTable &table);
+
+// Matrix products and attention have a schedule for each kind of target. Those
+// of a CPU are in lib/Target/CPU/Kernels.
 void addMatmulLowerings(LoweringTable &table);
 void addRoutedMatmulLowerings(LoweringTable &table);
 void addRoutedMatmulGradLowerings(LoweringTable &table);
 void addRoutedParameterGradLowerings(LoweringTable &table);
 void addAttentionLowerings(LoweringTable &table);
 void addAttentionGradLowerings(LoweringTable &table);
-void addRowLowerings(LoweringTable &table);
-void addRoutingLowerings(LoweringTable &table);
-void addLossLowerings(LoweringTable &table);
 void addLinearCrossEntropyLowering(LoweringTable &table);
 
 } // namespace mlir::moe

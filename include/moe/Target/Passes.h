@@ -8,7 +8,7 @@
 #ifndef MOE_TARGET_PASSES_H
 #define MOE_TARGET_PASSES_H
 
-#include "moe/Target/TargetDescription.h"
+#include "moe/Target/CPU/TargetDescription.h"
 
 #include "mlir/IR/BuiltinOps.h"
 #include "mlir/Pass/Pass.h"

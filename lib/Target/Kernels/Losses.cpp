@@ -131,15 +131,7 @@ static LogicalResult lowerCrossEntropyGrad(CrossEntropyGradOp op,
                 });
               },
               [&] {
-                SoftmaxSums sums(k, x, row, width);
-                Value atTarget = k.loadScalar(x, {row, target});
-                k.columns(width, [&](Lane lane) {
-                  Value p = sums.probability(k, k.load(x, row, lane));
-                  k.store(k.mulf(k.broadcast(factor), p), dx, row, lane);
-                });
-                Value p = sums.probability(k, atTarget);
-                k.storeScalar(k.mulf(factor, k.subf(p, k.scalar(1.0))), dx,
-                              {row, target});
+                crossEntropyGradient(k, x, row, width, target, factor, dx);
               });
         });
       });

@@ -66,6 +66,20 @@ Value SoftmaxSums::minusLogProbability(KernelBuilder &k, Value value) const {
   return k.subf(logarithm(k, sum), k.subf(value, maximum));
 }
 
+Value mlir::moe::crossEntropyGradient(KernelBuilder &k, Value x, Value row,
+                                      int64_t width, Value target, Value factor,
+                                      Value dx) {
+  SoftmaxSums sums(k, x, row, width);
+  Value atTarget = k.loadScalar(x, {row, target});
+  k.columns(width, [&](Lane lane) {
+    Value p = sums.probability(k, k.load(x, row, lane));
+    k.store(k.mulf(k.broadcast(factor), p), dx, row, lane);
+  });
+  Value p = sums.probability(k, atTarget);
+  k.storeScalar(k.mulf(factor, k.subf(p, k.scalar(1.0))), dx, {row, target});
+  return sums.minusLogProbability(k, atTarget);
+}
+
 /// `result[c] = sum over parts p, in order, of partials[p, c]`.
 static void sumPartials(KernelLowering &lowering, Operation *op, Value partials,
                         Value result) {

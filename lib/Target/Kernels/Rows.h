@@ -41,6 +41,12 @@ struct SoftmaxSums {
   Value minusLogProbability(KernelBuilder &k, Value value) const;
 };
 
+/// The gradient of the cross-entropy of a row of logits `x` with label
+/// `target`, `dx = factor * (softmax(x) - onehot(target))`, which may take the
+/// place of `x`. Returns the cross-entropy.
+Value crossEntropyGradient(KernelBuilder &k, Value x, Value row, int64_t width,
+                           Value target, Value factor, Value dx);
+
 /// The vectors of a row that is to be summed.
 using LaneTerm = std::function<Value(KernelBuilder::Lane)>;
 /// What a row contributes; it may compute on the row first.

@@ -1,7 +1,7 @@
 """inner_loops.py MODEL.mlir: what the innermost loops of products consist of, on many machines.
 
 Compiles a training step of the model for every machine of the table, as the JIT
-does (lib/Target/Compiler.cpp), and counts in each kernel's innermost loops (of
+does (lib/Target/CPU/Compiler.cpp), and counts in each kernel's innermost loops (of
 those with the most of the best instruction) the multiply-adds, the register that
 they add to, and the moves from and to the stack that the register allocator has
 put among them. A line for each kernel:

@@ -21,8 +21,8 @@
 //
 //===----------------------------------------------------------------------===//
 
-#ifndef MOE_TARGET_KERNELS_BLOCKPRODUCT_H
-#define MOE_TARGET_KERNELS_BLOCKPRODUCT_H
+#ifndef MOE_TARGET_CPU_KERNELS_BLOCKPRODUCT_H
+#define MOE_TARGET_CPU_KERNELS_BLOCKPRODUCT_H
 
 #include "Matmul.h"
 
@@ -68,4 +68,4 @@ void multiplyBlock(
 
 } // namespace mlir::moe
 
-#endif // MOE_TARGET_KERNELS_BLOCKPRODUCT_H
+#endif // MOE_TARGET_CPU_KERNELS_BLOCKPRODUCT_H

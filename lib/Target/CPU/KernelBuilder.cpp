@@ -7,13 +7,11 @@
 
 #include "moe/Target/KernelBuilder.h"
 
-#include "mlir/Dialect/AMX/AMXDialect.h"
 #include "mlir/Dialect/Arith/IR/Arith.h"
 #include "mlir/Dialect/Math/IR/Math.h"
 #include "mlir/Dialect/MemRef/IR/MemRef.h"
 #include "mlir/Dialect/SCF/IR/SCF.h"
 #include "mlir/Dialect/Vector/IR/VectorOps.h"
-#include "mlir/Dialect/X86Vector/X86VectorDialect.h"
 
 using namespace mlir;
 using namespace mlir::moe;
@@ -185,32 +183,6 @@ static Type shapedAs(Value value, Type type) {
   return type;
 }
 
-/// f32 to bf16 by integers, to nearest and ties to even: a machine without an
-/// instruction for it would call a function for every element.
-static Value roundToBf16(KernelBuilder &k, Value value) {
-  Type type = shapedAs(value, k.getI32Type());
-  auto number = [&](int32_t n) -> Value {
-    if (auto vector = dyn_cast<VectorType>(type))
-      return arith::ConstantOp::create(k, DenseElementsAttr::get(vector, n));
-    return arith::ConstantOp::create(k, k.getI32IntegerAttr(n));
-  };
-  Value bits = arith::BitcastOp::create(k, type, value);
-  Value half = number(16);
-  Value odd = arith::AndIOp::create(k, arith::ShRUIOp::create(k, bits, half),
-                                    number(1));
-  Value rounded = arith::AddIOp::create(
-      k, arith::AddIOp::create(k, bits, number(0x7fff)), odd);
-  // Of a NaN the upper bits could be those of an infinity.
-  Value quiet = arith::OrIOp::create(k, bits, number(0x400000));
-  Value isNan =
-      arith::CmpFOp::create(k, arith::CmpFPredicate::UNO, value, value);
-  Value chosen = arith::SelectOp::create(k, isNan, quiet, rounded);
-  Value upper =
-      arith::TruncIOp::create(k, shapedAs(value, k.getI16Type()),
-                              arith::ShRUIOp::create(k, chosen, half));
-  return arith::BitcastOp::create(k, shapedAs(value, k.getBF16Type()), upper);
-}
-
 /// Rounds or widens to `element`.
 static Value convertTo(KernelBuilder &k, Value value, Type element) {
   Type current = getElementTypeOrSelf(value.getType());
@@ -218,9 +190,6 @@ static Value convertTo(KernelBuilder &k, Value value, Type element) {
     return value;
   if (current.getIntOrFloatBitWidth() < element.getIntOrFloatBitWidth())
     return arith::ExtFOp::create(k, shapedAs(value, element), value);
-  if (current.isF32() && element.isBF16() &&
-      k.target().bf16Products == Bf16Products::Widened)
-    return roundToBf16(k, value);
   return arith::TruncFOp::create(k, shapedAs(value, element), value);
 }
 
@@ -293,12 +262,6 @@ void KernelBuilder::finish() {
                                   ValueRange());
 }
 
-void KernelBuilder::prefetch(Value buffer, ValueRange indices, Cache into) {
-  memref::PrefetchOp::create(*this, buffer, indices, /*isWrite=*/false,
-                             /*localityHint=*/into == Cache::First ? 3 : 2,
-                             /*isDataCache=*/true);
-}
-
 Value KernelBuilder::loadBits(Value buffer, ValueRange indices, Lane lane) {
   Type element = cast<MemRefType>(buffer.getType()).getElementType();
   auto bits = VectorType::get({lanes()},
@@ -317,14 +280,6 @@ void KernelBuilder::storeBits(Value bits, Value buffer, ValueRange indices,
 
 Value KernelBuilder::loadScalar(Value buffer, ValueRange indices) {
   return widen(memref::LoadOp::create(*this, buffer, indices));
-}
-
-Value KernelBuilder::loadPair(Value buffer, ValueRange indices) {
-  auto pair = VectorType::get({2}, getBF16Type());
-  Value elements = vector::LoadOp::create(*this, pair, buffer, indices);
-  Value bits = vector::BitCastOp::create(
-      *this, VectorType::get({1}, getI32Type()), elements);
-  return vector::ExtractOp::create(*this, bits, ArrayRef<int64_t>{0});
 }
 
 void KernelBuilder::storeScalar(Value scalar, Value buffer,
@@ -409,65 +364,4 @@ Value KernelBuilder::scratch(ArrayRef<int64_t> shape, Type elementType) {
   setInsertionPointToStart(&kernel.getBody().front());
   return memref::AllocaOp::create(*this, MemRefType::get(shape, elementType),
                                   getI64IntegerAttr(64));
-}
-
-//===----------------------------------------------------------------------===//
-// The register tile
-//===----------------------------------------------------------------------===//
-
-/// `sum + a * b` of tiles; else `a` is a scalar or a pair, and broadcast.
-Value KernelBuilder::multiplyAdd(Value a, Value b, Value sum) {
-  if (isa<amx::TileType>(b.getType()))
-    return amx::TileMulFOp::create(*this, sum.getType(), a, b, sum);
-  auto type = cast<VectorType>(b.getType());
-  if (type == vectorType())
-    return fma(broadcast(a), b, sum);
-  Value bits = vector::BroadcastOp::create(
-      *this, VectorType::get({lanes()}, getI32Type()), a);
-  Value pairs = vector::BitCastOp::create(*this, type, bits);
-  return x86vector::DotBF16Op::create(*this, sum.getType(), sum, pairs, b);
-}
-
-SmallVector<Value>
-KernelBuilder::registerTile(int64_t rows, int64_t vectors, Value lo, Value hi,
-                            function_ref<Value(Value, int64_t)> a,
-                            function_ref<Value(Value, int64_t)> b,
-                            ValueRange init) {
-  SmallVector<Value> start(init);
-  if (start.empty())
-    start.assign(rows * vectors, splat(0.0));
-  return loop(lo, hi, 1, start, [&](Value k, ValueRange acc) {
-    SmallVector<Value> columns, next(acc);
-    for (int64_t j = 0; j < vectors; ++j)
-      columns.push_back(b(k, j));
-    for (int64_t i = 0; i < rows; ++i) {
-      Value row = a(k, i);
-      for (int64_t j = 0; j < vectors; ++j)
-        next[i * vectors + j] =
-            multiplyAdd(row, columns[j], acc[i * vectors + j]);
-    }
-    return next;
-  });
-}
-
-static amx::TileType amxTileType(int64_t rows, Type element) {
-  constexpr int64_t bitsOfRow = 512;
-  return amx::TileType::get({rows, bitsOfRow / element.getIntOrFloatBitWidth()},
-                            element);
-}
-
-Value KernelBuilder::loadAmxTile(Value buffer, ValueRange position,
-                                 int64_t rows) {
-  Type element = cast<MemRefType>(buffer.getType()).getElementType();
-  return amx::TileLoadOp::create(*this, amxTileType(rows, element), buffer,
-                                 position);
-}
-
-Value KernelBuilder::zeroAmxTile(int64_t rows) {
-  return amx::TileZeroOp::create(*this, amxTileType(rows, computeType));
-}
-
-void KernelBuilder::storeAmxTile(Value tile, Value buffer,
-                                 ValueRange position) {
-  amx::TileStoreOp::create(*this, buffer, position, tile);
 }

@@ -236,8 +236,8 @@ void mlir::moe::forEachWeightedSum(
   forEachRegisterTile(
       k, tiling, block, k.idx(0),
       [&](Value row, const RegisterTileColumns &tile) {
-        return k.registerTile(
-            tiling.registerTileRows, accumulators, lo, hi,
+        return registerTile(
+            k, tiling.registerTileRows, accumulators, lo, hi,
             [&](Value j, int64_t i) {
               return k.loadScalar(weights, {k.add(row, k.idx(i)), j});
             },

@@ -5,8 +5,8 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "Activation.h"
 #include "Grouping.h"
+#include "Kernels/Activation.h"
 
 using namespace mlir;
 using namespace mlir::moe;

@@ -8,6 +8,7 @@
 #include "moe/Target/Passes.h"
 
 #include "mlir/Dialect/Arith/IR/Arith.h"
+#include "mlir/Dialect/Arith/Transforms/Passes.h"
 #include "mlir/Dialect/Math/IR/Math.h"
 #include "mlir/Dialect/Math/Transforms/Passes.h"
 #include "mlir/Dialect/Vector/IR/VectorOps.h"
@@ -33,6 +34,8 @@ struct ExpandMath : moe::impl::ExpandMathBase<ExpandMath> {
         patterns,
         [](StringRef name) { return llvm::is_contained(expanded, name); },
         /*enableAvx2=*/false);
+    if (expandBf16)
+      arith::populateExpandBFloat16Patterns(patterns);
     if (failed(applyPatternsGreedily(getOperation(), std::move(patterns))))
       signalPassFailure();
   }

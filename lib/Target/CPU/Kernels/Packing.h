@@ -21,8 +21,8 @@
 //
 //===----------------------------------------------------------------------===//
 
-#ifndef MOE_TARGET_KERNELS_PACKING_H
-#define MOE_TARGET_KERNELS_PACKING_H
+#ifndef MOE_TARGET_CPU_KERNELS_PACKING_H
+#define MOE_TARGET_CPU_KERNELS_PACKING_H
 
 #include "moe/Target/KernelLowering.h"
 
@@ -136,4 +136,4 @@ Value packStraight(KernelLowering &lowering, Operation *op, Value weight,
 
 } // namespace mlir::moe
 
-#endif // MOE_TARGET_KERNELS_PACKING_H
+#endif // MOE_TARGET_CPU_KERNELS_PACKING_H

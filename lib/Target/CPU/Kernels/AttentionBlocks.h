@@ -14,8 +14,8 @@
 //
 //===----------------------------------------------------------------------===//
 
-#ifndef MOE_TARGET_KERNELS_ATTENTIONBLOCKS_H
-#define MOE_TARGET_KERNELS_ATTENTIONBLOCKS_H
+#ifndef MOE_TARGET_CPU_KERNELS_ATTENTIONBLOCKS_H
+#define MOE_TARGET_CPU_KERNELS_ATTENTIONBLOCKS_H
 
 #include "Matmul.h"
 
@@ -197,4 +197,4 @@ void zeroRows(KernelBuilder &k, Value scratch, Value lo, Value hi,
 
 } // namespace mlir::moe
 
-#endif // MOE_TARGET_KERNELS_ATTENTIONBLOCKS_H
+#endif // MOE_TARGET_CPU_KERNELS_ATTENTIONBLOCKS_H

@@ -5,7 +5,7 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "moe/Target/Compiler.h"
+#include "moe/Target/CPU/Compiler.h"
 #include "moe/Target/Passes.h"
 
 #include "mlir/Conversion/ArithToLLVM/ArithToLLVM.h"
@@ -97,7 +97,8 @@ void mlir::moe::buildCpuPipeline(OpPassManager &pm,
   kernels.addPass(createCanonicalizerPass());
   kernels.addPass(createCSEPass());
   kernels.addPass(createLoopInvariantCodeMotionPass());
-  kernels.addPass(createExpandMath());
+  kernels.addPass(createExpandMath(
+      ExpandMathOptions{options.bf16Products == Bf16Products::Widened}));
   kernels.addPass(createSCFToControlFlowPass());
   // Intrinsics first: fused multiply-adds must not become calls. What goes to
   // libm is taken out of its vectors, so vectors come last.

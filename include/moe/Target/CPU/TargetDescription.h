@@ -5,8 +5,8 @@
 //
 //===----------------------------------------------------------------------===//
 
-#ifndef MOE_TARGET_TARGETDESCRIPTION_H
-#define MOE_TARGET_TARGETDESCRIPTION_H
+#ifndef MOE_TARGET_CPU_TARGETDESCRIPTION_H
+#define MOE_TARGET_CPU_TARGETDESCRIPTION_H
 
 #include <cstdint>
 
@@ -48,4 +48,4 @@ struct TargetDescription {
 
 } // namespace mlir::moe
 
-#endif // MOE_TARGET_TARGETDESCRIPTION_H
+#endif // MOE_TARGET_CPU_TARGETDESCRIPTION_H

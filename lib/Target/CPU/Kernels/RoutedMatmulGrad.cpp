@@ -5,9 +5,9 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "Activation.h"
 #include "Grouping.h"
-#include "Routing.h"
+#include "Kernels/Activation.h"
+#include "Kernels/Routing.h"
 
 #include "mlir/Dialect/Arith/IR/Arith.h"
 

@@ -258,7 +258,7 @@ void mlir::moe::forEachRegisterTile(
       if (tiling.usesAmx) {
         Value scratch = amxScratch(k, tiling), *next = acc.begin();
         forEachAmxTile(k, tiling, [&](int64_t, ArrayRef<Value> position) {
-          k.storeAmxTile(*next++, scratch, position);
+          storeAmxTile(k, *next++, scratch, position);
         });
         Value rows =
             k.min(k.sub(block.count, firstRow), k.idx(tiling.registerTileRows));
@@ -290,7 +290,7 @@ SmallVector<Value> mlir::moe::zeroSums(KernelBuilder &k,
   SmallVector<Value> sums;
   if (tiling.usesAmx)
     forEachAmxTile(k, tiling, [&](int64_t rows, ArrayRef<Value>) {
-      sums.push_back(k.zeroAmxTile(rows));
+      sums.push_back(zeroAmxTile(k, rows));
     });
   else
     sums.assign(tiling.registerTileRows * accumulators, k.splat(0.0));
@@ -310,13 +310,13 @@ sumAmxTiles(KernelBuilder &k, const MatmulTiling &tiling, Value steps,
   forEachAmxTile(k, tiling, [&](int64_t amxRows, ArrayRef<Value>) {
     rows.push_back(amxRows);
     if (init.empty())
-      start.push_back(k.zeroAmxTile(amxRows));
+      start.push_back(zeroAmxTile(k, amxRows));
   });
   auto load = [&](const Place &at, int64_t amxRows) {
-    return k.loadAmxTile(at.buffer, at.index, amxRows);
+    return loadAmxTile(k, at.buffer, at.index, amxRows);
   };
-  return k.registerTile(
-      rows.size() / accumulators, accumulators, k.idx(0),
+  return registerTile(
+      k, rows.size() / accumulators, accumulators, k.idx(0),
       k.div(steps, k.idx(amxTileRows)),
       [&](Value tile, int64_t i) {
         return load(left(k.mul(tile, k.idx(amxTileRows)), i * amxTileRows),
@@ -362,27 +362,27 @@ SmallVector<Value> mlir::moe::timesPanels(KernelBuilder &k,
       inner * width * elementOf(panels[0].buffer).getIntOrFloatBitWidth() / 8;
   bool ahead = quantised || (tiling.blockRows > tiling.registerTileRows &&
                              bytes <= aheadBytes);
-  SmallVector<Value> sums = k.registerTile(
-      tiling.registerTileRows, accumulators, k.idx(0),
+  SmallVector<Value> sums = registerTile(
+      k, tiling.registerTileRows, accumulators, k.idx(0),
       k.idx(llvm::divideCeilSigned(inner, step)),
       [&](Value s, int64_t i) {
         SmallVector<Value> position{
             k.add(row, k.idx(i)),
             k.add(k.mul(s, k.idx(step)), k.idx(left.offset))};
         return step == 1 ? k.loadScalar(packed, position)
-                         : k.loadPair(packed, position);
+                         : loadPair(k, packed, position);
       },
       [&](Value s, int64_t j) {
         const Panel &panel = panels[j];
         Value at = left.firstStep ? k.add(left.firstStep, s) : s;
         if (panel.ahead) {
           Place next = panel.ahead(s);
-          k.prefetch(next.buffer, next.index, KernelBuilder::Cache::Second);
+          prefetch(k, next.buffer, next.index, Cache::L2);
         } else if (ahead) {
           SmallVector<Value> next(panel.index);
           next.back() = k.add(next.back(), k.idx(tiling.vectors));
           next.append({at, k.idx(0)});
-          k.prefetch(panel.buffer, next);
+          prefetch(k, panel.buffer, next);
         }
         return loadPanel(k, panel.buffer, panel.index, at);
       },
@@ -416,11 +416,11 @@ SmallVector<Value> mlir::moe::sumOuterProducts(
         },
         start.init, start.step);
   Value leftPanel = k.div(row, k.idx(tiling.registerTileRows));
-  return k.registerTile(
-      tiling.registerTileRows, accumulators, k.idx(0), steps,
+  return registerTile(
+      k, tiling.registerTileRows, accumulators, k.idx(0), steps,
       [&](Value s, int64_t i) {
         SmallVector<Value> position{leftPanel, at(s), k.idx(step * i)};
-        return step == 2 ? k.loadPair(lhs, position)
+        return step == 2 ? loadPair(k, lhs, position)
                          : k.loadScalar(lhs, position);
       },
       [&](Value s, int64_t j) {
@@ -488,8 +488,8 @@ void mlir::moe::prefetchRegisterTile(KernelBuilder &k,
                                      int64_t offset) {
   for (int64_t i = 0; i < tiling.registerTileRows; ++i)
     for (const KernelBuilder::Lane &lane : columns.lanes)
-      k.prefetch(from,
-                 {k.add(row, k.idx(i)), k.add(lane.column, k.idx(offset))});
+      prefetch(k, from,
+               {k.add(row, k.idx(i)), k.add(lane.column, k.idx(offset))});
 }
 
 SmallVector<Value> mlir::moe::loadSums(KernelBuilder &k,
@@ -512,7 +512,7 @@ SmallVector<Value> mlir::moe::loadSums(KernelBuilder &k,
       k.store(load(i, lane), scratch, i, {k.idx(j * k.lanes()), Value()});
   });
   forEachAmxTile(k, tiling, [&](int64_t rows, ArrayRef<Value> position) {
-    sums.push_back(k.loadAmxTile(scratch, position, rows));
+    sums.push_back(loadAmxTile(k, scratch, position, rows));
   });
   return sums;
 }

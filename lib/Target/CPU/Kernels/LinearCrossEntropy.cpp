@@ -11,10 +11,9 @@
 //
 //===----------------------------------------------------------------------===//
 
+#include "Kernels/Routing.h"
+#include "Kernels/Rows.h"
 #include "Matmul.h"
-#include "Rows.h"
-
-#include "mlir/Dialect/SCF/IR/SCF.h"
 
 using namespace mlir;
 using namespace mlir::moe;
@@ -48,26 +47,19 @@ static void launchSoftmaxGrad(LinearCrossEntropyOp op, Value logits,
         Value row = k.workItem();
         Value token = k.add(k.number(lowering.constant(first)), row);
         Value label = k.loadIndex(labels, token);
-        auto branch = scf::IfOp::create(k, k.less(label, k.idx(0)),
-                                        /*withElseRegion=*/true);
-        OpBuilder::InsertionGuard guard(k);
-        k.setInsertionPointToStart(branch.thenBlock());
-        k.storeScalar(k.scalar(0.0), losses, token);
-        k.columns(vocabulary,
-                  [&](Lane lane) { k.store(k.splat(0.0), dx, row, lane); });
-
-        k.setInsertionPointToStart(branch.elseBlock());
-        SoftmaxSums sums(k, x, row, vocabulary);
-        Value target = k.loadScalar(x, {row, label});
-        k.storeScalar(k.mulf(weight, sums.minusLogProbability(k, target)),
-                      losses, token);
-        k.columns(vocabulary, [&](Lane lane) {
-          Value p = sums.probability(k, k.load(x, row, lane));
-          k.store(k.mulf(k.broadcast(weight), p), dx, row, lane);
-        });
-        Value p = sums.probability(k, target);
-        k.storeScalar(k.mulf(weight, k.subf(p, k.scalar(1.0))), dx,
-                      {row, label});
+        ifElse(
+            k, k.less(label, k.idx(0)),
+            [&] {
+              k.storeScalar(k.scalar(0.0), losses, token);
+              k.columns(vocabulary, [&](Lane lane) {
+                k.store(k.splat(0.0), dx, row, lane);
+              });
+            },
+            [&] {
+              Value loss = crossEntropyGradient(k, x, row, vocabulary, label,
+                                                weight, dx);
+              k.storeScalar(k.mulf(weight, loss), losses, token);
+            });
       });
 }
 

@@ -5,7 +5,7 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "moe/Target/Compiler.h"
+#include "moe/Target/CPU/Compiler.h"
 
 #include "moe/Dialect/MoE.h"
 #include "moe/Runtime/ThreadPool.h"

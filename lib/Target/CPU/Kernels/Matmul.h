@@ -17,11 +17,12 @@
 //
 //===----------------------------------------------------------------------===//
 
-#ifndef MOE_TARGET_KERNELS_MATMUL_H
-#define MOE_TARGET_KERNELS_MATMUL_H
+#ifndef MOE_TARGET_CPU_KERNELS_MATMUL_H
+#define MOE_TARGET_CPU_KERNELS_MATMUL_H
 
+#include "Kernels/RoutesView.h"
 #include "Packing.h"
-#include "RoutesView.h"
+#include "RegisterTile.h"
 
 #include <functional>
 
@@ -277,4 +278,4 @@ void launchOuterProducts(KernelLowering &lowering, Operation *op,
 
 } // namespace mlir::moe
 
-#endif // MOE_TARGET_KERNELS_MATMUL_H
+#endif // MOE_TARGET_CPU_KERNELS_MATMUL_H

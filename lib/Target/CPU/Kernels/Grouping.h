@@ -13,8 +13,8 @@
 //
 //===----------------------------------------------------------------------===//
 
-#ifndef MOE_TARGET_KERNELS_GROUPING_H
-#define MOE_TARGET_KERNELS_GROUPING_H
+#ifndef MOE_TARGET_CPU_KERNELS_GROUPING_H
+#define MOE_TARGET_CPU_KERNELS_GROUPING_H
 
 #include "BlockProduct.h"
 
@@ -177,4 +177,4 @@ struct ExpertWeights {
 
 } // namespace mlir::moe
 
-#endif // MOE_TARGET_KERNELS_GROUPING_H
+#endif // MOE_TARGET_CPU_KERNELS_GROUPING_H

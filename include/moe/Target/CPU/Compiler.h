@@ -5,11 +5,11 @@
 //
 //===----------------------------------------------------------------------===//
 
-#ifndef MOE_TARGET_COMPILER_H
-#define MOE_TARGET_COMPILER_H
+#ifndef MOE_TARGET_CPU_COMPILER_H
+#define MOE_TARGET_CPU_COMPILER_H
 
 #include "moe/Runtime/Program.h"
-#include "moe/Target/TargetDescription.h"
+#include "moe/Target/CPU/TargetDescription.h"
 
 #include "mlir/IR/BuiltinOps.h"
 #include "mlir/IR/DialectRegistry.h"
@@ -83,4 +83,4 @@ private:
 
 } // namespace mlir::moe
 
-#endif // MOE_TARGET_COMPILER_H
+#endif // MOE_TARGET_CPU_COMPILER_H

@@ -1,0 +1,79 @@
+//===-- Elementwise.cpp - copies, sums and fills of buffers ---------------===//
+//
+// Part of PolyMoE, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "Elementwise.h"
+
+#include "mlir/Dialect/MemRef/IR/MemRef.h"
+
+using namespace mlir;
+using namespace mlir::moe;
+
+void mlir::moe::launchCopy(KernelLowering &lowering, Operation *op, Value from,
+                           Value to) {
+  int64_t count = cast<MemRefType>(from.getType()).getNumElements();
+  constexpr int64_t perItem = 65536;
+  lowering.launch(op,
+                  {.label = "copy",
+                   .workItems = llvm::divideCeilSigned(count, perItem),
+                   .compute = Float32Type::get(op->getContext())},
+                  [&](KernelBuilder &k) {
+                    Value source = k.buffer(from, {count});
+                    Value target = k.buffer(to, {count});
+                    k.rowsOfWorkItem(count, perItem, [&](Value i) {
+                      Value element = memref::LoadOp::create(k, source, i);
+                      memref::StoreOp::create(k, element, target, i);
+                    });
+                  });
+}
+
+/// Launches a kernel that makes every vector of `to` of those of `from`, all
+/// of one shape.
+static void launchElementwise(
+    KernelLowering &lowering, Operation *op, StringRef label,
+    ArrayRef<Value> from, Value to,
+    function_ref<Value(KernelBuilder &, ArrayRef<Value> vectors)> value) {
+  auto type = cast<MemRefType>(to.getType());
+  int64_t width = type.getRank() ? type.getShape().back() : 1;
+  int64_t rows = type.getNumElements() / width;
+  int64_t perItem = rowsPerWorkItem(rows, width);
+  lowering.launch(op,
+                  {.label = label,
+                   .workItems = llvm::divideCeilSigned(rows, perItem),
+                   .compute = type.getElementType()},
+                  [&](KernelBuilder &k) {
+                    auto matrix = [&](Value buffer) {
+                      return k.buffer(buffer, {rows, width});
+                    };
+                    SmallVector<Value> sources =
+                        llvm::map_to_vector(from, matrix);
+                    Value target = matrix(to);
+                    k.rowsOfWorkItem(rows, perItem, [&](Value row) {
+                      k.columns(width, [&](KernelBuilder::Lane lane) {
+                        auto vectors =
+                            llvm::map_to_vector(sources, [&](Value source) {
+                              return k.load(source, row, lane);
+                            });
+                        k.store(value(k, vectors), target, row, lane);
+                      });
+                    });
+                  });
+}
+
+void mlir::moe::launchFill(KernelLowering &lowering, Operation *op,
+                           double value, Value to) {
+  launchElementwise(
+      lowering, op, "fill", {}, to,
+      [&](KernelBuilder &k, ArrayRef<Value>) { return k.splat(value); });
+}
+
+void mlir::moe::launchAdd(KernelLowering &lowering, Operation *op, Value term,
+                          Value sum) {
+  launchElementwise(lowering, op, "add", {sum, term}, sum,
+                    [](KernelBuilder &k, ArrayRef<Value> vectors) {
+                      return k.addf(vectors[0], vectors[1]);
+                    });
+}

@@ -1,0 +1,27 @@
+//===-- Elementwise.h - copies, sums and fills of buffers -------*- C++ -*-===//
+//
+// Part of PolyMoE, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef MOE_TARGET_KERNELS_ELEMENTWISE_H
+#define MOE_TARGET_KERNELS_ELEMENTWISE_H
+
+#include "moe/Target/KernelLowering.h"
+
+namespace mlir::moe {
+
+/// `to = from`, buffers of one type, of floats or integers.
+void launchCopy(KernelLowering &lowering, Operation *op, Value from, Value to);
+
+/// Every element of `to` becomes `value`.
+void launchFill(KernelLowering &lowering, Operation *op, double value,
+                Value to);
+
+/// `sum += term`.
+void launchAdd(KernelLowering &lowering, Operation *op, Value term, Value sum);
+
+} // namespace mlir::moe
+
+#endif // MOE_TARGET_KERNELS_ELEMENTWISE_H
