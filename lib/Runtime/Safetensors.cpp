@@ -107,7 +107,7 @@ static TensorInfo parseTensor(const std::string &name, const JsonReader &entry,
   info.shape = parseSizes(entry.at("shape"));
   std::optional<int64_t> bytes = byteSizeOf(info.shape, type->size);
   if (!bytes)
-    fail("shape ", toString(info.shape), " is too large");
+    entry.fail(concat("shape ", toString(info.shape), " is too large"));
 
   JsonReader range = entry.at("data_offsets");
   std::vector<int64_t> offsets = parseSizes(range);

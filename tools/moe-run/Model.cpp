@@ -23,6 +23,21 @@ namespace fs = std::filesystem;
 
 namespace polymoe {
 
+template <typename Enum>
+using Names = std::vector<std::pair<std::string, Enum>>;
+
+/// An option that takes one of these names. CLI::CheckedTransformer would take
+/// the numbers of the enumerators, too, and name them in the help.
+template <typename Enum>
+static void addEnumOption(CLI::App &app, const char *name, Enum &value,
+                          const Names<Enum> &names, const char *help) {
+  app.add_option(name, value, help)
+      ->transform(CLI::Transformer(names).description(""))
+      // The last that is added runs first.
+      ->transform(CLI::IsMember(names))
+      ->type_name("TEXT");
+}
+
 void addMachineOptions(CLI::App &app, MachineOptions &options) {
   app.add_option("model", options.model, "module (.mlir) or run folder")
       ->required()
@@ -35,19 +50,17 @@ void addMachineOptions(CLI::App &app, MachineOptions &options) {
   app.add_option("--dtype", options.dtype,
                  "type to compute in: fp32 or bf16 (default: the model's own)")
       ->check(CLI::IsMember({"fp32", "bf16"}));
-  static const std::vector<std::string> products{"widened", "pairs", "amx"};
-  auto best = products.begin() + ptrdiff_t(mlir::moe::hostBf16Products());
-  app.add_option_function<std::string>(
-         "--bf16-products",
-         [&options](const std::string &name) {
-           options.bf16Products = mlir::moe::Bf16Products(
-               llvm::find(products, name) - products.begin());
-         },
-         "how compiled code multiplies bf16: widened to fp32, in pairs "
-         "(AVX512-BF16) or in tiles (AMX); last bits of results depend on it "
-         "(default: the last that this machine can do)")
-      ->check(
-          CLI::IsMember(std::vector<std::string>(products.begin(), best + 1)));
+  using Products = mlir::moe::Bf16Products;
+  Names<Products> products = {{"widened", Products::Widened},
+                              {"pairs", Products::Pairs},
+                              {"amx", Products::Amx}};
+  std::erase_if(products, [&](const auto &entry) {
+    return entry.second > mlir::moe::hostBf16Products();
+  });
+  addEnumOption(app, "--bf16-products", options.bf16Products, products,
+                "how compiled code multiplies bf16: widened to fp32, in pairs "
+                "(AVX512-BF16) or by AMX; last bits of results depend on it "
+                "(default: the last that this machine can do)");
   app.add_option("--threads", options.threads,
                  "threads, 0 for one per processor; results do not depend on "
                  "it")
@@ -56,17 +69,13 @@ void addMachineOptions(CLI::App &app, MachineOptions &options) {
 }
 
 void addFrozenWeights(CLI::App &app, MachineOptions &options) {
-  static const std::vector<std::string> forms{"as-is", "int8"};
-  app.add_option_function<std::string>(
-         "--frozen-weights",
-         [&options](const std::string &name) {
-           options.frozenWeights = mlir::moe::FrozenWeights(
-               llvm::find(forms, name) - forms.begin());
-         },
-         "how compiled code keeps weights: as they are, or int8, rounded to "
-         "127 steps of a scale for each output channel: half the memory of "
-         "bf16, and faster where reading it takes the time (default: as-is)")
-      ->check(CLI::IsMember(forms));
+  using Weights = mlir::moe::FrozenWeights;
+  addEnumOption<Weights>(
+      app, "--frozen-weights", options.frozenWeights,
+      {{"as-is", Weights::AsIs}, {"int8", Weights::Int8}},
+      "how compiled code keeps weights: as they are, or int8, rounded to 127 "
+      "steps of a scale for each output channel: half the memory of bf16, and "
+      "faster where reading it takes the time (default: as-is)");
 }
 
 Progress::Options progressOptions(double flopsPerToken) {
