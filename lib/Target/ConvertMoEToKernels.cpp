@@ -45,7 +45,7 @@ namespace {
 /// Converts the functions of one module.
 class Converter {
 public:
-  Converter(ModuleOp module, int64_t tokens, const TargetDescription &target,
+  Converter(ModuleOp module, const TargetDescription &target,
             ParameterValues packedOnce, ParameterValues quantised,
             bool writesGradients);
 
@@ -81,32 +81,12 @@ private:
   FailureOr<ParameterValues> weightsToQuantise();
 };
 
-/// B*S of the module's entry points, from the first [B,S] input of each.
-FailureOr<int64_t> tokensOf(ModuleOp module) {
-  std::optional<int64_t> tokens;
-  for (auto function : module.getOps<func::FuncOp>()) {
-    if (function.isPrivate())
-      continue;
-    const auto *input =
-        llvm::find_if(function.getArgumentTypes(), [](Type type) {
-          auto tensor = dyn_cast<RankedTensorType>(type);
-          return tensor && tensor.getRank() >= 2 && tensor.hasStaticShape();
-        });
-    if (input == function.getArgumentTypes().end())
-      continue;
-    auto tensor = cast<RankedTensorType>(*input);
-    int64_t own = tensor.getDimSize(0) * tensor.getDimSize(1);
-    if (tokens && *tokens != own)
-      return function.emitError() << "expected the " << *tokens
-                                  << " tokens of the other entry points, but "
-                                     "got "
-                                  << own;
-    tokens = own;
-  }
-  if (tokens)
-    return *tokens;
-  return module.emitError() << "expected an entry point with an argument of "
-                               "static shape [B, S, ...]";
+/// Whether values of this type have a buffer.
+bool isOfFusedLevel(Type type) {
+  if (auto routes = dyn_cast<RoutesType>(type))
+    return routes.hasStaticShape();
+  auto tensor = dyn_cast<RankedTensorType>(type);
+  return tensor && tensor.hasStaticShape();
 }
 
 } // namespace
@@ -202,6 +182,13 @@ LogicalResult Converter::convertFunction(func::FuncOp function) {
   OpBuilder &builder = lowering.builder();
   if (!function.getBody().hasOneBlock())
     return function.emitOpError() << "expected a body of one block";
+  FunctionType signature = function.getFunctionType();
+  for (Type type :
+       llvm::concat<const Type>(signature.getInputs(), signature.getResults()))
+    if (!isOfFusedLevel(type))
+      return function.emitOpError() << "expected tensors of static shape or "
+                                       "routes of static size, but got "
+                                    << type;
 
   // Results become arguments: the caller owns all memory.
   SmallVector<Type> types;
@@ -256,14 +243,12 @@ LogicalResult Converter::convertFunction(func::FuncOp function) {
   return success();
 }
 
-Converter::Converter(ModuleOp module, int64_t tokens,
-                     const TargetDescription &target,
+Converter::Converter(ModuleOp module, const TargetDescription &target,
                      ParameterValues packedOnce, ParameterValues quantised,
                      bool writesGradients)
     : writesGradients(writesGradients), reuse(module, writesGradients),
       packedOnce(std::move(packedOnce)), quantised(std::move(quantised)),
-      lowering(module, tokens, target, reuse, this->packedOnce,
-               this->quantised) {
+      lowering(module, target, reuse, this->packedOnce, this->quantised) {
   addMatmulLowerings(table);
   addRoutedMatmulLowerings(table);
   addRoutedMatmulGradLowerings(table);
@@ -318,13 +303,10 @@ FailureOr<ParameterValues> ConvertMoEToKernels::weightsToQuantise() {
 
 void ConvertMoEToKernels::runOnOperation() {
   ModuleOp module = getOperation();
-  FailureOr<int64_t> tokens = tokensOf(module);
-  if (failed(tokens))
-    return signalPassFailure();
   FailureOr<ParameterValues> quantised = weightsToQuantise();
   if (failed(quantised))
     return signalPassFailure();
-  Converter converter(module, *tokens,
+  Converter converter(module,
                       TargetDescription{.vectorBytes = vectorBytes,
                                         .bf16Products = bf16Products},
                       valuesPackedOnce(module, packedOnce),

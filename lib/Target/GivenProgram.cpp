@@ -35,7 +35,7 @@ GivenProgram::GivenProgram(const CompiledExecutorOptions &options,
 }
 
 void GivenProgram::checkTarget(mlir::moe::Bf16Products products) const {
-  mlir::moe::MoEDialect::TargetAttrHelper targetAttr(module.getContext());
+  mlir::moe::MoEDialect::TargetAttrHelper targetAttr(module->getContext());
   mlir::DictionaryAttr target = targetAttr.getAttr(module);
   if (!target)
     fail(file, ": expected a module compiled by moe-cpu-pipeline, with the "
@@ -133,7 +133,8 @@ void GivenProgram::checkGradients(int64_t microBatches) const {
 }
 
 void GivenProgram::checkObjective() const {
-  mlir::moe::MoEDialect::ObjectiveAttrHelper objectiveAttr(module.getContext());
+  mlir::moe::MoEDialect::ObjectiveAttrHelper objectiveAttr(
+      module->getContext());
   mlir::DictionaryAttr noted = objectiveAttr.getAttr(module);
   if (!noted)
     fail(file, ": expected the attribute moe.objective, which "

@@ -46,14 +46,12 @@ const LoweringTable::Function *LoweringTable::find(Operation *op) const {
   return it == functions.end() ? nullptr : &it->second;
 }
 
-KernelLowering::KernelLowering(ModuleOp module, int64_t tokens,
-                               const TargetDescription &target,
+KernelLowering::KernelLowering(ModuleOp module, const TargetDescription &target,
                                const BufferReuse &reuse,
                                const ParameterValues &packedOnce,
                                const ParameterValues &quantised)
-    : module(module), numTokens(tokens), targetDescription(target),
-      opBuilder(module.getContext()), reuse(reuse), packedOnce(packedOnce),
-      quantised(quantised) {}
+    : module(module), targetDescription(target), opBuilder(module.getContext()),
+      reuse(reuse), packedOnce(packedOnce), quantised(quantised) {}
 
 MemRefType KernelLowering::bufferType(Type type) const {
   if (auto routes = dyn_cast<RoutesType>(type))

@@ -35,9 +35,8 @@ class ParameterValues;
 
 class KernelLowering {
 public:
-  KernelLowering(ModuleOp module, int64_t tokens,
-                 const TargetDescription &target, const BufferReuse &reuse,
-                 const ParameterValues &packedOnce,
+  KernelLowering(ModuleOp module, const TargetDescription &target,
+                 const BufferReuse &reuse, const ParameterValues &packedOnce,
                  const ParameterValues &quantised);
 
   //===------------------------------------------------------------------===//
@@ -94,8 +93,6 @@ public:
 
   OpBuilder &builder() { return opBuilder; }
   const TargetDescription &target() const { return targetDescription; }
-  /// Tokens of a batch, B*S.
-  int64_t tokens() const { return numTokens; }
   /// Whether what is packed of `weight` is packed once, beside the program.
   bool isPackedOnce(Value weight) const;
   /// Whether products take `weight` as integers with scales.
@@ -103,7 +100,6 @@ public:
 
 private:
   ModuleOp module;
-  int64_t numTokens;
   TargetDescription targetDescription;
   OpBuilder opBuilder;
   const BufferReuse &reuse;

@@ -22,12 +22,14 @@ namespace mlir::moe {
 
 /// Who the rows of a grouped product are.
 struct Grouping {
-  Grouping(Value routes, int64_t tokens) : tokens(tokens), rows(tokens) {
+  /// `operand` has the rows where there are no routes.
+  Grouping(TypedValue<RoutesType> routes, Value operand)
+      : tokens(routes ? routes.getType().getTokens() : rowsOf(operand)),
+        rows(tokens) {
     if (!routes)
       return;
-    auto type = cast<RoutesType>(routes.getType());
-    experts = type.getExperts();
-    topK = type.getTopK();
+    experts = routes.getType().getExperts();
+    topK = routes.getType().getTopK();
     rows = tokens * topK;
     routed = true;
   }

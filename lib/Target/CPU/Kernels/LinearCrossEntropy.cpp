@@ -40,7 +40,7 @@ static void launchSoftmaxGrad(LinearCrossEntropyOp op, Value logits,
         Value x = k.buffer(logits);
         Value dx = k.buffer(dlogits);
         Value labels =
-            k.buffer(lowering.buffer(op.getLabels()), {lowering.tokens()});
+            k.buffer(lowering.buffer(op.getLabels()), {rowsOf(op.getInput())});
         Value weight = k.loadScalar(
             k.buffer(lowering.buffer(op.getLossWeight()), {1}), k.idx(0));
         Value losses = k.buffer(terms);

@@ -12,7 +12,7 @@ using namespace mlir;
 using namespace mlir::moe;
 
 static LogicalResult lowerRoutedUp(RoutedUpOp op, KernelLowering &lowering) {
-  Grouping grouping(op.getRoutes(), rowsOf(op.getInput()));
+  Grouping grouping(op.getRoutes(), op.getInput());
   int64_t inner = widthOf(op.getInput()), hidden = widthOf(op.getHidden());
   Type element = elementOf(op.getInput());
   ProductTypes types = typesOfWeights(lowering, op.getInput(), op.getWeights());
@@ -88,8 +88,7 @@ static LogicalResult lowerRoutedUp(RoutedUpOp op, KernelLowering &lowering) {
 
 static LogicalResult lowerRoutedDown(RoutedDownOp op,
                                      KernelLowering &lowering) {
-  int64_t topK = op.getRoutes() ? op.getRoutes().getType().getTopK() : 1;
-  Grouping grouping(op.getRoutes(), rowsOf(op.getHidden()) / topK);
+  Grouping grouping(op.getRoutes(), op.getHidden());
   int64_t hidden = widthOf(op.getHidden()), width = widthOf(op.getResult());
   Type element = elementOf(op.getHidden());
   ProductTypes types =

@@ -29,7 +29,7 @@ static void zeroMissing(KernelBuilder &k, const RoutesView &routes,
 
 static LogicalResult lowerRoutedDownGrad(RoutedDownGradOp op,
                                          KernelLowering &lowering) {
-  Grouping grouping(op.getRoutes(), rowsOf(op.getDy()));
+  Grouping grouping(op.getRoutes(), op.getDy());
   int64_t width = widthOf(op.getDy());
   bool gated = op.getForm() == FfnForm::Gated;
   int64_t hidden = widthOf(op.getDz()) / (gated ? 2 : 1);
@@ -141,8 +141,7 @@ static LogicalResult lowerRoutedDownGrad(RoutedDownGradOp op,
 
 static LogicalResult lowerRoutedInputGrad(RoutedInputGradOp op,
                                           KernelLowering &lowering) {
-  int64_t topK = op.getRoutes() ? op.getRoutes().getType().getTopK() : 1;
-  Grouping grouping(op.getRoutes(), rowsOf(op.getDz()) / topK);
+  Grouping grouping(op.getRoutes(), op.getDz());
   bool gated = op.getForm() == FfnForm::Gated;
   int64_t hidden = widthOf(op.getDz()) / (gated ? 2 : 1);
   int64_t width = widthOf(op.getResult());

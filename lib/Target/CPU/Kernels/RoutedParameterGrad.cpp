@@ -184,7 +184,7 @@ static LogicalResult lowerRoutedWeightGrad(RoutedWeightGradOp op,
                                            KernelLowering &lowering) {
   if (op.getExperts().empty())
     return success();
-  Grouping grouping(op.getRoutes(), lowering.tokens());
+  Grouping grouping(op.getRoutes(), op.getLhs());
   auto weight = cast<RankedTensorType>(op.getDweights().front().getType());
   int64_t m = weight.getDimSize(0), n = weight.getDimSize(1);
   Type element = elementOf(op.getRhs());
@@ -264,7 +264,7 @@ static LogicalResult lowerRoutedWeightGrad(RoutedWeightGradOp op,
 
 static LogicalResult lowerRoutedBiasGrad(RoutedBiasGradOp op,
                                          KernelLowering &lowering) {
-  Grouping grouping(op.getRoutes(), lowering.tokens());
+  Grouping grouping(op.getRoutes(), op.getDy());
   int64_t width = widthOf(op.getDy());
   bool tokenOrder = inTokenOrder(op.getDy());
   for (auto [expert, dbias] :
