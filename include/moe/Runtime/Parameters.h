@@ -139,8 +139,10 @@ public:
   /// Says where gradients lie from now on. One with memory of its own is what
   /// lies there. All others are zero, in one piece of the store's memory, each
   /// behind the one before: first those that `places` names, in its order, then
-  /// the rest in the order of the specs. A later all-reduce sums ranges of that
-  /// piece, so the order is the one in which the backward completes gradients.
+  /// the rest in the order of the specs. An all-reduce can sum ranges of that
+  /// piece while the backward goes on, if the order is the one in which it
+  /// completes gradients. Those in a step's arena are in no order, since each
+  /// lies where the plan has room: an all-reduce would take them one by one.
   void placeGradients(std::span<const GradientPlace> places);
   void zeroGradients() { placeGradients({}); }
   /// Rounds the masters to the values that compiled code reads; to be called
