@@ -118,6 +118,7 @@ def write_documents(folder):
     corpus = {"format": "polymoe-corpus", "version": 1, "vocabulary": VOCAB, "eos": 0, "tokenizer": "tokenizer.json",
               "languages": [{"code": "en", "round": 0}, {"code": "el", "round": 1}], "shards": shards}  # fmt: skip
     (folder / "corpus.json").write_text(json.dumps(corpus))
+    (folder / "tokenizer.json").write_text("{}")
 
 
 class Recorder:
@@ -216,7 +217,7 @@ class Recorder:
 
 def record(args):
     """The numbers of `args.build`, written to `args.out`; how many differ between one thread and two."""
-    names = [name for name in CASES if name in QUICK or not args.quick]
+    names = [name for name in CASES if name in args.only]
     found, running = {}, {}
     with tempfile.TemporaryDirectory() as folder, concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:
         try:
@@ -225,17 +226,17 @@ def record(args):
                 running[pool.submit(recorder.run)] = name
             for done in concurrent.futures.as_completed(running):
                 found[running[done]] = done.result()
+                args.out.write_text(json.dumps({name: found[name] for name in names if name in found}, indent=1) + "\n")
                 print(f"{len(found)}/{len(names)} {running[done]}", flush=True)
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
-    args.out.write_text(json.dumps({name: found[name] for name in names}, indent=1) + "\n")
     return differences(*({name: case[f"threads={n}"] for name, case in found.items()} for n in (1, 2)))
 
 
 def compare(args):
     records = [json.loads(path.read_text()) for path in args.records]
-    return differences(*({n: case for n, case in r.items() if n in QUICK or not args.quick} for r in records))
+    return differences(*({name: case for name, case in cases.items() if name in args.only} for cases in records))
 
 
 def flat(value, path=""):
@@ -270,7 +271,10 @@ def main():
     comparing.add_argument("records", type=Path, nargs=2, metavar="RECORD", help="file that record wrote")
     comparing.set_defaults(run=compare)
     for command in (recording, comparing):
-        command.add_argument("--quick", action="store_true", help=f"only {', '.join(QUICK)}")
+        command.add_argument("--quick", dest="only", action="store_const", const=QUICK, help=f"only {', '.join(QUICK)}")
+        command.add_argument(
+            "--only", nargs="+", choices=CASES, default=tuple(CASES), metavar="CASE", help="only these"
+        )
     args = parser.parse_args()
     sys.exit(args.run(args) != 0)
 
