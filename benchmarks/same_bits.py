@@ -271,10 +271,9 @@ def main():
     comparing.add_argument("records", type=Path, nargs=2, metavar="RECORD", help="file that record wrote")
     comparing.set_defaults(run=compare)
     for command in (recording, comparing):
+        command.set_defaults(only=tuple(CASES))
         command.add_argument("--quick", dest="only", action="store_const", const=QUICK, help=f"only {', '.join(QUICK)}")
-        command.add_argument(
-            "--only", nargs="+", choices=CASES, default=tuple(CASES), metavar="CASE", help="only these"
-        )
+        command.add_argument("--only", nargs="+", choices=CASES, metavar="CASE", help="only these")
     args = parser.parse_args()
     sys.exit(args.run(args) != 0)
 
