@@ -9,9 +9,10 @@ that result), then the logits of scoring and greedily generated tokens, all of
 it with one thread and with two, which must agree; and the sizes of the
 programs' arenas. A tensor is recorded as its hash, logits also as some values.
 
-A record belongs to an instruction set and to a version of PyTorch, which draws
-the weights: compare records of one machine. `record` and `compare` exit with 1
-where something differs.
+Compiling takes nearly all of the time: about five minutes on two idle cores,
+and with --quick one. A record belongs to an instruction set and to a version of
+PyTorch, which draws the weights: compare records of one machine. `record` and
+`compare` exit with 1 where something differs.
 
 usage: python benchmarks/same_bits.py record before.json --build ../before/build
        python benchmarks/same_bits.py record after.json --build build
