@@ -166,7 +166,7 @@ class Recorder:
             "stage 1": ("expert,router", stage1, cpu),
             # What this machine cannot run, it can still compile.
             "stage 1 with AVX2": ("expert,router", stage1, f"{cpu} vector-bytes=32"),
-            "stage 1 with AMX": ("expert,router", stage1, f"{cpu} bf16-products=tiles"),
+            "stage 1 with AMX": ("expert,router", stage1, f"{cpu} bf16-products=amx"),
             "stage 2": (f"router{gate}", f"{step} language-prior=0.1 {classifier}", cpu),
             "dense": ("backbone,expert,router", step, cpu),
             "score": ("", f"score-pipeline={shape} logits=true", ""),
@@ -179,7 +179,7 @@ class Recorder:
             passes = [] if "gate" in roles else ["--moe-drop-untrained-gates"]
             passes += [f"--moe-freeze-backbone=train={roles}"] if roles else []
             module = self.tool("moe-opt", moe, *passes, f"--moe-{pipeline}", f"--moe-cpu-pipeline={target}")
-            found[name] = sorted(map(int, re.findall(r'binding<arena, "arena">, memref<(\d+)xi8>', module)))
+            found[name] = sorted(map(int, re.findall(r'binding<arena, "arena"(?:>, | in )memref<(\d+)xi8>', module)))
         return found
 
     def train(self, moe, threads):

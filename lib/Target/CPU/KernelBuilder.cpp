@@ -8,6 +8,7 @@
 #include "moe/Target/KernelBuilder.h"
 
 #include "mlir/Dialect/Arith/IR/Arith.h"
+#include "mlir/Dialect/LLVMIR/LLVMDialect.h"
 #include "mlir/Dialect/Math/IR/Math.h"
 #include "mlir/Dialect/MemRef/IR/MemRef.h"
 #include "mlir/Dialect/SCF/IR/SCF.h"
@@ -138,7 +139,7 @@ void KernelBuilder::ifThen(Value condition, function_ref<void()> body) {
 
 void KernelBuilder::rowsOfWorkItem(int64_t rows, int64_t rowsPerWorkItem,
                                    function_ref<void(Value)> body) {
-  Value first = mul(tile(), idx(rowsPerWorkItem));
+  Value first = mul(workItem(), idx(rowsPerWorkItem));
   Value last = min(add(first, idx(rowsPerWorkItem)), idx(rows));
   loop(first, last, 1, body);
 }
