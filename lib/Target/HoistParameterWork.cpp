@@ -233,7 +233,7 @@ void HoistParameterWork::runOnOperation() {
   lifted.clear();
   prepared.clear();
   packedArguments.clear();
-  fixed = valuesPackedOnce(getOperation(), parameters);
+  fixed = valuesPackedOnce(getOperation(), packedOnce);
   SmallVector<func::FuncOp> functions(getOperation().getOps<func::FuncOp>());
   for (func::FuncOp function : functions)
     lift(function);

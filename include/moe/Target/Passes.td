@@ -55,7 +55,7 @@ def ConvertMoEToKernels : Pass<"convert-moe-to-kernels", "mlir::ModuleOp"> {
            "how weights that do not train are kept",
            [{::mlir::moe::frozenWeightsValues()}]>,
     Option<"packedOnce", "packed-once", "mlir::moe::PackedOnce", "mlir::moe::PackedOnce::All",
-           "all or frozen: parameters whose weights moe-hoist-parameter-work packs once",
+           "parameters whose weights are packed once: all, or those that do not train",
            [{::mlir::moe::packedOnceValues()}]>,
     Option<"writesGradients", "writes-gradients", "bool", "false",
            "write gradients of parameters in place of adding to them">,
@@ -73,7 +73,7 @@ def HoistParameterWork : Pass<"moe-hoist-parameter-work", "mlir::ModuleOp"> {
     used, and is shared by all programs that bind it.
 
     A launch stays where it is if some call of its function passes anything but
-    a parameter, or, with `parameters=frozen`, one that trains. In a training
+    a parameter, or, with `packed-once=frozen`, one that trains. In a training
     step those change at every step, and a second copy of them costs memory. It
     stays as well if one table holds its result beside some that stay: a frozen
     expert is packed together with those that train, at little cost, and has no
@@ -94,8 +94,8 @@ def HoistParameterWork : Pass<"moe-hoist-parameter-work", "mlir::ModuleOp"> {
   }];
   let dependentDialects = ["mlir::memref::MemRefDialect"];
   let options = [
-    Option<"parameters", "parameters", "mlir::moe::PackedOnce", "mlir::moe::PackedOnce::All",
-           "all or frozen: parameters whose weights are packed once",
+    Option<"packedOnce", "packed-once", "mlir::moe::PackedOnce", "mlir::moe::PackedOnce::All",
+           "parameters whose weights are packed once: all, or those that do not train",
            [{::mlir::moe::packedOnceValues()}]>,
   ];
   let statistics = [

@@ -138,7 +138,7 @@ void KernelBuilder::ifThen(Value condition, function_ref<void()> body) {
 
 void KernelBuilder::rowsOfWorkItem(int64_t rows, int64_t rowsPerWorkItem,
                                    function_ref<void(Value)> body) {
-  Value first = mul(tile(), idx(rowsPerWorkItem));
+  Value first = mul(workItem(), idx(rowsPerWorkItem));
   Value last = min(add(first, idx(rowsPerWorkItem)), idx(rows));
   loop(first, last, 1, body);
 }

@@ -40,7 +40,7 @@ static int64_t hostVectorBytes() {
 }
 
 /// Linux lets a process use tiles, whose state is large, when it asks to.
-static bool mayUseTiles() {
+static bool mayUseAmx() {
 #ifdef SYS_arch_prctl
   constexpr long requestPermission = 0x1023, tileData = 18;
   return ::syscall(SYS_arch_prctl, requestPermission, tileData) == 0;
@@ -55,8 +55,8 @@ Bf16Products mlir::moe::hostBf16Products() {
     // Narrow vectors need the forms of AVX512-VL, which all such hosts have.
     if (!features.lookup("avx512bf16") || !features.lookup("avx512vl"))
       return Bf16Products::Widened;
-    bool tiles = features.lookup("amx-tile") && features.lookup("amx-bf16");
-    return tiles && mayUseTiles() ? Bf16Products::Amx : Bf16Products::Pairs;
+    bool hasAmx = features.lookup("amx-tile") && features.lookup("amx-bf16");
+    return hasAmx && mayUseAmx() ? Bf16Products::Amx : Bf16Products::Pairs;
   }();
   return products;
 }
@@ -135,9 +135,10 @@ struct CpuPipelineOptions : PassPipelineOptions<CpuPipelineOptions> {
       llvm::cl::desc("how weights that do not train are kept; int8 is for "
                      "programs without gradients"),
       llvm::cl::init(FrozenWeights::AsIs), frozenWeightsValues()};
-  Option<PackedOnce> hoist{
-      *this, "hoist",
-      llvm::cl::desc("parameters whose weights are packed once"),
+  Option<PackedOnce> packedOnce{
+      *this, "packed-once",
+      llvm::cl::desc("parameters whose weights are packed once: all, or those "
+                     "that do not train"),
       llvm::cl::init(PackedOnce::All), packedOnceValues()};
   Option<Gradients> gradients{
       *this, "gradients",
@@ -160,7 +161,7 @@ void mlir::moe::registerTargetPipelines() {
         compilerOptions.vectorBytes = options.vectorBytes;
         compilerOptions.bf16Products = options.bf16Products;
         compilerOptions.frozenWeights = options.frozenWeights;
-        compilerOptions.packedOnce = options.hoist;
+        compilerOptions.packedOnce = options.packedOnce;
         compilerOptions.gradients = options.gradients;
         buildCpuPipeline(pm, compilerOptions);
       });

@@ -158,11 +158,11 @@ static LogicalResult lowerBalanceLoss(BalanceLossOp op,
   RoutesType type = op.getRoutes().getType();
   int64_t tokens = rowsOf(op.getLogits()), experts = type.getExperts();
   int64_t perItem = routerRowsPerWorkItem(tokens, experts);
-  int64_t tiles = llvm::divideCeilSigned(tokens, perItem);
+  int64_t workItems = llvm::divideCeilSigned(tokens, perItem);
   Type compute = elementOf(op.getLogits());
-  Value partials = lowering.temporary({tiles, experts}, compute);
+  Value partials = lowering.temporary({workItems, experts}, compute);
   lowering.launch(
-      op, {.label = "partial", .workItems = tiles, .compute = compute},
+      op, {.label = "partial", .workItems = workItems, .compute = compute},
       [&](KernelBuilder &k) {
         Value logits =
             k.buffer(lowering.buffer(op.getLogits()), {tokens, experts});
@@ -191,10 +191,10 @@ static LogicalResult lowerBalanceLoss(BalanceLossOp op,
         Value sums = k.buffer(partials);
         RoutesView routes(k, lowering.buffer(op.getRoutes()), type);
         Value total = sumExperts(k, experts, [&](Value e) {
-          Value sum = k.loop(k.idx(0), k.idx(tiles), 1, k.scalar(0.0),
-                             [&](Value tile, ValueRange acc) {
+          Value sum = k.loop(k.idx(0), k.idx(workItems), 1, k.scalar(0.0),
+                             [&](Value item, ValueRange acc) {
                                return SmallVector<Value>{k.addf(
-                                   acc[0], k.loadScalar(sums, {tile, e}))};
+                                   acc[0], k.loadScalar(sums, {item, e}))};
                              })[0];
           Value mean = k.divf(sum, k.scalar(tokens));
           return k.mulf(

@@ -119,11 +119,12 @@ void mlir::moe::sumOverRows(KernelLowering &lowering, Operation *op,
   auto type = cast<RankedTensorType>(result.getType());
   int64_t width = type.getNumElements();
   int64_t perItem = rowsPerWorkItem(rows, width);
-  int64_t tiles = llvm::divideCeilSigned(rows, perItem);
-  Value partials = lowering.temporary({tiles, width}, type.getElementType());
+  int64_t workItems = llvm::divideCeilSigned(rows, perItem);
+  Value partials =
+      lowering.temporary({workItems, width}, type.getElementType());
   lowering.launch(op,
                   {.label = "partial",
-                   .workItems = tiles,
+                   .workItems = workItems,
                    .compute = type.getElementType()},
                   [&](KernelBuilder &k) {
                     Value to = k.buffer(partials);
@@ -353,9 +354,9 @@ static LogicalResult lowerAdd(AddOp op, KernelLowering &lowering) {
   int64_t count = type.getNumElements();
   // The shape does not matter, only the number of elements.
   constexpr int64_t width = 4096, perItem = 4;
-  int64_t tiles = llvm::divideCeilSigned(count, width * perItem);
+  int64_t workItems = llvm::divideCeilSigned(count, width * perItem);
   lowering.launch(
-      op, {.workItems = tiles, .compute = computeTypeOf(op.getResult())},
+      op, {.workItems = workItems, .compute = computeTypeOf(op.getResult())},
       [&](KernelBuilder &k) {
         Value a = k.buffer(lowering.buffer(op.getLhs()), {count});
         Value b = k.buffer(lowering.buffer(op.getRhs()), {count});
@@ -372,7 +373,7 @@ static LogicalResult lowerAdd(AddOp op, KernelLowering &lowering) {
         });
         // What is left after the last whole row belongs to the last tile.
         if (int64_t rest = count % width)
-          k.ifThen(k.less(k.idx(tiles - 2), k.workItem()),
+          k.ifThen(k.less(k.idx(workItems - 2), k.workItem()),
                    [&] { addFrom(k.idx(count - rest), rest); });
       });
   return success();

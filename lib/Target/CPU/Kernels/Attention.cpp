@@ -69,15 +69,15 @@ static LogicalResult lowerAttention(AttentionOp op, KernelLowering &lowering) {
         HeadBlock block(k, shape.heads, shape.length, blockRows, shared);
         Value kvHead = k.div(block.h, k.idx(shape.headsPerKv()));
         Value panelHead = k.add(k.mul(block.b, k.idx(shape.kvHeads)), kvHead);
-        auto [numKeys, groups] =
-            keyBound(k, shape, slots, block, tiling.groupWidth);
+        auto [numKeys, numTiles] =
+            keyBound(k, shape, slots, block, tiling.tileWidth);
         Value packed = packRows(
             k, query, block.rows, blockRows, d, shape.scores, [&](Value i) {
               return headRow(k, block.b, shape.length, block.row(i),
                              shape.heads, block.head(i));
             });
         Value scores = k.scratch(
-            {blockRows, int64_t(llvm::alignTo(shape.keys, tiling.groupWidth))},
+            {blockRows, int64_t(llvm::alignTo(shape.keys, tiling.tileWidth))},
             k.compute());
         Value inverse = k.scratch({blockRows}, k.compute());
         Scoring scoring(k, shape, block.h, slots, segments);
@@ -86,13 +86,13 @@ static LogicalResult lowerAttention(AttentionOp op, KernelLowering &lowering) {
         std::optional<HeadPanels> headPanels;
         if (!packsHeads)
           headPanels.emplace(k, keys, block.b, kvHead, shape);
-        auto panelsOf = [&](Value group) -> PanelPosition {
-          Value first = k.mul(group, k.idx(accumulators));
+        auto panelsOf = [&](Value number) -> PanelPosition {
+          Value first = k.mul(number, k.idx(accumulators));
           if (headPanels)
             return {headPanels->pack(first), {}, k.idx(0)};
           return {keys, {panelHead}, first};
         };
-        forEachScore(k, tiling, packed, d, panelsOf, k.idx(0), groups,
+        forEachScore(k, tiling, packed, d, panelsOf, k.idx(0), numTiles,
                      block.rows.count, [&](Value i, Value column, Value dot) {
                        auto [score, visible] =
                            scoring.ofQuery(dot, block.b, block.row(i), column);
@@ -101,7 +101,7 @@ static LogicalResult lowerAttention(AttentionOp op, KernelLowering &lowering) {
                            scores, i, {column, Value()});
                      });
 
-        Value columns = k.mul(groups, k.idx(tiling.groupWidth));
+        Value columns = k.mul(numTiles, k.idx(tiling.tileWidth));
         k.loop(k.idx(0), block.rows.count, 1, [&](Value i) {
           Value largest = k.maximum(
               k.loop(k.idx(0), columns, k.lanes(), hidden,

@@ -159,8 +159,9 @@ Value headRow(KernelBuilder &k, Value b, int64_t length, Value i, int64_t heads,
               Value h);
 
 /// Products of a block of rows with panels, a score matrix in scratch memory:
-/// for groups of columns [firstGroup, lastGroup), `write` gets each vector.
-/// `panelsOf(group)` gives a buffer and the leading indices of its first panel.
+/// for numTiles of columns [firstTile, lastTile), `write` gets each vector.
+/// `panelsOf(number)` gives a buffer and the leading indices of its first
+/// panel.
 struct PanelPosition {
   Value panels;
   SmallVector<Value> leading;
@@ -168,13 +169,13 @@ struct PanelPosition {
 };
 void forEachScore(KernelBuilder &k, const MatmulTiling &tiling, Value packed,
                   int64_t width,
-                  function_ref<PanelPosition(Value group)> panelsOf,
-                  Value firstGroup, Value lastGroup, Value count,
+                  function_ref<PanelPosition(Value number)> panelsOf,
+                  Value firstTile, Value lastTile, Value count,
                   function_ref<void(Value row, Value column, Value dot)> write);
 /// The same with the panels of packHeads, those of head `head`.
 void forEachScore(KernelBuilder &k, const MatmulTiling &tiling, Value packed,
-                  int64_t width, Value panels, Value head, Value firstGroup,
-                  Value lastGroup, Value count,
+                  int64_t width, Value panels, Value head, Value firstTile,
+                  Value lastTile, Value count,
                   function_ref<void(Value row, Value column, Value dot)> write);
 
 /// `result(i)[c] = sum over j in [lo, hi) of weights[i, j] * rows(j)[c]` for
@@ -186,10 +187,10 @@ void forEachWeightedSum(
     function_ref<void(Value row, KernelBuilder::Lane, Value sum)> write);
 
 /// How many keys a block of queries may see, those up to its largest slot, and
-/// how many groups of columns hold them.
+/// how many numTiles of columns hold them.
 std::pair<Value, Value> keyBound(KernelBuilder &k, const AttentionShape &shape,
                                  Value slots, HeadBlock &block,
-                                 int64_t groupWidth);
+                                 int64_t tileWidth);
 
 /// Zeroes `columns` columns of rows [lo, hi) of scratch memory.
 void zeroRows(KernelBuilder &k, Value scratch, Value lo, Value hi,

@@ -17,7 +17,7 @@ using Epilogue =
 
 /// Terms that are multiplied together, and the columns taken of each.
 struct Part {
-  ArrayRef<Term> terms;
+  ArrayRef<OperandTerm> terms;
   /// The first column of the left operand.
   Value firstLeft;
   /// The first one of each term, and their number.
@@ -44,9 +44,9 @@ private:
                    Value to, Value position);
   Panel panel(const Part &part, size_t term, const RegisterTileColumns &tile,
               Value row, int64_t j) const;
-  Place lineAhead(const RightOperand &operand, const Part &part,
-                  const RegisterTileColumns &tile, Value row, Value step,
-                  int64_t j, bool shared) const;
+  Element lineToPrefetch(const RightOperand &operand, const Part &part,
+                         const RegisterTileColumns &tile, Value row, Value step,
+                         int64_t j, bool shared) const;
   RegisterTileColumns columnsOfSums(const RegisterTileColumns &tile) const;
 
   KernelBuilder &k;
@@ -77,10 +77,10 @@ Multiplier::Multiplier(KernelBuilder &k, const BlockProduct &product)
 /// Where the sums of `tile` are among those of its split alone.
 RegisterTileColumns
 Multiplier::columnsOfSums(const RegisterTileColumns &tile) const {
-  Value before = k.mul(product.split, k.idx(tiling.groupsPerSplit));
+  Value before = k.mul(product.split, k.idx(tiling.tilesPerSplit));
   Value first =
-      k.mul(k.sub(tile.group, before), k.idx(accumulators * types.lanes));
-  RegisterTileColumns columns{tile.group, {}};
+      k.mul(k.sub(tile.number, before), k.idx(accumulators * types.lanes));
+  RegisterTileColumns columns{tile.number, {}};
   for (int64_t j = 0; j < accumulators; ++j)
     columns.lanes.push_back({k.add(first, k.idx(j * k.lanes())), Value()});
   return columns;
@@ -109,7 +109,7 @@ void Multiplier::pack(const Part &part, const RegisterTileColumns &tile) {
                 types);
       continue;
     }
-    Value firstPanel = k.mul(tile.group, k.idx(tiling.vectors));
+    Value firstPanel = k.mul(tile.number, k.idx(tiling.vectors));
     for (int64_t j = 0; j < accumulators; ++j) {
       bool shared = term.size() == 1;
       packOperand(term[shared ? 0 : j], part,
@@ -122,19 +122,20 @@ void Multiplier::pack(const Part &part, const RegisterTileColumns &tile) {
 /// The line of the weight that accumulator `j` asks for at `step` of the
 /// register tile at `row`: all of a block's register tiles together ask for
 /// what the next columns are packed from, in order and once.
-Place Multiplier::lineAhead(const RightOperand &operand, const Part &part,
-                            const RegisterTileColumns &tile, Value row,
-                            Value step, int64_t j, bool shared) const {
+Element Multiplier::lineToPrefetch(const RightOperand &operand,
+                                   const Part &part,
+                                   const RegisterTileColumns &tile, Value row,
+                                   Value step, int64_t j, bool shared) const {
   constexpr int64_t lineBytes = 64;
   int64_t elementsOfLine =
       lineBytes * 8 / elementOf(operand.buffer).getIntOrFloatBitWidth();
   bool transposed = operand.form == RightOperand::Form::Transposed;
-  int64_t rowsAhead = transposed ? tiling.groupWidth : part.width;
+  int64_t rowsToPrefetch = transposed ? tiling.tileWidth : part.width;
   int64_t linesOfRow = llvm::divideCeilSigned(
-      transposed ? part.width : tiling.groupWidth, elementsOfLine);
+      transposed ? part.width : tiling.tileWidth, elementsOfLine);
   int64_t steps = llvm::divideCeilSigned(part.width, types.step);
   int64_t tiles = tiling.blockRows / tiling.registerTileRows;
-  int64_t lines = rowsAhead * linesOfRow;
+  int64_t lines = rowsToPrefetch * linesOfRow;
   if (shared)
     lines = llvm::divideCeilSigned(lines, accumulators);
   Value done = k.add(
@@ -145,7 +146,7 @@ Place Multiplier::lineAhead(const RightOperand &operand, const Part &part,
   Value rowOfLine = k.div(line, k.idx(linesOfRow));
   Value columnOfLine =
       k.mul(k.rem(line, k.idx(linesOfRow)), k.idx(elementsOfLine));
-  Value next = k.mul(k.add(tile.group, k.idx(1)), k.idx(tiling.groupWidth));
+  Value next = k.mul(k.add(tile.number, k.idx(1)), k.idx(tiling.tileWidth));
   if (transposed)
     return {operand.buffer,
             {k.add(next, rowOfLine), k.add(part.first, columnOfLine)}};
@@ -156,14 +157,14 @@ Place Multiplier::lineAhead(const RightOperand &operand, const Part &part,
 Panel Multiplier::panel(const Part &part, size_t term,
                         const RegisterTileColumns &tile, Value row,
                         int64_t j) const {
-  const Term &operands = part.terms[term];
+  const OperandTerm &operands = part.terms[term];
   bool shared = operands.size() == 1;
   const RightOperand &operand = operands[shared ? 0 : j];
   if (packsAtUse())
     return {packed[term], {k.idx(j)}, [=, this, &part](Value step) {
-              return lineAhead(operand, part, tile, row, step, j, shared);
+              return lineToPrefetch(operand, part, tile, row, step, j, shared);
             }};
-  Value first = k.mul(tile.group, k.idx(tiling.vectors));
+  Value first = k.mul(tile.number, k.idx(tiling.vectors));
   return {operand.buffer, {shared ? k.add(first, k.idx(j)) : first}};
 }
 
@@ -208,12 +209,12 @@ void Multiplier::multiply(
 void Multiplier::run(
     Epilogue epilogue,
     function_ref<void(Value, const RegisterTileColumns &)> before) {
-  ArrayRef<Term> terms(product.terms);
+  ArrayRef<OperandTerm> terms(product.terms);
   int64_t inner = product.inner;
   if (!slices())
     return multiply({terms, {}, k.idx(0), inner}, /*partial=*/false, epilogue,
                     before);
-  int64_t columns = tiling.groupsPerSplit * accumulators * types.lanes;
+  int64_t columns = tiling.tilesPerSplit * accumulators * types.lanes;
   sums = k.scratch({tiling.blockRows, columns}, k.compute());
   Value rows = rowsOfRegisterTiles(k, product.block, tiling.registerTileRows,
                                    tiling.blockRows);

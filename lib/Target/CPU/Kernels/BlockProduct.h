@@ -40,7 +40,7 @@ struct RightOperand {
 };
 
 /// One operand, or one for each sum of a column (gate and up).
-using Term = SmallVector<RightOperand, 2>;
+using OperandTerm = SmallVector<RightOperand, 2>;
 
 /// A block of rows of the left operand and what it is multiplied by.
 struct BlockProduct {
@@ -53,7 +53,7 @@ struct BlockProduct {
   std::function<Value(Value)> source;
   /// Along the inner dimension, one after the other, `inner` of it each.
   int64_t inner;
-  SmallVector<Term, 2> terms;
+  SmallVector<OperandTerm, 2> terms;
 };
 
 /// Calls `epilogue` with the sums of every row and vector of columns, as

@@ -121,7 +121,7 @@ struct GroupedRows : RowOwners {
   /// The block times `terms`, `inner` of the inner dimension each. Its rows are
   /// rows of `left`, or those of their tokens.
   BlockProduct times(Value left, bool byToken, int64_t inner,
-                     const ProductTypes &types, ArrayRef<Term> terms) {
+                     const ProductTypes &types, ArrayRef<OperandTerm> terms) {
     return {.types = types,
             .tiling = tiling,
             .block = block,
@@ -130,7 +130,7 @@ struct GroupedRows : RowOwners {
             .source = [this, byToken](
                           Value i) { return byToken ? token(row(i)) : row(i); },
             .inner = inner,
-            .terms = SmallVector<Term, 2>(terms)};
+            .terms = SmallVector<OperandTerm, 2>(terms)};
   }
 
   const MatmulTiling &tiling;

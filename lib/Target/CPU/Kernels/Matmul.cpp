@@ -31,8 +31,8 @@ MatmulTiling::MatmulTiling(int64_t rows, int64_t inner, int64_t columns,
       rowBytes(inner * types.operand.getIntOrFloatBitWidth() / 8),
       sumBytes(types.lanes * types.compute.getIntOrFloatBitWidth() / 8) {
   registerTileRows = std::min(types.registerTileRows, rows);
-  groupWidth = vectors * types.lanes;
-  groups = llvm::divideCeilSigned(columns, groupWidth);
+  tileWidth = vectors * types.lanes;
+  tilesAcross = llvm::divideCeilSigned(columns, tileWidth);
   // Register tiles that share a panel of columns while it is in the first
   // caches. Panels that the last cache cannot hold come from memory for every
   // block: it gets more rows, as many as stay in the second cache, and some
@@ -61,9 +61,9 @@ void MatmulTiling::setBlockRows(int64_t tiles) {
   };
   splits = std::max(splitsFor(fewestItems),
                     std::min(splitsFor(wantedItems), columns / widthOfSplit));
-  splits = std::clamp<int64_t>(splits, 1, groups);
-  groupsPerSplit = llvm::divideCeilSigned(groups, splits);
-  splits = llvm::divideCeilSigned(groups, groupsPerSplit);
+  splits = std::clamp<int64_t>(splits, 1, tilesAcross);
+  tilesPerSplit = llvm::divideCeilSigned(tilesAcross, splits);
+  splits = llvm::divideCeilSigned(tilesAcross, tilesPerSplit);
 }
 
 void MatmulTiling::holdExpert(int64_t share) {
@@ -93,8 +93,8 @@ bool MatmulTiling::holdExpertAtUse(int64_t share, bool keepColumns) {
   if (slices == 1)
     return true;
   slice = llvm::alignTo(llvm::divideCeilSigned(inner, slices), sliceMultiple);
-  int64_t groupBytes = blockRows * accumulators * sumBytes;
-  splitAfter(std::clamp<int64_t>(bytes / groupBytes, 1, groupsPerSplit));
+  int64_t tileBytes = blockRows * accumulators * sumBytes;
+  splitAfter(std::clamp<int64_t>(bytes / tileBytes, 1, tilesPerSplit));
   return true;
 }
 
@@ -104,7 +104,7 @@ void MatmulTiling::sliceLongRows() {
   if (rowBytes <= longestRow || slice < inner)
     return;
   slice = sliceBytes / (rowBytes / inner);
-  splitAfter(std::min(groupsPerSplit, slicedResults / groupWidth));
+  splitAfter(std::min(tilesPerSplit, slicedResults / tileWidth));
 }
 
 RowBlock mlir::moe::denseRowBlock(KernelBuilder &k, Value index, int64_t rows,
@@ -201,14 +201,14 @@ Value mlir::moe::packRows(KernelBuilder &k, Value from, const RowBlock &block,
   return scratch;
 }
 
-/// The lanes of register tile `group`.
+/// The lanes of register tile `number`.
 static RegisterTileColumns columnsOf(KernelBuilder &k,
-                                     const MatmulTiling &tiling, Value group) {
-  RegisterTileColumns tile{group, {}};
-  Value first = k.mul(group, k.idx(tiling.groupWidth));
+                                     const MatmulTiling &tiling, Value number) {
+  RegisterTileColumns tile{number, {}};
+  Value first = k.mul(number, k.idx(tiling.tileWidth));
   for (int64_t j = 0; j < tiling.vectors; ++j) {
     KernelBuilder::Lane lane{k.add(first, k.idx(j * k.lanes())), Value()};
-    if (tiling.columns % tiling.groupWidth != 0) {
+    if (tiling.columns % tiling.tileWidth != 0) {
       // A panel beyond the last column has nothing left.
       Value left = arith::MaxSIOp::create(
           k, k.sub(k.idx(tiling.columns), lane.column), k.idx(0));
@@ -242,15 +242,15 @@ void mlir::moe::forEachRegisterTile(
     function_ref<SmallVector<Value>(Value, const RegisterTileColumns &)> sums,
     function_ref<void(Value, const RegisterTileColumns &, ValueRange)> epilogue,
     function_ref<void(const RegisterTileColumns &)> prepare) {
-  Value firstGroup = k.mul(split, k.idx(tiling.groupsPerSplit));
-  Value lastGroup = k.min(k.add(firstGroup, k.idx(tiling.groupsPerSplit)),
-                          k.idx(tiling.groups));
+  Value firstTile = k.mul(split, k.idx(tiling.tilesPerSplit));
+  Value lastTile = k.min(k.add(firstTile, k.idx(tiling.tilesPerSplit)),
+                         k.idx(tiling.tilesAcross));
   // An empty block needs nothing prepared.
   if (prepare)
-    lastGroup = arith::SelectOp::create(k, k.less(k.idx(0), block.count),
-                                        lastGroup, firstGroup);
-  k.loop(firstGroup, lastGroup, 1, [&](Value group) {
-    RegisterTileColumns tile = columnsOf(k, tiling, group);
+    lastTile = arith::SelectOp::create(k, k.less(k.idx(0), block.count),
+                                       lastTile, firstTile);
+  k.loop(firstTile, lastTile, 1, [&](Value number) {
+    RegisterTileColumns tile = columnsOf(k, tiling, number);
     if (prepare)
       prepare(tile);
     k.loop(k.idx(0), block.count, tiling.registerTileRows, [&](Value firstRow) {
@@ -302,8 +302,8 @@ SmallVector<Value> mlir::moe::zeroSums(KernelBuilder &k,
 /// panel of accumulator `j`, which is read from step `firstStep` on.
 static SmallVector<Value>
 sumAmxTiles(KernelBuilder &k, const MatmulTiling &tiling, Value steps,
-            function_ref<Place(Value s, int64_t row)> left,
-            function_ref<Place(int64_t j)> right, ValueRange init = {},
+            function_ref<Element(Value s, int64_t row)> left,
+            function_ref<Element(int64_t j)> right, ValueRange init = {},
             Value firstStep = {}) {
   SmallVector<Value> start(init);
   SmallVector<int64_t> rows;
@@ -312,7 +312,7 @@ sumAmxTiles(KernelBuilder &k, const MatmulTiling &tiling, Value steps,
     if (init.empty())
       start.push_back(zeroAmxTile(k, amxRows));
   });
-  auto load = [&](const Place &at, int64_t amxRows) {
+  auto load = [&](const Element &at, int64_t amxRows) {
     return loadAmxTile(k, at.buffer, at.index, amxRows);
   };
   return registerTile(
@@ -323,7 +323,7 @@ sumAmxTiles(KernelBuilder &k, const MatmulTiling &tiling, Value steps,
                     rows[i * accumulators]);
       },
       [&](Value tile, int64_t j) {
-        Place at = right(j);
+        Element at = right(j);
         Value step = k.mul(tile, k.idx(amxTileRows));
         at.index.push_back(firstStep ? k.add(firstStep, step) : step);
         at.index.push_back(k.idx(0));
@@ -345,23 +345,25 @@ SmallVector<Value> mlir::moe::timesPanels(KernelBuilder &k,
   if (tiling.usesAmx)
     return sumAmxTiles(
         k, tiling, k.idx(llvm::alignTo(inner, 2 * amxTileRows) / 2),
-        [&](Value s, int64_t i) -> Place {
+        [&](Value s, int64_t i) -> Element {
           Value column = k.add(k.mul(s, k.idx(step)), k.idx(left.offset));
           return {packed, {k.add(row, k.idx(i)), column}};
         },
-        [&](int64_t j) -> Place { return {panels[j].buffer, panels[j].index}; },
+        [&](int64_t j) -> Element {
+          return {panels[j].buffer, panels[j].index};
+        },
         left.init, left.firstStep);
   bool quantised = isQuantised(panels[0].buffer);
   // The panels of the next register tile are asked for while this one's are
   // read, if the second cache holds both beside the rows. Not where few rows do
   // so little with elements of 16 bits or more that the memory is always busy:
   // then it only disturbs.
-  constexpr int64_t aheadBytes = 256 << 10;
+  constexpr int64_t prefetchedBytes = 256 << 10;
   int64_t width = accumulators * k.lanes();
   int64_t bytes =
       inner * width * elementOf(panels[0].buffer).getIntOrFloatBitWidth() / 8;
-  bool ahead = quantised || (tiling.blockRows > tiling.registerTileRows &&
-                             bytes <= aheadBytes);
+  bool prefetches = quantised || (tiling.blockRows > tiling.registerTileRows &&
+                                  bytes <= prefetchedBytes);
   SmallVector<Value> sums = registerTile(
       k, tiling.registerTileRows, accumulators, k.idx(0),
       k.idx(llvm::divideCeilSigned(inner, step)),
@@ -375,10 +377,10 @@ SmallVector<Value> mlir::moe::timesPanels(KernelBuilder &k,
       [&](Value s, int64_t j) {
         const Panel &panel = panels[j];
         Value at = left.firstStep ? k.add(left.firstStep, s) : s;
-        if (panel.ahead) {
-          Place next = panel.ahead(s);
+        if (panel.prefetch) {
+          Element next = panel.prefetch(s);
           prefetch(k, next.buffer, next.index, Cache::L2);
-        } else if (ahead) {
+        } else if (prefetches) {
           SmallVector<Value> next(panel.index);
           next.back() = k.add(next.back(), k.idx(tiling.vectors));
           next.append({at, k.idx(0)});
@@ -403,15 +405,15 @@ SmallVector<Value> mlir::moe::sumOuterProducts(
     const RegisterTileColumns &tile, const SumStart &start) {
   auto at = [&](Value s) { return start.step ? k.add(start.step, s) : s; };
   int64_t step = types.step;
-  Value rightPanel = k.mul(tile.group, k.idx(accumulators));
+  Value rightPanel = k.mul(tile.number, k.idx(accumulators));
   if (tiling.usesAmx)
     return sumAmxTiles(
         k, tiling, steps,
-        [&](Value s, int64_t i) -> Place {
+        [&](Value s, int64_t i) -> Element {
           Value panel = k.div(k.add(row, k.idx(i)), k.idx(amxTileRows));
           return {lhs, {panel, at(s), k.idx(0)}};
         },
-        [&](int64_t j) -> Place {
+        [&](int64_t j) -> Element {
           return {rhs, {k.add(rightPanel, k.idx(j))}};
         },
         start.init, start.step);
@@ -452,13 +454,14 @@ void mlir::moe::launchSteps(
     KernelLowering &lowering, Operation *op, const SteppedOperand &operand,
     const ProductTypes &types, int64_t steps,
     function_ref<void(KernelBuilder &, Value, Value, PackRows)> body) {
-  constexpr int64_t tiles = 16;
-  bool turned = types.usesAmx() && operand.side == SteppedOperand::Left;
+  constexpr int64_t workItems = 16;
+  bool transposed = types.usesAmx() && operand.side == SteppedOperand::Left;
   lowering.launch(
-      op, {.label = "pack_steps", .workItems = tiles, .compute = types.compute},
+      op,
+      {.label = "pack_steps", .workItems = workItems, .compute = types.compute},
       [&](KernelBuilder &k) {
         Value from = k.matrix(operand.from), to = k.buffer(operand.to);
-        int64_t share = llvm::alignTo(llvm::divideCeilSigned(steps, tiles),
+        int64_t share = llvm::alignTo(llvm::divideCeilSigned(steps, workItems),
                                       types.stepsOfAmxTile);
         Value first = k.mul(k.workItem(), k.idx(share));
         Value last = k.min(k.add(first, k.idx(share)), k.idx(steps));
@@ -469,7 +472,7 @@ void mlir::moe::launchSteps(
                      .count = rows.count,
                      .firstStep = rows.firstStep},
                     operand.firstColumn, operand.columns, first, last, to,
-                    types, turned);
+                    types, transposed);
         });
       });
 }

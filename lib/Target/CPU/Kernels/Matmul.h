@@ -59,10 +59,10 @@ struct MatmulTiling {
   int64_t blockRows;        ///< rows copied to scratch memory at a time
   int64_t registerTileRows; ///< rows of a register tile
   int64_t vectors;          ///< vectors of columns of a register tile
-  int64_t groupWidth;       ///< columns of a register tile
-  int64_t groups;           ///< register tiles across all columns
+  int64_t tileWidth;        ///< columns of a register tile
+  int64_t tilesAcross;      ///< register tiles across all columns
   int64_t splits;           ///< tiles that share the columns of a block of rows
-  int64_t groupsPerSplit;
+  int64_t tilesPerSplit;
   int64_t slice;      ///< elements of the inner dimension taken at a time
   bool usesAmx;       ///< a register tile is tiles of AMX
   bool atUse = false; ///< weights are packed by whoever multiplies by them
@@ -71,11 +71,11 @@ struct MatmulTiling {
     return llvm::divideCeilSigned(rows, blockRows);
   }
   /// Gives all columns of a block of rows to one tile.
-  void doNotSplit() { splitAfter(groups); }
+  void doNotSplit() { splitAfter(tilesAcross); }
   /// Gives a tile at most so many register tiles of columns.
   void splitAfter(int64_t most) {
-    groupsPerSplit = most;
-    splits = llvm::divideCeilSigned(groups, most);
+    tilesPerSplit = most;
+    splits = llvm::divideCeilSigned(tilesAcross, most);
   }
 
 private:
@@ -123,10 +123,10 @@ Value packRows(KernelBuilder &k, Value from, const RowBlock &block,
                int64_t blockRows, int64_t width, const ProductTypes &types,
                function_ref<Value(Value)> source);
 
-/// The columns of a register tile: `group` counts register tiles across, and
+/// The columns of a register tile: `number` counts register tiles across, and
 /// there is one lane for each vector, masked where columns may be missing.
 struct RegisterTileColumns {
-  Value group;
+  Value number;
   SmallVector<KernelBuilder::Lane> lanes;
 };
 
@@ -166,7 +166,7 @@ inline double productFlops(int64_t rows, int64_t inner, int64_t columns) {
 }
 
 /// A place in a buffer.
-struct Place {
+struct Element {
   Value buffer;
   SmallVector<Value> index;
 };
@@ -176,7 +176,7 @@ struct Panel {
   SmallVector<Value> index;
   /// What is asked for at each step, if it is not the panel after the next: the
   /// second cache gets it while sums are made.
-  std::function<Place(Value step)> ahead = {};
+  std::function<Element(Value step)> prefetch = {};
 };
 /// What a sum over panels may need to know of its left operand.
 struct LeftOperand {

@@ -317,7 +317,7 @@ public:
   struct Target {
     Value panels, panel;
     int64_t first, count;
-    bool turned = false;
+    bool transposed = false;
   };
   /// Packs the columns from `column` on that are in `mask`, or all if there is
   /// none.
@@ -375,7 +375,7 @@ void Steps::pack(Value column, Value mask, const Target &target) {
         step == 2 ? vector::InterleaveOp::create(k, loaded[0], loaded[1])
                   : loaded[0]);
   }
-  if (target.turned)
+  if (target.transposed)
     transposePairs(k, packedSteps);
   for (auto [packed, elements] : llvm::zip_equal(steps, packedSteps)) {
     SmallVector<Value> position{target.panel, packed.place,
@@ -394,12 +394,12 @@ static constexpr int64_t stepsTogether = 4;
 void mlir::moe::packSteps(KernelBuilder &k, const SteppedRows &rows,
                           int64_t firstColumn, int64_t width, Value first,
                           Value last, Value panels, const ProductTypes &types,
-                          bool turned) {
+                          bool transposed) {
   auto type = cast<MemRefType>(panels.getType());
   int64_t lanes = k.lanes();
   int64_t panelWidth = type.getDimSize(2) / types.step;
   int64_t whole = width / panelWidth;
-  int64_t together = turned ? types.stepsOfAmxTile : stepsTogether;
+  int64_t together = transposed ? types.stepsOfAmxTile : stepsTogether;
   k.loop(first, last, together, [&](Value begin) {
     Steps steps(k, rows, begin, last, together, types);
     // Vector by vector; `columns` of the panel are there.
@@ -412,7 +412,7 @@ void mlir::moe::packSteps(KernelBuilder &k, const SteppedRows &rows,
         Value mask =
             present == lanes ? Value() : maskOf(k, lanes, k.idx(present));
         steps.pack(k.add(panelColumn, k.idx(lane)), mask,
-                   {panels, panel, lane, count, turned});
+                   {panels, panel, lane, count, transposed});
       }
     };
     k.loop(k.idx(0), k.idx(whole), 1,
@@ -438,12 +438,12 @@ void mlir::moe::packSteps(KernelBuilder &k, const SteppedRows &rows,
 static Value
 launchPacking(KernelLowering &lowering, Operation *op, Value weight,
               const ProductTypes &types, ArrayRef<int64_t> shape,
-              StringRef label, StringRef layout, int64_t tiles,
+              StringRef label, StringRef layout, int64_t workItems,
               function_ref<void(KernelBuilder &, Value from, Value to)> body) {
   Value panels = lowering.temporary(shape, types.panel);
   lowering.launch(op,
                   {.label = label,
-                   .workItems = tiles,
+                   .workItems = workItems,
                    .compute = types.compute,
                    .derives = (layout + "." + types.layout()).str()},
                   [&](KernelBuilder &k) {

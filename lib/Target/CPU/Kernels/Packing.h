@@ -114,12 +114,12 @@ struct SteppedRows {
 };
 /// Inside a kernel: packs the steps [first, last) of `rows`, `width` columns
 /// from `firstColumn` on, into panels [panels, steps, columns of a panel *
-/// step]. With `turned`, for left operands of tiles, the pairs of a tile are
-/// transposed: its rows are columns of `rows`. `first` and `last` are multiples
-/// of its steps then.
+/// step]. With `transposed`, for left operands of tiles, the pairs of a tile
+/// are transposed: its rows are columns of `rows`. `first` and `last` are
+/// multiples of its steps then.
 void packSteps(KernelBuilder &k, const SteppedRows &rows, int64_t firstColumn,
                int64_t width, Value first, Value last, Value panels,
-               const ProductTypes &types, bool turned = false);
+               const ProductTypes &types, bool transposed = false);
 /// The same for the columns `lanes` alone, each of which becomes the panel of
 /// its number.
 void packSteps(KernelBuilder &k, const SteppedRows &rows,

@@ -49,7 +49,7 @@ static LogicalResult lowerRoutedUp(RoutedUpOp op, KernelLowering &lowering) {
                            {grouping.rows, gated ? 2 * hidden : hidden});
         GroupedRows rows(k, grouping, lowering, op.getRoutes(), tiling);
         Value expert = rows.block.expert;
-        Term operands{first.of(k, expert)};
+        OperandTerm operands{first.of(k, expert)};
         Value bias;
         if (gated)
           operands.push_back(second->of(k, expert));
@@ -120,7 +120,7 @@ static LogicalResult lowerRoutedDown(RoutedDownOp op,
         multiplyBlock(
             k,
             rows.times(h, /*byToken=*/false, hidden, types,
-                       Term{weights.of(k, rows.block.expert)}),
+                       OperandTerm{weights.of(k, rows.block.expert)}),
             [&](Value row, const RegisterTileColumns &tile, ValueRange sums) {
               SmallVector<Value> values(sums);
               if (bias)

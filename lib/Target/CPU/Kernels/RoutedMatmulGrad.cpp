@@ -17,8 +17,8 @@ using namespace mlir::moe;
 /// Clears the elements of `ofRoutes` whose route has no row, this tile's share
 /// of them.
 static void zeroMissing(KernelBuilder &k, const RoutesView &routes,
-                        int64_t tiles, Value ofRoutes) {
-  Value share = k.idx(llvm::divideCeilSigned(routes.numRows(), tiles));
+                        int64_t workItems, Value ofRoutes) {
+  Value share = k.idx(llvm::divideCeilSigned(routes.numRows(), workItems));
   Value first = k.mul(k.workItem(), share);
   Value begin = arith::MaxSIOp::create(k, first, routes.rowsInUse());
   k.loop(begin, k.min(k.add(first, share), k.idx(routes.numRows())), 1,
@@ -48,10 +48,10 @@ static LogicalResult lowerRoutedDownGrad(RoutedDownGradOp op,
       lowering.resultInPlaceOf(op, op.getPreactivation(), op.getDz());
   Value biases = !gated && op.getDscores() ? lowering.table(kinds[1]) : Value();
 
-  int64_t tiles = grouping.blocks(tiling) * tiling.splits;
+  int64_t workItems = grouping.blocks(tiling) * tiling.splits;
   lowering.launch(
       op,
-      {.workItems = tiles,
+      {.workItems = workItems,
        .compute = types.compute,
        .flops = productFlops(grouping.rows, width, hidden)},
       [&](KernelBuilder &k) {
@@ -80,7 +80,7 @@ static LogicalResult lowerRoutedDownGrad(RoutedDownGradOp op,
         multiplyBlock(
             k,
             rows.times(dy, /*byToken=*/true, width, types,
-                       Term{weights.of(k, rows.block.expert)}),
+                       OperandTerm{weights.of(k, rows.block.expert)}),
             [&](Value row, const RegisterTileColumns &tile, ValueRange sums) {
               Value target = rows.row(row);
               Value s =
@@ -120,7 +120,7 @@ static LogicalResult lowerRoutedDownGrad(RoutedDownGradOp op,
             });
         if (!dscore)
           return;
-        zeroMissing(k, *rows.routes, tiles, dscore);
+        zeroMissing(k, *rows.routes, workItems, dscore);
         Value bias = biases ? k.tableEntry(biases, rows.block.expert,
                                            MemRefType::get({width}, element))
                             : Value();
@@ -169,7 +169,7 @@ static LogicalResult lowerRoutedInputGrad(RoutedInputGradOp op,
         Value dx =
             k.buffer(lowering.result(op.getResult()), {grouping.rows, width});
         GroupedRows rows(k, grouping, lowering, op.getRoutes(), tiling);
-        SmallVector<Term, 2> terms;
+        SmallVector<OperandTerm, 2> terms;
         for (const ExpertWeights &weight : weights)
           terms.push_back({weight.of(k, rows.block.expert)});
         multiplyBlock(

@@ -223,19 +223,19 @@ static LogicalResult lowerRoutedWeightGrad(RoutedWeightGradOp op,
           Value lhs = k.buffer(left);
           Value rhs = k.buffer(right);
           Value expert = k.div(k.workItem(), k.idx(itemsOfExpert));
-          Value tile = k.rem(k.workItem(), k.idx(itemsOfExpert));
+          Value itemOfExpert = k.rem(k.workItem(), k.idx(itemsOfExpert));
           Value dw = k.tableEntry(table, expert, gradientType);
           RowOwners owners(k, grouping, lowering, op.getRoutes());
           Value firstRow = k.number(firstOfSlice);
           Slices::Segment segment = slices.segment(k, owners, firstRow, expert);
           Value steps = slices.stepsOf(k, segment);
           Value splits = k.idx(tiling.splits);
-          RowBlock block =
-              denseRowBlock(k, k.div(tile, splits), m, tiling.blockRows);
+          RowBlock block = denseRowBlock(k, k.div(itemOfExpert, splits), m,
+                                         tiling.blockRows);
           k.ifThen(segment.isMine, [&] {
             Value firstStep = slices.firstStep(k, owners, firstRow, expert);
             forEachRegisterTile(
-                k, tiling, block, k.rem(tile, splits),
+                k, tiling, block, k.rem(itemOfExpert, splits),
                 [&](Value row, const RegisterTileColumns &tile) {
                   Value first = k.add(block.first, row);
                   auto load = [&] {
