@@ -18,11 +18,11 @@ using namespace mlir::moe;
 
 using Lane = KernelBuilder::Lane;
 
-/// How many heads with the same keys a tile takes: most, so that the keys are
-/// read and packed once, as long as there are tiles for a few threads.
+/// How many heads with the same keys a work item takes: all of them, so that
+/// it reads and packs the keys once, or fewer if work items would be too few.
 static int64_t sharedHeads(const AttentionShape &shape) {
   constexpr int64_t wantedItems = 4;
-  // Each head has a slope of its own.
+  // A work item has one slope of ALiBi's, and each head has its own.
   if (shape.alibi)
     return 1;
   int64_t shared = shape.headsPerKv();
@@ -34,8 +34,8 @@ static int64_t sharedHeads(const AttentionShape &shape) {
 
 static LogicalResult lowerAttention(AttentionOp op, KernelLowering &lowering) {
   AttentionShape shape(op, lowering.target());
-  // Few queries read more keys than they have work for: tiles pack what they
-  // see of a cache.
+  // A few queries with a cache do not pay for packing all of it: work items
+  // pack the keys that they see.
   bool packsHeads = shape.keys == shape.length ||
                     shape.length > lowering.target().registerTileRows();
   int64_t shared = packsHeads ? 1 : sharedHeads(shape);
@@ -126,7 +126,7 @@ static LogicalResult lowerAttention(AttentionOp op, KernelLowering &lowering) {
             k.storeScalar(k.addf(largest, math::LogOp::create(k, sum)), lse,
                           {block.b, block.head(i), block.row(i)});
         });
-        // Rows beyond the block feed the register tile too: keep them finite.
+        // The register tile reads the rows beyond the block, too.
         zeroRows(k, scores, block.rows.count, k.idx(blockRows), columns);
 
         forEachWeightedSum(

@@ -5,9 +5,9 @@
 //
 //===----------------------------------------------------------------------===//
 //
-// Probabilities are recomputed from the log-sum-exp that the forward saved.
-// Gradients of queries go by blocks of queries, those of keys and values by
-// blocks of keys, so no two tiles add to one place.
+// Probabilities are recomputed from the log-sum-exp that the forward saved. One
+// launch makes the gradients of blocks of queries, another those of blocks of
+// keys and values, so no two work items write to the same memory.
 //
 //===----------------------------------------------------------------------===//
 
@@ -22,7 +22,7 @@ using namespace mlir::moe;
 
 using Lane = KernelBuilder::Lane;
 
-/// `delta[b,h,i] = out . dout` of every head.
+/// Launches `delta[b,h,i] = sum_c out[b,i,h,c] dout[b,i,h,c]`.
 static Value launchDelta(AttentionGradOp op, const AttentionShape &shape,
                          KernelLowering &lowering) {
   int64_t rows = shape.batch * shape.length * shape.heads;

@@ -15,12 +15,12 @@ namespace {
 using Epilogue =
     function_ref<void(Value, const RegisterTileColumns &, ValueRange)>;
 
-/// Terms that are multiplied together, and the columns taken of each.
+/// The terms that are multiplied at once, and the slice of each.
 struct Part {
   ArrayRef<OperandTerm> terms;
-  /// The first column of the left operand.
+  /// The first column in the left operand.
   Value firstLeft;
-  /// The first one of each term, and their number.
+  /// The slice of the inner dimension: its first element and its width.
   Value first;
   int64_t width;
 };
@@ -53,10 +53,11 @@ private:
   const BlockProduct &product;
   const MatmulTiling &tiling;
   const ProductTypes &types;
-  /// Rows in scratch memory, and panels of each of the terms of a part.
+  /// The rows of the block, and the panels of each term of a part if they are
+  /// packed at use: scratch buffers.
   Value left;
   SmallVector<Value> packed;
-  /// Sums that wait for the next slice.
+  /// The sums between slices: a scratch buffer.
   Value sums;
 };
 
@@ -74,7 +75,7 @@ Multiplier::Multiplier(KernelBuilder &k, const BlockProduct &product)
           panelShape(accumulators * types.lanes, width, types), types.panel));
 }
 
-/// Where the sums of `tile` are among those of its split alone.
+/// The columns of `tile` in `sums`, which holds those of one split.
 RegisterTileColumns
 Multiplier::columnsOfSums(const RegisterTileColumns &tile) const {
   Value before = k.mul(product.split, k.idx(tiling.tilesPerSplit));
@@ -97,7 +98,7 @@ void Multiplier::packOperand(const RightOperand &operand, const Part &part,
             position);
 }
 
-/// Packs what the register tiles of columns `tile` read of `part`.
+/// Packs the panels that the register tiles of columns `tile` read.
 void Multiplier::pack(const Part &part, const RegisterTileColumns &tile) {
   for (auto [term, to] : llvm::zip(part.terms, packed)) {
     if (term[0].form == RightOperand::Form::Straight) {
@@ -119,9 +120,9 @@ void Multiplier::pack(const Part &part, const RegisterTileColumns &tile) {
   }
 }
 
-/// The line of the weight that accumulator `j` asks for at `step` of the
-/// register tile at `row`: all of a block's register tiles together ask for
-/// what the next columns are packed from, in order and once.
+/// The cache line of the weight that accumulator `j` prefetches at `step` of
+/// the register tile at `row`. Together the register tiles of a block prefetch,
+/// once and in order, what the panels of the next columns are packed from.
 Element Multiplier::lineToPrefetch(const RightOperand &operand,
                                    const Part &part,
                                    const RegisterTileColumns &tile, Value row,
@@ -168,8 +169,8 @@ Panel Multiplier::panel(const Part &part, size_t term,
   return {operand.buffer, {shared ? k.add(first, k.idx(j)) : first}};
 }
 
-/// Multiplies by `part`, from the sums on that wait if there are some. Other
-/// sums go on from those of a `partial` one.
+/// Multiplies by `part` and adds to `sums`, if there are any. The results go to
+/// `epilogue`, or if `partial` back to `sums`.
 void Multiplier::multiply(
     const Part &part, bool partial, Epilogue epilogue,
     function_ref<void(Value, const RegisterTileColumns &)> before) {

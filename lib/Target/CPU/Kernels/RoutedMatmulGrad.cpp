@@ -14,8 +14,8 @@
 using namespace mlir;
 using namespace mlir::moe;
 
-/// Clears the elements of `ofRoutes` whose route has no row, this tile's share
-/// of them.
+/// Zeroes the elements of `ofRoutes` whose route is missing: this work item's
+/// share of them.
 static void zeroMissing(KernelBuilder &k, const RoutesView &routes,
                         int64_t workItems, Value ofRoutes) {
   Value share = k.idx(llvm::divideCeilSigned(routes.numRows(), workItems));
@@ -36,7 +36,7 @@ static LogicalResult lowerRoutedDownGrad(RoutedDownGradOp op,
   Type element = elementOf(op.getDy());
   ProductTypes types(lowering.target(), element, elementOf(op.getWeights()[0]));
   ActivationKind activation = op.getActivation();
-  // The gradient of a score is a sum over all hidden columns of its row.
+  // The gradient of a score sums over all hidden columns of its row.
   MatmulTiling tiling = grouping.tiling(lowering, op.getWeights(), width,
                                         hidden, types, accumulators,
                                         /*keepColumns=*/bool(op.getDscores()));
@@ -69,7 +69,7 @@ static LogicalResult lowerRoutedDownGrad(RoutedDownGradOp op,
             k.buffer(lowering.result(op.getScaled()), {grouping.rows, hidden});
         Value dscore =
             k.buffer(lowering.result(op.getDscores()), {grouping.rows});
-        // One vector of partial sums of dscore for each row of the block.
+        // A vector of partial sums of dscore for each row of the block.
         Value partial;
         if (dscore) {
           partial = k.scratch({tiling.blockRows, k.lanes()}, k.compute());
@@ -102,7 +102,7 @@ static LogicalResult lowerRoutedDownGrad(RoutedDownGradOp op,
                 } else {
                   k.store(k.mulf(scaledH, slope), dz, target, lane);
                 }
-                // What the forward multiplied by: rounded.
+                // The forward multiplied by the rounded output.
                 output = k.roundTo(output, element);
                 if (hiddenScaled)
                   k.stream(k.mulf(s, output), hiddenScaled, target, lane);
@@ -150,7 +150,7 @@ static LogicalResult lowerRoutedInputGrad(RoutedInputGradOp op,
   ProductTypes types(lowering.target(), element, elementOf(op.getWeights()[0]));
   MatmulTiling tiling = grouping.tiling(
       lowering, op.getWeights(), gated ? 2 * hidden : hidden, width, types);
-  // Gate and up, or up alone.
+  // The weights of gate and up, or of up alone.
   SmallVector<ExpertWeights, 2> weights;
   for (const auto &kind : byKind(lowering, op.getWeights(), gated ? 2 : 1))
     weights.emplace_back(lowering, op, kind, types,
