@@ -1,4 +1,4 @@
-//===-- ProgramCache.cpp - programs compiled at first use ----------------===//
+//===-- ProgramCache.cpp - programs compiled at first use -----------------===//
 //
 // Part of PolyMoE, under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception

@@ -5,8 +5,8 @@
 //
 //===----------------------------------------------------------------------===//
 //
-// There are few experts, often an odd number of them, so what a token does over
-// its experts is scalar code.
+// There are few experts, often an odd number, so loops over the experts of a
+// token are scalar code.
 //
 //===----------------------------------------------------------------------===//
 
@@ -85,15 +85,15 @@ void mlir::moe::softmaxGradient(KernelBuilder &k, Value probabilities,
 // Route
 //===----------------------------------------------------------------------===//
 
-/// Whether a gate takes a token for one of an old language.
+/// Whether a language gate classifies a token as one of an old language.
 static Value isGatedOld(KernelBuilder &k, Value gate, Value token) {
   return arith::CmpFOp::create(k, arith::CmpFPredicate::OGE,
                                k.loadScalar(gate, {token, k.idx(0)}),
                                k.loadScalar(gate, {token, k.idx(1)}));
 }
 
-/// Writes the chosen expert and the score of every (token, choice); the expert
-/// of a missing choice is E.
+/// Writes the expert and the score of every choice of every token. The expert
+/// of a missing route is E.
 static void lowerChoice(RouteOp op, Value chosen, KernelLowering &lowering) {
   RoutesType routes = op.getRoutes().getType();
   int64_t experts = routes.getExperts(), topK = routes.getTopK();
@@ -129,8 +129,8 @@ static void lowerChoice(RouteOp op, Value chosen, KernelLowering &lowering) {
               experts);
           SmallVector<Value> selected;
           for (int64_t choice = 0; choice < topK; ++choice) {
-            // Only a larger one replaces: the lower index wins ties. What was
-            // selected before is -1.
+            // Only a larger probability replaces the best, so the lower index
+            // wins ties. Experts that were selected before have -1.
             SmallVector<Value> best = k.loop(
                 k.idx(0), k.idx(experts), 1, {k.scalar(-1.0), k.idx(0)},
                 [&](Value e, ValueRange state) {
@@ -166,9 +166,9 @@ static void lowerChoice(RouteOp op, Value chosen, KernelLowering &lowering) {
       });
 }
 
-/// Groups rows by expert: a counting sort, which keeps token order inside an
-/// expert. Missing topK come last, as if they were those of one more expert:
-/// its rows are not in use.
+/// Groups routes by expert with a counting sort, which keeps the order of
+/// tokens within an expert. Missing routes come last, as those of an expert E,
+/// and their rows are not in use.
 static void lowerGrouping(RouteOp op, Value chosen, KernelLowering &lowering) {
   RoutesType type = op.getRoutes().getType();
   int64_t experts = type.getExperts();
@@ -279,7 +279,7 @@ static LogicalResult lowerRouteGrad(RouteGradOp op, KernelLowering &lowering) {
 // Pools of language gates
 //===----------------------------------------------------------------------===//
 
-// One row of a batch is one tile: a running sum of a few numbers a token.
+// A row of a batch is a work item: a running sum of a few numbers per token.
 
 static LogicalResult lowerPool(PoolOp op, KernelLowering &lowering) {
   auto type = cast<RankedTensorType>(op.getInput().getType());
@@ -413,7 +413,7 @@ static LogicalResult lowerCombine(CombineOp op, KernelLowering &lowering) {
         k.rowsOfWorkItem(tokens, perItem, [&](Value token) {
           if (topK == 1)
             return combine(token, 1);
-          // A token has rows for all of its topK, or for the first alone.
+          // A token has rows for all of its choices, or for the first alone.
           ifElse(
               k, k.less(routes.row(token, 1), inUse),
               [&] { combine(token, topK); }, [&] { combine(token, 1); });
