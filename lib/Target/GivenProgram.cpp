@@ -26,7 +26,7 @@ GivenProgram::GivenProgram(const CompiledExecutorOptions &options,
     return mlir::moe::CompiledProgram::load(*copy, options.compiler);
   });
   checkParameters();
-  // Without gates there is no classifier, whatever its coefficient.
+  // A model without language gates has no classifier loss.
   auto isGate = [](mlir::moe::LanguageGateOp) {
     return mlir::WalkResult::interrupt();
   };
@@ -61,7 +61,7 @@ void GivenProgram::checkParameters() const {
       };
       auto found =
           std::find_if(store.specs().begin(), store.specs().end(), isMeant);
-      // Gates that nobody trained are taken out before anything runs.
+      // Language gates that were not trained are dropped before a model runs.
       if (found == store.specs().end())
         fail(
             file, ": expected a parameter '", binding.name,
@@ -78,7 +78,7 @@ void GivenProgram::checkParameters() const {
 
 void GivenProgram::require(const ProgramUse &use) {
   if (use.entry == ProgramUse::Entry::Extend)
-    // Prompts take programs of two lengths, with caches of the text's own size.
+    // A prompt needs programs of two lengths, with caches of its own capacity.
     fail(file, ": expected a module of the model level to generate with, but "
                "this one is compiled");
   const EntryPoint &entry = code->program().entries.front();

@@ -35,8 +35,9 @@ Type mlir::moe::computeTypeOf(Value tensor) {
 }
 
 int64_t mlir::moe::rowsPerWorkItem(int64_t rows, int64_t width) {
-  // A launch of a tile costs well under a microsecond; 16k elements take a few.
-  // The choice depends on shapes only, so partial sums have one order.
+  // Starting a work item costs well under a microsecond, and its 16k elements
+  // take a few. The number depends on shapes only, so partial sums have the
+  // same order on any number of threads.
   return std::clamp<int64_t>(16384 / std::max<int64_t>(width, 1), 1,
                              std::max<int64_t>(rows, 1));
 }
@@ -114,7 +115,7 @@ Value KernelLowering::constant(int64_t value) {
                                         value);
 }
 
-/// Of all buffers among the arguments.
+/// The bytes of all buffers among the arguments.
 static double bytesOf(ValueRange arguments) {
   double bytes = 0;
   for (Type type : arguments.getTypes())
@@ -124,7 +125,7 @@ static double bytesOf(ValueRange arguments) {
   return bytes;
 }
 
-/// Whether two kernels take the same and do the same.
+/// Whether two kernels have equal arguments and bodies.
 static bool areEqual(KernelOp a, KernelOp b) {
   return OperationEquivalence::isRegionEquivalentTo(
       &a.getBody(), &b.getBody(), OperationEquivalence::IgnoreLocations);

@@ -1,4 +1,4 @@
-//===-- KernelBuilder.cpp - writes the body of a CPU kernel ---------------===//
+//===-- KernelBuilder.cpp - writes the body of a kernel -------------------===//
 //
 // Part of PolyMoE, under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -184,7 +184,7 @@ static Type shapedAs(Value value, Type type) {
   return type;
 }
 
-/// Rounds or widens to `element`.
+/// Rounds or widens to the element type `element`.
 static Value convertTo(KernelBuilder &k, Value value, Type element) {
   Type current = getElementTypeOrSelf(value.getType());
   if (current == element)
@@ -209,7 +209,7 @@ static SmallVector<Value> positionOf(ValueRange indices,
   return position;
 }
 
-/// Loads `lane` of a row in the buffer's type.
+/// Loads `lane` of a row, in the buffer's element type.
 static Value loadLane(KernelBuilder &k, Value buffer, ValueRange indices,
                       KernelBuilder::Lane lane) {
   Type element = cast<MemRefType>(buffer.getType()).getElementType();
@@ -222,7 +222,7 @@ static Value loadLane(KernelBuilder &k, Value buffer, ValueRange indices,
                                       zero);
 }
 
-/// Stores a vector of the buffer's type.
+/// Stores a vector of the buffer's element type.
 static void storeLane(KernelBuilder &k, Value value, Value buffer,
                       ValueRange indices, KernelBuilder::Lane lane) {
   SmallVector<Value> position = positionOf(indices, lane);
@@ -320,7 +320,7 @@ Value KernelBuilder::fma(Value a, Value b, Value c) {
   return math::FmaOp::create(*this, a, b, c);
 }
 
-/// Halves the vector until one element is left.
+/// Combines the halves of the vector until one element is left.
 static Value reducePairwise(KernelBuilder &k, Value vector,
                             function_ref<Value(Value, Value)> combine) {
   int64_t lanes = cast<VectorType>(vector.getType()).getDimSize(0);

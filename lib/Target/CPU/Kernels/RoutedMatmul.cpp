@@ -18,7 +18,7 @@ static LogicalResult lowerRoutedUp(RoutedUpOp op, KernelLowering &lowering) {
   ProductTypes types = typesOfWeights(lowering, op.getInput(), op.getWeights());
   bool gated = op.getForm() == FfnForm::Gated;
   ActivationKind activation = op.getActivation();
-  // Gated: each column has a sum for the gate and one for the value.
+  // A column of a gated FFN has two sums, for gate and up.
   MatmulTiling tiling =
       grouping.tiling(lowering, op.getWeights(), inner, hidden, types,
                       gated ? 1 : accumulators);
@@ -49,7 +49,7 @@ static LogicalResult lowerRoutedUp(RoutedUpOp op, KernelLowering &lowering) {
                            {grouping.rows, gated ? 2 * hidden : hidden});
         GroupedRows rows(k, grouping, lowering, op.getRoutes(), tiling);
         Value expert = rows.block.expert;
-        Term operands{first.of(k, expert)};
+        OperandTerm operands{first.of(k, expert)};
         Value bias;
         if (gated)
           operands.push_back(second->of(k, expert));
@@ -62,7 +62,7 @@ static LogicalResult lowerRoutedUp(RoutedUpOp op, KernelLowering &lowering) {
               Value target = rows.row(row);
               if (gated) {
                 KernelBuilder::Lane lane = tile.lanes[0];
-                // Rounded first, so that the backward sees what was used.
+                // Both are rounded first, since the backward reads them so.
                 Value gate = k.roundTo(sums[0], element);
                 Value up = k.roundTo(sums[1], element);
                 k.store(k.mulf(emitActivation(k, activation, gate), up), y,
@@ -119,7 +119,7 @@ static LogicalResult lowerRoutedDown(RoutedDownOp op,
         multiplyBlock(
             k,
             rows.times(h, /*byToken=*/false, hidden, types,
-                       Term{weights.of(k, rows.block.expert)}),
+                       OperandTerm{weights.of(k, rows.block.expert)}),
             [&](Value row, const RegisterTileColumns &tile, ValueRange sums) {
               SmallVector<Value> values(sums);
               if (bias)
