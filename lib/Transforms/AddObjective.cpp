@@ -51,7 +51,7 @@ public:
 
 private:
   /// What a function returns in addition: how many losses of each kind.
-  struct Extension {
+  struct LossCounts {
     size_t numBalance = 0;
     size_t numPrior = 0;
     size_t numClassifier = 0;
@@ -61,13 +61,13 @@ private:
                      RouterLosses &losses);
   void buildForCall(func::CallOp call, const LossInputs &inputs,
                     RouterLosses &losses);
-  Extension extend(func::FuncOp function, const LossInputs &inputs);
+  LossCounts extend(func::FuncOp function, const LossInputs &inputs);
   bool holdsRouters(func::FuncOp function);
   SmallVector<Value> needed(const LossInputs &inputs) const;
 
   bool balance, prior, classifier;
   LossForm balanceForm, priorForm;
-  llvm::DenseMap<func::FuncOp, Extension> extended;
+  llvm::DenseMap<func::FuncOp, LossCounts> extended;
   llvm::DenseMap<func::FuncOp, bool> routers;
 };
 
@@ -143,16 +143,16 @@ void RouterLossBuilder::buildForCall(func::CallOp call,
       call, call.getCalleeAttr());
   if (!holdsRouters(callee))
     return;
-  Extension extension = extend(callee, inputs);
+  LossCounts counts = extend(callee, inputs);
   ValueRange results = replaceCall(call, callee, needed(inputs));
-  llvm::append_range(losses.balance, results.take_front(extension.numBalance));
+  llvm::append_range(losses.balance, results.take_front(counts.numBalance));
   llvm::append_range(losses.prior,
-                     results.slice(extension.numBalance, extension.numPrior));
+                     results.slice(counts.numBalance, counts.numPrior));
   llvm::append_range(losses.classifier,
-                     results.take_back(extension.numClassifier));
+                     results.take_back(counts.numClassifier));
 }
 
-RouterLossBuilder::Extension
+RouterLossBuilder::LossCounts
 RouterLossBuilder::extend(func::FuncOp function, const LossInputs &inputs) {
   auto known = extended.find(function);
   if (known != extended.end())

@@ -35,7 +35,7 @@ struct Source {
 
 /// A function as forward and backward, for one pattern of active arguments and
 /// wanted results. Without a backward no gradient reaches an argument.
-struct Pair {
+struct FunctionPair {
   func::FuncOp forward, backward;
   /// The leading operands of the backward; the gradients of results follow.
   SmallVector<Source> sources;
@@ -58,9 +58,9 @@ public:
   LogicalResult differentiate(func::FuncOp step);
 
   /// The pair to put in the place of `call`, made when first needed.
-  FailureOr<const Pair *> getPair(func::CallOp call,
-                                  ArrayRef<bool> activeArguments,
-                                  ArrayRef<Type> gradientTypes);
+  FailureOr<const FunctionPair *> getPair(func::CallOp call,
+                                          ArrayRef<bool> activeArguments,
+                                          ArrayRef<Type> gradientTypes);
 
   int64_t numFunctions = 0;
   int64_t numSaved = 0;
@@ -70,17 +70,17 @@ private:
   LogicalResult mark(Block &block, DenseSet<Value> &active);
   FailureOr<SmallVector<bool>> activeResults(func::CallOp call,
                                              ArrayRef<bool> activeArguments);
-  LogicalResult buildPair(Pair &pair, func::FuncOp original,
+  LogicalResult buildPair(FunctionPair &pair, func::FuncOp original,
                           ArrayRef<bool> activeArguments,
                           ArrayRef<Type> gradientTypes);
-  void connect(Pair &pair);
+  void connect(FunctionPair &pair);
   void eraseUnused();
 
   ModuleOp module;
   SymbolTable symbols;
   /// What is known about callees; null while it is being found out.
   std::map<Activity, std::optional<SmallVector<bool>>> activities;
-  std::map<Pattern, Pair> pairs;
+  std::map<Pattern, FunctionPair> pairs;
   DenseMap<func::FuncOp, unsigned> numPatterns;
   /// Functions that uses may have gone from, what is used before its users.
   llvm::SetVector<func::FuncOp> touched;
@@ -270,10 +270,11 @@ LogicalResult Sweep::differentiateCall(func::CallOp call,
   SmallVector<Type> gradientTypes;
   for (Value gradient : resultGradients)
     gradientTypes.push_back(gradient ? gradient.getType() : Type());
-  FailureOr<const Pair *> found = parent.getPair(call, wanted, gradientTypes);
+  FailureOr<const FunctionPair *> found =
+      parent.getPair(call, wanted, gradientTypes);
   if (failed(found))
     return failure();
-  const Pair &pair = **found;
+  const FunctionPair &pair = **found;
   if (!pair.backward)
     return success();
 
@@ -304,9 +305,9 @@ LogicalResult Sweep::differentiateCall(func::CallOp call,
 // Functions
 //===----------------------------------------------------------------------===//
 
-FailureOr<const Pair *> Differentiator::getPair(func::CallOp call,
-                                                ArrayRef<bool> activeArguments,
-                                                ArrayRef<Type> gradientTypes) {
+FailureOr<const FunctionPair *>
+Differentiator::getPair(func::CallOp call, ArrayRef<bool> activeArguments,
+                        ArrayRef<Type> gradientTypes) {
   FailureOr<func::FuncOp> callee = lookupCallee(call);
   if (failed(callee))
     return failure();
@@ -321,7 +322,8 @@ FailureOr<const Pair *> Differentiator::getPair(func::CallOp call,
   return &entry->second;
 }
 
-LogicalResult Differentiator::buildPair(Pair &pair, func::FuncOp original,
+LogicalResult Differentiator::buildPair(FunctionPair &pair,
+                                        func::FuncOp original,
                                         ArrayRef<bool> activeArguments,
                                         ArrayRef<Type> gradientTypes) {
   auto forward = cast<func::FuncOp>(original->clone());
@@ -388,7 +390,7 @@ LogicalResult Differentiator::buildPair(Pair &pair, func::FuncOp original,
 
 /// Makes arguments of the backward of what it reads in the forward, and
 /// results of the forward of what it saves for that.
-void Differentiator::connect(Pair &pair) {
+void Differentiator::connect(FunctionPair &pair) {
   Block &body = pair.forward.getBody().front();
   Block &backwardBody = pair.backward.getBody().front();
   eraseDeadOps(backwardBody);

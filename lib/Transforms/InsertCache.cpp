@@ -32,7 +32,7 @@ using MakeCache = llvm::function_ref<Value(const Cache &)>;
 
 /// What changed in the signature of a function: the caches that it takes, and
 /// the arguments that nothing in it reads any more.
-struct Extension {
+struct CachedSignature {
   SmallVector<Cache> caches;
   llvm::BitVector unread;
 };
@@ -55,11 +55,11 @@ private:
   void insert(PoolOp pool, MakeCache makeCache);
   Value cache(StringRef kind, Value rows, Value slots, OpBuilder &builder,
               MakeCache makeCache);
-  const Extension &extend(func::FuncOp function);
+  const CachedSignature &extend(func::FuncOp function);
 
   int64_t capacity;
   bool failed = false;
-  llvm::DenseMap<func::FuncOp, Extension> extensions;
+  llvm::DenseMap<func::FuncOp, CachedSignature> signatures;
 };
 
 /// The cache of `rows`, with them in it.
@@ -130,14 +130,14 @@ llvm::BitVector CacheBuilder::build(func::FuncOp function,
     auto call = cast<func::CallOp>(op);
     auto callee = SymbolTable::lookupNearestSymbolFrom<func::FuncOp>(
         call, call.getCalleeAttr());
-    const Extension &extension = extend(callee);
-    if (extension.caches.empty())
+    const CachedSignature &signature = extend(callee);
+    if (signature.caches.empty())
       continue;
-    for (unsigned index : extension.unread.set_bits())
+    for (unsigned index : signature.unread.set_bits())
       dropped.insert(call.getOperand(index));
-    call->eraseOperands(extension.unread);
+    call->eraseOperands(signature.unread);
     SmallVector<Value> caches;
-    for (const Cache &each : extension.caches)
+    for (const Cache &each : signature.caches)
       caches.push_back(makeCache(each));
     replaceCall(call, callee, caches);
   }
@@ -150,23 +150,23 @@ llvm::BitVector CacheBuilder::build(func::FuncOp function,
   return unread;
 }
 
-const Extension &CacheBuilder::extend(func::FuncOp function) {
-  auto known = extensions.find(function);
-  if (known != extensions.end())
+const CachedSignature &CacheBuilder::extend(func::FuncOp function) {
+  auto known = signatures.find(function);
+  if (known != signatures.end())
     return known->second;
-  Extension extension;
+  CachedSignature signature;
   if (!function.isExternal()) {
-    extension.unread = build(function, [&](const Cache &cache) {
-      extension.caches.push_back(cache);
+    signature.unread = build(function, [&](const Cache &cache) {
+      signature.caches.push_back(cache);
       return addArgument(function, cache.type);
     });
-    LogicalResult erased = function.eraseArguments(extension.unread);
+    LogicalResult erased = function.eraseArguments(signature.unread);
     assert(succeeded(erased) && "nothing reads these arguments");
     (void)erased;
     // The operands of a call, which do not have the caches yet.
-    extension.unread.resize(extension.unread.size() - extension.caches.size());
+    signature.unread.resize(signature.unread.size() - signature.caches.size());
   }
-  return extensions[function] = extension;
+  return signatures[function] = signature;
 }
 
 /// Makes whatever leads to the logits token by token, the final norm and the
