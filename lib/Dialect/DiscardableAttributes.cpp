@@ -1,5 +1,4 @@
-//===-- DiscardableAttributes.cpp - verifiers of discardable attributes
-//----------===//
+//===-- DiscardableAttributes.cpp - discardable attributes --------------===//
 //
 // Part of PolyMoE, under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
