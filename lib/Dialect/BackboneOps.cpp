@@ -120,14 +120,14 @@ LogicalResult LastTokenOp::verify() {
       failed(
           verifyShape(*this, "a result", getResult(), {input[0], 1, input[2]})))
     return failure();
-  // That it is one token is never left open.
+  // The one token must not be a dynamic dimension.
   return verifyDim(*this, "a row length", 1,
                    typeOf(getResult()).isDynamicDim(1)
                        ? 0
                        : typeOf(getResult()).getDimSize(1));
 }
 
-/// Checks the weights of `experts` FFNs, and what they make of `input`.
+/// Checks the weights of `experts` FFNs against `input` and the results.
 static LogicalResult verifyFfns(Operation *op, Value input, ValueRange weights,
                                 FfnForm form, int64_t experts,
                                 Value preactivation, int64_t rows) {

@@ -19,8 +19,8 @@ inline Type gradientType(Value parameter) {
   return parameterGradientType(cast<RankedTensorType>(parameter.getType()));
 }
 
-/// The wanted gradients of `op`, `result = input weight^T`, whose first
-/// operands are input and weight.
+/// Builds the wanted gradients of `op`, which computes `input weight^T` and
+/// whose first operands are input and weight.
 template <typename OpT>
 void buildProductVjp(OpT op, OpBuilder &b, Value dy, ArrayRef<bool> wanted,
                      MutableArrayRef<Value> grads) {

@@ -1,4 +1,4 @@
-//===-- DiscardableAttributes.cpp - verifiers of the dialect's attributes
+//===-- DiscardableAttributes.cpp - discardable attributes --------------===//
 //
 // Part of PolyMoE, under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -15,7 +15,7 @@ using namespace mlir::moe;
 
 namespace {
 
-/// On which ops an attribute may stand, and what it may be.
+/// On which ops an attribute may stand and which values it may have.
 struct Rule {
   StringRef name;
   StringRef place;
@@ -24,7 +24,7 @@ struct Rule {
   bool (*isValid)(Operation *, Attribute);
 };
 
-/// What a dictionary holds under a name.
+/// An entry that a dictionary holds.
 struct Entry {
   StringRef name;
   bool (*isValid)(Attribute);
@@ -130,7 +130,7 @@ LogicalResult MoEDialect::verifyOperationAttribute(Operation *op,
   return success();
 }
 
-/// Arguments and results have but one attribute: what they are bound to.
+/// The only attribute of arguments and results is their binding.
 static LogicalResult verifyBinding(Operation *op, NamedAttribute attribute) {
   StringRef name = attribute.getName();
   if (name != MoEDialect::BindingAttrHelper::getNameStr())

@@ -49,13 +49,13 @@ static LogicalResult verifyDownWeights(Operation *op, ValueRange weights,
 
 static Type elementOf(Value value) { return typeOf(value).getElementType(); }
 
-/// The element type of what is summed up over values like `value`.
+/// The element type of sums over elements of `value`.
 static Type preciseElementOf(Value value) {
   return preciseType(elementOf(value));
 }
 
-/// Checks what comes out of a grouped matmul that reads `rows`: rows of experts
-/// under routes, tokens without.
+/// Checks the result of a grouped matmul that reads `rows`: it is rows with
+/// routes, tokens without.
 static LogicalResult verifyRowsOrTokens(Operation *op, Value result,
                                         Value routes, Value rows) {
   int64_t numRows = typeOf(rows).getDimSize(0);
@@ -163,8 +163,8 @@ LogicalResult RoutedInputGradOp::verify() {
   return verifyRowsOrTokens(*this, getResult(), getRoutes(), getDz());
 }
 
-/// Checks that there is a result for each of `experts`, and that there are
-/// such experts.
+/// Checks that there is a result for each of `experts`, and that `experts` are
+/// experts of `routes`.
 static LogicalResult verifyExperts(Operation *op, ArrayRef<int64_t> experts,
                                    Value routes) {
   if (experts.size() != op->getNumResults())

@@ -31,7 +31,7 @@ void PoolOp::buildVjp(OpBuilder &b, ValueRange dy, ArrayRef<bool> wanted,
 
 void RouteOp::buildVjp(OpBuilder &b, ValueRange dy, ArrayRef<bool> wanted,
                        MutableArrayRef<Value> grads) {
-  // The assignment has no gradient, nor has the gate that decides it, and
+  // The assignment has no gradient, the gate that decides it has none, and
   // neither has a forced score.
   if (!wanted[0] || !dy[1] || getForcedExpert())
     return;
@@ -82,9 +82,9 @@ Operation *ExpertsOp::saveForBackward(RewriterBase &rewriter) {
   return saving;
 }
 
-/// Builds `moe.experts_grad` and hands its results out: to the input, the
-/// scores (operand `scoresIndex`, if any) and the weights (from operand
-/// `firstWeight` on).
+/// Builds `moe.experts_grad` and assigns its results to the gradients of the
+/// input, the scores (operand `scoresIndex`, if any) and the weights (from
+/// operand `firstWeight` on).
 static void buildExpertsVjp(OpBuilder &b, Location loc, Value dy, Value input,
                             Value scores, Value routes, Value preactivation,
                             ValueRange weights, FfnFormAttr form,

@@ -5,8 +5,8 @@
 //
 //===----------------------------------------------------------------------===//
 //
-// Each function emits one error at `op` and fails, or succeeds. A dimension
-// that is not known yet agrees with any other.
+// Each function succeeds, or emits one error at `op` and fails. A dynamic
+// dimension agrees with any other.
 //
 //===----------------------------------------------------------------------===//
 
@@ -23,11 +23,11 @@ inline RankedTensorType typeOf(Value value) {
 
 inline int64_t lastDim(Value value) { return typeOf(value).getShape().back(); }
 
-/// Checks a dimension; `what` is the quantity with its article: `a width`.
+/// Checks a dimension. `what` names it with its article: `a width`.
 LogicalResult verifyDim(Operation *op, StringRef what, int64_t expected,
                         int64_t actual);
 
-/// Checks rows and tokens of a row, the leading two dimensions.
+/// Checks the two leading dimensions, B and S.
 LogicalResult verifyLeading(Operation *op, Value expected, Value actual);
 
 LogicalResult verifySameType(Operation *op, StringRef what, Value expected,
@@ -62,16 +62,16 @@ inline int64_t preactivationWidth(FfnForm form, int64_t hidden) {
   return form == FfnForm::Gated ? 2 * hidden : hidden;
 }
 
-/// Tokens of a [B,S,...] value, dynamic if either is.
+/// The number of tokens of a [B,S,...] value, dynamic if B or S is.
 int64_t numTokens(Value value);
 
 /// Checks that `routes`, if any, are for as many tokens as `tokens` [B,S,...].
 LogicalResult verifyRoutes(Operation *op, Value routes, Value tokens);
 
-/// Rows of experts: those of `routes`, or one a token without (null).
+/// The number of routed rows, or, without `routes` (null), that of tokens.
 int64_t numRows(Value routes, Value tokens);
 
-/// How many experts there are: those of `routes`, or one without (null).
+/// The number of experts of `routes`, or 1 without (null).
 int64_t numExperts(Value routes);
 
 } // namespace mlir::moe

@@ -89,21 +89,21 @@ const Checkpoint::Entry *Checkpoint::find(const std::string &key) const {
 
 static FoundTensor findTensor(const ParameterLayout &parameter,
                               const Checkpoint &checkpoint) {
-  for (const TensorPlace &place : parameter.places) {
-    const Checkpoint::Entry *entry = checkpoint.find(place.key);
+  for (const TensorLocation &location : parameter.locations) {
+    const Checkpoint::Entry *entry = checkpoint.find(location.key);
     if (!entry)
       continue;
-    if (entry->tensor->shape != place.shape)
+    if (entry->tensor->shape != location.shape)
       fail(entry->file->path(), ": tensor '", entry->tensor->name,
-           "': expected shape ", toString(place.shape), ", but got ",
+           "': expected shape ", toString(location.shape), ", but got ",
            toString(entry->tensor->shape));
-    return {&parameter, &place, entry};
+    return {&parameter, &location, entry};
   }
   std::string alternatives;
-  for (const TensorPlace &place : parameter.places)
-    alternatives += (alternatives.empty() ? "'" : " or '") + place.key + "'";
+  for (const TensorLocation &location : parameter.locations)
+    alternatives += (alternatives.empty() ? "'" : " or '") + location.key + "'";
   fail(checkpoint.mainFile(), ": expected tensor ", alternatives, " of shape ",
-       toString(parameter.places.front().shape), ", but there is none");
+       toString(parameter.locations.front().shape), ", but there is none");
 }
 
 /// A tied model's file may hold the output projection too, if it is the same.

@@ -309,14 +309,14 @@ void polymoe::mergeDelta(const fs::path &delta, const fs::path &output,
   mlir::ModuleOp module = *loaded.module;
 
   Base base(options.base, options.warn);
-  std::map<TensorName, Base::Found> places;
+  std::map<TensorName, Base::Found> foundTensors;
   for (const BaseTensor &tensor : tensors) {
     auto file = locate(base, tensor, delta);
-    places[tensor.name] = {file, file->find(tensor.name.second)};
+    foundTensors[tensor.name] = {file, file->find(tensor.name.second)};
   }
   std::vector<fs::path> sources = {delta / indexName, delta / tensorsName};
-  for (const auto &[name, place] : places)
-    sources.push_back(place.file->path());
+  for (const auto &[name, found] : foundTensors)
+    sources.push_back(found.file->path());
   if (options.replace)
     for (const fs::path &source : sources)
       checkReplaced(output, loaded, {source});
@@ -338,13 +338,13 @@ void polymoe::mergeDelta(const fs::path &delta, const fs::path &output,
     auto *origin = std::get_if<CheckpointOrigin>(&spec.origin);
     if (!origin || origin->file == tensorsName)
       continue;
-    auto place = places.find({origin->file, origin->key});
-    if (place == places.end())
+    auto found = foundTensors.find({origin->file, origin->key});
+    if (found == foundTensors.end())
       fail(delta / indexName, ": expected file '", origin->file, "', key '",
            origin->key, "', which parameter '", spec.name,
            "' is read from, but there is none");
     setOrigin(module, spec.name,
-              {nameOf(place->second.file->path()), origin->key, origin->rows});
+              {nameOf(found->second.file->path()), origin->key, origin->rows});
   }
   copyConfiguration(loaded, folder.path());
   saveModule(module, folder.path() / moduleName);

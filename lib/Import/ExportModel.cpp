@@ -113,13 +113,13 @@ struct OutputTensor {
   int64_t bytes() const { return *byteSizeOf(shape, sizeOf(dtype)); }
 };
 
-const TensorPlace &placeToWrite(const ParameterLayout &parameter,
-                                MixtureForm form) {
+const TensorLocation &locationToWrite(const ParameterLayout &parameter,
+                                      MixtureForm form) {
   if (form == MixtureForm::Mixtral)
-    for (const TensorPlace &place : parameter.places)
-      if (place.form == KeyForm::Mixtral)
-        return place;
-  return parameter.places.front();
+    for (const TensorLocation &location : parameter.locations)
+      if (location.form == KeyForm::Mixtral)
+        return location;
+  return parameter.locations.front();
 }
 
 /// In the order of the model; gives the parts of one tensor one type.
@@ -129,15 +129,15 @@ tensorsToWrite(const ModelConfig &config,
   std::vector<OutputTensor> tensors;
   std::map<std::string, size_t> indexOf;
   for (const ParameterLayout &parameter : layout) {
-    const TensorPlace &place = placeToWrite(parameter, config.mixture);
+    const TensorLocation &location = locationToWrite(parameter, config.mixture);
     DType type = specs.at(parameter.name).dtype;
-    auto [it, isNew] = indexOf.try_emplace(place.key, tensors.size());
+    auto [it, isNew] = indexOf.try_emplace(location.key, tensors.size());
     if (isNew)
-      tensors.push_back({place.key, place.shape, type, {}});
+      tensors.push_back({location.key, location.shape, type, {}});
     OutputTensor &tensor = tensors[it->second];
     if (sizeOf(type) > sizeOf(tensor.dtype))
       tensor.dtype = type;
-    tensor.parts.emplace_back(parameter.name, place.rows);
+    tensor.parts.emplace_back(parameter.name, location.rows);
   }
   for (const OutputTensor &tensor : tensors)
     for (const auto &[name, rows] : tensor.parts)

@@ -95,7 +95,7 @@ private:
 
   void declare(const FoundTensor &found, const fs::path &moduleFolder) {
     DenseI64ArrayAttr rows;
-    if (auto selection = found.place->rows)
+    if (auto selection = found.location->rows)
       rows = builder.getDenseI64ArrayAttr(
           {selection->offset, selection->block, selection->stride});
     auto origin = moe::CheckpointAttr::get(

@@ -40,7 +40,7 @@ public:
 
 private:
   ParameterLayout &add(std::string name, Shape shape, Part part) {
-    TensorPlace own{KeyForm::Own, name, shape, std::nullopt};
+    TensorLocation own{KeyForm::Own, name, shape, std::nullopt};
     parameters.push_back({std::move(name),
                           std::move(shape),
                           part,
@@ -103,7 +103,7 @@ private:
         name.append(parts[i].first).append(kind);
         ParameterLayout &parameter =
             add(std::move(name), std::move(shape), parts[i].second);
-        parameter.places = {
+        parameter.locations = {
             {KeyForm::Own, key + kind.substr(1), std::move(fused), rows}};
       };
       addPart(".weight", {width, width}, {3 * width, width});
@@ -118,9 +118,9 @@ private:
       ParameterLayout &router =
           add(routerOf(prefix), {experts, config.width}, Part::Router);
       if (!bloom)
-        router.places.push_back({KeyForm::Mixtral,
-                                 prefix + ".block_sparse_moe.gate.weight",
-                                 router.shape, std::nullopt});
+        router.locations.push_back({KeyForm::Mixtral,
+                                    prefix + ".block_sparse_moe.gate.weight",
+                                    router.shape, std::nullopt});
     }
     if (config.gates[layer])
       add(mlir::moe::languageGateName(routerOf(prefix)), {2, config.width},
@@ -142,7 +142,7 @@ private:
         add(expert ? own : dense, std::move(shape), Part::Ffn);
     parameter.expert = expert;
     if (config.experts[layer] > 1)
-      parameter.places[0].key = own;
+      parameter.locations[0].key = own;
     return parameter;
   }
 
@@ -167,15 +167,15 @@ private:
           addFfn(prefix, expert, name + ".weight", std::move(shape));
       if (experts == 1)
         return;
-      parameter.places.push_back({KeyForm::Mixtral,
-                                  prefix + ".block_sparse_moe.experts." +
-                                      std::to_string(expert) + "." + mixtral +
-                                      ".weight",
-                                  parameter.shape, std::nullopt});
+      parameter.locations.push_back({KeyForm::Mixtral,
+                                     prefix + ".block_sparse_moe.experts." +
+                                         std::to_string(expert) + "." +
+                                         mixtral + ".weight",
+                                     parameter.shape, std::nullopt});
       RowSelection selection{firstRow, rows, packedShape[0] * packedShape[1]};
-      parameter.places.push_back({KeyForm::Packed,
-                                  prefix + ".mlp.experts." + packed,
-                                  std::move(packedShape), selection});
+      parameter.locations.push_back({KeyForm::Packed,
+                                     prefix + ".mlp.experts." + packed,
+                                     std::move(packedShape), selection});
     };
     addPart("gate_proj", "w1", {hidden, width}, "gate_up_proj", packedUp,
             expert * 2 * hidden);

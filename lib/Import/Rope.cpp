@@ -25,56 +25,56 @@ using namespace polymoe;
 namespace {
 
 /// An unevaluated sum of two floats.
-struct Pair {
+struct DoubleFloat {
   float high;
   float low;
 };
 
 /// high + low == x + y exactly.
-Pair addExactly(float x, float y) {
+DoubleFloat addExactly(float x, float y) {
   float s = x + y;
   float v = s - x;
   return {s, (x - (s - v)) + (y - v)};
 }
 
-Pair addExactly(Pair x, float y) {
-  Pair s = addExactly(x.high, y);
+DoubleFloat addExactly(DoubleFloat x, float y) {
+  DoubleFloat s = addExactly(x.high, y);
   return {s.high, s.low + x.low};
 }
 
-Pair addExactly(Pair x, Pair y) {
-  Pair s = addExactly(x.high, y.high);
+DoubleFloat addExactly(DoubleFloat x, DoubleFloat y) {
+  DoubleFloat s = addExactly(x.high, y.high);
   return {s.high, s.low + (x.low + y.low)};
 }
 
 /// Needs |x| >= |y|.
-Pair add(Pair x, Pair y) {
+DoubleFloat add(DoubleFloat x, DoubleFloat y) {
   float s = x.high + y.high;
   return {s, x.high - s + y.high + x.low + y.low};
 }
 
-Pair add(float x, Pair y) {
+DoubleFloat add(float x, DoubleFloat y) {
   float s = x + y.high;
   return {s, x - s + y.high + y.low};
 }
 
-Pair multiply(Pair x, float y) {
+DoubleFloat multiply(DoubleFloat x, float y) {
   float s = x.high * y;
   return {s, std::fma(x.low, y, std::fma(x.high, y, -s))};
 }
 
-Pair multiply(Pair x, Pair y) {
+DoubleFloat multiply(DoubleFloat x, DoubleFloat y) {
   float s = x.high * y.high;
   return {s, std::fma(x.high, y.low,
                       std::fma(x.low, y.high, std::fma(x.high, y.high, -s)))};
 }
 
-Pair square(Pair x) {
+DoubleFloat square(DoubleFloat x) {
   float s = x.high * x.high;
   return {s, std::fma(x.high + x.high, x.low, std::fma(x.high, x.high, -s))};
 }
 
-Pair divide(Pair n, Pair d) {
+DoubleFloat divide(DoubleFloat n, DoubleFloat d) {
   float t = 1.0f / d.high;
   float s = n.high * t;
   float u = std::fma(t, n.high, -s);
@@ -83,24 +83,25 @@ Pair divide(Pair n, Pair d) {
 }
 
 /// The natural logarithm of a positive normal number.
-Pair logarithm(float d) {
+DoubleFloat logarithm(float d) {
   int exponent = std::ilogb(d * (1.0f / 0.75f));
   float m = std::ldexp(d, -exponent);
-  Pair x = divide(addExactly(-1.0f, m), addExactly(1.0f, m));
-  Pair x2 = square(x);
+  DoubleFloat x = divide(addExactly(-1.0f, m), addExactly(1.0f, m));
+  DoubleFloat x2 = square(x);
   float t = 0.240320354700088500976562f;
   t = std::fma(t, x2.high, 0.285112679004669189453125f);
   t = std::fma(t, x2.high, 0.400007992982864379882812f);
-  Pair c = {0.66666662693023681640625f, 3.69183861259614332084311e-09f};
-  Pair s = multiply(Pair{0.69314718246459960938f, -1.904654323148236017e-09f},
-                    static_cast<float>(exponent));
-  s = add(s, Pair{x.high * 2.0f, x.low * 2.0f});
+  DoubleFloat c = {0.66666662693023681640625f, 3.69183861259614332084311e-09f};
+  DoubleFloat s =
+      multiply(DoubleFloat{0.69314718246459960938f, -1.904654323148236017e-09f},
+               static_cast<float>(exponent));
+  s = add(s, DoubleFloat{x.high * 2.0f, x.low * 2.0f});
   return add(s, multiply(multiply(x2, x), addExactly(multiply(x2, t), c)));
 }
 
-float exponential(Pair d) {
+float exponential(DoubleFloat d) {
   float q = std::nearbyint((d.high + d.low) * std::numbers::log2e_v<float>);
-  Pair s = addExactly(d, q * -0.693145751953125f);
+  DoubleFloat s = addExactly(d, q * -0.693145751953125f);
   s = addExactly(s, q * -1.428606765330187045e-06f);
   float sum = s.high + s.low;
   s = {sum, s.high - sum + s.low};
@@ -109,7 +110,7 @@ float exponential(Pair d) {
   u = std::fma(u, s.high, 0.0416710823774337768554688f);
   u = std::fma(u, s.high, 0.166665524244308471679688f);
   u = std::fma(u, s.high, 0.499999850988388061523438f);
-  Pair t = add(1.0f, add(s, multiply(square(s), u)));
+  DoubleFloat t = add(1.0f, add(s, multiply(square(s), u)));
   return std::ldexp(t.high + t.low, static_cast<int>(q));
 }
 

@@ -76,10 +76,10 @@ template <CodeBook book> MOE_INLINE float numberOf(int code) {
   int rank = code;
   if constexpr (book == CodeBook::Signed)
     rank = code < zeroCode ? zeroCode - code : code - zeroCode;
-  const auto place = float(rank);
+  const auto exactRank = float(rank);
   float number = 0;
   for (const Tree::Line &line : t.lines) {
-    const float here = place * line.step + line.middle;
+    const float here = exactRank * line.step + line.middle;
     number = here > number ? here : number;
   }
   number = rank == 0 ? 0.0f : number;
@@ -95,12 +95,12 @@ template <CodeBook book> MOE_INLINE int codeOf(float number) {
   const float magnitude = number < 0 ? -number : number;
   // Not a number counts as one, so that the conversion is defined.
   const float x = magnitude < 1 ? magnitude : 1.0f;
-  auto place = float(t.top);
+  auto exactRank = float(t.top);
   for (const Tree::Line &line : t.lines) {
     const float here = x * line.perNumber + line.at;
-    place = here < place ? here : place;
+    exactRank = here < exactRank ? here : exactRank;
   }
-  int rank = int(place);
+  int rank = int(exactRank);
   if constexpr (book == CodeBook::Signed) {
     rank = x < t.zeroTo ? 0 : rank;
     rank = x < t.topFrom ? rank : t.top;

@@ -20,15 +20,15 @@
 
 using namespace polymoe;
 
-// Elements that one tile of a loop over a parameter handles; even, because
+// Elements that one item of a loop over a parameter handles; even, because
 // initial values come in pairs.
 static constexpr int64_t chunk = int64_t(1) << 16;
 
 /// Calls body(begin, end) for pieces of [0, count) on the pool.
 template <typename Body>
 static void forChunks(ThreadPool &pool, int64_t count, const Body &body) {
-  parallelFor(pool, (count + chunk - 1) / chunk, [&](int64_t tile) {
-    body(tile * chunk, std::min(count, (tile + 1) * chunk));
+  parallelFor(pool, (count + chunk - 1) / chunk, [&](int64_t item) {
+    body(item * chunk, std::min(count, (item + 1) * chunk));
   });
 }
 
@@ -37,7 +37,7 @@ struct ParameterStore::File {
   std::set<std::string> used;
 };
 
-struct ParameterStore::Slot {
+struct ParameterStore::Entry {
   int64_t elements = 0;
   void *value = nullptr;
   bool isMapped = false;
@@ -52,7 +52,7 @@ ParameterStore::ParameterStore(std::vector<ParameterSpec> specs,
                                std::filesystem::path base, ThreadPool &pool,
                                ParameterOptions options)
     : parameters(std::move(specs)), base(std::move(base)), pool(pool),
-      options(std::move(options)), slots(parameters.size()) {
+      options(std::move(options)), entries(parameters.size()) {
   checkSpecs();
   for (size_t i = 0; i < parameters.size(); ++i)
     load(i);
@@ -82,7 +82,7 @@ void ParameterStore::checkSpecs() {
       fail("parameter '", spec.name,
            "': expected a floating-point type for what trains, but got ",
            spec.dtype);
-    slots[i].elements = *bytes / 8;
+    entries[i].elements = *bytes / 8;
   }
 }
 
@@ -152,42 +152,42 @@ OptimizerStates polymoe::parseOptimizerStates(std::string_view name) {
 /// Makes the memory of everything but the value that a checkpoint may map.
 void ParameterStore::makeTrainable(size_t index) {
   const ParameterSpec &spec = parameters[index];
-  Slot &slot = slots[index];
+  Entry &entry = entries[index];
   const std::string what = concat("parameter '", spec.name, "'");
   TrainableParameter state;
   state.index = index;
-  state.elements = slot.elements;
+  state.elements = entry.elements;
   state.masterType = spec.dtype == DType::F64 ? DType::F64 : DType::F32;
-  slot.valueMemory = allocate(slot.elements * sizeOf(spec.dtype), what);
-  slot.value = slot.valueMemory.data();
-  state.master = slot.value;
-  const int64_t masterBytes = slot.elements * sizeOf(state.masterType);
+  entry.valueMemory = allocate(entry.elements * sizeOf(spec.dtype), what);
+  entry.value = entry.valueMemory.data();
+  state.master = entry.value;
+  const int64_t masterBytes = entry.elements * sizeOf(state.masterType);
   if (spec.dtype == DType::BF16) {
-    slot.masterMemory = allocate(slot.elements * 2, what);
+    entry.masterMemory = allocate(entry.elements * 2, what);
     state.master = nullptr;
-    state.split = {slot.valueMemory.as<uint16_t>(),
-                   slot.masterMemory.as<int16_t>()};
+    state.split = {entry.valueMemory.as<uint16_t>(),
+                   entry.masterMemory.as<int16_t>()};
   } else if (spec.dtype != state.masterType) {
-    slot.masterMemory = allocate(masterBytes, what);
-    state.master = slot.masterMemory.data();
+    entry.masterMemory = allocate(masterBytes, what);
+    state.master = entry.masterMemory.data();
   }
   if (options.training) {
     const bool isBlockwise =
-        hasBlockwiseStates(options.states, spec.dtype, slot.elements);
-    const int64_t stateBytes = slot.elements * (isBlockwise ? 1 : 4);
-    slot.mMemory = allocate(stateBytes, what);
-    slot.vMemory = allocate(stateBytes, what);
+        hasBlockwiseStates(options.states, spec.dtype, entry.elements);
+    const int64_t stateBytes = entry.elements * (isBlockwise ? 1 : 4);
+    entry.mMemory = allocate(stateBytes, what);
+    entry.vMemory = allocate(stateBytes, what);
     if (isBlockwise) {
-      slot.mScaleMemory = allocate(blocksOf(slot.elements) * 4, what);
-      slot.vScaleMemory = allocate(blocksOf(slot.elements) * 4, what);
-      state.m8 = {slot.mMemory.as<uint8_t>(), slot.mScaleMemory.as<float>()};
-      state.v8 = {slot.vMemory.as<uint8_t>(), slot.vScaleMemory.as<float>()};
+      entry.mScaleMemory = allocate(blocksOf(entry.elements) * 4, what);
+      entry.vScaleMemory = allocate(blocksOf(entry.elements) * 4, what);
+      state.m8 = {entry.mMemory.as<uint8_t>(), entry.mScaleMemory.as<float>()};
+      state.v8 = {entry.vMemory.as<uint8_t>(), entry.vScaleMemory.as<float>()};
     } else {
-      state.m = slot.mMemory.as<float>();
-      state.v = slot.vMemory.as<float>();
+      state.m = entry.mMemory.as<float>();
+      state.v = entry.vMemory.as<float>();
     }
   }
-  slot.trainable = int(trainable.size());
+  entry.trainable = int(trainable.size());
   trainable.push_back(state);
 }
 
@@ -235,11 +235,11 @@ void TrainableParameter::writeMaster(int64_t begin, int64_t count,
 /// Returns whether all are finite, after the conversion: what overflows is not.
 bool ParameterStore::put(size_t index, DType from, const std::byte *source,
                          int64_t begin, int64_t count) {
-  const Slot &slot = slots[index];
+  const Entry &entry = entries[index];
   DType to = parameters[index].dtype;
-  auto *target = static_cast<std::byte *>(slot.value);
-  if (slot.trainable >= 0) {
-    const TrainableParameter &state = trainable[size_t(slot.trainable)];
+  auto *target = static_cast<std::byte *>(entry.value);
+  if (entry.trainable >= 0) {
+    const TrainableParameter &state = trainable[size_t(entry.trainable)];
     to = state.masterType;
     if (!state.master) {
       std::vector<float> values(static_cast<size_t>(count));
@@ -262,10 +262,10 @@ void ParameterStore::load(size_t index) {
   if (std::holds_alternative<CheckpointOrigin>(root.origin))
     return loadFromCheckpoint(index, root);
   if (!spec.trainable) {
-    slots[index].valueMemory =
-        allocate(slots[index].elements * sizeOf(spec.dtype),
+    entries[index].valueMemory =
+        allocate(entries[index].elements * sizeOf(spec.dtype),
                  concat("parameter '", spec.name, "'"));
-    slots[index].value = slots[index].valueMemory.data();
+    entries[index].value = entries[index].valueMemory.data();
   }
   initialise(index, root);
 }
@@ -325,7 +325,7 @@ static Pieces select(const TensorInfo &tensor, const ParameterSpec &spec,
 void ParameterStore::loadFromCheckpoint(size_t index,
                                         const ParameterSpec &root) {
   const ParameterSpec &spec = parameters[index];
-  Slot &slot = slots[index];
+  Entry &entry = entries[index];
   const auto &origin = std::get<CheckpointOrigin>(root.origin);
   File &source = openFile(origin.file);
   const SafetensorsFile &file = *source.file;
@@ -343,9 +343,9 @@ void ParameterStore::loadFromCheckpoint(size_t index,
     fail(where, "expected ",
          isFloat(spec.dtype) ? "a floating-point type" : nameOf(spec.dtype),
          ", but got ", tensor->dtypeName);
-  Pieces pieces{0, slot.elements, 0, 1};
+  Pieces pieces{0, entry.elements, 0, 1};
   if (origin.rows)
-    pieces = select(*tensor, spec, slot.elements, *origin.rows, where);
+    pieces = select(*tensor, spec, entry.elements, *origin.rows, where);
   else if (tensor->shape != spec.shape)
     fail(where, "expected shape ", toString(spec.shape), ", but got ",
          toString(tensor->shape));
@@ -359,20 +359,20 @@ void ParameterStore::loadFromCheckpoint(size_t index,
   const bool aligned =
       reinterpret_cast<uintptr_t>(first) % uintptr_t(sizeOf(from)) == 0;
   if (!spec.trainable && from == spec.dtype && pieces.count == 1 && aligned &&
-      slot.elements) {
+      entry.elements) {
     // Never written: the drivers write masters and trainable values only.
-    slot.value = const_cast<std::byte *>(first);
-    slot.isMapped = true;
-    mapped += slot.elements * sizeOf(from);
-    forChunks(pool, slot.elements, [&](int64_t begin, int64_t end) {
+    entry.value = const_cast<std::byte *>(first);
+    entry.isMapped = true;
+    mapped += entry.elements * sizeOf(from);
+    forChunks(pool, entry.elements, [&](int64_t begin, int64_t end) {
       if (!allFinite(from, first + begin * sizeOf(from), end - begin))
         finite = false;
     });
   } else {
     if (!spec.trainable) {
-      slot.valueMemory = allocate(slot.elements * sizeOf(spec.dtype),
-                                  concat("parameter '", spec.name, "'"));
-      slot.value = slot.valueMemory.data();
+      entry.valueMemory = allocate(entry.elements * sizeOf(spec.dtype),
+                                   concat("parameter '", spec.name, "'"));
+      entry.value = entry.valueMemory.data();
     }
     for (int64_t piece = 0; piece < pieces.count; ++piece) {
       const std::byte *source = first + piece * pieces.stride * sizeOf(from);
@@ -429,7 +429,7 @@ bool polymoe::matches(std::string_view pattern, std::string_view text) {
 
 void ParameterStore::initialise(size_t index, const ParameterSpec &root) {
   const ParameterSpec &spec = parameters[index];
-  const Slot &slot = slots[index];
+  const Entry &entry = entries[index];
   const auto &origin = std::get<InitOrigin>(root.origin);
   if (origin.kind == InitOrigin::Kind::Zeros)
     return; // as memory comes
@@ -449,7 +449,7 @@ void ParameterStore::initialise(size_t index, const ParameterSpec &root) {
   // The root's name: a copy begins equal to what it copies.
   const uint64_t key = mix64(origin.seed + mix64(hashOf(root.name)));
   const bool ones = origin.kind == InitOrigin::Kind::Ones;
-  forChunks(pool, slot.elements, [&](int64_t begin, int64_t end) {
+  forChunks(pool, entry.elements, [&](int64_t begin, int64_t end) {
     std::vector<double> values(size_t(end - begin) + 1, 1.0);
     for (int64_t i = begin; i < end && !ones; i += 2) {
       const double u0 = uniform(randomBits(key, uint64_t(i)));
@@ -469,16 +469,16 @@ void ParameterStore::initialise(size_t index, const ParameterSpec &root) {
 //===----------------------------------------------------------------------===//
 
 void *ParameterStore::value(const std::string &name) const {
-  return slots[indexOf(name)].value;
+  return entries[indexOf(name)].value;
 }
 
 bool ParameterStore::isMapped(const std::string &name) const {
-  return slots[indexOf(name)].isMapped;
+  return entries[indexOf(name)].isMapped;
 }
 
 const TrainableParameter *
 ParameterStore::findTrainable(const std::string &name) const {
-  const int position = slots[indexOf(name)].trainable;
+  const int position = entries[indexOf(name)].trainable;
   return position < 0 ? nullptr : &trainable[size_t(position)];
 }
 
@@ -493,10 +493,10 @@ void *ParameterStore::gradient(const std::string &name) const {
 }
 
 void ParameterStore::dropMappedPages() const {
-  for (size_t i = 0; i < slots.size(); ++i)
-    if (slots[i].isMapped)
-      dropPages({static_cast<const std::byte *>(slots[i].value),
-                 size_t(slots[i].elements * sizeOf(parameters[i].dtype))});
+  for (size_t i = 0; i < entries.size(); ++i)
+    if (entries[i].isMapped)
+      dropPages({static_cast<const std::byte *>(entries[i].value),
+                 size_t(entries[i].elements * sizeOf(parameters[i].dtype))});
 }
 
 /// Returns how many bytes of the store's memory are in use.
@@ -512,7 +512,7 @@ int64_t ParameterStore::layOutGradients(std::span<const GradientPlace> places) {
       next += gradientStride(state);
   };
   for (const auto &[name, memory] : places)
-    place(trainable.at(size_t(slots[indexOf(name)].trainable)), memory);
+    place(trainable.at(size_t(entries[indexOf(name)].trainable)), memory);
   for (TrainableParameter &state : trainable)
     place(state, nullptr);
   return next - gradientMemory.as<std::byte>();
@@ -527,7 +527,7 @@ void ParameterStore::placeGradients(std::span<const GradientPlace> places) {
 void ParameterStore::refreshComputeCopies() {
   for (const TrainableParameter &state : trainable) {
     const DType to = parameters[state.index].dtype;
-    void *value = slots[state.index].value;
+    void *value = entries[state.index].value;
     if (!state.master || value == state.master)
       continue;
     forChunks(pool, state.elements, [&](int64_t begin, int64_t end) {

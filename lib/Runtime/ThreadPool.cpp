@@ -1,16 +1,17 @@
-//===-- ThreadPool.cpp - tiles on threads ---------------------------------===//
+//===-- ThreadPool.cpp - work items on threads ----------------------------===//
 //
 // Part of PolyMoE, under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
 //===----------------------------------------------------------------------===//
 //
-// A job is published by one word, the ticket: its number and the next tile.
-// Whoever wants a tile reads the ticket, reads the job, and takes the tile by
-// comparing and exchanging the ticket. Since the ticket is closed before a job
-// changes, success proves that the job read belongs to the ticket. So a worker
-// that sleeps through a job is not waited for, and one that wakes up late does
-// no harm.
+// A job is the work items of one launch. One atomic word, the ticket, holds the
+// number of the job and its next work item. A thread takes a work item in three
+// steps: it reads the ticket, reads the job, and advances the ticket by a
+// compare-and-swap. The ticket is closed before the job changes, so a swap that
+// succeeds proves that the job which was read belongs to the ticket. Therefore
+// nobody waits for a worker that sleeps through a job, and a worker that wakes
+// up late does no harm.
 //
 //===----------------------------------------------------------------------===//
 
@@ -28,14 +29,15 @@
 
 using namespace polymoe;
 
-// Bits of the ticket: job number, closed flag, next tile.
-static constexpr uint64_t tileMask = (uint64_t(1) << 32) - 1;
+// The bits of the ticket, from the highest: job number, closed flag, next work
+// item.
+static constexpr uint64_t itemMask = (uint64_t(1) << 32) - 1;
 static constexpr uint64_t closedBit = uint64_t(1) << 32;
 static constexpr uint64_t jobStep = uint64_t(1) << 33;
-static constexpr int64_t maxTilesPerJob = int64_t(1) << 31;
+static constexpr int64_t maxItemsPerJob = int64_t(1) << 31;
 
-// About 20 microseconds: longer than the pause between two kernels of a step,
-// shorter than what anyone would miss.
+// Idle workers spin for about 20 microseconds, which is longer than the pause
+// between two kernels of a step.
 static constexpr int spins = 1000;
 
 static thread_local bool insideTask = false;
@@ -74,21 +76,21 @@ struct ThreadPool::Impl {
   ~Impl() { stop(); }
 
   void stop();
-  void publish(MoeTask task, int64_t first, int64_t tiles, void *const *args);
-  int64_t takeTiles();
+  void publish(MoeTask task, int64_t first, int64_t items, void *const *args);
+  int64_t takeItems();
   void work();
 
-  // On one cache line, which whoever takes a tile needs as a whole. The job is
-  // written only while the ticket is closed.
+  // The ticket and the job share a cache line, since a thread that takes a work
+  // item reads all of it. The job is written only while the ticket is closed.
   alignas(64) std::atomic<uint64_t> ticket{closedBit};
   std::atomic<MoeTask> task{nullptr};
   std::atomic<void *const *> args{nullptr};
-  std::atomic<int64_t> firstTile{0};
-  std::atomic<uint64_t> jobTiles{0};
+  std::atomic<int64_t> firstItem{0};
+  std::atomic<uint64_t> jobItems{0};
   std::vector<pthread_t> workers;
 
   alignas(64) std::atomic<uint64_t> completed{0};
-  /// Counts jobs; what idle workers sleep on.
+  /// The number of jobs so far; idle workers sleep until it changes.
   std::atomic<uint32_t> bell{0};
   int spinLimit = 0;
   std::atomic<bool> stopping{false};
@@ -98,7 +100,8 @@ ThreadPool::Impl::Impl(int threads) {
   const int processors = availableProcessors();
   if (threads <= 0)
     threads = processors;
-  // Spinning takes the processor away from whoever could end the wait.
+  // With more threads than processors, a spinning thread would take the
+  // processor from the thread that it waits for.
   spinLimit = threads <= processors ? spins : 0;
   try {
     for (int i = 1; i < threads; ++i)
@@ -123,32 +126,32 @@ void ThreadPool::Impl::stop() {
   workers.clear();
 }
 
-void ThreadPool::Impl::publish(MoeTask newTask, int64_t first, int64_t tiles,
+void ThreadPool::Impl::publish(MoeTask newTask, int64_t first, int64_t items,
                                void *const *newArgs) {
   const uint64_t current = ticket.load(std::memory_order_relaxed);
   task.store(newTask, std::memory_order_release);
   args.store(newArgs, std::memory_order_release);
-  firstTile.store(first, std::memory_order_release);
-  jobTiles.store(uint64_t(tiles), std::memory_order_release);
+  firstItem.store(first, std::memory_order_release);
+  jobItems.store(uint64_t(items), std::memory_order_release);
   completed.store(0, std::memory_order_relaxed);
-  ticket.store((current & ~(tileMask | closedBit)) + jobStep,
+  ticket.store((current & ~(itemMask | closedBit)) + jobStep,
                std::memory_order_release);
 }
 
-/// Works off tiles until none is left to take; returns how many it did.
-int64_t ThreadPool::Impl::takeTiles() {
+/// Runs work items until none is left to take. Returns how many it ran.
+int64_t ThreadPool::Impl::takeItems() {
   int64_t done = 0;
   uint64_t seen = ticket.load(std::memory_order_acquire);
   while (!(seen & closedBit)) {
     MoeTask thisTask = task.load(std::memory_order_acquire);
     void *const *thisArgs = args.load(std::memory_order_acquire);
-    int64_t first = firstTile.load(std::memory_order_acquire);
-    if ((seen & tileMask) >= jobTiles.load(std::memory_order_acquire))
+    int64_t first = firstItem.load(std::memory_order_acquire);
+    if ((seen & itemMask) >= jobItems.load(std::memory_order_acquire))
       break;
     if (!ticket.compare_exchange_weak(seen, seen + 1, std::memory_order_acq_rel,
                                       std::memory_order_acquire))
       continue;
-    thisTask(first + int64_t(seen & tileMask), thisArgs);
+    thisTask(first + int64_t(seen & itemMask), thisArgs);
     ++done;
     seen = ticket.load(std::memory_order_acquire);
   }
@@ -169,9 +172,10 @@ void ThreadPool::Impl::work() {
       continue;
     }
     heard = now;
-    if (int64_t done = takeTiles()) {
-      // The caller may return as soon as the count is full: read first.
-      const uint64_t total = jobTiles.load(std::memory_order_relaxed);
+    if (int64_t done = takeItems()) {
+      // The caller may return, and publish another job, as soon as the count is
+      // full: read the total first.
+      const uint64_t total = jobItems.load(std::memory_order_relaxed);
       if (completed.fetch_add(uint64_t(done), std::memory_order_acq_rel) +
               uint64_t(done) ==
           total)
@@ -185,20 +189,20 @@ ThreadPool::~ThreadPool() = default;
 
 int ThreadPool::threads() const { return int(impl->workers.size()) + 1; }
 
-void ThreadPool::run(MoeTask task, int64_t tiles, void *const *args) {
+void ThreadPool::run(MoeTask task, int64_t items, void *const *args) {
   if (insideTask) {
     std::fputs("fatal: moeParallelFor was called from inside a task\n", stderr);
     std::abort();
   }
   insideTask = true;
-  if (tiles == 1 || impl->workers.empty()) {
-    for (int64_t tile = 0; tile < tiles; ++tile)
-      task(tile, args);
+  if (items == 1 || impl->workers.empty()) {
+    for (int64_t item = 0; item < items; ++item)
+      task(item, args);
     insideTask = false;
     return;
   }
-  for (int64_t first = 0; first < tiles; first += maxTilesPerJob) {
-    const int64_t count = std::min(tiles - first, maxTilesPerJob);
+  for (int64_t first = 0; first < items; first += maxItemsPerJob) {
+    const int64_t count = std::min(items - first, maxItemsPerJob);
     impl->publish(task, first, count, args);
     impl->bell.fetch_add(1, std::memory_order_release);
     if (count > int64_t(impl->workers.size()))
@@ -207,7 +211,7 @@ void ThreadPool::run(MoeTask task, int64_t tiles, void *const *args) {
       for (int64_t i = 1; i < count; ++i)
         impl->bell.notify_one();
 
-    uint64_t done = uint64_t(impl->takeTiles());
+    uint64_t done = uint64_t(impl->takeItems());
     done += impl->completed.fetch_add(done, std::memory_order_acq_rel);
     for (int i = 0; done != uint64_t(count); ++i) {
       if (i < impl->spinLimit)
@@ -231,12 +235,12 @@ std::string Profile::toChromeTrace() const {
   for (const Event &event : events) {
     std::snprintf(line, sizeof(line),
                   "%s\n{\"name\": \"%s\", \"ph\": \"X\", \"pid\": 1, \"tid\": "
-                  "1, \"ts\": %.3f, \"dur\": %.3f, \"args\": {\"tiles\": "
+                  "1, \"ts\": %.3f, \"dur\": %.3f, \"args\": {\"items\": "
                   "%lld}}",
                   text.size() > 1 ? "," : "", event.name,
                   double(event.begin) / 1e3,
                   double(event.end - event.begin) / 1e3,
-                  static_cast<long long>(event.tiles));
+                  static_cast<long long>(event.items));
     text += line;
   }
   return text + "\n]\n";
@@ -275,13 +279,13 @@ static int64_t nanoseconds() {
          std::chrono::nanoseconds(1);
 }
 
-void moeParallelFor(MoeContext *context, MoeTask task, int64_t tiles,
+void moeParallelFor(MoeContext *context, MoeTask task, int64_t items,
                     void *const *args, const char *name) {
   if (!context->profile)
-    return context->pool->run(task, tiles, args);
+    return context->pool->run(task, items, args);
   const int64_t begin = nanoseconds();
-  context->pool->run(task, tiles, args);
-  context->profile->record({name, tiles, begin, nanoseconds()});
+  context->pool->run(task, items, args);
+  context->profile->record({name, items, begin, nanoseconds()});
 }
 
 const std::vector<AbiSymbol> &polymoe::abiSymbols() {

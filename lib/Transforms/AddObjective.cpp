@@ -24,21 +24,21 @@ using namespace mlir::moe;
 
 namespace {
 
-/// The router losses of a function, one for each MoE layer in it or below it,
-/// and the classifier's for each layer with a language gate.
+/// The router losses of a function and of those that it calls: balance and
+/// prior losses for each MoE layer, the classifier's for each language gate.
 struct RouterLosses {
   SmallVector<Value> balance;
   SmallVector<Value> prior;
   SmallVector<Value> classifier;
 };
 
-/// What router losses read beside the logits. In @step these are bound inputs,
-/// in any other function further arguments, made when first needed.
+/// The values that router losses read beside the logits. In @step these are
+/// bound inputs, in any other function additional arguments.
 struct LossInputs {
   Value old, oldWeight, microBatchWeight, positionWeight;
 };
 
-/// Takes router losses from the layers up to the entry point.
+/// Adds router losses to the layers and returns them up to the entry point.
 class RouterLossBuilder {
 public:
   RouterLossBuilder(bool balance, LossForm balanceForm, bool prior,
@@ -46,12 +46,12 @@ public:
       : balance(balance), prior(prior), classifier(classifier),
         balanceForm(balanceForm), priorForm(priorForm) {}
 
-  /// Adds the losses of the routers in `function`, given what they read there.
+  /// Adds the losses of the routers in `function`, where they read `inputs`.
   RouterLosses build(func::FuncOp function, const LossInputs &inputs);
 
 private:
-  /// What a function returns in addition: how many losses of each kind.
-  struct Extension {
+  /// How many losses of each kind a function returns in addition.
+  struct LossCounts {
     size_t numBalance = 0;
     size_t numPrior = 0;
     size_t numClassifier = 0;
@@ -61,13 +61,13 @@ private:
                      RouterLosses &losses);
   void buildForCall(func::CallOp call, const LossInputs &inputs,
                     RouterLosses &losses);
-  Extension extend(func::FuncOp function, const LossInputs &inputs);
+  LossCounts extend(func::FuncOp function, const LossInputs &inputs);
   bool holdsRouters(func::FuncOp function);
   SmallVector<Value> needed(const LossInputs &inputs) const;
 
   bool balance, prior, classifier;
   LossForm balanceForm, priorForm;
-  llvm::DenseMap<func::FuncOp, Extension> extended;
+  llvm::DenseMap<func::FuncOp, LossCounts> extended;
   llvm::DenseMap<func::FuncOp, bool> routers;
 };
 
@@ -143,16 +143,16 @@ void RouterLossBuilder::buildForCall(func::CallOp call,
       call, call.getCalleeAttr());
   if (!holdsRouters(callee))
     return;
-  Extension extension = extend(callee, inputs);
+  LossCounts counts = extend(callee, inputs);
   ValueRange results = replaceCall(call, callee, needed(inputs));
-  llvm::append_range(losses.balance, results.take_front(extension.numBalance));
+  llvm::append_range(losses.balance, results.take_front(counts.numBalance));
   llvm::append_range(losses.prior,
-                     results.slice(extension.numBalance, extension.numPrior));
+                     results.slice(counts.numBalance, counts.numPrior));
   llvm::append_range(losses.classifier,
-                     results.take_back(extension.numClassifier));
+                     results.take_back(counts.numClassifier));
 }
 
-RouterLossBuilder::Extension
+RouterLossBuilder::LossCounts
 RouterLossBuilder::extend(func::FuncOp function, const LossInputs &inputs) {
   auto known = extended.find(function);
   if (known != extended.end())
@@ -193,7 +193,7 @@ struct AddObjective : moe::impl::AddObjectiveBase<AddObjective> {
     return *form;
   }
 
-  /// Refuses a router loss that nothing would give.
+  /// Fails if a router loss is wanted that no layer would have.
   LogicalResult checkCoefficient(StringRef option, double coefficient,
                                  bool hasRouters) {
     if (!(coefficient >= 0) || !std::isfinite(coefficient))

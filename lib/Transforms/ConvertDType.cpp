@@ -19,8 +19,8 @@ using namespace mlir::moe;
 
 namespace {
 
-/// The values that stay precise in a model of any type: router scores and
-/// rotary tables, wherever calls carry them.
+/// The values that are precise in a model of any type, router scores and rotary
+/// tables, also where calls pass them on.
 DenseSet<Value> preciseValues(ModuleOp module) {
   DenseSet<Value> precise;
   module.walk([&](Operation *op) {
@@ -70,7 +70,7 @@ struct ConvertDType : moe::impl::ConvertDTypeBase<ConvertDType> {
     };
     DenseSet<Value> preciseOnes = preciseValues(module);
     auto convertValue = [&](Value value) {
-      // In a f64 model what is precise is f64 too.
+      // In a f64 model precise values are f64 too.
       value.setType(convert(value.getType(),
                             preciseOnes.contains(value) ? precise : target));
     };

@@ -33,9 +33,10 @@ struct Source {
   unsigned index;
 };
 
-/// A function as forward and backward, for one pattern of active arguments and
-/// wanted results. Without a backward no gradient reaches an argument.
-struct Pair {
+/// The forward and the backward of a function for one pattern of active
+/// arguments and wanted results. Both are null if no gradient reaches an
+/// argument.
+struct FunctionPair {
   func::FuncOp forward, backward;
   /// The leading operands of the backward; the gradients of results follow.
   SmallVector<Source> sources;
@@ -57,10 +58,10 @@ public:
 
   LogicalResult differentiate(func::FuncOp step);
 
-  /// The pair to put in the place of `call`, made when first needed.
-  FailureOr<const Pair *> getPair(func::CallOp call,
-                                  ArrayRef<bool> activeArguments,
-                                  ArrayRef<Type> gradientTypes);
+  /// The pair that replaces the callee of `call`, made at the first request.
+  FailureOr<const FunctionPair *> getPair(func::CallOp call,
+                                          ArrayRef<bool> activeArguments,
+                                          ArrayRef<Type> gradientTypes);
 
   int64_t numFunctions = 0;
   int64_t numSaved = 0;
@@ -70,31 +71,31 @@ private:
   LogicalResult mark(Block &block, DenseSet<Value> &active);
   FailureOr<SmallVector<bool>> activeResults(func::CallOp call,
                                              ArrayRef<bool> activeArguments);
-  LogicalResult buildPair(Pair &pair, func::FuncOp original,
+  LogicalResult buildPair(FunctionPair &pair, func::FuncOp original,
                           ArrayRef<bool> activeArguments,
                           ArrayRef<Type> gradientTypes);
-  void connect(Pair &pair);
+  void connect(FunctionPair &pair);
   void eraseUnused();
 
   ModuleOp module;
   SymbolTable symbols;
-  /// What is known about callees; null while it is being found out.
+  /// The active results of callees; null while they are being computed.
   std::map<Activity, std::optional<SmallVector<bool>>> activities;
-  std::map<Pattern, Pair> pairs;
+  std::map<Pattern, FunctionPair> pairs;
   DenseMap<func::FuncOp, unsigned> numPatterns;
-  /// Functions that uses may have gone from, what is used before its users.
+  /// Functions that may have lost uses; each comes before its users.
   llvm::SetVector<func::FuncOp> touched;
 };
 
-/// The way back through a block, from the gradients of its results to those of
-/// its arguments and parameters.
+/// The reverse sweep over a block, from the gradients of its results to those
+/// of its arguments and parameters.
 class Sweep {
 public:
   Sweep(Differentiator &parent, Block &forward, const DenseSet<Value> &active,
         OpBuilder &backward)
       : parent(parent), forward(forward), active(active), backward(backward) {}
 
-  /// Adds a contribution to the gradient of `value`, if that is active.
+  /// Adds `gradient` to the gradient of `value`, if that is active.
   LogicalResult addGradient(Value value, Value gradient);
   LogicalResult run();
 
@@ -125,7 +126,7 @@ bool isTrainable(GetParameterOp get, SymbolTable &symbols) {
   return parameter && parameter.getTrainable();
 }
 
-/// Erases ops of `block` that nothing needs, users before what they use.
+/// Erases dead ops of `block`, users before the ops that they use.
 void eraseDeadOps(Block &block) {
   for (Operation &op : llvm::make_early_inc_range(llvm::reverse(block)))
     if (isOpTriviallyDead(&op))
@@ -146,7 +147,7 @@ FailureOr<func::FuncOp> Differentiator::lookupCallee(func::CallOp call) {
   return callee;
 }
 
-/// Adds to `active` what the values in it influence.
+/// Adds to `active` the values that the active ones influence.
 LogicalResult Differentiator::mark(Block &block, DenseSet<Value> &active) {
   for (Operation &op : block.without_terminator()) {
     SmallVector<bool> operands;
@@ -200,7 +201,7 @@ Differentiator::activeResults(func::CallOp call,
 }
 
 //===----------------------------------------------------------------------===//
-// The way back through a block
+// The reverse sweep over a block
 //===----------------------------------------------------------------------===//
 
 LogicalResult Sweep::addGradient(Value value, Value gradient) {
@@ -270,10 +271,11 @@ LogicalResult Sweep::differentiateCall(func::CallOp call,
   SmallVector<Type> gradientTypes;
   for (Value gradient : resultGradients)
     gradientTypes.push_back(gradient ? gradient.getType() : Type());
-  FailureOr<const Pair *> found = parent.getPair(call, wanted, gradientTypes);
+  FailureOr<const FunctionPair *> found =
+      parent.getPair(call, wanted, gradientTypes);
   if (failed(found))
     return failure();
-  const Pair &pair = **found;
+  const FunctionPair &pair = **found;
   if (!pair.backward)
     return success();
 
@@ -304,9 +306,9 @@ LogicalResult Sweep::differentiateCall(func::CallOp call,
 // Functions
 //===----------------------------------------------------------------------===//
 
-FailureOr<const Pair *> Differentiator::getPair(func::CallOp call,
-                                                ArrayRef<bool> activeArguments,
-                                                ArrayRef<Type> gradientTypes) {
+FailureOr<const FunctionPair *>
+Differentiator::getPair(func::CallOp call, ArrayRef<bool> activeArguments,
+                        ArrayRef<Type> gradientTypes) {
   FailureOr<func::FuncOp> callee = lookupCallee(call);
   if (failed(callee))
     return failure();
@@ -321,7 +323,8 @@ FailureOr<const Pair *> Differentiator::getPair(func::CallOp call,
   return &entry->second;
 }
 
-LogicalResult Differentiator::buildPair(Pair &pair, func::FuncOp original,
+LogicalResult Differentiator::buildPair(FunctionPair &pair,
+                                        func::FuncOp original,
                                         ArrayRef<bool> activeArguments,
                                         ArrayRef<Type> gradientTypes) {
   auto forward = cast<func::FuncOp>(original->clone());
@@ -386,9 +389,9 @@ LogicalResult Differentiator::buildPair(Pair &pair, func::FuncOp original,
   return success();
 }
 
-/// Makes arguments of the backward of what it reads in the forward, and
-/// results of the forward of what it saves for that.
-void Differentiator::connect(Pair &pair) {
+/// Makes the values that the backward reads from the forward arguments of the
+/// backward and, unless they are arguments of the forward, results of it.
+void Differentiator::connect(FunctionPair &pair) {
   Block &body = pair.forward.getBody().front();
   Block &backwardBody = pair.backward.getBody().front();
   eraseDeadOps(backwardBody);
@@ -402,7 +405,7 @@ void Differentiator::connect(Pair &pair) {
     return use.getOwner()->getBlock() == &backwardBody;
   };
 
-  // Constants and parameters are no work: the backward gets its own.
+  // Constants and parameters cost nothing, so the backward gets its own ops.
   OpBuilder builder = OpBuilder::atBlockBegin(&backwardBody);
   SmallVector<Value> captured;
   for (Value value : read) {
@@ -448,7 +451,7 @@ void Differentiator::connect(Pair &pair) {
                               backwardBody.getTerminator()->getOperandTypes()));
 }
 
-/// Erases functions whose calls all became calls of others.
+/// Erases functions that are no longer called.
 void Differentiator::eraseUnused() {
   for (func::FuncOp function : llvm::reverse(touched))
     if (function.isPrivate() &&
@@ -459,7 +462,7 @@ void Differentiator::eraseUnused() {
 LogicalResult Differentiator::differentiate(func::FuncOp step) {
   Block &body = step.getBody().front();
 
-  // One value for each trainable parameter, so that its gradient is one too.
+  // Each trainable parameter is read once, so that it has one gradient.
   llvm::MapVector<StringRef, GetParameterOp> parameters;
   DenseSet<Value> active;
   for (auto get : llvm::make_early_inc_range(body.getOps<GetParameterOp>())) {
@@ -491,7 +494,7 @@ LogicalResult Differentiator::differentiate(func::FuncOp step) {
   if (failed(sweep.addGradient(loss, seed)) || failed(sweep.run()))
     return failure();
 
-  // In the order in which gradients are complete.
+  // Gradients are accumulated in the order in which they are complete.
   SmallVector<std::pair<GetParameterOp, OpResult>> gradients;
   for (auto [name, get] : parameters)
     if (Value gradient = sweep.gradientOf(get.getResult()))
@@ -504,7 +507,8 @@ LogicalResult Differentiator::differentiate(func::FuncOp step) {
       return a.second.getResultNumber() < b.second.getResultNumber();
     return a.first != b.first && a.first->isBeforeInBlock(b.first);
   });
-  // From the last to the first, since those of one op follow it in order.
+  // The loop goes backward because each op is inserted right after the one that
+  // makes its gradient: gradients of one op end up in order.
   for (auto [get, gradient] : llvm::reverse(gradients)) {
     builder.setInsertionPointAfter(gradient.getOwner());
     AccumulateGradientOp::create(builder, get.getLoc(), get.getName(),
@@ -519,7 +523,7 @@ LogicalResult Differentiator::differentiate(func::FuncOp step) {
   return success();
 }
 
-/// Checks what the pass assumes of the module.
+/// Checks the preconditions that the description of the pass names.
 LogicalResult checkPreconditions(ModuleOp module, func::FuncOp step,
                                  SymbolTable &symbols) {
   if (!step || !step.getBody().hasOneBlock())

@@ -37,7 +37,8 @@ struct DropUntrainedGates
         return WalkResult::advance();
       Operation *op = route.getGate().getDefiningOp();
       route.getGateMutable().clear();
-      // What only this route read. The losses of a gate keep it.
+      // Erase the ops that only this route read. A gate whose loss is computed
+      // stays.
       while (op && op->use_empty() && isa<PoolOp, LanguageGateOp>(op)) {
         Operation *source = op->getOperand(0).getDefiningOp();
         op->erase();
@@ -50,8 +51,8 @@ struct DropUntrainedGates
       signalPassFailure();
   }
 
-  /// Whether the weights of a route's gate are being trained or were. A gate
-  /// of unknown origin counts as trained.
+  /// Whether the weights of a route's gate train or have trained. A gate of
+  /// unknown origin counts as trained.
   FailureOr<bool> isGateTrained(RouteOp route, const SymbolTable &symbols) {
     LanguageGateOp gate = languageGateOf(route);
     auto weight =

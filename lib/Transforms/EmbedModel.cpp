@@ -31,8 +31,8 @@ struct EmbedModel : moe::impl::EmbedModelBase<EmbedModel> {
     std::string text;
     llvm::raw_string_ostream stream(text);
     module.print(stream);
-    // A resource and no string, so that the rest stays readable: it is printed
-    // behind the module.
+    // A resource is printed behind the module, so the module stays readable,
+    // which it would not with a string attribute.
     auto type = RankedTensorType::get(
         {static_cast<int64_t>(text.size())},
         IntegerType::get(&getContext(), 8, IntegerType::Unsigned));

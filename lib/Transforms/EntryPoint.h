@@ -5,8 +5,8 @@
 //
 //===----------------------------------------------------------------------===//
 //
-// What the passes share that turn @forward into a program: its bindings, its
-// signature, and those of the functions that it calls.
+// Helpers of the passes that turn @forward into a program. They change its
+// bindings, its signature, and the signatures of the functions that it calls.
 //
 //===----------------------------------------------------------------------===//
 
@@ -41,8 +41,8 @@ void addResults(func::FuncOp function, ValueRange values);
 void setOutputs(func::FuncOp function, ValueRange values,
                 ArrayRef<StringRef> names);
 
-/// Replaces `call` by one of `callee`, which takes `operands` more and returns
-/// more than before; gives the further results.
+/// Replaces `call` by a call of `callee`, which takes `operands` in addition
+/// and returns additional results; returns those.
 ValueRange replaceCall(func::CallOp call, func::FuncOp callee,
                        ValueRange operands);
 

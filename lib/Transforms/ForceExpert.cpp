@@ -34,8 +34,8 @@ struct ForceExpert : moe::impl::ForceExpertBase<ForceExpert> {
     if (expert < 0 || expert >= experts)
       return route.emitOpError() << "expected an expert in [0, " << experts
                                  << "), but got " << expert.getValue();
-    // Whatever reads the scores takes one of them from now on; a saved
-    // pre-activation has a row for each.
+    // From now on a token has one score and one row. Another user of them, or a
+    // saved pre-activation, would no longer fit.
     for (Operation *user : route->getUsers()) {
       auto mixture = dyn_cast<ExpertsOp>(user);
       if ((mixture && !mixture.getPreactivation()) || isa<BalanceLossOp>(user))

@@ -31,7 +31,7 @@ struct FreezeBackbone : moe::impl::FreezeBackboneBase<FreezeBackbone> {
   LogicalResult run(ModuleOp module);
 };
 
-/// Gives a frozen copy of what trains the origin of its source.
+/// Gives a frozen copy of a parameter that trains the origin of its source.
 LogicalResult fixCopy(ParameterOp copy, const SymbolTable &symbols) {
   bool changes = false;
   Attribute origin = copy.getOrigin();

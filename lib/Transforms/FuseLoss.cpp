@@ -40,7 +40,7 @@ std::optional<double> constantValue(Value value) {
   return total;
 }
 
-/// An output projection with all that reads its logits.
+/// An output projection with all readers of its logits.
 struct Projection {
   LinearOp linear;
   CrossEntropyOp loss;
@@ -49,8 +49,8 @@ struct Projection {
   SmallVector<LinearWeightGradOp> weightGradients;
 };
 
-/// Adds a gradient of the loss and what reads it. Fails if that is anything but
-/// the gradients of the projection under a gradient of one.
+/// Adds a gradient of the loss and its readers. Fails if they are anything but
+/// the gradients of the projection, or if the loss's own gradient is not one.
 LogicalResult matchGradient(Projection &found, CrossEntropyGradOp grad) {
   if (grad.getLabels() != found.loss.getLabels() ||
       grad.getWeight() != found.loss.getWeight() ||

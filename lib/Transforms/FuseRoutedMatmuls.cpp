@@ -24,8 +24,8 @@ RankedTensorType typeOf(Value value) {
   return cast<RankedTensorType>(value.getType());
 }
 
-/// The weights of an FFN or of all experts, by what they are for. Positions are
-/// those inside one expert.
+/// The weights of an FFN or of all experts, by their use. A position is the
+/// index of a weight inside its expert.
 class Weights {
 public:
   Weights(ValueRange all, FfnForm form)
@@ -40,9 +40,9 @@ public:
   // Gated: gate, up, down. Plain: up, bias, down, bias.
   int64_t down() const { return 2; }
 
-  /// What makes the hidden rows: gate, up; or up, bias.
+  /// The weights of the up projection: gate, up; or up, bias.
   SmallVector<Value> intoHidden() const { return select({0, 1}); }
-  /// What brings them back: down; or down, bias.
+  /// The weights of the down projection: down; or down, bias.
   SmallVector<Value> outOfHidden() const {
     return isGated() ? select({2}) : select({2, 3});
   }
@@ -88,7 +88,7 @@ LogicalResult fuseForward(RewriterBase &rewriter, Operation *op,
       parts.intoHidden(), form, activation);
   if (saves)
     rewriter.replaceAllUsesWith(preactivation, up.getPreactivation());
-  // A backward that recomputes the pre-activation reads nothing else.
+  // Where a backward recomputes the pre-activation, nothing reads the result.
   if (!result.use_empty()) {
     Type rowsType = RankedTensorType::get({rows, parts.width()}, element);
     Value output = RoutedDownOp::create(
@@ -105,7 +105,7 @@ LogicalResult fuseForward(RewriterBase &rewriter, Operation *op,
   return success();
 }
 
-/// Replaces a moe.experts_grad by one kernel for each kind of gradient in it.
+/// Replaces a moe.experts_grad by one op for each kind of gradient in it.
 class BackwardFusion {
 public:
   BackwardFusion(RewriterBase &rewriter, ExpertsGradOp op)
@@ -217,8 +217,8 @@ void BackwardFusion::run() {
 struct FuseRoutedMatmulsPass
     : public moe::impl::FuseRoutedMatmulsBase<FuseRoutedMatmulsPass> {
   void runOnOperation() override {
-    // Users come first, so that a result that only a dead gradient read is
-    // known to be dead.
+    // Users are fused before the ops that they use: then a result that only a
+    // dead gradient read is known to be dead.
     SmallVector<Operation *> ops;
     getOperation().walk([&](Operation *op) {
       if (isa<FfnOp, ExpertsOp, ExpertsGradOp>(op))

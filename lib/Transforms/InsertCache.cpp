@@ -23,31 +23,33 @@ using namespace mlir::moe;
 
 namespace {
 
-/// What a cache holds, as its binding calls it, and its type.
+/// A cache: its kind, which is the first part of its binding's name, and type.
 struct Cache {
   StringRef kind;
   Type type;
 };
 using MakeCache = llvm::function_ref<Value(const Cache &)>;
 
-/// What changed in the signature of a function: the caches that it takes, and
-/// the arguments that nothing in it reads any more.
-struct Extension {
+/// How the signature of a function changed: the caches that it takes in
+/// addition, and the arguments that it no longer takes since nothing reads
+/// them.
+struct CachedSignature {
   SmallVector<Cache> caches;
   llvm::BitVector unread;
 };
 
-/// Gives every attention its caches, and every gate that looks back its own, as
-/// arguments from the entry point down.
+/// Gives every attention, and every gate that looks back, caches of its own,
+/// which are arguments from the entry point down.
 class CacheBuilder {
 public:
   explicit CacheBuilder(int64_t capacity) : capacity(capacity) {}
 
-  /// `makeCache` adds an argument for each cache. Returns the arguments that
-  /// were read for segments only.
+  /// Calls `makeCache` to add an argument for each cache. Returns the arguments
+  /// that were read as segments only, so that nothing reads them now.
   llvm::BitVector build(func::FuncOp function, MakeCache makeCache);
 
-  /// That a gate looks ahead, or has no slots beside it.
+  /// Whether there was an error: a gate looks ahead, or its layer has no
+  /// attention, whose slots it needs.
   bool hasFailed() const { return failed; }
 
 private:
@@ -55,14 +57,14 @@ private:
   void insert(PoolOp pool, MakeCache makeCache);
   Value cache(StringRef kind, Value rows, Value slots, OpBuilder &builder,
               MakeCache makeCache);
-  const Extension &extend(func::FuncOp function);
+  const CachedSignature &extend(func::FuncOp function);
 
   int64_t capacity;
   bool failed = false;
-  llvm::DenseMap<func::FuncOp, Extension> extensions;
+  llvm::DenseMap<func::FuncOp, CachedSignature> signatures;
 };
 
-/// The cache of `rows`, with them in it.
+/// Makes a cache and writes `rows` into it. Returns the updated cache.
 Value CacheBuilder::cache(StringRef kind, Value rows, Value slots,
                           OpBuilder &builder, MakeCache makeCache) {
   auto type = cast<RankedTensorType>(rows.getType());
@@ -71,7 +73,8 @@ Value CacheBuilder::cache(StringRef kind, Value rows, Value slots,
                                makeCache({kind, cached}), rows, slots);
 }
 
-/// Puts an attention behind a cache. Returns the segments that it read.
+/// Makes an attention read its keys and values from caches. Returns the
+/// segments that it read.
 Value CacheBuilder::insert(AttentionOp attention, MakeCache makeCache) {
   OpBuilder builder(attention);
   Value slots = attention.getSlots();
@@ -79,14 +82,14 @@ Value CacheBuilder::insert(AttentionOp attention, MakeCache makeCache) {
       cache("keys", attention.getKey(), slots, builder, makeCache));
   attention.getValueMutable().assign(
       cache("values", attention.getValue(), slots, builder, makeCache));
-  // A cache holds one sequence a row.
+  // A row of a cache holds one sequence, so segments are not needed.
   Value segments = attention.getSegments();
   attention.getSegmentsMutable().clear();
   return segments;
 }
 
-/// Puts a pool behind a cache. Its tokens stand in the slots of the attention
-/// of its layer.
+/// Makes a pool read its logits from a cache. Its tokens have the slots that
+/// the attention of the layer has.
 void CacheBuilder::insert(PoolOp pool, MakeCache makeCache) {
   if (pool.getKind() == PoolKind::SequenceSum) {
     pool.emitOpError()
@@ -130,14 +133,14 @@ llvm::BitVector CacheBuilder::build(func::FuncOp function,
     auto call = cast<func::CallOp>(op);
     auto callee = SymbolTable::lookupNearestSymbolFrom<func::FuncOp>(
         call, call.getCalleeAttr());
-    const Extension &extension = extend(callee);
-    if (extension.caches.empty())
+    const CachedSignature &signature = extend(callee);
+    if (signature.caches.empty())
       continue;
-    for (unsigned index : extension.unread.set_bits())
+    for (unsigned index : signature.unread.set_bits())
       dropped.insert(call.getOperand(index));
-    call->eraseOperands(extension.unread);
+    call->eraseOperands(signature.unread);
     SmallVector<Value> caches;
-    for (const Cache &each : extension.caches)
+    for (const Cache &each : signature.caches)
       caches.push_back(makeCache(each));
     replaceCall(call, callee, caches);
   }
@@ -150,27 +153,27 @@ llvm::BitVector CacheBuilder::build(func::FuncOp function,
   return unread;
 }
 
-const Extension &CacheBuilder::extend(func::FuncOp function) {
-  auto known = extensions.find(function);
-  if (known != extensions.end())
+const CachedSignature &CacheBuilder::extend(func::FuncOp function) {
+  auto known = signatures.find(function);
+  if (known != signatures.end())
     return known->second;
-  Extension extension;
+  CachedSignature signature;
   if (!function.isExternal()) {
-    extension.unread = build(function, [&](const Cache &cache) {
-      extension.caches.push_back(cache);
+    signature.unread = build(function, [&](const Cache &cache) {
+      signature.caches.push_back(cache);
       return addArgument(function, cache.type);
     });
-    LogicalResult erased = function.eraseArguments(extension.unread);
+    LogicalResult erased = function.eraseArguments(signature.unread);
     assert(succeeded(erased) && "nothing reads these arguments");
     (void)erased;
-    // The operands of a call, which do not have the caches yet.
-    extension.unread.resize(extension.unread.size() - extension.caches.size());
+    // Callers do not pass the caches yet: drop their bits.
+    signature.unread.resize(signature.unread.size() - signature.caches.size());
   }
-  return extensions[function] = extension;
+  return signatures[function] = signature;
 }
 
-/// Makes whatever leads to the logits token by token, the final norm and the
-/// output projection, work on the last token alone. Returns the new logits.
+/// Makes the ops that end in the logits and work token by token, the final norm
+/// and the output projection, work on the last token alone. Returns the logits.
 Value keepLastToken(Value logits) {
   SmallVector<Operation *> head;
   Value hidden = logits;

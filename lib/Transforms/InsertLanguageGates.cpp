@@ -38,7 +38,7 @@ struct InsertLanguageGates
   FailureOr<Value> makeParameter(const Layer &layer, SymbolTable &symbols);
   void insertGate(func::FuncOp function, RouteOp route);
 
-  /// Null for the token alone.
+  /// Null for a gate that looks at the token alone.
   PoolKindAttr poolKind;
 };
 
@@ -132,7 +132,7 @@ LogicalResult InsertLanguageGates::run(ModuleOp module) {
   if (failed(chosen))
     return failure();
 
-  // Layers that share a function may part: some get gates, some do not.
+  // Of layers that share a function some may get gates and some not.
   llvm::DenseSet<func::FuncOp> kept;
   for (auto [i, layer] : llvm::enumerate(*layers))
     if (!chosen->test(i))

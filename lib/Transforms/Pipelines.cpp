@@ -15,15 +15,14 @@
 using namespace mlir;
 using namespace mlir::moe;
 
-/// Checks the model that a program is made of.
+/// Checks the model that a program is made from, and keeps it in the program.
 static void addModel(OpPassManager &pm, bool embed) {
   pm.addPass(createVerifyLevel(VerifyLevelOptions{"model"}));
   if (embed)
     pm.addPass(createEmbedModel());
 }
 
-/// Fixes the shapes of a program and simplifies it; what is above this level
-/// never runs, so all of it is checked here.
+/// Fixes the shapes of a program, checks it and simplifies it.
 static void addShapes(OpPassManager &pm, int64_t rows, int64_t length) {
   pm.addPass(createSpecializeShapes(SpecializeShapesOptions{rows, length}));
   // Every shape is static, and every entry point is bound.
@@ -36,7 +35,7 @@ static void addFusion(OpPassManager &pm) {
   pm.addPass(createFuseRoutedMatmuls());
   pm.addPass(createCSEPass());
   pm.addPass(createSymbolDCEPass());
-  // Every op is a kernel or a short series of them.
+  // Every op becomes one kernel or a short series of kernels.
   pm.addPass(createVerifyLevel(VerifyLevelOptions{"fused"}));
 }
 
@@ -48,9 +47,9 @@ void mlir::moe::buildExpandPipeline(OpPassManager &pm,
   upcycle.topK = options.topK;
   upcycle.seed = options.seed;
   pm.addPass(createUpcycle(upcycle));
-  // Every FFN has a router, itself as expert 0, and copies of itself.
+  // Every FFN has become a mixture of itself, expert 0, and copies of itself.
   pm.addPass(createFreezeBackbone());
-  // New experts and routers train, nothing else does.
+  // New experts and routers train, and nothing else does.
   pm.addPass(createVerifyLevel(VerifyLevelOptions{"model"}));
 }
 
@@ -70,7 +69,7 @@ void mlir::moe::buildTrainPipeline(OpPassManager &pm,
   // @step adds to the gradient of every trainable parameter.
   pm.addPass(
       createPlanActivations(PlanActivationsOptions{options.memoryBudget}));
-  // What is saved for the backward fits the budget, if it can.
+  // The saved values fit the memory budget, if they can.
   pm.addPass(createVerifyLevel(VerifyLevelOptions{"step"}));
   pm.addPass(createFuseLoss(FuseLossOptions{options.chunk}));
   // No more than a chunk of logits exists at a time.

@@ -30,8 +30,7 @@ struct SpecializeShapes : moe::impl::SpecializeShapesBase<SpecializeShapes> {
                          << rows.getValue() << " and " << length.getValue();
       return signalPassFailure();
     }
-    // Only these two may vary; anything else that does is an error that the
-    // pass must not hide.
+    // Only the two leading dimensions may be dynamic; any other one is an error.
     RankedTensorType stillDynamic;
     AttrTypeReplacer replacer;
     replacer.addReplacement([&](RankedTensorType type) -> std::optional<Type> {

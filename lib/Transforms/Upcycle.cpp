@@ -25,11 +25,11 @@ using namespace mlir::moe;
 
 namespace {
 
-/// A dense layer, and what it is to become.
+/// A dense layer and the mixture that replaces it.
 struct Expansion {
   Layer layer;
   int64_t experts = 1;
-  /// The router and the new experts, as the layer's call will hand them over.
+  /// The router and the new experts, as the layer's call will pass them.
   SmallVector<Value> parameters;
 };
 
@@ -99,7 +99,7 @@ void Upcycle::expandFunction(const Expansion &expansion, func::FuncOp function,
   ffn.erase();
 }
 
-/// What the names of an FFN's parameters have in common, up to a dot: `P.` of
+/// The common prefix of the names of an FFN's parameters, up to a dot: `P.` of
 /// `P.gate_proj.weight`, `P.up_proj.weight`, ...
 StringRef commonPrefix(ArrayRef<ParameterOp> parameters) {
   StringRef prefix = ParameterOp(parameters.front()).getSymName();
@@ -177,8 +177,8 @@ LogicalResult Upcycle::run(ModuleOp module) {
       return failure();
   }
 
-  // A function is rewritten in place only if all its layers become the same,
-  // so what is cloned is always the original.
+  // A function is rewritten in place only if all layers that call it become the
+  // same. Clones are therefore always made of the original.
   std::map<std::pair<Operation *, int64_t>, func::FuncOp> expanded;
   for (Expansion &expansion : *expansions) {
     Layer &layer = expansion.layer;

@@ -26,24 +26,25 @@ using namespace mlir::moe;
 namespace {
 
 bool belongs(Operation *op, Level level) {
-  // Kernels are made of the dialects of MLIR; types tell what is left.
+  // Any op may be part of a kernel; that no tensor is left is checked by type.
   if (level == Level::Kernels)
     return true;
   if (auto own = dyn_cast<LevelOpInterface>(op))
     return own.getFirstLevel() <= level && level <= own.getLastLevel();
-  // The seed of differentiation is a constant.
+  // The gradient of the loss with respect to itself is a constant.
   if (isa<arith::ConstantOp>(op))
     return level >= Level::Step;
   return isa<ModuleOp, func::FuncOp, func::CallOp, func::ReturnOp>(op);
 }
 
-/// What a result of a function depends on in a way that has a derivative.
+/// The arguments and parameters on which a result of a function depends in a
+/// way that has a derivative.
 struct Influences {
   llvm::BitVector arguments;
   llvm::SetVector<StringAttr> parameters;
 };
 
-/// Finds, from the loss up, the parameters that influence it.
+/// Finds the parameters that influence the loss, from the loss upwards.
 class InfluenceAnalysis {
 public:
   explicit InfluenceAnalysis(ModuleOp module) : symbols(module) {}
@@ -58,8 +59,7 @@ private:
   std::map<std::pair<Operation *, unsigned>, Influences> known;
 };
 
-/// Whether small changes of a value mean anything: not those of a token or of
-/// an assignment to experts.
+/// Whether a value can have a derivative; token ids and routes cannot.
 bool isContinuous(Value value) {
   auto type = dyn_cast<RankedTensorType>(value.getType());
   return type && isa<FloatType>(type.getElementType());
@@ -88,7 +88,8 @@ void InfluenceAnalysis::visit(Value value, Influences &influences,
       worklist.push_back(call.getOperand(index));
     return;
   }
-  // A forced score is 1, whatever the logits are, and a gate decides.
+  // A forced score is 1 whatever the logits are, and the decision of a gate has
+  // no derivative.
   if (auto route = dyn_cast<RouteOp>(op)) {
     if (!route.getForcedExpert())
       worklist.push_back(route.getLogits());
@@ -166,7 +167,7 @@ LogicalResult VerifyLevel::verifyTypes(Operation *op, TypeRange types,
   return success();
 }
 
-/// Everything that comes into or out of an entry point has a meaning.
+/// Every argument and result of an entry point is bound.
 LogicalResult VerifyLevel::verifyBindings(func::FuncOp function) {
   if (function.isPrivate())
     return success();
@@ -181,8 +182,8 @@ LogicalResult VerifyLevel::verifyBindings(func::FuncOp function) {
   return success();
 }
 
-/// Every trainable parameter that influences the loss gets a gradient. That a
-/// frozen one gets none is checked by moe.accumulate_gradient.
+/// Every trainable parameter that influences the loss gets a gradient. The
+/// verifier of moe.accumulate_gradient checks that a frozen one gets none.
 LogicalResult VerifyLevel::verifyGradients() {
   ModuleOp module = getOperation();
   auto step = module.lookupSymbol<func::FuncOp>("step");
@@ -204,7 +205,7 @@ LogicalResult VerifyLevel::verifyGradients() {
   return success();
 }
 
-/// No function calls itself, through others or not: programs are straight-line.
+/// No function calls itself, directly or through others.
 LogicalResult VerifyLevel::verifyCalls() {
   SymbolTable symbols(getOperation());
   enum class State { Unseen, Open, Done };

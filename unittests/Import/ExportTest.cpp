@@ -51,11 +51,11 @@ protected:
     SafetensorsWriter writer(folder / "hf/model.safetensors");
     std::set<std::string> keys;
     for (const ParameterLayout &parameter : layoutOf(config)) {
-      const TensorPlace &place = parameter.places.front();
-      if (!keys.insert(place.key).second)
+      const TensorLocation &location = parameter.locations.front();
+      if (!keys.insert(location.key).second)
         continue;
-      writer.add(place.key, DType::BF16, place.shape,
-                 [bytes = *byteSizeOf(place.shape, 2)](const auto &sink) {
+      writer.add(location.key, DType::BF16, location.shape,
+                 [bytes = *byteSizeOf(location.shape, 2)](const auto &sink) {
                    std::vector<uint16_t> ones(bytes / 2, 0x3F80);
                    sink(std::as_bytes(std::span(ones)));
                  });

@@ -47,9 +47,9 @@ TEST(Abi, CompiledCodeCallsThroughTheTable) {
   void *args[] = {seen.data(), reinterpret_cast<void *>(factor)};
   function(
       &context,
-      [](int64_t tile, void *const *args) {
-        static_cast<int64_t *>(args[0])[tile] =
-            tile * reinterpret_cast<int64_t>(args[1]);
+      [](int64_t item, void *const *args) {
+        static_cast<int64_t *>(args[0])[item] =
+            item * reinterpret_cast<int64_t>(args[1]);
       },
       100, args, "times");
   for (int64_t i = 0; i < 100; ++i)

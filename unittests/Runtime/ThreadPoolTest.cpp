@@ -16,16 +16,16 @@
 
 using namespace polymoe;
 
-TEST(ThreadPool, RunsEveryTileOnce) {
+TEST(ThreadPool, RunsEveryItemOnce) {
   for (int threads : {1, 2, 3, 8}) {
     ThreadPool pool(threads);
     EXPECT_EQ(pool.threads(), threads);
-    for (int64_t tiles : {0, 1, 2, 7, 1000}) {
-      std::vector<std::atomic<int>> count(size_t(tiles) + 1);
-      parallelFor(pool, tiles, [&](int64_t tile) { ++count[size_t(tile)]; });
-      for (int64_t i = 0; i < tiles; ++i)
+    for (int64_t items : {0, 1, 2, 7, 1000}) {
+      std::vector<std::atomic<int>> count(size_t(items) + 1);
+      parallelFor(pool, items, [&](int64_t item) { ++count[size_t(item)]; });
+      for (int64_t i = 0; i < items; ++i)
         ASSERT_EQ(count[size_t(i)], 1);
-      ASSERT_EQ(count[size_t(tiles)], 0);
+      ASSERT_EQ(count[size_t(items)], 0);
     }
   }
 }
@@ -34,9 +34,9 @@ TEST(ThreadPool, RunsEveryTileOnce) {
 TEST(ThreadPool, ManySmallJobsOnTooManyThreads) {
   ThreadPool pool(6);
   for (int64_t job = 0; job < 20000; ++job) {
-    const int64_t tiles = 1 + job % 9;
-    std::vector<int64_t> seen(size_t(tiles), -1);
-    parallelFor(pool, tiles, [&](int64_t tile) { seen[size_t(tile)] = job; });
+    const int64_t items = 1 + job % 9;
+    std::vector<int64_t> seen(size_t(items), -1);
+    parallelFor(pool, items, [&](int64_t item) { seen[size_t(item)] = job; });
     for (int64_t value : seen)
       ASSERT_EQ(value, job);
   }
@@ -56,11 +56,11 @@ TEST(ThreadPool, TasksMayUseMuchStack) {
   ThreadPool pool(4);
   runOnLargeStack([&] {
     std::atomic<int> total = 0;
-    parallelFor(pool, 16, [&](int64_t tile) {
+    parallelFor(pool, 16, [&](int64_t item) {
       volatile char scratch[16 << 20];
       for (size_t i = 0; i < sizeof(scratch); i += 4096)
         scratch[i] = 1;
-      total += scratch[size_t(tile) * 4096];
+      total += scratch[size_t(item) * 4096];
     });
     EXPECT_EQ(total, 16);
   });
@@ -79,7 +79,7 @@ TEST(ThreadPool, RecordsWhatRan) {
   moeParallelFor(&context, nothing, 0, nullptr, "second");
   ASSERT_EQ(profile.all().size(), 2u);
   EXPECT_STREQ(profile.all()[0].name, "first");
-  EXPECT_EQ(profile.all()[0].tiles, 5);
+  EXPECT_EQ(profile.all()[0].items, 5);
   EXPECT_LE(profile.all()[0].end, profile.all()[1].begin);
   EXPECT_NE(profile.toChromeTrace().find("\"second\""), std::string::npos);
 }

@@ -15,7 +15,8 @@ include "mlir/Interfaces/InferTypeOpInterface.td"
 include "mlir/IR/SymbolInterfaces.td"
 include "mlir/Interfaces/SideEffectInterfaces.td"
 
-// `methods` names optional methods of the interface that the op implements.
+// An op that can be differentiated. `methods` names the methods of the
+// interface beside buildVjp that the op implements.
 class MoE_BackboneOp<string mnemonic, list<Trait> traits = [],
                      list<string> methods = [],
                      string first = "Model", string last = "Fused">
@@ -100,8 +101,8 @@ def MoE_LinearOp : MoE_BackboneOp<"linear"> {
   let description = [{
     `y[b,s,n] = sum_k x[b,s,k] w[n,k] (+ bias[n])`, summed over `k` in
     ascending order as one chain of fused multiply-adds in f32 (f64 in a f64
-    model) and rounded once: a row depends neither on the other rows nor on
-    tiles.
+    model) and rounded once: the bits of a row depend neither on other rows nor
+    on how the product is tiled.
 
     Constraints:
     - (C1) `input` [B,S,k], `weight` [n,k], `bias` [n], result [B,S,n], all of
@@ -120,7 +121,7 @@ def MoE_LinearOp : MoE_BackboneOp<"linear"> {
 def MoE_AddOp : MoE_BackboneOp<"add", [Commutative, SameOperandsAndResultType]> {
   let summary = "adds two tensors, the residual connection";
   let description = [{
-    `y = lhs + rhs`. Also joins the gradients of a value with several users.
+    `y = lhs + rhs`. It also adds up the gradients of a value with several users.
 
     Constraints:
     - (C1) the operands and the result have one type.
@@ -141,7 +142,7 @@ def MoE_RotaryTableOp : MoE_Op<"rotary_table",
   let description = [{
     `cos[b,s,i] = scale * cos(positions[b,s] * frequencies[i])`, the same for
     `sin`, for `i` in [0, d/2). The importer computes the frequencies, so
-    every scaling variant (linear, llama3) is data.
+    every scaling variant (linear, llama3) is one op with other numbers.
 
     Constraints:
     - (C1) both results are [B, S, number of frequencies].
@@ -251,7 +252,7 @@ def MoE_LastTokenOp : MoE_Op<"last_token",
     [Pure, MoE_Levels<"Objective", "Fused">]> {
   let summary = "the last token of every row";
   let description = [{
-    `y[b,0,:] = x[b,S-1,:]`. Generation needs the logits of no other token.
+    `y[b,0,:] = x[b,S-1,:]`. Generation needs only the logits of this token.
 
     Constraints:
     - (C1) `input` [B,S,D], result [B,1,D] of the same element type.
@@ -279,8 +280,7 @@ def MoE_FfnOp : MoE_BackboneOp<"ffn", [], ["saveForBackward"],
     the input before the activation; it equals `moe.experts` with one expert of
     score 1 bit for bit.
 
-    `preactivation` [T, 2F] (gate, then up) or [T, F] is what the backward
-    needs.
+    The backward needs `preactivation` [T, 2F] (gate, then up) or [T, F].
 
     Constraints:
     - (C1) result and `input` have one type.

@@ -10,10 +10,11 @@
 
 include "moe/Dialect/RoutingOps.td"
 
-// What moe-fuse-routed-matmuls and moe-fuse-loss make: one op, one kernel (or
-// a short fixed series). "Rows" are [R, width] grouped by expert, with the R =
-// T*K of `routes`; without it there is one expert, and row t is token t. The verifiers admit what
-// the lowerings in lib/Target/Kernels can do and nothing else.
+// moe-fuse-routed-matmuls and moe-fuse-loss make these ops. Each is lowered to
+// one kernel or to a short fixed series of kernels. "Rows" are [R, width],
+// grouped by expert, with the R = T*K of `routes`; without `routes` there is
+// one expert, and row t is token t. The verifiers admit exactly what the
+// lowerings can do.
 
 def MoE_StaticShapes : PredOpTrait<"operands and results have static shapes",
     And<[CPred<"::llvm::all_of($_op.getOperandTypes(), hasStaticShape)">,
@@ -34,9 +35,9 @@ def MoE_RoutedUpOp : MoE_FusedOp<"routed_up", [AttrSizedOperandSegments]> {
   let description = [{
     For row `r` of expert `e` and token `t`: `gated`: `z[r] = (gate_e x[t],
     up_e x[t])`, `hidden[r] = act(z1) * z2`; `plain`: `z[r] = up_e x[t] + b_e`,
-    `hidden[r] = act(z[r])`. Rows of `x` are gathered by index while packed, the
-    activation is the epilogue. `weights`: gate, up of each expert; or up, bias
-    of each.
+    `hidden[r] = act(z[r])`. The kernel gathers rows of `x` while it packs
+    them, and the activation is its epilogue. `weights`: gate, up of each
+    expert; or up, bias of each.
 
     Constraints:
     - (C1) `gated`: two weights [F,D] for each expert; `plain`: [F,D] and [F].
@@ -94,9 +95,9 @@ def MoE_CombineOp : MoE_FusedOp<"combine",
     [AllElementTypesMatch<["rows", "result"]>]> {
   let summary = "gathers the rows of every token and sums them";
   let description = [{
-    `y[t] = sum_k scores[t,k] * rows[inverse(t,k)]`, over `k` in order, in f32
-    (f64), rounded once; without `scores` the plain sum. A missing slot is no
-    term, and its row is not read.
+    `y[t] = sum_k scores[t,k] * rows[row(t,k)]`, over `k` in order, in f32 (f64),
+    rounded once, where `row(t,k)` is the row of route `t*K + k`; without
+    `scores` the plain sum. A missing route adds no term.
 
     Constraints:
     - (C1) `rows` is [B*S*K, D] with the K of `routes`, which is for B*S tokens,
@@ -124,10 +125,9 @@ def MoE_RoutedDownGradOp : MoE_FusedOp<"routed_down_grad",
     With `h = down_e^T dy[t]` (never stored): `dz[r]` = gradient of the
     pre-activation under `score * h`, `scaled[r] = score * act(z[r])`, and
     `dscores[t,k] = h . act(z[r]) (+ dy[t] . c_e)`; with `form` gated `act(z)`
-    is `act(z1) * z2`. Without routes the score is 1 and there are no `dscores`;
-    those of missing slots are 0.
-    `scaled` is only there where a weight gradient reads it. `weights`: down of
-    each expert; or down, bias of each.
+    is `act(z1) * z2`. Without routes the score is 1 and there are no `dscores`.
+    The `dscores` of missing routes are 0. `scaled` is there only if a weight
+    gradient reads it. `weights`: down of each expert; or down, bias of each.
 
     Constraints:
     - (C1) `scores` and `routes` come together, `dscores` only with them.
@@ -195,8 +195,9 @@ def MoE_RoutedWeightGradOp : MoE_FusedOp<"routed_weight_grad",
   let description = [{
     For every `e` in `experts`: `dw_e[m,n] = sum over rows r of e of
     lhs[r, offset + m] * rhs[r, n]`, in row order. An operand [B,S,width] is in
-    token order and read through the index; one [R,width] is in row order. An
-    expert without rows gets zeros; experts not named cost nothing.
+    token order, and the routes say which token a row reads; one [R,width] is in
+    row order. An expert without rows gets zeros; experts that are not named
+    cost nothing.
 
     Constraints:
     - (C1) there is one `dweights` for each of `experts`, which are experts of
@@ -225,8 +226,8 @@ def MoE_RoutedBiasGradOp : MoE_FusedOp<"routed_bias_grad",
   let summary = "bias gradients of some experts, over their rows only";
   let description = [{
     For every `e` in `experts`: `db_e[n] = sum over rows r of e of score[r] *
-    dy[r, n]` in row order, without `scores` the plain sum. An operand
-    [B,S,width] is read through the index.
+    dy[r, n]` in row order, without `scores` the plain sum. If `dy` is [B,S,n],
+    the routes say which token a row reads.
 
     Constraints:
     - (C1) there is one `dbiases` for each of `experts`, which are experts of

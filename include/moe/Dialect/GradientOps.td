@@ -213,11 +213,11 @@ def MoE_ExpertsGradOp : MoE_GradientOp<"experts_grad",
     [AttrSizedOperandSegments, AttrSizedResultSegments], /*last=*/"Step"> {
   let summary = "gradient of moe.experts and of moe.ffn";
   let description = [{
-    Without `scores` and `routes`: of `moe.ffn`. `wanted[i]` says whether
+    Without `scores` and `routes` it is the gradient of `moe.ffn`. `wanted[i]` says whether
     weight `i` needs a gradient; there is one `dweights` for each that does,
-    and rows routed to an expert whose weights need none cost no weight
-    gradient. The backward reads the input, the pre-activation, the scores and
-    the routes, nothing else of the forward.
+    and rows of an expert whose weights need none cost no weight gradient. Of
+    the forward the op reads the input, the pre-activation, the scores and the
+    routes, and nothing else.
 
     Constraints:
     - (C1) there is one `wanted` for each weight, and one `dweights` for each
@@ -257,7 +257,8 @@ def MoE_RouteGradOp : MoE_GradientOp<"route_grad"> {
     With `p = softmax(logits)`, `q` the selected of them and `Z` their sum:
     renormalised, `dp_k = (ds_k - sum_j ds_j q_j / Z) / Z`, otherwise `dp_k =
     ds_k`; zero for experts not selected; then `dlogits = p * (dp - sum(dp *
-    p))`. 0 for tokens that `gate` calls old, whose scores are constants.
+    p))`. `dlogits` is 0 for tokens that `gate` calls old, whose scores are
+    constants.
 
     Constraints:
     - (C1) `dscores` is [B,S,K] and `logits` and `dlogits` have one type,
@@ -340,7 +341,7 @@ def MoE_LanguagePriorLossGradOp
   let description = [{
     For old tokens, `paper`: `dlogits = dloss * weight * (p - onehot(0))`;
     `reference`: `dp = dloss * weight * (softmax(p) - onehot(0))`, then through
-    the softmax. 0 for others.
+    the softmax. `dlogits` is 0 for other tokens.
 
     Constraints:
     - (C1) `logits` and `dlogits` have one type, [B,S,E], and `old` is [B,S].

@@ -67,8 +67,9 @@ def MoE_TokenLogprobsOp : MoE_Op<"token_logprobs",
 def MoE_BalanceLossOp : MoE_LossOp<"balance_loss"> {
   let summary = "the load-balance loss of one MoE layer";
   let description = [{
-    `paper`: `weight * sum_e f_e P_e` with `f_e = E/(K T) * #(rows of e)` and `P_e = mean_t softmax(logits)_e`; 1 when uniform (MoE-LPR,
-    equation 5). `reference`, the released code's: K times that. `f` has no
+    `paper`: `weight * sum_e f_e P_e` with `f_e = E/(K T) * #(rows of e)` and
+    `P_e = mean_t softmax(logits)_e`; 1 when uniform (MoE-LPR, equation 5).
+    `reference`, the form of the released code: K times that. `f` has no
     gradient. `weight` is 1 / micro-batches in the optimiser step.
 
     Constraints:

@@ -52,12 +52,12 @@ class CheapToRecompute
 
 namespace mlir::moe {
 
-/// Matrices and vectors that one expert of this form has.
+/// The number of matrices and vectors of one expert of this form.
 inline int64_t weightsPerExpert(FfnForm form) {
   return form == FfnForm::Gated ? 3 : 4;
 }
 
-/// Whether no dimension of a tensor is left open.
+/// Whether `type` has no dynamic dimension.
 inline bool hasStaticShape(Type type) {
   if (auto tensor = dyn_cast<RankedTensorType>(type))
     return tensor.hasStaticShape();

@@ -47,7 +47,7 @@ def MoE_CheckpointAttr : MoE_Attr<"Checkpoint", "checkpoint"> {
 def MoE_CopyAttr : MoE_Attr<"Copy", "copy"> {
   let summary = "a copy of another parameter, made at load time";
   let description = [{
-    The initial value of an upcycled expert (MoE-LPR, section 3.1).
+    Upcycling gives new experts this initial value (MoE-LPR, section 3.1).
 
     Example: `#moe.copy<@"model.layers.0.mlp.up_proj.weight">`
   }];
@@ -154,14 +154,20 @@ def MoE_BindingKind : MoE_Enum<"BindingKind", "what memory is bound", [
 def MoE_BindingAttr : MoE_Attr<"Binding", "binding"> {
   let summary = "the meaning of an argument or result of an entry point";
   let description = [{
-    Inputs: `tokens`, `labels`, `positions`, `slots`, `segments`, `old`,
-    `token_weight`, `old_weight`, `micro_batch_weight`, `position_weight`.
-    Outputs: `loss`, `next_token`, `balance`, `language_prior`, `classifier`,
-    `logprobs`, `logits`. State: `keys.<layer>`, `values.<layer>`,
-    `gates.<layer>`. For parameters and gradients the name is the parameter's,
-    for what is packed it is `<parameter>.<derives>`. A `gradient` is added to;
-    a `step_gradient` is written, and once the arena is planned it lies there,
-    at `offset`. `type` is the memory's where pointers no longer tell it.
+    The names are
+
+    - of an `input`: `tokens`, `labels`, `positions`, `slots`, `segments`,
+      `old`, `token_weight`, `old_weight`, `micro_batch_weight`,
+      `position_weight`
+    - of an `output`: `loss`, `next_token`, `balance`, `language_prior`,
+      `classifier`, `logprobs`, `logits`
+    - of a `state`: `keys.<layer>`, `values.<layer>`, `gates.<layer>`
+    - of a `parameter`, a `gradient` or a `step_gradient`: the parameter's
+    - of a `packed` value: `<parameter>.<derives>`
+
+    The program adds to a `gradient`. It overwrites a `step_gradient`, which
+    lies in the arena at `offset` once the arena is planned. `type` is the type
+    of the memory where the argument is a pointer, which does not say it.
 
     Example: `#moe.binding<input, "tokens">`, `#moe.binding<step_gradient, "norm" in memref<64xf32>, offset = 128>`
   }];

@@ -26,7 +26,7 @@ def MoE_Dialect : Dialect {
     `S` are dynamic (`?x?`) until `moe-specialize-shapes` fixes both.
 
     The IR never holds weights: a `moe.parameter` says where its value comes
-    from, and the runtime puts it there.
+    from, and the runtime loads it.
   }];
   let dependentDialects = ["::mlir::func::FuncDialect"];
   let useDefaultTypePrinterParser = 1;
@@ -34,23 +34,24 @@ def MoE_Dialect : Dialect {
   let hasOperationAttrVerify = 1;
   let hasRegionArgAttrVerify = 1;
   let hasRegionResultAttrVerify = 1;
-  // DiscardableAttributes.cpp checks the type and the place of each.
+  // DiscardableAttributes.cpp checks on which op each stands and what it holds.
   let discardableAttrs = (ins
       // Of an argument or a result of an entry point: what it is bound to.
       "BindingAttr":$binding,
       // Of a func.func: the function that computes its gradients.
       "::mlir::FlatSymbolRefAttr":$backward,
-      // Of a function that was a kernel: its FLOPs and bytes a launch.
+      // Of a function that is made of a kernel: FLOPs and bytes of one launch.
       "::mlir::DenseF64ArrayAttr":$cost,
-      // Of an llvm.func, an entry point: what each pointer is bound to.
+      // Of an entry point that is an llvm.func: what each pointer is bound to.
       "::mlir::ArrayAttr":$bindings,
-      // Of a module: family, config, and where known tokenizer and ignored keys.
+      // Of a module: the model's family and config, and, where they are known, its
+      // tokenizer and the checkpoint keys that it ignores.
       "::mlir::DictionaryAttr":$model,
-      // Of a module: coefficients and forms of the terms of the loss.
+      // Of a module: coefficient and form of each term of the loss.
       "::mlir::DictionaryAttr":$objective,
-      // Of a module of machine code: the ABI's version and the instructions.
+      // Of a module in the LLVM dialect: ABI version and instruction set.
       "::mlir::DictionaryAttr":$target,
-      // Of a module: the text of the model that it was made of.
+      // Of a module: the text of the model that it was compiled from.
       "::mlir::DenseUI8ResourceElementsAttr":$source);
 }
 

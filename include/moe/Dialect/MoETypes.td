@@ -19,19 +19,20 @@ def MoE_RoutesType : MoE_Type<"Routes", "routes"> {
   let summary = "the assignment of tokens to experts";
   let description = [{
     `!moe.routes<T x E, K>`: which `K` of `E` experts each of `T` tokens goes
-    to, 1 <= K <= E. `T` is `?` until `moe-specialize-shapes` fixes it. There is
-    room for `T*K` rows; how many are in use stands on the device and is never
-    read by the host. Rows are grouped by expert, and inside an expert they
-    stand in token order.
+    to, 1 <= K <= E. `T` is `?` until `moe-specialize-shapes` fixes it.
 
-    A token has a row for each of its K slots, or, where a language gate sent
-    it to expert 0, one row for slot 0 and none for the others. Rows in use come
-    first; what lies in the memory of the others is not specified, and no
-    kernel computes or reads it. A missing slot counts as one with a score of 0
-    and gets a gradient of 0.
+    Route `t*K + k` is choice `k` of token `t`. Routes lead to rows: rows are
+    grouped by expert, and the rows of an expert are in token order. Where a
+    language gate sends a token to expert 0, the token has choice 0 alone, and
+    its other routes are missing. A missing route has no row; it counts as one
+    with a score of 0 and gets a gradient of 0.
 
-    The scores are a tensor of their own beside it: they have gradients, the
-    assignment has none (docs/Rationale.md).
+    There is memory for `T*K` rows, and those in use come first. Their number is
+    data on the device, which the host never reads. What lies behind them is not
+    specified, and no kernel computes or reads it.
+
+    The scores are a tensor of their own: they have gradients, the assignment
+    has none (docs/Rationale.md).
 
     Example: `!moe.routes<16x2, 1>`, `!moe.routes<?x6, 2>`
   }];
@@ -41,7 +42,7 @@ def MoE_RoutesType : MoE_Type<"Routes", "routes"> {
   let genVerifyDecl = 1;
   let extraClassDeclaration = [{
     bool hasStaticShape() const { return !ShapedType::isDynamic(getTokens()); }
-    /// The rows that there is room for, dynamic if the tokens are.
+    /// The rows that there is memory for, T*K, dynamic if T is.
     int64_t getRows() const;
   }];
 }
@@ -49,13 +50,13 @@ def MoE_RoutesType : MoE_Type<"Routes", "routes"> {
 def MoE_TableType : MoE_Type<"Table", "table"> {
   let summary = "a table of pointers that a kernel reads at run time";
   let description = [{
-    `!moe.table`: addresses of the parameters of several experts. A kernel
-    reads its length from another operand, so one kernel serves any number of
-    experts.
+    `!moe.table`: addresses of the parameters of several experts. The
+    number of entries is not part of the type, so one kernel serves any number
+    of experts.
   }];
 }
 
-// Tensors by what they hold.
+// Tensors, by what they hold.
 def MoE_Float : AnyTypeOf<[F64, F32, BF16]>;
 def MoE_FloatTensor : RankedTensorOf<[F64, F32, BF16]>;
 def MoE_Activation : TensorRankOf<[F64, F32, BF16], [3]>;

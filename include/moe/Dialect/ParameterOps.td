@@ -22,10 +22,10 @@ def MoE_ParameterOp : MoE_Op<"parameter",
   let description = [{
     A symbol for a tensor that lives outside the IR. `origin` says where its
     value comes from before training; `trainable` says whether training changes
-    it, and everything that freezing saves follows from that.
+    it. What is not trainable costs no gradient and no optimiser state.
 
-    A tensor that trains in part is several parameters joined by an op:
-    activity is per parameter.
+    A parameter trains as a whole or not at all, so every expert has parameters
+    of its own, also where a checkpoint packs all experts into one tensor.
 
     Constraints:
     - (C1) `type` is a static ranked tensor of f64, f32 or bf16.
@@ -72,9 +72,9 @@ def MoE_AccumulateGradientOp : MoE_Op<"accumulate_gradient",
   let summary = "adds to the gradient of a trainable parameter";
   let description = [{
     `gradient(name) += value`, in f32 (f64 for a f64 parameter), so that
-    micro-batches accumulate. A step has these ops in the order in which its
-    gradients are complete, and they lie in memory in this order: between
-    processes, ranges of them are summed while the backward goes on.
+    micro-batches accumulate. A step has these ops in the order in which the
+    backward completes the gradients. The runtime lays gradients out in memory
+    in this order, so that an all-reduce could sum contiguous ranges of them.
 
     Constraints:
     - (C1) `name` is a trainable `moe.parameter` of the shape of `value`.

@@ -40,8 +40,8 @@ def MoE_LanguageGateOp : MoE_BackboneOp<"language_gate"> {
     `logits[b,s,c] = sum_k x[b,s,k] w[c,k]`, in f32 (f64 in a f64 model) and not
     rounded further. Class 0 says that the token is of a language that the base
     knows, class 1 that it is of a new one (LayerMoE, the classifier of stage
-    2). `moe.route` decides by them, `moe.classifier_loss` trains them, and
-    `moe.pool` between lets the gate look at more than the token.
+    2). `moe.route` decides by them and `moe.classifier_loss` trains the gate
+    by them. A `moe.pool` in between makes them depend on more than the token.
 
     Constraints:
     - (C1) `input` [B,S,D], `weight` [2,D], result [B,S,2].
@@ -97,9 +97,9 @@ def MoE_RouteOp : MoE_BackboneOp<"route"> {
     exactly 1 (K = 1), and the logits are not read.
 
     With `gate` a token is old where `gate[0] >= gate[1]` (the lower class wins
-    a tie, too). It goes to expert 0 alone: slot 0 has a score of exactly 1, the
-    other slots are missing, with a score of 0. The decision has no gradient,
-    and the logits of an old token get none from its score.
+    a tie, too). It goes to expert 0 alone: choice 0 has a score of exactly 1,
+    the other routes are missing and have a score of 0. The decision has no
+    gradient, and the logits of an old token get none from its score.
 
     Constraints:
     - (C1) `logits` [B,S,E], `routes` for E experts and K a token, `scores`
@@ -117,7 +117,7 @@ def MoE_RouteOp : MoE_BackboneOp<"route"> {
                        UnitAttr:$renormalize,
                        OptionalAttr<I64Attr>:$forced_expert);
   let results = (outs MoE_RoutesType:$routes, MoE_Precise:$scores);
-  // Renormalised scores of `topK` experts a token.
+  // Builds an op that chooses `topK` experts and renormalises their scores.
   let builders = [OpBuilder<(ins "Value":$logits, "Value":$gate,
                                  "int64_t":$topK)>];
 }
@@ -126,12 +126,12 @@ def MoE_ExpertsOp : MoE_BackboneOp<"experts", [], ["saveForBackward"],
                                    /*first=*/"Model", /*last=*/"Step"> {
   let summary = "a mixture of feed-forward networks";
   let description = [{
-    `y[t] = sum_k scores[t,k] * ffn_{e(t,k)}(x[t])`, summed over `k` in order
-    and over the slots that are not missing, with `ffn_e` as `moe.ffn` and `weights` those of expert 0, then expert 1,
-    ... An expert without rows costs nothing.
+    `y[t] = sum_k scores[t,k] * ffn_{e(t,k)}(x[t])`, summed over `k` in order,
+    without missing routes. `ffn_e` is `moe.ffn`; `weights` are those of expert
+    0, then of expert 1, and so on. An expert without rows costs nothing.
 
-    `preactivation` [R, 2F] or [R, F], rows grouped by expert, is what the
-    backward needs.
+    The backward needs `preactivation` [R, 2F] or [R, F], whose rows are grouped
+    by expert.
 
     Constraints:
     - (C1) result and `input` have one type.

@@ -33,8 +33,8 @@ def MoE_PointerTableOp : MoE_Op<"pointer_table", [Pure]> {
 def MoE_TableEntryOp : MoE_Op<"table_entry", [Pure]> {
   let summary = "the buffer at a position of a table, inside a kernel";
   let description = [{
-    Reads the address at `position` when the kernel runs. Which entry it is may
-    depend on data; all that the kernel reads of one table have one type.
+    Reads the address at `position` when the kernel runs; `position` may depend
+    on data. All entries that a kernel reads of one table have one type.
 
     Constraints:
     - (C1) the result has a static shape.
@@ -98,12 +98,13 @@ def MoE_DispatchOp : MoE_Op<"dispatch",
   let summary = "runs a kernel over its work items";
   let description = [{
     Calls `kernel(item, arguments)` for every `item` in [0, workItems), in any
-    order and on any thread, and waits for all. `workItems` is static: work
-    whose size is data leaves some items without any.
+    order and on any thread, and waits for all. `workItems` is static: where the
+    amount of work is data, some work items have nothing to do.
 
-    A launch with `derives` reads all of its arguments but the last, writes the
-    last wholly, and nothing else writes that. The text says what it makes of
-    them: with the same arguments and the same text, the same bits.
+    A launch with `derives` computes its last argument from the others: it writes
+    all of that buffer and reads none of it, and no other launch writes it. The
+    text names the computation: launches with equal texts and equal inputs give
+    the same bits, so `moe-hoist-parameter-work` may run one of them beforehand.
 
     Constraints:
     - (C1) `kernel` is a `moe.kernel`, and arguments have the types of what it

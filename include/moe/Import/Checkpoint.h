@@ -51,7 +51,7 @@ private:
 /// Where each parameter of a layout was found.
 struct FoundTensor {
   const ParameterLayout *parameter;
-  const TensorPlace *place;
+  const TensorLocation *location;
   const Checkpoint::Entry *entry;
 };
 

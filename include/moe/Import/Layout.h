@@ -25,7 +25,7 @@ enum class KeyForm {
 };
 
 /// A tensor of a checkpoint that holds a parameter, or has it among its rows.
-struct TensorPlace {
+struct TensorLocation {
   KeyForm form = KeyForm::Own;
   std::string key;
   std::vector<int64_t> shape;
@@ -61,7 +61,7 @@ struct ParameterLayout {
   /// 0 outside of experts.
   int64_t expert = 0;
   /// Where it may be found, the family's own keys first.
-  std::vector<TensorPlace> places;
+  std::vector<TensorLocation> locations;
 };
 
 /// Every parameter, in the order in which the model uses them; those of one

@@ -9,14 +9,14 @@
 |*
 |* A compiled program is a set of entry points. An entry point takes the
 |* context that the runtime made and one array of pointers, whose meaning the
-|* program's signature gives (moe/Runtime/Program.h). All memory belongs to the
-|* caller, compiled code allocates nothing; what it writes begins at a multiple
-|* of 64 bytes.
+|* entry point's bindings give (moe/Runtime/Program.h). All memory belongs to
+|* the caller: compiled code allocates nothing. Every buffer that compiled code
+|* writes begins at a multiple of 64 bytes.
 |*
-|* Work is done by tasks: a task is called once for every tile in [0, tiles),
-|* in any order, on any thread. Tiles write disjoint memory and their number
-|* depends on shapes only, never on the number of threads, which is why results
-|* are the same bits for any number of threads.
+|* A launch of a kernel calls the kernel's task once for every work item in
+|* [0, items), in any order, on any thread. Work items write disjoint memory,
+|* and their number depends on shapes only, never on the number of threads, so
+|* results are the same bits for any number of threads.
 |*
 \*===----------------------------------------------------------------------===*/
 
@@ -29,24 +29,25 @@
 extern "C" {
 #endif
 
-/* Raised by one whenever a declaration in this file changes its meaning. */
+/* This is raised by one whenever a declaration in this file changes its
+   meaning. */
 #define MOE_ABI_VERSION 2
 
-/* Made by the runtime, opaque to compiled code. */
+/* The runtime makes the context; compiled code only passes it on. */
 typedef struct MoeContext MoeContext;
 
-/* One tile of one kernel. `args` is the array that moeParallelFor was given:
-   each element is a pointer, or an integer cast to one. */
-typedef void (*MoeTask)(int64_t tile, void *const *args);
+/* Computes one work item of a kernel. `args` is the array that moeParallelFor
+   was given: each element is a pointer, or an integer cast to one. */
+typedef void (*MoeTask)(int64_t item, void *const *args);
 
-/* An entry point of a compiled program: `args[i]` is the memory of binding i
-   of its signature. */
+/* An entry point of a compiled program. `args[i]` is the memory of its
+   binding i. */
 typedef void (*MoeEntry)(MoeContext *context, void *const *args);
 
-/* Runs task(tile, args) for every tile in [0, tiles) and returns when all are
-   done. `name` is a static string naming the kernel, for profiles. Must not
-   be called from inside a task. */
-void moeParallelFor(MoeContext *context, MoeTask task, int64_t tiles,
+/* Runs task(item, args) for every item in [0, items) and returns when all are
+   done. `name` is a static string that names the kernel in profiles. A task
+   must not call this function. */
+void moeParallelFor(MoeContext *context, MoeTask task, int64_t items,
                     void *const *args, const char *name);
 
 #ifdef __cplusplus

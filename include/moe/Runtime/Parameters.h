@@ -161,7 +161,7 @@ public:
   int64_t mappedBytes() const { return mapped; }
 
 private:
-  struct Slot;
+  struct Entry;
   struct File;
   void checkSpecs();
   const ParameterSpec &rootOf(const ParameterSpec &spec) const;
@@ -182,7 +182,7 @@ private:
   ThreadPool &pool;
   ParameterOptions options;
   std::map<std::string, File> files;
-  std::vector<Slot> slots;
+  std::vector<Entry> entries;
   std::vector<TrainableParameter> trainable;
   Buffer gradientMemory;
   int64_t allocated = 0, mapped = 0;

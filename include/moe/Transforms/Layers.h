@@ -5,9 +5,9 @@
 //
 //===----------------------------------------------------------------------===//
 //
-// What a layer is, which parameters it has, what these are called, and how a
-// mixture is built in the place of an FFN. Passes that expand models, import
-// and export all take it from here.
+// What a layer is, which parameters it has, what they are called, and how a
+// mixture is built in the place of an FFN. The passes that expand models,
+// import and export all use this.
 //
 //===----------------------------------------------------------------------===//
 
@@ -39,13 +39,13 @@ struct Layer {
 FailureOr<SmallVector<Layer>> findLayers(ModuleOp module,
                                          const SymbolTable &symbols);
 
-/// The parameter that `call` hands over as the operand `index`, null if that is
+/// The parameter that `call` passes as operand `index`, null if it passes
 /// something else.
 ParameterOp parameterOf(func::CallOp call, unsigned index,
                         const SymbolTable &symbols);
 
-/// The parameter behind `weight`, a value in the layer's function, which errors
-/// call `what`.
+/// The parameter that `weight`, an argument of the layer's function, stands
+/// for. Errors call it `what`.
 FailureOr<ParameterOp> parameterOf(const Layer &layer, Value weight,
                                    StringRef what, const SymbolTable &symbols);
 
@@ -53,48 +53,49 @@ FailureOr<ParameterOp> parameterOf(const Layer &layer, Value weight,
 /// reads none.
 LanguageGateOp languageGateOf(RouteOp route);
 
-/// Whether the parameter trains or has trained: one that is frozen and still to
-/// be drawn by its initialiser has not.
+/// Whether the parameter trains or has trained. A frozen parameter whose origin
+/// is an initialiser has not.
 bool isTrained(ParameterOp parameter);
 
 //===----------------------------------------------------------------------===//
 // Changing layers
 //===----------------------------------------------------------------------===//
 
-/// The names of what a mixture adds to an FFN. `prefix` is what the names of
-/// the FFN's parameters have in common: `P.` of `P.gate_proj.weight`.
+/// The names of the parameters that a mixture adds to an FFN. `prefix` is what
+/// the names of the FFN's parameters have in common: `P.` of
+/// `P.gate_proj.weight`.
 std::string routerName(StringRef prefix);
 std::string expertName(StringRef prefix, int64_t expert, StringRef part);
-/// `P.language_gate.weight` stands beside the router `P.gate.weight`.
+/// The language gate of the router `P.gate.weight` is `P.language_gate.weight`.
 std::string languageGateName(StringRef router);
 
 /// The values of a layer function that a mixture reads.
 struct MixtureWeights {
   Value router;               ///< [E,D]
-  SmallVector<Value> experts; ///< what an FFN has, E times
+  SmallVector<Value> experts; ///< the weights of E FFNs
   Value gate;                 ///< [2,D], null without a language gate
   PoolKindAttr pool;          ///< null if the gate looks at the token alone
 };
 
-/// Builds a router, routes to `topK` experts, or to all where there are fewer,
-/// and these experts. Returns their result.
+/// Builds a router, routes to `topK` experts (or to all if there are fewer) and
+/// the experts. Returns their result.
 Value buildMixture(OpBuilder &builder, Location loc, Value input,
                    const MixtureWeights &weights, FfnForm form,
                    ActivationKind activation, int64_t topK);
 
-/// Builds a language gate, and its pool if there is one. Returns what a route
-/// reads.
+/// Builds a language gate, and its pool if `pool` is there. Returns the logits
+/// that a route reads.
 Value buildLanguageGate(OpBuilder &builder, Location loc, Value input,
                         Value weight, PoolKindAttr pool);
 
-/// Declares a parameter behind `neighbor`. Fails if its name is taken.
+/// Declares a parameter after `neighbor`. Fails if its name is taken.
 FailureOr<ParameterOp> declareParameter(ParameterOp neighbor, bool trainable,
                                         Role role, StringRef name,
                                         RankedTensorType type, Attribute origin,
                                         SymbolTable &symbols);
 
-/// Gives a layer a copy of its function, for a change that other layers which
-/// call the function do not take part in. The call stays as it is.
+/// Gives a layer a copy of its function, so that a change of it leaves other
+/// layers that call the function alone. The call stays as it is.
 void cloneFunction(Layer &layer, const Twine &suffix, SymbolTable &symbols);
 
 } // namespace mlir::moe

@@ -11,20 +11,21 @@
 include "mlir/Pass/PassBase.td"
 
 //===----------------------------------------------------------------------===//
-// Model level to expanded level
+// Changes to a model, at the model level
 //===----------------------------------------------------------------------===//
 
 def Upcycle : Pass<"moe-upcycle", "mlir::ModuleOp"> {
   let summary = "turn every FFN into a mixture of copies of itself";
   let description = [{
     Replaces each `moe.ffn` by a router, routes and `moe.experts` (MoE-LPR,
-    section 3.1). Expert 0 is the original FFN's own parameters; experts 1..E-1
-    are copies of them (`#moe.copy`); the router is new, Xavier-normal. With K >=
-    2 the model is unchanged up to rounding, whatever the routers say.
+    section 3.1). Expert 0 has the original FFN's own parameters; experts 1 to
+    E-1 begin as copies of them (`#moe.copy`); the router is new and drawn
+    Xavier-normal. With K >= 2 the model computes what it did, up to rounding,
+    whatever the routers say.
 
     `counts` gives the number of experts of every layer, including the original
-    FFN, in place of `experts`; a layer with one stays dense, without a router.
-    Layers that come to differ get functions of their own.
+    FFN, in place of `experts`; a layer with one expert stays dense, without a
+    router. Layers that come to differ get functions of their own.
 
     New parameters are named after the FFN's: `P.gate_proj.weight` gives
     `P.experts.<e>.gate_proj.weight` and `P.gate.weight`.
@@ -52,10 +53,10 @@ def Upcycle : Pass<"moe-upcycle", "mlir::ModuleOp"> {
 def EmbedModel : Pass<"moe-embed-model", "mlir::ModuleOp"> {
   let summary = "keep the model beside the program that is made of it";
   let description = [{
-    Attaches the module as it is as `moe.source`, a resource. The pipelines of
-    programs begin with it, so that moe-run finds in what they and
-    `moe-cpu-pipeline` leave the parameters with their origins, and whatever
-    else it asks of a model.
+    Attaches the text of the module to the module, as the resource
+    `moe.source`. The pipelines that make programs begin with this pass, so that
+    `moe-run` finds in a compiled module the parameters with their origins and
+    whatever else it asks of a model.
 
     ```mlir
     module { ... }
@@ -68,9 +69,10 @@ def EmbedModel : Pass<"moe-embed-model", "mlir::ModuleOp"> {
 def ForceExpert : Pass<"moe-force-expert", "mlir::ModuleOp"> {
   let summary = "send every token to one expert with a score of 1";
   let description = [{
-    Makes every `moe.route` forced, and takes its language gate. With expert 0,
-    if that has not trained, the model equals the dense one bit for bit. Fails
-    where anything but `moe.experts` and `moe.balance_loss` uses the routes.
+    Sets `forced_expert` on every `moe.route` and removes its language gate.
+    With expert 0 forced, the model equals the dense one bit for bit if expert 0
+    has not trained. The pass fails where anything but `moe.experts` and
+    `moe.balance_loss` uses the routes.
 
     ```mlir
     %r, %s = moe.route %l {renormalize} : (tensor<?x?x6xf32>) -> (!moe.routes<?x6, 2>, tensor<?x?x2xf32>)
@@ -86,21 +88,21 @@ def ForceExpert : Pass<"moe-force-expert", "mlir::ModuleOp"> {
 def InsertLanguageGates : Pass<"moe-insert-language-gates", "mlir::ModuleOp"> {
   let summary = "put a classifier of languages in front of routers";
   let description = [{
-    Gives the router of every layer in `layers` a language gate (LayerMoE): a
-    token that the gate takes for one of a language that the base knows goes to
-    expert 0 alone, with a weight of exactly 1, and the layer is the dense one
-    for it, bit for bit. `layers` counts the layers with an FFN or experts, from
-    0; by default all that have experts. The paper gates the layers in which
-    languages are most alike.
+    Puts a language gate (LayerMoE) in front of the router of every layer in
+    `layers`. A token that the gate takes for one of an old language goes to
+    expert 0 alone with a score of exactly 1, so that the layer computes for it
+    what the dense layer computes, bit for bit. `layers` are numbers of layers,
+    from 0, dense ones included; by default all layers with experts get a gate.
+    The paper gates the layers in which languages are most alike.
 
     `pool` says what a gate looks at: `token`, the token alone; `causal-mean`,
-    the mean of the row up to the token, which generation keeps in a cache;
-    `sequence-sum`, as released, the sum over the whole row, which cannot be
-    known while text is generated.
+    the mean of the row up to the token, for which generation keeps a cache;
+    `sequence-sum`, the form of the released code, the sum over the whole row,
+    which is not known while text is generated.
 
-    The gate's parameter takes the name of the router's, with `language_gate` in
-    the place of its last part but one. It is frozen: stage 2 trains it, and
-    until then it takes no part (`moe-drop-untrained-gates`).
+    The gate's parameter is named after the router's: `P.gate.weight` gives
+    `P.language_gate.weight`. It is frozen. Stage 2 trains it, and until then it
+    takes no part (`moe-drop-untrained-gates`).
 
     ```mlir
     %l = moe.router %x, %router
@@ -124,11 +126,12 @@ def InsertLanguageGates : Pass<"moe-insert-language-gates", "mlir::ModuleOp"> {
 def DropUntrainedGates : Pass<"moe-drop-untrained-gates", "mlir::ModuleOp"> {
   let summary = "route without gates that nothing has trained";
   let description = [{
-    Takes the gate from every `moe.route` whose gate is frozen and still to be
-    drawn by an initialiser: a random classifier would send half of the text of
-    new languages to expert 0. So a model may have its gates from the start, and
-    stage 1 and its evaluation run as if it had none. `moe-run` does this to
-    what it executes; `moe-translate --export-hf` leaves such gates out as well.
+    Removes the gate from every `moe.route` whose gate is frozen and has an
+    initialiser as its origin: a random classifier would send half of the text
+    of new languages to expert 0. A model may therefore have its gates from the
+    start, and stage 1 and its evaluation run as if it had none. `moe-run` runs
+    this pass on every model that it executes; `moe-translate --export-hf`
+    leaves such gates out as well.
 
     ```mlir
     %r, %s = moe.route %l, %g {renormalize}
@@ -145,12 +148,11 @@ def FreezeBackbone : Pass<"moe-freeze-backbone", "mlir::ModuleOp"> {
   let summary = "say which parameters train";
   let description = [{
     Marks the parameters of the given roles trainable and all others frozen.
-    The default is stage 1 of MoE-LPR: new experts and routers. `none` freezes
-    all; otherwise it is an error if nothing is left to train.
+    By default new experts and routers train, as in stage 1 of MoE-LPR. `none`
+    freezes all; with other roles it is an error if no parameter has them.
 
-    A frozen copy (`#moe.copy`) of a parameter that trains gets the origin of
-    its source, whose value is going to change; that origin has to be a
-    checkpoint.
+    The value of a parameter that trains is going to change, so a frozen copy of
+    it (`#moe.copy`) gets its origin, which has to be a checkpoint.
 
     ```mlir
     moe.parameter trainable backbone @w : ...
@@ -173,9 +175,9 @@ def FreezeBackbone : Pass<"moe-freeze-backbone", "mlir::ModuleOp"> {
 def ConvertDType : Pass<"moe-convert-dtype", "mlir::ModuleOp"> {
   let summary = "let a model compute in another type";
   let description = [{
-    Gives parameters, and what is computed of them, the element type `dtype`.
-    Router scores and rotary tables, which are more precise than the model, are
-    in f32 then. Needs a module at the model level.
+    Gives parameters, and what is computed from them, the element type `dtype`.
+    Router logits, scores and rotary tables, which are more precise than the
+    model, become f32. The module has to be at the model level.
 
     ```mlir
     %y = moe.linear %x, %w : (tensor<?x?x64xf32>, tensor<96x64xf32>) -> tensor<?x?x96xf32>
@@ -189,7 +191,7 @@ def ConvertDType : Pass<"moe-convert-dtype", "mlir::ModuleOp"> {
     Option<"dtype", "dtype", "std::string", "\"bf16\"", "fp32 or bf16">,
   ];
   let statistics = [
-    Statistic<"numConverted", "converted", "parameters of another type than before">,
+    Statistic<"numConverted", "converted", "parameters that changed their type">,
   ];
 }
 
@@ -200,13 +202,13 @@ def ConvertDType : Pass<"moe-convert-dtype", "mlir::ModuleOp"> {
 def AddObjective : Pass<"moe-add-objective", "mlir::ModuleOp"> {
   let summary = "turn @forward into the training objective of a stage";
   let description = [{
-    Replaces `@forward` by `@step`, which takes `labels`, `old` and the loss
-    weights too and returns `loss`, the sum that is differentiated, and each of
+    Replaces `@forward` by `@step`, which also takes `labels`, `old` and the
+    loss weights. It returns `loss`, the sum that is differentiated, and each of
     its terms (`next_token`, `balance`, `language_prior`, `classifier`) without
-    coefficient. Functions that hold routers return their router losses, which
-    are averaged over the MoE layers, that of the classifier over the layers
-    with a gate. A coefficient of zero leaves its term out, and so does a model
-    without gates the classifier's.
+    its coefficient. Functions that hold routers return their router losses.
+    Each kind is averaged over the MoE layers, the classifier's over the layers
+    with a gate. A term is left out if its coefficient is zero, and the
+    classifier's also if the model has no gates.
 
     ```mlir
     func.func @forward(%tokens, %positions, %slots, %segments) -> logits
@@ -227,8 +229,8 @@ def AddObjective : Pass<"moe-add-objective", "mlir::ModuleOp"> {
 def AddScoring : Pass<"moe-add-scoring", "mlir::ModuleOp"> {
   let summary = "turn @forward into a program that scores text";
   let description = [{
-    Replaces `@forward` by `@score`, which takes `labels` too and returns
-    `logprobs`, and `logits` if asked.
+    Replaces `@forward` by `@score`, which also takes `labels`. It returns
+    `logprobs`, and `logits` if the option asks for them.
   }];
   let options = [
     Option<"logits", "logits", "bool", "false", "return the logits too">,
@@ -238,12 +240,12 @@ def AddScoring : Pass<"moe-add-scoring", "mlir::ModuleOp"> {
 def InsertCache : Pass<"moe-insert-cache", "mlir::ModuleOp"> {
   let summary = "turn @forward into a program that extends sequences";
   let description = [{
-    Replaces `@forward` by `@extend`: every attention reads keys and values from
-    a cache of `capacity` slots, which its own are put into first. The caches
+    Replaces `@forward` by `@extend`. Every attention writes its keys and values
+    into a cache of `capacity` slots and then attends to the cache. The caches
     are arguments bound as state (`keys.<layer>`, `values.<layer>`), and only
     the logits of the last token are returned. The pool of a language gate that
-    looks back reads the gate's logits from a cache, too (`gates.<layer>`);
-    one that looks ahead is an error.
+    looks back reads the gate's logits from a cache, too (`gates.<layer>`); a
+    gate that looks ahead is an error.
 
     ```mlir
     %o = moe.attention %q, %k, %v, %slots, %segments
@@ -262,8 +264,8 @@ def SpecializeShapes : Pass<"moe-specialize-shapes", "mlir::ModuleOp"> {
   let summary = "fix the batch and the length of its rows";
   let description = [{
     Replaces the two leading dynamic dimensions of every tensor by `rows` and
-    `length`, and the tokens of routes by their product. After it every shape in
-    the module is static.
+    `length`, and the tokens of routes by their product. After the pass
+    every shape in the module is static.
 
     ```mlir
     tensor<?x?x64xf32>  ==>  tensor<4x512x64xf32>
@@ -280,12 +282,13 @@ def VerifyLevel : Pass<"moe-verify-level", "mlir::ModuleOp"> {
   let summary = "check the contract of a level";
   let description = [{
     Fails on the first op that does not belong to `level`:
-    - `model`: parameters, backbone ops, `func`; shapes are static but for the
-      two leading dimensions.
-    - `objective`: those, losses, and ops of caches; all shapes are static.
-    - `step`: the above and gradient ops; every trainable parameter that can
-      influence the loss has a `moe.accumulate_gradient`.
-    - `fused`: the above and fused ops; no `moe.ffn`, `moe.experts` or
+
+    - `model`: parameters, backbone ops, `func`; all dimensions but the two
+      leading ones are static.
+    - `objective`: the ops of `model`, losses and caches; all shapes are static.
+    - `step`: the ops of `objective` and gradients; every trainable parameter
+      that can influence the loss has a `moe.accumulate_gradient`.
+    - `fused`: the ops of `step` and fused ops; no `moe.ffn`, `moe.experts` or
       `moe.experts_grad` is left.
     - `kernels`: any op; no tensor is left.
 
@@ -305,24 +308,22 @@ def VerifyLevel : Pass<"moe-verify-level", "mlir::ModuleOp"> {
 def Differentiate : Pass<"moe-differentiate", "mlir::ModuleOp"> {
   let summary = "add the backward of @step";
   let description = [{
-    Reverse-mode differentiation of the first result of `@step` with respect to
-    every trainable parameter. Activity is computed from the parameters down: a
-    value is active if a trainable parameter influences it, and only active
-    values get gradients, so where nothing trainable lies below, the backward
-    stops.
+    Adds the reverse-mode derivative of the first result of `@step` with respect
+    to every trainable parameter. A value is active if a trainable parameter
+    influences it. Only active values get gradients, so the backward ends at the
+    first layer that has something to train.
 
-    A function called by `@step` becomes two: `f.forward`, which also returns
-    what its backward reads, and `f.backward`, which the attribute
-    `moe.backward` of the forward names. One pair is made for each pattern of
-    active arguments and wanted results: layers that are alike share one.
+    A function `f` that `@step` calls becomes two: `f.forward`, which also
+    returns what its backward reads, and `f.backward`, which the attribute
+    `moe.backward` of the forward names. Each pattern of active arguments and
+    wanted results has one such pair, and layers with the same pattern share it.
+    The pairs of further patterns are `f.forward_1`, `f.backward_1` and so on.
+    The operands of a backward are the arguments of `f` that it reads, then the
+    values that the forward saved, then the gradients of the results.
 
-    Further patterns are `f.forward_1`, `f.backward_1` and so on. The values that
-    a backward reads come first among its operands, arguments of `f` before what
-    its forward saved; the gradients of the results follow.
-
-    Needs static shapes; every trainable parameter is read in `@step` and passed
-    on. Every op on the way from an active value to the loss must have a
-    derivative (`DifferentiableOpInterface`).
+    Shapes have to be static, and only `@step` may read trainable parameters.
+    Every op on the way from an active value to the loss needs a derivative
+    (`DifferentiableOpInterface`).
 
     ```mlir
     %h1 = call @layer(%h0, %w)
@@ -346,14 +347,15 @@ def Differentiate : Pass<"moe-differentiate", "mlir::ModuleOp"> {
 def PlanActivations : Pass<"moe-plan-activations", "mlir::ModuleOp"> {
   let summary = "choose what to save and what to recompute";
   let description = [{
-    For every function and its `moe.backward`: values that cheap ops
-    (`CheapToRecompute`) made from what the backward has anyway are recomputed
-    in the backward. If what is then still saved exceeds `memory-budget`, values
-    are recomputed from the arguments of `f`, most bytes saved per operation
-    first, until it fits or everything is.
+    Works on every function that has a `moe.backward`. A value that cheap ops
+    (`CheapToRecompute`) make from what the backward has anyway is recomputed in
+    the backward instead of saved. If the values that are still saved exceed
+    `memory-budget`, further ones are recomputed from the arguments of the
+    function, those that free most bytes per operation first, until the rest
+    fits or nothing more can be recomputed.
 
-    Layers of one pair are planned alike, and a call inside a layer is never
-    repeated. No number changes: what is recomputed is what was computed.
+    Layers that share a function are planned alike, and no call is repeated. No
+    bit changes, since the backward repeats the operations of the forward.
 
     ```mlir
     %dh = call @layer.backward(%h, %n, %x, %dy)  // x = moe.rms_norm %h, %n
@@ -377,8 +379,9 @@ def FuseRoutedMatmuls : Pass<"moe-fuse-routed-matmuls", "mlir::ModuleOp"> {
   let summary = "turn FFNs and experts into grouped matmuls";
   let description = [{
     Replaces `moe.ffn`, `moe.experts` and `moe.experts_grad` by grouped matmuls
-    with gather, activation and combine fused. Forward and backward never hold
-    more than rows of the model width and of the hidden width.
+    into which gather and activation are fused, and a combine. The only
+    temporaries of forward and backward are rows of the model width and of the
+    hidden width.
 
     ```mlir
     %y = moe.experts %x, %s, %r, %g0, %u0, %d0, ... {form = gated}
@@ -391,11 +394,12 @@ def FuseRoutedMatmuls : Pass<"moe-fuse-routed-matmuls", "mlir::ModuleOp"> {
 }
 
 def FuseLoss : Pass<"moe-fuse-loss", "mlir::ModuleOp"> {
-  let summary = "never hold all logits in training";
+  let summary = "compute the loss in chunks of logits";
   let description = [{
-    Replaces an output projection without bias, whose logits nothing reads but
-    the next-token loss and its gradient, by `moe.linear_cross_entropy`. Other
-    projections stay as they are.
+    Replaces an output projection, the next-token loss and their gradients by
+    `moe.linear_cross_entropy`, which never holds all logits. The projection has
+    to be without bias, and nothing else may read its logits; other projections
+    stay as they are.
 
     ```mlir
     %logits = moe.linear %h, %w

@@ -5,8 +5,9 @@
 //
 //===----------------------------------------------------------------------===//
 //
-// The named pipelines. Each takes a module at the model level and leaves one
-// program of it at the fused level, where a target's pipeline takes over.
+// The named pipelines. All begin at the model level. The expand pipeline stays
+// there; each of the others makes a program at the fused level, where the
+// pipeline of a target takes over.
 //
 //===----------------------------------------------------------------------===//
 
@@ -18,7 +19,7 @@
 
 namespace mlir::moe {
 
-/// The shapes that a program is compiled for.
+/// The options of all pipelines that make programs.
 template <typename Derived> struct ShapeOptions : PassPipelineOptions<Derived> {
   template <typename T>
   using Option = typename PassPipelineOptions<Derived>::template Option<T>;
@@ -97,11 +98,12 @@ void buildTrainPipeline(OpPassManager &pm, const TrainPipelineOptions &options);
 /// `--moe-score-pipeline`: @score, the log-probability of every token.
 void buildScorePipeline(OpPassManager &pm, const ScorePipelineOptions &options);
 
-/// `--moe-generate-pipeline`: @extend, the logits after some more tokens.
+/// `--moe-generate-pipeline`: @extend, which appends tokens to sequences and
+/// returns the logits after the last one.
 void buildGeneratePipeline(OpPassManager &pm,
                            const GeneratePipelineOptions &options);
 
-/// Makes the four known to tools.
+/// Registers the four pipelines.
 void registerPipelines();
 
 } // namespace mlir::moe
