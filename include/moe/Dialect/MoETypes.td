@@ -43,6 +43,8 @@ def MoE_RoutesType : MoE_Type<"Routes", "routes"> {
     bool hasStaticShape() const { return !ShapedType::isDynamic(getTokens()); }
     /// The rows that there is room for, dynamic if the tokens are.
     int64_t getRows() const;
+    /// The integers of 32 bits that routes are in memory.
+    int64_t getNumIntegers() const { return 2 * getRows() + getExperts() + 1; }
   }];
 }
 
