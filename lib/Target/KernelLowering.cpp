@@ -115,16 +115,6 @@ Value KernelLowering::constant(int64_t value) {
                                         value);
 }
 
-/// The bytes of all buffers among the arguments.
-static double bytesOf(ValueRange arguments) {
-  double bytes = 0;
-  for (Type type : arguments.getTypes())
-    if (auto buffer = dyn_cast<MemRefType>(type))
-      bytes += static_cast<double>(buffer.getNumElements()) *
-               buffer.getElementTypeBitWidth() / 8;
-  return bytes;
-}
-
 /// Whether two kernels have equal arguments and bodies.
 static bool areEqual(KernelOp a, KernelOp b) {
   return OperationEquivalence::isRegionEquivalentTo(
@@ -145,7 +135,10 @@ void KernelLowering::launch(Operation *op, const Launch &launch,
   body(kernelBuilder);
   kernelBuilder.finish();
   SmallVector<Value> arguments = kernelBuilder.launchArguments();
-  kernel.setBytes(APFloat(bytesOf(arguments)));
+  int64_t bytes = 0;
+  for (Type type : ValueRange(arguments).getTypes())
+    bytes += sizeInBytes(type);
+  kernel.setBytes(APFloat(static_cast<double>(bytes)));
 
   auto equal = llvm::find_if(
       known, [&](KernelOp other) { return areEqual(kernel, other); });

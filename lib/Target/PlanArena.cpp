@@ -49,12 +49,6 @@ private:
   llvm::DenseMap<Operation *, int64_t> arenaBytes;
 };
 
-int64_t sizeInBytes(MemRefType type) {
-  int64_t bits = type.getElementTypeBitWidth() * type.getNumElements();
-  return llvm::alignTo(std::max<int64_t>(llvm::divideCeilSigned(bits, 8), 1),
-                       alignment);
-}
-
 /// The last op that uses `value`, also through tables and views.
 int64_t lastUse(Value value,
                 const llvm::DenseMap<Operation *, int64_t> &order) {
@@ -128,7 +122,8 @@ void PlanArena::plan(func::FuncOp function, SymbolTable &symbols) {
     int64_t first = std::numeric_limits<int64_t>::max();
     for (Operation *user : buffer.getUsers())
       first = std::min(first, order.lookup(user));
-    int64_t size = sizeInBytes(cast<MemRefType>(buffer.getType()));
+    int64_t size = llvm::alignTo(
+        std::max<int64_t>(sizeInBytes(buffer.getType()), 1), alignment);
     lifetimes.push_back({buffer, size, first, last});
     naive += size;
   };

@@ -5,8 +5,8 @@
 //
 //===----------------------------------------------------------------------===//
 //
-// The layout of !moe.routes in memory, which only this header knows. With
-// R = T * K rows it is one buffer of i32:
+// The layout of !moe.routes in memory, which only this header knows; RoutesType
+// knows its size. With R = T * K rows it is one buffer of i32:
 //
 //   [0, R)          the route of each row, by its number token * K + choice
 //   [R, 2R)         the row of each route
@@ -29,8 +29,7 @@ namespace mlir::moe {
 class RoutesView {
 public:
   static MemRefType typeInMemory(RoutesType type) {
-    int64_t rows = type.getTokens() * type.getTopK();
-    return MemRefType::get({2 * rows + type.getExperts() + 1},
+    return MemRefType::get({type.getNumIntegers()},
                            IntegerType::get(type.getContext(), 32));
   }
 
@@ -38,7 +37,7 @@ public:
   /// kernel.
   RoutesView(KernelBuilder &k, Value outside, RoutesType type)
       : k(k), memory(k.buffer(outside)), experts(type.getExperts()),
-        topK(type.getTopK()), rows(type.getTokens() * topK) {}
+        topK(type.getTopK()), rows(type.getRows()) {}
 
   int64_t numRows() const { return rows; }
   int64_t numExperts() const { return experts; }

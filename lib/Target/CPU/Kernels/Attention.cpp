@@ -52,7 +52,7 @@ static LogicalResult lowerAttention(AttentionOp op, KernelLowering &lowering) {
       {.workItems = shape.batch * shape.heads / shared *
                     HeadBlock::itemsOfHead(shape.length, blockRows, shared),
        .compute = shape.compute,
-       .flops = shape.flops(2)},
+       .flops = flopsOf(op)},
       [&](KernelBuilder &k) {
         int64_t d = shape.width;
         int64_t queryRows = shape.batch * shape.length * shape.heads;

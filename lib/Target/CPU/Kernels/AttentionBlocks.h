@@ -50,15 +50,6 @@ struct AttentionShape {
   Type compute;
   int64_t lanes;
 
-  /// Floating-point operations of `products` sums over the width for each
-  /// visible (query, key). 0 with a cache, where their number depends on data.
-  double flops(int64_t products) const {
-    if (keys != length)
-      return 0;
-    int64_t seen = window ? std::min(window, length) : length;
-    return productFlops(batch * heads, seen * (2 * length - seen + 1) / 2,
-                        products * width);
-  }
   int64_t headsPerKv() const { return heads / kvHeads; }
 };
 

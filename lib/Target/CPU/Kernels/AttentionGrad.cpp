@@ -66,7 +66,7 @@ static void launchQueryGrad(AttentionGradOp op, const AttentionShape &shape,
        .workItems = shape.batch * shape.heads *
                     llvm::divideCeilSigned(shape.length, blockRows),
        .compute = shape.compute,
-       .flops = shape.flops(3)},
+       .flops = 3 * op.getProducts().front().flops},
       [&](KernelBuilder &k) {
         int64_t d = shape.width;
         int64_t queryRows = shape.batch * shape.length * shape.heads;
@@ -148,7 +148,7 @@ static void launchKeyGrad(AttentionGradOp op, const AttentionShape &shape,
        .workItems = shape.batch * shape.kvHeads *
                     llvm::divideCeilSigned(shape.keys, blockRows),
        .compute = shape.compute,
-       .flops = shape.flops(4)},
+       .flops = 4 * op.getProducts().front().flops},
       [&](KernelBuilder &k) {
         int64_t d = shape.width;
         int64_t queryRows = shape.batch * shape.length * shape.heads;

@@ -166,12 +166,6 @@ SmallVector<Value> loadSums(KernelBuilder &k, const MatmulTiling &tiling,
                             Value from, Value row, int64_t rows,
                             const RegisterTileColumns &columns);
 
-/// Floating-point operations of `rows` x `inner` times `inner` x `columns`.
-inline double productFlops(int64_t rows, int64_t inner, int64_t columns) {
-  return 2.0 * static_cast<double>(rows) * static_cast<double>(inner) *
-         static_cast<double>(columns);
-}
-
 /// An element of a buffer.
 struct Element {
   Value buffer;

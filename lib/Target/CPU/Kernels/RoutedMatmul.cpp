@@ -38,8 +38,7 @@ static LogicalResult lowerRoutedUp(RoutedUpOp op, KernelLowering &lowering) {
       op,
       {.workItems = grouping.blocks(tiling) * tiling.splits,
        .compute = types.compute,
-       .flops =
-           productFlops(grouping.rows, inner, gated ? 2 * hidden : hidden)},
+       .flops = flopsOf(op)},
       [&](KernelBuilder &k) {
         Value x =
             k.buffer(lowering.buffer(op.getInput()), {grouping.tokens, inner});
@@ -106,7 +105,7 @@ static LogicalResult lowerRoutedDown(RoutedDownOp op,
       op,
       {.workItems = grouping.blocks(tiling) * tiling.splits,
        .compute = types.compute,
-       .flops = productFlops(grouping.rows, hidden, width)},
+       .flops = flopsOf(op)},
       [&](KernelBuilder &k) {
         Value h =
             k.buffer(lowering.buffer(op.getHidden()), {grouping.rows, hidden});

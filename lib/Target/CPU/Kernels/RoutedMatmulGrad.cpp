@@ -53,7 +53,7 @@ static LogicalResult lowerRoutedDownGrad(RoutedDownGradOp op,
       op,
       {.workItems = workItems,
        .compute = types.compute,
-       .flops = productFlops(grouping.rows, width, hidden)},
+       .flops = flopsOf(op)},
       [&](KernelBuilder &k) {
         using Lane = KernelBuilder::Lane;
         Value dy =
@@ -159,8 +159,7 @@ static LogicalResult lowerRoutedInputGrad(RoutedInputGradOp op,
       op,
       {.workItems = grouping.blocks(tiling) * tiling.splits,
        .compute = types.compute,
-       .flops =
-           productFlops(grouping.rows, gated ? 2 * hidden : hidden, width)},
+       .flops = flopsOf(op)},
       [&](KernelBuilder &k) {
         int64_t zWidth = gated ? 2 * hidden : hidden;
         Value dz =

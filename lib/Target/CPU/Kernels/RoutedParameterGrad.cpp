@@ -215,13 +215,13 @@ static LogicalResult lowerRoutedWeightGrad(RoutedWeightGradOp op,
               inTokenOrder(op.getRhs()), firstOfSlice);
 
     int64_t itemsOfExpert = tiling.rowBlocks(m) * tiling.splits;
-    double rows = static_cast<double>(slices.rows * count) /
-                  static_cast<double>(grouping.experts);
+    double part = static_cast<double>(slices.rows) /
+                  static_cast<double>(grouping.rows);
     lowering.launch(
         op,
         {.workItems = count * itemsOfExpert,
          .compute = types.compute,
-         .flops = rows * productFlops(1, m, n)},
+         .flops = part * flopsOf(op)},
         [&](KernelBuilder &k) {
           Value lhs = k.buffer(left);
           Value rhs = k.buffer(right);
