@@ -311,7 +311,8 @@ void ConvertMoEToKernels::runOnOperation() {
     return signalPassFailure();
   Converter converter(module,
                       TargetDescription{.vectorBytes = vectorBytes,
-                                        .bf16Products = bf16Products},
+                                        .bf16Products = bf16Products,
+                                        .l2Bytes = l2Bytes},
                       valuesPackedOnce(module, packedOnce),
                       std::move(*quantised), writesGradients);
   SmallVector<func::FuncOp> functions(module.getOps<func::FuncOp>());

@@ -51,6 +51,8 @@ def ConvertMoEToKernels : Pass<"convert-moe-to-kernels", "mlir::ModuleOp"> {
     Option<"bf16Products", "bf16-products", "mlir::moe::Bf16Products", "mlir::moe::Bf16Products::Widened",
            "how two operands in bf16 are multiplied",
            [{::mlir::moe::bf16ProductsValues()}]>,
+    Option<"l2Bytes", "l2-bytes", "int64_t", "1 << 20",
+           "bytes of a core's L2 cache">,
     Option<"frozenWeights", "frozen-weights", "mlir::moe::FrozenWeights", "mlir::moe::FrozenWeights::AsIs",
            "how weights that do not train are kept",
            [{::mlir::moe::frozenWeightsValues()}]>,

@@ -39,6 +39,13 @@ static int64_t hostVectorBytes() {
   return features.lookup("avx2") ? 32 : 16;
 }
 
+/// Bytes of a core's L2 cache, where the system says it.
+static int64_t hostL2Bytes() {
+  constexpr int64_t fewest = 256 << 10;
+  int64_t bytes = ::sysconf(_SC_LEVEL2_CACHE_SIZE);
+  return bytes < fewest ? TargetDescription().l2Bytes : bytes;
+}
+
 /// Requests permission to use AMX, whose register state Linux saves only for
 /// processes that have requested it.
 static bool mayUseAmx() {
@@ -82,7 +89,7 @@ void mlir::moe::buildCpuPipeline(OpPassManager &pm,
       options.vectorBytes ? options.vectorBytes : hostVectorBytes();
   // Programs are straight-line code that launches kernels on memrefs.
   pm.addPass(createConvertMoEToKernels(ConvertMoEToKernelsOptions{
-      vectorBytes, options.bf16Products, options.frozenWeights,
+      vectorBytes, options.bf16Products, hostL2Bytes(), options.frozenWeights,
       options.packedOnce, options.gradients == Gradients::Written}));
   // Entry points of their own do the work that depends on parameters only.
   pm.addPass(

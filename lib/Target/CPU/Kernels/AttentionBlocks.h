@@ -30,7 +30,7 @@ struct AttentionShape {
         window(op.getWindow().value_or(0)), alibi(op.getAlibi()),
         scores(ProductTypes(target, elementOf(op.getQuery()),
                             elementOf(op.getKey()))
-                   .withoutAmx(target)),
+                   .withoutAmx()),
         compute(scores.compute), lanes(scores.lanes) {
     auto query = cast<RankedTensorType>(op.getQuery().getType());
     batch = query.getDimSize(0);

@@ -55,12 +55,11 @@ struct Grouping {
                       int64_t inner, int64_t columns, const ProductTypes &types,
                       int64_t vectors = accumulators,
                       bool keepColumns = false) const {
-    constexpr int64_t fewRows = 512;
     MatmulTiling tiling(tokens, inner, columns, types, vectors);
     if (std::optional<int64_t> share = this->share()) {
       bool packedOnce = llvm::all_of(
           weights, [&](Value weight) { return lowering.isPackedOnce(weight); });
-      if (packedOnce || *share > fewRows ||
+      if (packedOnce || *share > TargetDescription::rowsToPackAtUse ||
           !tiling.holdExpertAtUse(*share, keepColumns))
         tiling.holdExpert(*share);
     }

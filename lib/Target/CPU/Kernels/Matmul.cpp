@@ -17,17 +17,10 @@ using namespace mlir::moe;
 /// tile from falling into one set of the L1 cache.
 static constexpr int64_t scratchPadding = 64;
 
-/// Bytes of the L2 cache that the rows of a block may take.
-static constexpr int64_t blockBytes = 512 << 10;
-/// How many register tiles the rows of a block make.
-static constexpr int64_t fewestRegisterTiles = 4, mostRegisterTiles = 16;
-/// The fewest work items of a launch.
-static constexpr int64_t fewestItems = 16;
-
 MatmulTiling::MatmulTiling(int64_t rows, int64_t inner, int64_t columns,
                            const ProductTypes &types, int64_t vectors)
     : inner(inner), columns(columns), vectors(vectors), slice(inner),
-      usesAmx(types.usesAmx()), rows(rows),
+      usesAmx(types.usesAmx()), target(types.target), rows(rows),
       rowBytes(inner * types.operand.getIntOrFloatBitWidth() / 8),
       sumBytes(types.lanes * types.compute.getIntOrFloatBitWidth() / 8) {
   registerTileRows = std::min(types.registerTileRows, rows);
@@ -36,16 +29,16 @@ MatmulTiling::MatmulTiling(int64_t rows, int64_t inner, int64_t columns,
   // The register tiles of a block share a panel while it is in the L1 and L2
   // caches. Panels that do not fit into the last-level cache come from memory
   // once for each block. Then a block gets as many rows as stay in the L2
-  // cache, and at least `some` register tiles. That does not pay where few long
-  // rows would be copied for more splits, and rows must not be too long for the
-  // stack.
-  constexpr int64_t panelBytes = 8 << 20, some = 8;
-  int64_t tiles = fewestRegisterTiles;
+  // cache, and a few more. That does not pay where few long rows would be
+  // copied for more splits, and rows must not be too long for the stack.
+  int64_t few = target.fewestRegisterTilesFromMemory;
+  int64_t tiles = target.fewestRegisterTiles;
   bool isWide =
-      inner <= columns || rows >= fewestItems * some * registerTileRows;
-  if (rowBytes * columns > panelBytes && rowBytes <= longestRow && isWide)
-    tiles = std::clamp(blockBytes / (rowBytes * registerTileRows), some,
-                       mostRegisterTiles);
+      inner <= columns || rows >= target.fewestItems * few * registerTileRows;
+  if (rowBytes * columns > target.cachedPanelBytes() &&
+      rowBytes <= target.longestRow && isWide)
+    tiles = std::clamp(target.blockBytes() / (rowBytes * registerTileRows), few,
+                       int64_t(target.mostRegisterTiles));
   setBlockRows(tiles);
 }
 
@@ -56,13 +49,13 @@ void MatmulTiling::setBlockRows(int64_t tiles) {
   // Work items should be enough for all threads, and for the threads to finish
   // at about the same time. Each must have enough columns to be worth copying
   // its rows.
-  constexpr int64_t wantedItems = 64, widthOfSplit = 512;
   int64_t blocks = rowBlocks(rows);
   auto splitsFor = [&](int64_t count) {
     return llvm::divideCeilSigned(count, blocks);
   };
-  splits = std::max(splitsFor(fewestItems),
-                    std::min(splitsFor(wantedItems), columns / widthOfSplit));
+  splits = std::max(
+      splitsFor(target.fewestItems),
+      std::min(splitsFor(target.wantedItems), columns / target.splitColumns));
   splits = std::clamp<int64_t>(splits, 1, tilesAcross);
   tilesPerSplit = llvm::divideCeilSigned(tilesAcross, splits);
   splits = llvm::divideCeilSigned(tilesAcross, tilesPerSplit);
@@ -71,21 +64,21 @@ void MatmulTiling::setBlockRows(int64_t tiles) {
 void MatmulTiling::holdExpert(int64_t share) {
   // Then each panel of the expert, which comes from memory, is read once only.
   int64_t tiles = llvm::divideCeilSigned(share, registerTileRows) + 1;
-  if (tiles <= mostRegisterTiles &&
-      tiles * registerTileRows * rowBytes <= blockBytes)
+  if (tiles <= target.mostRegisterTiles &&
+      tiles * registerTileRows * rowBytes <= target.blockBytes())
     setBlockRows(std::max(tiles, blockRows / registerTileRows));
 }
 
 bool MatmulTiling::holdExpertAtUse(int64_t share, bool keepColumns) {
-  // The rest of the L2 cache is for panels and for prefetched weights.
-  constexpr int64_t bytes = 3 * (blockBytes / 4), sliceMultiple = 64;
-  constexpr int64_t fewestRows = 96;
+  constexpr int64_t sliceMultiple = 64;
+  int64_t bytes = target.blockBytesAtUse();
   int64_t all = llvm::divideCeilSigned(share, registerTileRows) + 1;
   int64_t tiles = llvm::divideCeilSigned(
-      all, llvm::divideCeilSigned(all, mostRegisterTiles));
+      all, llvm::divideCeilSigned(all, target.mostRegisterTiles));
   if (keepColumns) {
     int64_t held = bytes / (rowBytes * registerTileRows);
-    if (held * registerTileRows < std::min(share, fewestRows))
+    if (held * registerTileRows <
+        std::min(share, int64_t(target.fewestRowsAtUse)))
       return false;
     tiles = std::min(tiles, held);
   }
@@ -101,12 +94,11 @@ bool MatmulTiling::holdExpertAtUse(int64_t share, bool keepColumns) {
 }
 
 void MatmulTiling::sliceLongRows() {
-  constexpr int64_t sliceBytes = 16 << 10, slicedResults = 1024;
   // Slices that fit the L2 cache are short enough.
-  if (rowBytes <= longestRow || slice < inner)
+  if (rowBytes <= target.longestRow || slice < inner)
     return;
-  slice = sliceBytes / (rowBytes / inner);
-  splitAfter(std::min(tilesPerSplit, slicedResults / tileWidth));
+  slice = target.sliceBytes / (rowBytes / inner);
+  splitAfter(std::min(tilesPerSplit, target.sliceColumns / tileWidth));
 }
 
 RowBlock mlir::moe::denseRowBlock(KernelBuilder &k, Value index, int64_t rows,
@@ -361,12 +353,11 @@ SmallVector<Value> mlir::moe::timesPanels(KernelBuilder &k,
   // prefetched, if the L2 cache holds both beside the rows. A block of one
   // register tile does so little with each element of 16 bits or more that
   // memory is always busy; there, prefetching only disturbs.
-  constexpr int64_t prefetchedBytes = 256 << 10;
   int64_t width = accumulators * k.lanes();
   int64_t bytes =
       inner * width * elementOf(panels[0].buffer).getIntOrFloatBitWidth() / 8;
   bool prefetches = quantised || (tiling.blockRows > tiling.registerTileRows &&
-                                  bytes <= prefetchedBytes);
+                                  bytes <= k.target().prefetchedBytes());
   SmallVector<Value> sums = registerTile(
       k, tiling.registerTileRows, accumulators, k.idx(0),
       k.idx(llvm::divideCeilSigned(inner, step)),

@@ -30,11 +30,6 @@
 
 namespace mlir::moe {
 
-/// Rows of the left operand with more bytes than this are taken in slices, to
-/// limit the scratch buffer of a block of rows: 48 such rows take 3 MiB of the
-/// stack.
-constexpr int64_t longestRow = 64 << 10;
-
 /// Vectors of sums (or AMX tiles) in each row of a register tile.
 constexpr int64_t accumulators = 2;
 
@@ -56,7 +51,7 @@ struct MatmulTiling {
   /// dimension is not cut; returns false if blocks would then have so few rows
   /// that packing at use does not pay.
   bool holdExpertAtUse(int64_t share, bool keepColumns);
-  /// Cuts rows that are longer than longestRow into slices.
+  /// Cuts rows that are longer than TargetDescription::longestRow into slices.
   void sliceLongRows();
 
   int64_t inner, columns;
@@ -84,6 +79,7 @@ struct MatmulTiling {
 
 private:
   void setBlockRows(int64_t tiles);
+  TargetDescription target;
   int64_t rows;
   int64_t rowBytes; ///< bytes of a row of the left operand
   int64_t sumBytes; ///< bytes of a vector of sums

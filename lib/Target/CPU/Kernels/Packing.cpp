@@ -21,7 +21,7 @@ int64_t mlir::moe::lanesOf(const TargetDescription &target, Type compute) {
 }
 
 ProductTypes::ProductTypes(const TargetDescription &target, Type lhs, Type rhs)
-    : compute(preciseType(rhs)), operand(compute), panel(rhs),
+    : target(target), compute(preciseType(rhs)), operand(compute), panel(rhs),
       lanes(lanesOf(target, compute)), step(1),
       registerTileRows(target.registerTileRows()) {
   if (target.bf16Products == Bf16Products::Widened || !lhs.isBF16() ||
@@ -36,16 +36,15 @@ ProductTypes::ProductTypes(const TargetDescription &target, Type lhs, Type rhs)
   }
 }
 
-ProductTypes ProductTypes::withoutAmx(const TargetDescription &target) const {
+ProductTypes ProductTypes::withoutAmx() const {
   ProductTypes types = *this;
   types.stepsOfAmxTile = 1;
   types.registerTileRows = target.registerTileRows();
   return types;
 }
 
-ProductTypes
-ProductTypes::withQuantisedPanels(const TargetDescription &target) const {
-  ProductTypes types = withoutAmx(target);
+ProductTypes ProductTypes::withQuantisedPanels() const {
+  ProductTypes types = withoutAmx();
   types.panel = IntegerType::get(panel.getContext(), 8);
   return types;
 }
@@ -56,7 +55,7 @@ ProductTypes mlir::moe::typesOfWeights(const KernelLowering &lowering,
                      elementOf(weights.front()));
   bool quantised = llvm::all_of(
       weights, [&](Value weight) { return lowering.isQuantised(weight); });
-  return quantised ? types.withQuantisedPanels(lowering.target()) : types;
+  return quantised ? types.withQuantisedPanels() : types;
 }
 
 Value ProductTypes::steps(KernelBuilder &k, Value inner) const {

@@ -37,6 +37,7 @@ int64_t lanesOf(const TargetDescription &target, Type compute);
 struct ProductTypes {
   ProductTypes(const TargetDescription &target, Type lhs, Type rhs);
 
+  TargetDescription target;
   Type compute;  ///< type of sums
   Type operand;  ///< type of left operands in scratch buffers
   Type panel;    ///< type of panels; i8 where they are quantised
@@ -54,9 +55,9 @@ struct ProductTypes {
   bool inPairs() const { return step == 2; }
   bool usesAmx() const { return stepsOfAmxTile > 1; }
   /// The same in pairs, for a product whose shapes do not suit AMX.
-  ProductTypes withoutAmx(const TargetDescription &target) const;
+  ProductTypes withoutAmx() const;
   /// The same with quantised panels, which AMX tiles cannot be loaded from.
-  ProductTypes withQuantisedPanels(const TargetDescription &target) const;
+  ProductTypes withQuantisedPanels() const;
   bool quantised() const { return panel.isInteger(8); }
   /// A name for the layout of panels, without their shape.
   std::string layout() const;

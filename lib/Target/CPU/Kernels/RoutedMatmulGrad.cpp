@@ -51,9 +51,7 @@ static LogicalResult lowerRoutedDownGrad(RoutedDownGradOp op,
   int64_t workItems = grouping.blocks(tiling) * tiling.splits;
   lowering.launch(
       op,
-      {.workItems = workItems,
-       .compute = types.compute,
-       .flops = flopsOf(op)},
+      {.workItems = workItems, .compute = types.compute, .flops = flopsOf(op)},
       [&](KernelBuilder &k) {
         using Lane = KernelBuilder::Lane;
         Value dy =

@@ -71,8 +71,8 @@ Slices::Slices(const Grouping &grouping, ArrayRef<int64_t> experts,
     : grouping(grouping), experts(experts), types(types) {
   // The packed operands of a slice about fit the last-level cache. Each slice
   // has enough rows to be worth reading and writing the gradients once more.
-  constexpr int64_t bytes = 16 << 20, fewest = 2048;
-  int64_t most = std::max(bytes / rowBytes, fewest);
+  int64_t most = std::max(types.target.lastLevelBytes / rowBytes,
+                          int64_t(types.target.fewestRowsOfGradient));
   rows = llvm::divideCeilSigned(grouping.rows,
                                 llvm::divideCeilSigned(grouping.rows, most));
   // Each expert's last inner step may be incomplete.
@@ -215,8 +215,8 @@ static LogicalResult lowerRoutedWeightGrad(RoutedWeightGradOp op,
               inTokenOrder(op.getRhs()), firstOfSlice);
 
     int64_t itemsOfExpert = tiling.rowBlocks(m) * tiling.splits;
-    double part = static_cast<double>(slices.rows) /
-                  static_cast<double>(grouping.rows);
+    double part =
+        static_cast<double>(slices.rows) / static_cast<double>(grouping.rows);
     lowering.launch(
         op,
         {.workItems = count * itemsOfExpert,
