@@ -54,6 +54,8 @@ Value KernelBuilder::buffer(Value outside, ArrayRef<int64_t> shape) {
 }
 
 Value KernelBuilder::matrix(Value outside) {
+  if (!outside)
+    return {};
   auto type = cast<MemRefType>(outside.getType());
   int64_t width = type.getShape().back();
   return buffer(outside, {type.getNumElements() / width, width});
@@ -122,6 +124,13 @@ KernelBuilder::loop(Value lo, Value hi, int64_t step, ValueRange carried,
   return SmallVector<Value>(forOp.getResults());
 }
 
+Value KernelBuilder::loop(Value lo, Value hi, int64_t step, Value carried,
+                          function_ref<Value(Value, Value)> body) {
+  return loop(lo, hi, step, ValueRange(carried), [&](Value i, ValueRange now) {
+    return SmallVector<Value>{body(i, now[0])};
+  })[0];
+}
+
 void KernelBuilder::loop(Value lo, Value hi, int64_t step,
                          function_ref<void(Value)> body) {
   loop(lo, hi, step, ValueRange(), [&](Value i, ValueRange) {
@@ -160,6 +169,13 @@ SmallVector<Value> KernelBuilder::columns(
   Value mask = vector::CreateMaskOp::create(*this, maskType,
                                             ValueRange{idx(width - full)});
   return body({idx(full), mask}, values);
+}
+
+Value KernelBuilder::columns(int64_t width, Value carried,
+                             function_ref<Value(Lane, Value)> body) {
+  return columns(width, ValueRange(carried), [&](Lane lane, ValueRange now) {
+    return SmallVector<Value>{body(lane, now[0])};
+  })[0];
 }
 
 void KernelBuilder::columns(int64_t width, function_ref<void(Lane)> body) {
@@ -347,10 +363,10 @@ Value KernelBuilder::maximum(Value vector) {
 }
 Value KernelBuilder::inverseRms(Value x, Value row, int64_t width,
                                 double epsilon) {
-  Value squares = columns(width, splat(0.0), [&](Lane lane, ValueRange acc) {
+  Value squares = columns(width, splat(0.0), [&](Lane lane, Value acc) {
     Value v = load(x, row, lane);
-    return SmallVector<Value>{fma(v, v, acc[0])};
-  })[0];
+    return fma(v, v, acc);
+  });
   Value mean = divf(sum(squares), scalar(width));
   Value root = math::SqrtOp::create(*this, addf(mean, scalar(epsilon)));
   return divf(scalar(1.0), root);

@@ -256,10 +256,10 @@ std::pair<Value, Value> mlir::moe::keyBound(KernelBuilder &k,
                                             Value slots, HeadBlock &block,
                                             int64_t tileWidth) {
   Value last = k.loop(
-      k.idx(0), block.rows.count, 1, k.idx(0), [&](Value i, ValueRange state) {
+      k.idx(0), block.rows.count, 1, k.idx(0), [&](Value i, Value state) {
         Value slot = k.loadIndex(slots, {block.b, block.row(i)});
-        return SmallVector<Value>{arith::MaxSIOp::create(k, slot, state[0])};
-      })[0];
+        return arith::MaxSIOp::create(k, slot, state);
+      });
   Value keys = k.min(k.add(last, k.idx(1)), k.idx(shape.keys));
   Value numTiles = k.div(k.add(keys, k.idx(tileWidth - 1)), k.idx(tileWidth));
   return {keys, numTiles};

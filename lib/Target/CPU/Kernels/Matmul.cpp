@@ -504,7 +504,7 @@ SmallVector<Value> mlir::moe::loadSums(KernelBuilder &k,
     return sums;
   }
   Value scratch = amxScratch(k, tiling);
-  k.loop(k.idx(0), k.idx(tiling.registerTileRows), 1, [&](Value i) {
+  k.loop(tiling.registerTileRows, [&](Value i) {
     for (auto [j, lane] : llvm::enumerate(columns.lanes))
       k.store(load(i, lane), scratch, i, {k.idx(j * k.lanes()), Value()});
   });

@@ -414,8 +414,7 @@ void mlir::moe::packSteps(KernelBuilder &k, const SteppedRows &rows,
                    {panels, panel, lane, count, transposed});
       }
     };
-    k.loop(k.idx(0), k.idx(whole), 1,
-           [&](Value panel) { packPanelColumns(panel, panelWidth); });
+    k.loop(whole, [&](Value panel) { packPanelColumns(panel, panelWidth); });
     // The last panel, and the one that makes the number of panels even.
     for (int64_t panel = whole; panel < type.getDimSize(0); ++panel)
       packPanelColumns(k.idx(panel), width - panel * panelWidth);
@@ -459,13 +458,13 @@ static void packQuantised(KernelBuilder &k, Value from, Value first,
   constexpr double largestInteger = 127;
   TransposedRows rows = consecutiveRows(k, from, first);
   Value scales = k.scratch({k.lanes()}, k.compute());
-  k.loop(k.idx(0), k.idx(k.lanes()), 1, [&](Value i) {
+  k.loop(k.lanes(), [&](Value i) {
     Value row = rows.row(i);
     Value largest =
-        k.columns(rows.width, k.splat(0.0), [&](Lane lane, ValueRange most) {
+        k.columns(rows.width, k.splat(0.0), [&](Lane lane, Value most) {
           Value magnitude = math::AbsFOp::create(k, k.load(from, row, lane));
-          return SmallVector<Value>{k.maxf(most[0], magnitude)};
-        })[0];
+          return k.maxf(most, magnitude);
+        });
     k.storeScalar(k.divf(k.maximum(largest), k.scalar(largestInteger)), scales,
                   i);
   });

@@ -71,7 +71,7 @@ static LogicalResult lowerRoutedDownGrad(RoutedDownGradOp op,
         Value partial;
         if (dscore) {
           partial = k.scratch({tiling.blockRows, k.lanes()}, k.compute());
-          k.loop(k.idx(0), k.idx(tiling.blockRows), 1, [&](Value i) {
+          k.loop(tiling.blockRows, [&](Value i) {
             k.store(k.splat(0.0), partial, i, {k.idx(0), Value()});
           });
         }
@@ -126,11 +126,10 @@ static LogicalResult lowerRoutedDownGrad(RoutedDownGradOp op,
           Value sum = k.load(partial, i, {k.idx(0), Value()});
           Value row = rows.row(i);
           if (bias)
-            sum = k.columns(width, sum, [&](Lane lane, ValueRange acc) {
-              return SmallVector<Value>{k.fma(k.load(dy, rows.token(row), lane),
-                                              k.load(bias, ValueRange(), lane),
-                                              acc[0])};
-            })[0];
+            sum = k.columns(width, sum, [&](Lane lane, Value acc) {
+              return k.fma(k.load(dy, rows.token(row), lane),
+                           k.load(bias, ValueRange(), lane), acc);
+            });
           k.storeScalar(k.sum(sum), dscore, rows.route(row));
         });
       });
