@@ -41,8 +41,8 @@ struct Tree {
   };
   std::array<Line, decades> lines{};
   int top = 1;
-  /// Magnitudes below `zeroTo` become zero and those from `topFrom` on one:
-  /// both limits lie half way to the next number.
+  /// Magnitudes from `topFrom` on become one and, in the signed book, those
+  /// below `zeroTo` zero: both limits lie half way to the next number.
   float zeroTo = 0, topFrom = 0;
 
   explicit constexpr Tree(int bits) {
