@@ -87,8 +87,8 @@ Losses ProgramTrainee::accumulateGradients(const Batch &batch,
                                            MicroBatch which) {
   BoundProgram &step = programs->bind(
       {Entry::Step, batch.rows, batch.length, false, which.count});
-  // Gradients that are added to outlive the program, and lie in the order in
-  // which its backward makes them.
+  // Several micro-batches add to gradients in the store's memory, which lie in
+  // the order in which the backward completes them.
   std::vector<GradientPlace> places;
   step.forEach(Kind::Gradient, [&](const Binding &binding, void *) {
     places.push_back({binding.name});
@@ -109,7 +109,7 @@ Losses ProgramTrainee::accumulateGradients(const Batch &batch,
     return true;
   };
   programs->run(step, provide);
-  // The others are in the arena, in places that its plan chose.
+  // One micro-batch leaves them in the arena, where its plan has put them.
   step.forEach(Kind::StepGradient, [&](const Binding &binding, void *memory) {
     places.push_back({binding.name, memory});
   });

@@ -10,7 +10,8 @@
 using namespace mlir;
 using namespace mlir::moe;
 
-/// Not an argument, nor memory of the program, which outlives the step.
+/// Whether an op of the function makes `value`, in memory that does not outlive
+/// the program.
 static bool isMadeHere(Value value) {
   return value.getDefiningOp() &&
          !isa<GetParameterOp, CacheUpdateOp>(value.getDefiningOp());
@@ -19,8 +20,8 @@ static bool isMadeHere(Value value) {
 BufferReuse::BufferReuse(ModuleOp module, bool writesGradients) {
   if (writesGradients)
     findOnlyTerms(module);
-  // Callers come before what they call, so that an argument that is handed on
-  // is known already.
+  // Callers are analysed before their callees, so that `disposable` has an
+  // argument before it is passed on.
   llvm::MapVector<StringRef, SmallVector<func::CallOp>> calls;
   SmallVector<func::FuncOp> pending;
   for (auto function : module.getOps<func::FuncOp>())
@@ -52,8 +53,9 @@ BufferReuse::BufferReuse(ModuleOp module, bool writesGradients) {
   }
 }
 
-/// Decides on result `i` of a function that has these calls: written by all of
-/// them, if each has the only term of a gradient, or added by all.
+/// Decides whether a function with these calls writes or adds its result `i`.
+/// It writes it if each call makes the only term of a gradient, and adds it if
+/// each call's result is added to one.
 void BufferReuse::findAccumulated(ArrayRef<func::CallOp> calls, unsigned i) {
   SmallVector<Operation *> updates;
   for (func::CallOp call : calls) {
@@ -72,7 +74,7 @@ void BufferReuse::findAccumulated(ArrayRef<func::CallOp> calls, unsigned i) {
     onlyTerms.erase(update);
 }
 
-/// Finds what is the only term of its gradient, made by an op whose memory can
+/// Finds the terms that are the only one of their gradient and whose buffer can
 /// be chosen.
 void BufferReuse::findOnlyTerms(ModuleOp module) {
   llvm::MapVector<StringAttr, SmallVector<AccumulateGradientOp>> terms;

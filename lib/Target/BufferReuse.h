@@ -5,9 +5,10 @@
 //
 //===----------------------------------------------------------------------===//
 //
-// Two cases in which a result needs no memory of its own, found on tensors,
-// where values say it all, across calls: it is only added to a gradient, or it
-// may take the place of an operand that nobody reads again.
+// Finds results that need no buffer of their own: a result whose only use is to
+// be added to a gradient, and one that can reuse the buffer of an operand that
+// is not read again. The analysis is of tensors, where the uses of a value are
+// all there is to know, and goes across calls.
 //
 //===----------------------------------------------------------------------===//
 
@@ -24,27 +25,27 @@ namespace mlir::moe {
 
 class BufferReuse {
 public:
-  /// Looks at all functions of `module`, whose bodies are single blocks.
-  /// `writesGradients`: a gradient of one term is that term's memory.
+  /// Analyses all functions of `module`, whose bodies are single blocks. With
+  /// `writesGradients`, a gradient of one term shares the buffer of that term.
   BufferReuse(ModuleOp module, bool writesGradients);
 
-  /// Where every caller of private function `function` does nothing with
-  /// result `result` but add it to a gradient.
+  /// Whether every caller of private function `function` uses result `result`
+  /// only to add it to a gradient.
   bool isOnlyAccumulated(StringRef function, unsigned result) const {
     return accumulated.contains({function, result});
   }
-  /// What adds a result of `call` to a gradient, if nothing else uses it in any
-  /// call of that function.
+  /// The op that adds a result of `call` to a gradient, if isOnlyAccumulated;
+  /// else null.
   AccumulateGradientOp accumulationOf(func::CallOp call, unsigned result) const;
 
-  /// Whether the memory of `update`'s gradient holds nothing but what is added
-  /// by it: its term may be made there.
+  /// Whether `update` adds the only term of its gradient, so that the term may
+  /// be computed in the gradient's buffer.
   bool isOnlyTerm(AccumulateGradientOp update) const {
     return onlyTerms.contains(update);
   }
 
-  /// Whether nobody reads the memory of `value` after `op`, one of its users,
-  /// and it may be overwritten.
+  /// Whether `op`, one of its users, is the last that reads `value`, whose
+  /// buffer may then be overwritten.
   bool diesAt(Value value, Operation *op) const;
 
 private:
@@ -53,7 +54,7 @@ private:
 
   llvm::DenseSet<std::pair<StringRef, unsigned>> accumulated;
   llvm::DenseSet<Operation *> onlyTerms;
-  /// Arguments that no caller needs any more.
+  /// Arguments that no caller reads after the call.
   llvm::DenseSet<std::pair<StringRef, unsigned>> disposable;
 };
 

@@ -5,13 +5,13 @@
 //
 //===----------------------------------------------------------------------===//
 //
-// Every op's result gets memory of its own and every op becomes launches that
-// write it: on this level SSA form already says that nothing is overwritten,
-// so no alias analysis is needed and no copies appear. Which memory may be
-// shared is decided afterwards, from lifetimes (moe-plan-arena). But results
-// that are only added to a gradient are added where they are made, or are it,
-// and an op that can may take the memory of an operand that dies there
-// (BufferReuse.h).
+// Every result gets a buffer of its own, and every op becomes launches that
+// write its results' buffers. In SSA form no value is overwritten, so this
+// needs neither alias analysis nor copies. Lifetimes decide afterwards which
+// buffers share memory (moe-plan-arena). There are two exceptions
+// (BufferReuse.h): a result that is only added to a gradient is made in the
+// gradient's buffer, and an op may write its result over an operand that is not
+// read again.
 //
 //===----------------------------------------------------------------------===//
 
@@ -45,7 +45,7 @@ namespace {
 /// Converts the functions of one module.
 class Converter {
 public:
-  Converter(ModuleOp module, int64_t tokens, const TargetDescription &target,
+  Converter(ModuleOp module, const TargetDescription &target,
             ParameterValues packedOnce, ParameterValues quantised,
             bool writesGradients);
 
@@ -57,7 +57,8 @@ private:
   LogicalResult convertConstant(arith::ConstantOp constant);
   /// The gradient that `update` adds to.
   Value gradientOf(AccumulateGradientOp update);
-  /// The argument of the entry that is bound to `name`, added if needed.
+  /// The argument of the current function that is bound to `name`, added if
+  /// needed.
   Value boundArgument(BindingKind kind, FlatSymbolRefAttr name, Type type);
 
   bool writesGradients;
@@ -65,7 +66,7 @@ private:
   ParameterValues packedOnce, quantised;
   KernelLowering lowering;
   LoweringTable table;
-  /// The function being made, and the memory of its results.
+  /// The function that is being made, and the buffers of its results.
   func::FuncOp current;
   SmallVector<Value> returnBuffers;
   llvm::MapVector<std::pair<int, Attribute>, Value> bound;
@@ -81,32 +82,12 @@ private:
   FailureOr<ParameterValues> weightsToQuantise();
 };
 
-/// B*S of the module's entry points, from the first [B,S] input of each.
-FailureOr<int64_t> tokensOf(ModuleOp module) {
-  std::optional<int64_t> tokens;
-  for (auto function : module.getOps<func::FuncOp>()) {
-    if (function.isPrivate())
-      continue;
-    const auto *input =
-        llvm::find_if(function.getArgumentTypes(), [](Type type) {
-          auto tensor = dyn_cast<RankedTensorType>(type);
-          return tensor && tensor.getRank() >= 2 && tensor.hasStaticShape();
-        });
-    if (input == function.getArgumentTypes().end())
-      continue;
-    auto tensor = cast<RankedTensorType>(*input);
-    int64_t own = tensor.getDimSize(0) * tensor.getDimSize(1);
-    if (tokens && *tokens != own)
-      return function.emitError() << "expected the " << *tokens
-                                  << " tokens of the other entry points, but "
-                                     "got "
-                                  << own;
-    tokens = own;
-  }
-  if (tokens)
-    return *tokens;
-  return module.emitError() << "expected an entry point with an argument of "
-                               "static shape [B, S, ...]";
+/// Whether values of this type have a buffer.
+bool isOfFusedLevel(Type type) {
+  if (auto routes = dyn_cast<RoutesType>(type))
+    return routes.hasStaticShape();
+  auto tensor = dyn_cast<RankedTensorType>(type);
+  return tensor && tensor.hasStaticShape();
 }
 
 } // namespace
@@ -167,7 +148,7 @@ LogicalResult Converter::convertOp(Operation *op) {
                                      get.getType()));
   } else if (auto update = dyn_cast<AccumulateGradientOp>(op)) {
     auto call = update.getValue().getDefiningOp<func::CallOp>();
-    // Else the called function has added it.
+    // Otherwise the called function has added the result already.
     if (!call || !reuse.isOnlyAccumulated(
                      call.getCallee(),
                      cast<OpResult>(update.getValue()).getResultNumber())) {
@@ -202,8 +183,15 @@ LogicalResult Converter::convertFunction(func::FuncOp function) {
   OpBuilder &builder = lowering.builder();
   if (!function.getBody().hasOneBlock())
     return function.emitOpError() << "expected a body of one block";
+  FunctionType signature = function.getFunctionType();
+  for (Type type :
+       llvm::concat<const Type>(signature.getInputs(), signature.getResults()))
+    if (!isOfFusedLevel(type))
+      return function.emitOpError() << "expected tensors of static shape or "
+                                       "routes of static size, but got "
+                                    << type;
 
-  // Results become arguments: the caller owns all memory.
+  // Results become arguments, since the caller owns all memory.
   SmallVector<Type> types;
   SmallVector<DictionaryAttr> attributes;
   for (auto [i, type] : llvm::enumerate(function.getArgumentTypes())) {
@@ -230,9 +218,10 @@ LogicalResult Converter::convertFunction(func::FuncOp function) {
     lowering.bind(from, to);
   returnBuffers.assign(body->args_begin() + old.getNumArguments(),
                        body->args_end());
-  // A result that an op of this function makes is made in place; one that is
-  // an argument, or returned twice, is copied at the end. What is only added
-  // to a gradient may be added by the op.
+  // An op of this function that makes a result writes it to the caller's
+  // buffer. A result that is an argument, or is returned twice, is copied at
+  // the end. A result that callers only add to a gradient is offered for the op
+  // to add.
   llvm::SmallPtrSet<Value, 8> placed;
   for (auto update : old.getOps<AccumulateGradientOp>())
     if (reuse.isOnlyTerm(update) && placed.insert(update.getValue()).second)
@@ -256,14 +245,12 @@ LogicalResult Converter::convertFunction(func::FuncOp function) {
   return success();
 }
 
-Converter::Converter(ModuleOp module, int64_t tokens,
-                     const TargetDescription &target,
+Converter::Converter(ModuleOp module, const TargetDescription &target,
                      ParameterValues packedOnce, ParameterValues quantised,
                      bool writesGradients)
     : writesGradients(writesGradients), reuse(module, writesGradients),
       packedOnce(std::move(packedOnce)), quantised(std::move(quantised)),
-      lowering(module, tokens, target, reuse, this->packedOnce,
-               this->quantised) {
+      lowering(module, target, reuse, this->packedOnce, this->quantised) {
   addMatmulLowerings(table);
   addRoutedMatmulLowerings(table);
   addRoutedMatmulGradLowerings(table);
@@ -276,14 +263,14 @@ Converter::Converter(ModuleOp module, int64_t tokens,
   addLinearCrossEntropyLowering(table);
 }
 
-/// Refuses kernels whose scratch memory the stack of a worker does not hold.
+/// Refuses kernels whose scratch buffers do not fit the stack of a thread.
 static LogicalResult checkScratch(ModuleOp module) {
   constexpr auto limit = static_cast<int64_t>(polymoe::kernelScratchSize);
   for (auto kernel : module.getOps<KernelOp>()) {
     int64_t bytes = 0;
     kernel.walk([&](memref::AllocaOp scratch) {
       MemRefType type = scratch.getType();
-      // Each begins on a line of the cache.
+      // Each begins on a cache line.
       bytes += int64_t(llvm::alignTo(
           llvm::divideCeil(
               type.getNumElements() * type.getElementTypeBitWidth(), 8),
@@ -300,11 +287,12 @@ static LogicalResult checkScratch(ModuleOp module) {
   return success();
 }
 
-/// Parameters that do not train, if they are wanted as integers.
+/// The parameters that do not train, if frozen-weights=int8.
 FailureOr<ParameterValues> ConvertMoEToKernels::weightsToQuantise() {
   if (frozenWeights == FrozenWeights::AsIs)
     return ParameterValues();
-  // A backward would need them as they are, and differ from such a forward.
+  // A backward would read the weights as they are, which the forward did not
+  // multiply by.
   AccumulateGradientOp gradient;
   getOperation().walk([&](AccumulateGradientOp op) {
     gradient = op;
@@ -318,13 +306,10 @@ FailureOr<ParameterValues> ConvertMoEToKernels::weightsToQuantise() {
 
 void ConvertMoEToKernels::runOnOperation() {
   ModuleOp module = getOperation();
-  FailureOr<int64_t> tokens = tokensOf(module);
-  if (failed(tokens))
-    return signalPassFailure();
   FailureOr<ParameterValues> quantised = weightsToQuantise();
   if (failed(quantised))
     return signalPassFailure();
-  Converter converter(module, *tokens,
+  Converter converter(module,
                       TargetDescription{.vectorBytes = vectorBytes,
                                         .bf16Products = bf16Products},
                       valuesPackedOnce(module, packedOnce),

@@ -26,7 +26,7 @@ GivenProgram::GivenProgram(const CompiledExecutorOptions &options,
     return mlir::moe::CompiledProgram::load(*copy, options.compiler);
   });
   checkParameters();
-  // Without gates there is no classifier, whatever its coefficient.
+  // A model without language gates has no classifier loss.
   auto isGate = [](mlir::moe::LanguageGateOp) {
     return mlir::WalkResult::interrupt();
   };
@@ -35,7 +35,7 @@ GivenProgram::GivenProgram(const CompiledExecutorOptions &options,
 }
 
 void GivenProgram::checkTarget(mlir::moe::Bf16Products products) const {
-  mlir::moe::MoEDialect::TargetAttrHelper targetAttr(module.getContext());
+  mlir::moe::MoEDialect::TargetAttrHelper targetAttr(module->getContext());
   mlir::DictionaryAttr target = targetAttr.getAttr(module);
   if (!target)
     fail(file, ": expected a module compiled by moe-cpu-pipeline, with the "
@@ -61,7 +61,7 @@ void GivenProgram::checkParameters() const {
       };
       auto found =
           std::find_if(store.specs().begin(), store.specs().end(), isMeant);
-      // Gates that nobody trained are taken out before anything runs.
+      // Language gates that were not trained are dropped before a model runs.
       if (found == store.specs().end())
         fail(
             file, ": expected a parameter '", binding.name,
@@ -78,7 +78,7 @@ void GivenProgram::checkParameters() const {
 
 void GivenProgram::require(const ProgramUse &use) {
   if (use.entry == ProgramUse::Entry::Extend)
-    // Prompts take programs of two lengths, with caches of the text's own size.
+    // A prompt needs programs of two lengths, with caches of its own capacity.
     fail(file, ": expected a module of the model level to generate with, but "
                "this one is compiled");
   const EntryPoint &entry = code->program().entries.front();
@@ -133,7 +133,8 @@ void GivenProgram::checkGradients(int64_t microBatches) const {
 }
 
 void GivenProgram::checkObjective() const {
-  mlir::moe::MoEDialect::ObjectiveAttrHelper objectiveAttr(module.getContext());
+  mlir::moe::MoEDialect::ObjectiveAttrHelper objectiveAttr(
+      module->getContext());
   mlir::DictionaryAttr noted = objectiveAttr.getAttr(module);
   if (!noted)
     fail(file, ": expected the attribute moe.objective, which "

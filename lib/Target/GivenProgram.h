@@ -13,14 +13,14 @@
 
 namespace polymoe {
 
-/// A program that is compiled already, for one use. Since it is not made for
-/// what is asked of it now, everything that must hold is checked; each check
-/// throws an Error that names the file.
+/// A program that moe-opt compiled before, for one use. It may not fit the
+/// model and the options of this run, so everything that it depends on is
+/// checked; each check throws an Error that names the file.
 class GivenProgram : public ProgramSource {
 public:
-  /// Expects options.given to be for this machine, this version of the ABI and
-  /// the types of the store's parameters. `model` is the module of the model
-  /// level that it was made of.
+  /// Checks that options.given was compiled for this machine, this version of
+  /// the ABI and the types of the store's parameters. `model` is the module at
+  /// the model level that it was compiled from.
   GivenProgram(const CompiledExecutorOptions &options, mlir::ModuleOp model,
                const ParameterStore &store, const Objective &objective);
 

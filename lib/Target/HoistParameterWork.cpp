@@ -5,9 +5,10 @@
 //
 //===----------------------------------------------------------------------===//
 //
-// Launches rise from callees to callers, callees first: the buffer that a
-// launch writes becomes an argument, and the caller gets launch and buffer
-// before its call. In an entry point they leave for a function that prepares.
+// Moves launches from callees to callers, callees first: the buffer that a
+// launch writes becomes an argument, and the caller gets the launch and the
+// buffer before its call. From an entry point, launches move to another entry
+// point, which prepares their results once.
 //
 //===----------------------------------------------------------------------===//
 
@@ -33,17 +34,17 @@ using namespace mlir::moe;
 
 namespace {
 
-/// A launch that has left its function.
+/// A launch that was moved out of its function.
 struct Work {
   FlatSymbolRefAttr kernel;
   IntegerAttr workItems;
   StringAttr derives;
-  /// Numbers of the arguments that it reads.
+  /// The numbers of the function arguments that it reads.
   SmallVector<unsigned> inputs;
   MemRefType type;
 };
 
-/// One that has left an entry point: it reads parameters by name.
+/// A launch that was moved out of an entry point, with the parameters it reads.
 struct PreparedWork {
   Work work;
   SmallVector<std::pair<StringAttr, Type>> parameters;
@@ -65,17 +66,17 @@ private:
   void makePreparation(StringRef name, bool trains);
 
   std::optional<SymbolTable> symbols;
-  /// What nothing changes between runs.
+  /// The values that do not change between runs.
   ParameterValues fixed;
-  /// What each private function needs done before a call, in the order of its
-  /// last arguments.
+  /// The launches that each private function needs before a call, in the order
+  /// of its last arguments, which hold their results.
   llvm::MapVector<Operation *, SmallVector<Work>> lifted;
   llvm::MapVector<StringAttr, PreparedWork> prepared;
-  /// The arguments of entry points that hold what is prepared.
+  /// The arguments of entry points that hold prepared results.
   llvm::DenseMap<std::pair<Operation *, Attribute>, Value> packedArguments;
 };
 
-/// One more argument, the last.
+/// Appends an argument to `function`.
 Value addArgument(func::FuncOp function, BindingAttr binding, Type type) {
   unsigned index = function.getNumArguments();
   (void)function.insertArgument(index, type, binding.asAttributes(),
@@ -85,7 +86,7 @@ Value addArgument(func::FuncOp function, BindingAttr binding, Type type) {
 
 } // namespace
 
-/// Gives every call what its callee needs done before it.
+/// Puts before every call the launches that its callee needs.
 void HoistParameterWork::takeFromCallees(func::FuncOp function) {
   SmallVector<func::CallOp> calls(
       function.getBody().front().getOps<func::CallOp>());
@@ -114,7 +115,7 @@ bool HoistParameterWork::dependsOnFixed(DispatchOp dispatch) {
 SmallVector<std::pair<DispatchOp, Work>>
 HoistParameterWork::findWork(func::FuncOp function) {
   auto dispatches = function.getBody().front().getOps<DispatchOp>();
-  // What stays, and what one table holds together with it.
+  // Results of launches that stay, and all results in a table with one of them.
   llvm::DenseSet<Value> staying;
   for (DispatchOp dispatch : dispatches) {
     if (!dispatch.getDerives() || dependsOnFixed(dispatch))
@@ -143,7 +144,7 @@ HoistParameterWork::findWork(func::FuncOp function) {
   return found;
 }
 
-/// The argument of `entry` that holds what `work` makes, added if needed.
+/// The argument of `entry` that holds the result of `work`, added if needed.
 Value HoistParameterWork::packedArgument(func::FuncOp entry, const Work &work) {
   OpBuilder builder(entry);
   PreparedWork preparation{work, {}, false};
@@ -170,7 +171,7 @@ void HoistParameterWork::lift(func::FuncOp function) {
     return;
   lifted[function] = {};
   takeFromCallees(function);
-  // Equal work is done once.
+  // Equal launches are done once.
   std::map<std::pair<const void *, SmallVector<unsigned>>, Value> done;
   SmallVector<Work> own;
   for (auto &[dispatch, work] : findWork(function)) {
@@ -193,8 +194,8 @@ void HoistParameterWork::lift(func::FuncOp function) {
   lifted[function] = std::move(own);
 }
 
-/// The entry point that does the work on parameters that train, or on those
-/// that do not.
+/// Makes the entry point `name`, with the launches that read parameters that
+/// train, or those that read only frozen ones.
 void HoistParameterWork::makePreparation(StringRef name, bool trains) {
   OpBuilder builder(getOperation().getBodyRegion());
   builder.setInsertionPointToEnd(getOperation().getBody());
@@ -233,7 +234,7 @@ void HoistParameterWork::runOnOperation() {
   lifted.clear();
   prepared.clear();
   packedArguments.clear();
-  fixed = valuesPackedOnce(getOperation(), parameters);
+  fixed = valuesPackedOnce(getOperation(), packedOnce);
   SmallVector<func::FuncOp> functions(getOperation().getOps<func::FuncOp>());
   for (func::FuncOp function : functions)
     lift(function);

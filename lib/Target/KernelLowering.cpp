@@ -35,8 +35,9 @@ Type mlir::moe::computeTypeOf(Value tensor) {
 }
 
 int64_t mlir::moe::rowsPerWorkItem(int64_t rows, int64_t width) {
-  // A launch of a tile costs well under a microsecond; 16k elements take a few.
-  // The choice depends on shapes only, so partial sums have one order.
+  // Starting a work item costs well under a microsecond, and its 16k elements
+  // take a few. The number depends on shapes only, so partial sums have the
+  // same order on any number of threads.
   return std::clamp<int64_t>(16384 / std::max<int64_t>(width, 1), 1,
                              std::max<int64_t>(rows, 1));
 }
@@ -46,14 +47,12 @@ const LoweringTable::Function *LoweringTable::find(Operation *op) const {
   return it == functions.end() ? nullptr : &it->second;
 }
 
-KernelLowering::KernelLowering(ModuleOp module, int64_t tokens,
-                               const TargetDescription &target,
+KernelLowering::KernelLowering(ModuleOp module, const TargetDescription &target,
                                const BufferReuse &reuse,
                                const ParameterValues &packedOnce,
                                const ParameterValues &quantised)
-    : module(module), numTokens(tokens), targetDescription(target),
-      opBuilder(module.getContext()), reuse(reuse), packedOnce(packedOnce),
-      quantised(quantised) {}
+    : module(module), targetDescription(target), opBuilder(module.getContext()),
+      reuse(reuse), packedOnce(packedOnce), quantised(quantised) {}
 
 MemRefType KernelLowering::bufferType(Type type) const {
   if (auto routes = dyn_cast<RoutesType>(type))
@@ -116,17 +115,7 @@ Value KernelLowering::constant(int64_t value) {
                                         value);
 }
 
-/// Of all buffers among the arguments.
-static double bytesOf(ValueRange arguments) {
-  double bytes = 0;
-  for (Type type : arguments.getTypes())
-    if (auto buffer = dyn_cast<MemRefType>(type))
-      bytes += static_cast<double>(buffer.getNumElements()) *
-               buffer.getElementTypeBitWidth() / 8;
-  return bytes;
-}
-
-/// Whether two kernels take the same and do the same.
+/// Whether two kernels have equal arguments and bodies.
 static bool areEqual(KernelOp a, KernelOp b) {
   return OperationEquivalence::isRegionEquivalentTo(
       &a.getBody(), &b.getBody(), OperationEquivalence::IgnoreLocations);
@@ -146,7 +135,10 @@ void KernelLowering::launch(Operation *op, const Launch &launch,
   body(kernelBuilder);
   kernelBuilder.finish();
   SmallVector<Value> arguments = kernelBuilder.launchArguments();
-  kernel.setBytes(APFloat(bytesOf(arguments)));
+  int64_t bytes = 0;
+  for (Type type : ValueRange(arguments).getTypes())
+    bytes += sizeInBytes(type);
+  kernel.setBytes(APFloat(static_cast<double>(bytes)));
 
   auto equal = llvm::find_if(
       known, [&](KernelOp other) { return areEqual(kernel, other); });

@@ -38,7 +38,7 @@ ParameterValues::ParameterValues(ModuleOp module,
         values.insert(argument);
     }
   }
-  // Until every call agrees.
+  // Removes arguments until every call agrees.
   bool changed = true;
   while (changed) {
     changed = false;

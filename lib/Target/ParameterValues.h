@@ -5,9 +5,9 @@
 //
 //===----------------------------------------------------------------------===//
 //
-// Layers that are alike share a function, whose weights are arguments. What is
-// done with a weight once, beside the program, may only be done in a function
-// for which every caller passes a parameter.
+// Layers that are alike share a function, whose weights are arguments. Work on
+// a weight that is done once, outside the program, is possible only if every
+// call of the function passes a parameter for it.
 //
 //===----------------------------------------------------------------------===//
 
@@ -23,11 +23,11 @@ namespace mlir::moe {
 
 class ParameterValues {
 public:
-  /// None.
+  /// No values.
   ParameterValues() = default;
-  /// Those of the parameters that `counts` chooses by their name: arguments of
-  /// entry points and results of moe.get_parameter that are one, and arguments
-  /// of private functions that are one in every call.
+  /// The values that are a parameter whose name `counts`: arguments of entry
+  /// points, results of moe.get_parameter, and arguments of private functions
+  /// for which every call passes one.
   ParameterValues(ModuleOp module, function_ref<bool(StringAttr)> counts);
 
   bool contains(Value value) const { return values.contains(value); }
@@ -36,10 +36,10 @@ private:
   llvm::DenseSet<Value> values;
 };
 
-/// Whether a module says that parameter `name` trains.
+/// Whether parameter `name` trains.
 bool trains(const SymbolTable &symbols, StringAttr name);
 
-/// What is packed once if that is so for parameters `which`.
+/// The values that are packed once.
 ParameterValues valuesPackedOnce(ModuleOp module, PackedOnce which);
 
 } // namespace mlir::moe

@@ -5,9 +5,9 @@
 //
 //===----------------------------------------------------------------------===//
 //
-// Bodies are straight-line code, so the life of a buffer is an interval of
-// instructions. Offsets are given greedily, largest buffer first, each at the
-// lowest place that is free during its whole life.
+// Function bodies are straight-line code, so the lifetime of a buffer is an
+// interval of ops. Buffers get their offsets greedily, the largest first, each
+// the lowest one where memory is free during its whole lifetime.
 //
 //===----------------------------------------------------------------------===//
 
@@ -49,13 +49,7 @@ private:
   llvm::DenseMap<Operation *, int64_t> arenaBytes;
 };
 
-int64_t sizeInBytes(MemRefType type) {
-  int64_t bits = type.getElementTypeBitWidth() * type.getNumElements();
-  return llvm::alignTo(std::max<int64_t>(llvm::divideCeilSigned(bits, 8), 1),
-                       alignment);
-}
-
-/// The last instruction that reads `value`, through tables and views too.
+/// The last op that uses `value`, also through tables and views.
 int64_t lastUse(Value value,
                 const llvm::DenseMap<Operation *, int64_t> &order) {
   int64_t last = 0;
@@ -67,7 +61,7 @@ int64_t lastUse(Value value,
   return last;
 }
 
-/// Gives offsets; returns the size of the arena.
+/// Assigns offsets and returns the size of the arena.
 int64_t assignOffsets(MutableArrayRef<Lifetime> lifetimes) {
   SmallVector<Lifetime *> order;
   for (Lifetime &lifetime : lifetimes)
@@ -105,7 +99,7 @@ void PlanArena::plan(func::FuncOp function, SymbolTable &symbols) {
   OpBuilder builder(function);
   Type byte = builder.getI8Type();
 
-  // A callee's arena is one more buffer, alive during the call.
+  // A callee's arena is a buffer of its caller, alive during the call.
   SmallVector<func::CallOp> calls(block.getOps<func::CallOp>());
   for (func::CallOp call : calls) {
     auto callee = symbols.lookup<func::FuncOp>(call.getCallee());
@@ -124,17 +118,18 @@ void PlanArena::plan(func::FuncOp function, SymbolTable &symbols) {
   SmallVector<Lifetime> lifetimes;
   int64_t naive = 0;
   auto add = [&](Value buffer, int64_t last) {
-    // Memory is taken where it is first used, not where it is named.
+    // A lifetime begins at the first use, not at the allocation.
     int64_t first = std::numeric_limits<int64_t>::max();
     for (Operation *user : buffer.getUsers())
       first = std::min(first, order.lookup(user));
-    int64_t size = sizeInBytes(cast<MemRefType>(buffer.getType()));
+    int64_t size = llvm::alignTo(
+        std::max<int64_t>(sizeInBytes(buffer.getType()), 1), alignment);
     lifetimes.push_back({buffer, size, first, last});
     naive += size;
   };
   for (auto alloc : block.getOps<memref::AllocOp>())
     add(alloc, lastUse(alloc, order));
-  // What a step leaves behind.
+  // Gradients of a step are read after it, so they live to the end.
   for (auto [i, argument] : llvm::enumerate(function.getArguments()))
     if (auto binding = BindingAttr::ofArgument(function, i))
       if (binding.getKind() == BindingKind::StepGradient)

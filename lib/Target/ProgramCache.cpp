@@ -1,4 +1,4 @@
-//===-- ProgramCache.cpp - programs that are compiled when asked for ------===//
+//===-- ProgramCache.cpp - programs compiled at first use -----------------===//
 //
 // Part of PolyMoE, under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -70,14 +70,14 @@ void ProgramCache::buildPipeline(mlir::OpPassManager &pm,
 const Program &ProgramCache::get(const ProgramUse &asked) {
   using mlir::moe::Gradients, mlir::moe::PackedOnce;
   ProgramUse use = asked;
-  // Gradients of several micro-batches are added up, however many there are.
+  // A program for several micro-batches adds gradients up, however many.
   use.microBatches = std::min<int64_t>(use.microBatches, 2);
   std::unique_ptr<CompiledProgram> &program = programs[use];
   if (program)
     return program->program();
   mlir::moe::CompilerOptions compiler = options.compiler;
   if (use.entry == ProgramUse::Entry::Step) {
-    // What trains changes at every step.
+    // Parameters that train change at every step.
     compiler.packedOnce = PackedOnce::Frozen;
     compiler.gradients =
         use.microBatches > 1 ? Gradients::Added : Gradients::Written;

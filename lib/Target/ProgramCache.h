@@ -1,5 +1,4 @@
-//===-- ProgramCache.h - programs that are compiled when asked for *- C++
-//-*-===//
+//===-- ProgramCache.h - programs compiled at first use ---------*- C++ -*-===//
 //
 // Part of PolyMoE, under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -33,8 +32,8 @@ private:
 
 using MakeCode = llvm::function_ref<
     llvm::FailureOr<std::unique_ptr<mlir::moe::CompiledProgram>>()>;
-/// What `make` makes. Throws Error if it fails or there is no entry point:
-/// `what`, and what the compiler says of it.
+/// Returns the result of `make`. Throws an Error with `what` and the compiler's
+/// diagnostics if it fails or has no entry point.
 std::unique_ptr<mlir::moe::CompiledProgram>
 makeProgram(const std::string &what, mlir::MLIRContext *context, MakeCode make);
 

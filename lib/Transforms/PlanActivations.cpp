@@ -10,7 +10,6 @@
 #include "mlir/IR/Builders.h"
 #include "mlir/IR/IRMapping.h"
 #include "llvm/ADT/SetVector.h"
-#include "llvm/ADT/TypeSwitch.h"
 
 namespace mlir::moe {
 #define GEN_PASS_DEF_PLANACTIVATIONS
@@ -26,52 +25,16 @@ namespace {
 // Costs
 //===----------------------------------------------------------------------===//
 
-int64_t numElements(Value value) {
-  auto tensor = dyn_cast<RankedTensorType>(value.getType());
-  return tensor ? tensor.getNumElements() : 0;
-}
-
-int64_t numBytes(Value value) {
-  if (auto tensor = dyn_cast<RankedTensorType>(value.getType()))
-    return tensor.getNumElements() *
-           llvm::divideCeil(tensor.getElementTypeBitWidth(), 8);
-  // Routes hold an index each way for every row.
-  auto routes = dyn_cast<RoutesType>(value.getType());
-  return routes ? routes.getRows() * 2 * sizeof(int32_t) : 0;
-}
-
-/// The arithmetic of an op, roughly: matrix products count, all else is about
-/// one operation for each element.
-int64_t numOperations(Operation *op) {
-  return llvm::TypeSwitch<Operation *, int64_t>(op)
-      .Case<LinearOp, RouterOp, LanguageGateOp>([](auto linear) {
-        return 2 * numElements(linear->getResult(0)) *
-               linear.getWeight().getType().getDimSize(1);
-      })
-      .Case([](AttentionOp attention) {
-        return 4 * numElements(attention.getQuery()) *
-               attention.getKey().getType().getDimSize(1);
-      })
-      .Case([](FfnOp ffn) {
-        int64_t weights = 0;
-        for (Value weight : ffn.getWeights())
-          weights += numElements(weight);
-        return 2 * weights * numElements(ffn.getInput()) /
-               ffn.getInput().getType().getDimSize(2);
-      })
-      .Case([](ExpertsOp experts) {
-        int64_t weights = 0;
-        for (Value weight : experts.getWeights())
-          weights += numElements(weight);
-        return 2 * weights / experts.getRoutes().getType().getExperts() *
-               numElements(experts.getScores());
-      })
-      .Default([](Operation *other) {
-        int64_t elements = 0;
-        for (Value result : other->getResults())
-          elements += numElements(result);
-        return other->getNumOperands() == 0 ? 0 : elements;
-      });
+/// The arithmetic of an op, roughly: all but matrix products is about one
+/// operation for each element.
+double numOperations(Operation *op) {
+  if (isa<CostOpInterface>(op))
+    return flopsOf(op);
+  int64_t elements = 0;
+  for (Type type : op->getResultTypes())
+    if (auto tensor = dyn_cast<RankedTensorType>(type))
+      elements += tensor.getNumElements();
+  return op->getNumOperands() == 0 ? 0 : static_cast<double>(elements);
 }
 
 //===----------------------------------------------------------------------===//
@@ -108,7 +71,8 @@ public:
   std::optional<Recomputation> plan(ArrayRef<Value> more) const;
   /// What plan(more) adds to the current plan: bytes freed, operations.
   struct Change {
-    int64_t bytes, operations;
+    int64_t bytes;
+    double operations;
   };
   std::optional<Change> change(ArrayRef<Value> more) const;
   /// Whether `value` follows by cheap ops from what the backward has anyway.
@@ -227,7 +191,7 @@ int64_t Pair::bytesOf(const Recomputation &plan) const {
   int64_t bytes = 0;
   for (BlockArgument argument : plan.arguments)
     if (!isFree(argument))
-      bytes += numBytes(argument);
+      bytes += sizeInBytes(argument.getType());
   return bytes;
 }
 
@@ -237,7 +201,7 @@ int64_t Pair::bytesHeld() const {
     auto argumentOfForward = dyn_cast<BlockArgument>(value);
     if (!dropped.contains(value) &&
         (!argumentOfForward || !isFree(argumentOfForward)))
-      bytes += numBytes(value);
+      bytes += sizeInBytes(value.getType());
   }
   return bytes;
 }
@@ -279,7 +243,7 @@ std::optional<Pair::Change> Pair::change(ArrayRef<Value> more) const {
     return std::nullopt;
   Change change = {bytesOf(*before) - bytesOf(*after), 0};
   for (Value value : more)
-    change.bytes += numBytes(value);
+    change.bytes += sizeInBytes(value.getType());
   for (Operation *op : after->ops)
     if (!before->ops.contains(op))
       change.operations += numOperations(op);
@@ -415,9 +379,9 @@ void fitBudget(MutableArrayRef<Pair> pairs, int64_t budget) {
         return;
       // One more, so that what costs nothing can be compared too.
       double score = static_cast<double>(change->bytes) /
-                     static_cast<double>(change->operations + 1);
+                     (change->operations + 1);
       double bestScore = static_cast<double>(best.bytes) /
-                         static_cast<double>(best.operations + 1);
+                         (best.operations + 1);
       if (bestPair && score <= bestScore)
         return;
       bestPair = &pair;

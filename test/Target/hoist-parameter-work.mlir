@@ -1,5 +1,5 @@
 // RUN: moe-opt %s --moe-hoist-parameter-work | FileCheck %s --check-prefixes=CHECK,ALL
-// RUN: moe-opt %s --moe-hoist-parameter-work=parameters=frozen | FileCheck %s --check-prefixes=CHECK,FROZEN
+// RUN: moe-opt %s --moe-hoist-parameter-work=packed-once=frozen | FileCheck %s --check-prefixes=CHECK,FROZEN
 
 moe.parameter backbone @a : tensor<16x8xf32> from #moe.init<zeros, seed = 0>
 moe.parameter backbone @b : tensor<16x8xf32> from #moe.init<zeros, seed = 0>

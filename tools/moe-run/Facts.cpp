@@ -7,7 +7,10 @@
 
 #include "Facts.h"
 
-#include "llvm/ADT/TypeSwitch.h"
+#include "moe/Import/Module.h"
+#include "moe/Transforms/Passes.h"
+
+#include "mlir/Pass/PassManager.h"
 
 using namespace mlir;
 using namespace mlir::moe;
@@ -26,8 +29,8 @@ struct ValueFacts {
 /// Adds up what the ops cost, function by function as they are called.
 class CostWalk {
 public:
-  CostWalk(ModuleOp module, int64_t length, ModelFacts &facts)
-      : symbols(module), length(length), facts(facts) {}
+  CostWalk(ModuleOp module, double tokens, ModelFacts &facts)
+      : symbols(module), tokens(tokens), facts(facts) {}
 
   SmallVector<ValueFacts> run(func::FuncOp function,
                               ArrayRef<ValueFacts> arguments) {
@@ -51,10 +54,11 @@ public:
         auto parameter = symbols.lookup<ParameterOp>(get.getName());
         results = {{parameter.getTrainable(), true}};
       } else {
-        SmallVector<ValueFacts> operands = of(op.getOperands());
-        count(&op, operands);
-        ValueFacts known = {llvm::any_of(
-            operands, [](ValueFacts operand) { return operand.isActive; })};
+        count(&op, values);
+        ValueFacts known = {
+            llvm::any_of(of(op.getOperands()), [](ValueFacts operand) {
+              return operand.isActive;
+            })};
         results.assign(op.getNumResults(), known);
       }
       for (auto [result, known] : llvm::zip_equal(op.getResults(), results))
@@ -64,80 +68,45 @@ public:
   }
 
 private:
-  static double elements(Value value) {
-    return static_cast<double>(
-        cast<RankedTensorType>(value.getType()).getNumElements());
-  }
-
-  /// A product of a token with a matrix, `share` of the tokens taking part.
-  void product(Value weight, bool isInputActive, bool isWeightTrainable,
-               double share = 1) {
-    double flops = 2 * elements(weight) * share;
-    facts.forwardFlops += flops;
-    facts.backwardFlops += flops * (isInputActive + isWeightTrainable);
-    facts.activeElements += elements(weight) * share;
-  }
-
-  void count(Operation *op, ArrayRef<ValueFacts> operands) {
-    llvm::TypeSwitch<Operation *>(op)
-        .Case([&](LinearOp linear) {
-          product(linear.getWeight(), operands[0].isActive,
-                  operands[1].isActive);
-        })
-        .Case<RouterOp, LanguageGateOp>([&](auto linear) {
-          product(linear.getWeight(), operands[0].isActive,
-                  operands[1].isActive);
-        })
-        .Case([&](FfnOp ffn) {
-          bool trains = operands[1].isActive;
-          for (auto [i, weight] : llvm::enumerate(ffn.getWeights()))
-            if (isMatrix(weight))
-              product(weight, operands[0].isActive || trains,
-                      operands[1 + i].isActive);
-          facts.layers.push_back({1, 1, trains});
-        })
-        .Case([&](ExpertsOp experts) { countExperts(experts, operands); })
-        .Case([&](AttentionOp attention) {
-          // A query sees half of the row on the average, or its window.
-          double seen = (length + 1) / 2.0;
-          if (std::optional<uint64_t> window = attention.getWindow())
-            seen = std::min(seen, static_cast<double>(*window));
-          double width = static_cast<double>(
-              cast<RankedTensorType>(attention.getQuery().getType())
-                  .getDimSize(2));
-          double flops = 2 * 2 * seen * width;
-          facts.forwardFlops += flops;
-          if (operands[0].isActive)
-            facts.backwardFlops += 2 * flops;
-        });
-  }
-
-  void countExperts(ExpertsOp experts, ArrayRef<ValueFacts> operands) {
-    RoutesType routes = experts.getRoutes().getType();
-    int64_t perExpert = weightsPerExpert(experts.getForm());
-    int64_t trainable = 0;
-    // Each expert is taken to get its share of the routes.
-    double share = static_cast<double>(routes.getTopK()) / routes.getExperts();
-    ArrayRef<ValueFacts> weights = operands.drop_front(3);
-    for (auto [i, weight] : llvm::enumerate(experts.getWeights())) {
-      trainable += weights[i].isActive && i % perExpert == 0;
-      if (isMatrix(weight))
-        product(weight,
-                operands[0].isActive || operands[1].isActive ||
-                    weights[i].isActive,
-                weights[i].isActive, share);
+  void count(Operation *op, const DenseMap<Value, ValueFacts> &values) {
+    if (auto ffn = dyn_cast<FfnOp>(op))
+      facts.layers.push_back({1, 1, values.lookup(op->getOperand(1)).isActive});
+    else if (auto experts = dyn_cast<ExpertsOp>(op))
+      countExperts(experts, values);
+    auto costs = dyn_cast<CostOpInterface>(op);
+    if (!costs)
+      return;
+    bool readsActive = llvm::any_of(op->getOperands(), [&](Value operand) {
+      ValueFacts known = values.lookup(operand);
+      return known.isActive && !known.isParameter;
+    });
+    for (const MatrixProduct &product : costs.getProducts()) {
+      double flops = product.flops / tokens;
+      bool trains = values.lookup(product.weight).isActive;
+      // What a weight of an FFN multiplies may depend on another one of it.
+      bool isInputActive = readsActive || (trains && isa<FfnOp, ExpertsOp>(op));
+      facts.forwardFlops += flops;
+      facts.backwardFlops +=
+          flops * (isInputActive + (product.weight ? trains : readsActive));
+      if (product.weight)
+        facts.activeElements += flops / 2;
     }
+  }
+
+  void countExperts(ExpertsOp experts,
+                    const DenseMap<Value, ValueFacts> &values) {
+    RoutesType routes = experts.getRoutes().getType();
+    int64_t trainable = 0;
+    for (auto [i, weight] : llvm::enumerate(experts.getWeights()))
+      trainable += values.lookup(weight).isActive &&
+                   i % weightsPerExpert(experts.getForm()) == 0;
     auto route = experts.getRoutes().getDefiningOp<RouteOp>();
     facts.layers.push_back({routes.getExperts(), routes.getTopK(), trainable,
                             route && route.getGate()});
   }
 
-  static bool isMatrix(Value value) {
-    return cast<RankedTensorType>(value.getType()).getRank() == 2;
-  }
-
   SymbolTable symbols;
-  int64_t length;
+  double tokens; ///< that the module is for
   ModelFacts &facts;
 };
 
@@ -160,17 +129,21 @@ ModelFacts factsOf(ModuleOp module, int64_t length) {
   for (auto parameter : module.getOps<ParameterOp>()) {
     auto type = cast<RankedTensorType>(parameter.getType());
     RoleFacts &role = facts.roles[static_cast<size_t>(parameter.getRole())];
-    int64_t elements = type.getNumElements();
     ++role.tensors;
-    role.elements += elements;
-    role.bytes += elements * type.getElementTypeBitWidth() / 8;
+    role.elements += type.getNumElements();
+    role.bytes += sizeInBytes(type);
     if (parameter.getTrainable()) {
       ++role.trainableTensors;
-      role.trainableElements += elements;
+      role.trainableElements += type.getNumElements();
     }
   }
-  CostWalk walk(module, length, facts);
-  auto forward = module.lookupSymbol<func::FuncOp>("forward");
+  OwningOpRef<ModuleOp> fixed = module.clone();
+  PassManager pm(module.getContext());
+  pm.addPass(createSpecializeShapes({/*rows=*/1, length}));
+  diagnose(*module.getContext(), [&] { return pm.run(*fixed); });
+  auto forward = fixed->lookupSymbol<func::FuncOp>("forward");
+  auto tokens = cast<RankedTensorType>(forward.getArgumentTypes().front());
+  CostWalk walk(*fixed, static_cast<double>(tokens.getNumElements()), facts);
   walk.run(forward, SmallVector<ValueFacts>(forward.getNumArguments()));
   return facts;
 }

@@ -11,6 +11,7 @@
 
 #include "moe/Runtime/Error.h"
 
+#include <cmath>
 #include <cstdio>
 #include <iostream>
 
@@ -89,7 +90,7 @@ static int runInspect(const InspectOptions &options) {
                                              "masters, activations not "
                                              "counted");
   print("active per token",
-        std::to_string(int64_t(facts.activeElements)) + " weights");
+        std::to_string(std::llround(facts.activeElements)) + " weights");
   print("work per token",
         concat(formatAmount(facts.forwardFlops), "FLOP forward, ",
                formatAmount(facts.trainingFlops()), "training (rows of ",

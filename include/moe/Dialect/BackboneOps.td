@@ -96,7 +96,7 @@ def MoE_LayerNormOp : MoE_BackboneOp<"layer_norm", [MoE_CheapToRecompute]> {
   let results = (outs MoE_Activation:$result);
 }
 
-def MoE_LinearOp : MoE_BackboneOp<"linear"> {
+def MoE_LinearOp : MoE_BackboneOp<"linear", [MoE_Products]> {
   let summary = "a linear map of every token";
   let description = [{
     `y[b,s,n] = sum_k x[b,s,k] w[n,k] (+ bias[n])`, summed over `k` in
@@ -184,7 +184,7 @@ def MoE_RotaryOp : MoE_BackboneOp<"rotary", [MoE_CheapToRecompute]> {
   let results = (outs MoE_Activation:$result);
 }
 
-def MoE_AttentionOp : MoE_BackboneOp<"attention", [], ["saveForBackward"]> {
+def MoE_AttentionOp : MoE_BackboneOp<"attention", [MoE_Products], ["saveForBackward"]> {
   let summary = "causal softmax attention";
   let description = [{
     Key `j` of row `b` stands in slot `j`; query `i` in slot `slots[b,i]`. The
@@ -270,7 +270,7 @@ def MoE_LastTokenOp : MoE_Op<"last_token",
   let hasVerifier = 1;
 }
 
-def MoE_FfnOp : MoE_BackboneOp<"ffn", [], ["saveForBackward"],
+def MoE_FfnOp : MoE_BackboneOp<"ffn", [MoE_Products], ["saveForBackward"],
                                /*first=*/"Model", /*last=*/"Step"> {
   let summary = "the feed-forward network of a layer";
   let description = [{

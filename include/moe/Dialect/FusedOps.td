@@ -30,7 +30,7 @@ class MoE_FusedOp<string mnemonic, list<Trait> traits = []>
   let hasVerifier = 1;
 }
 
-def MoE_RoutedUpOp : MoE_FusedOp<"routed_up", [AttrSizedOperandSegments]> {
+def MoE_RoutedUpOp : MoE_FusedOp<"routed_up", [MoE_Products, AttrSizedOperandSegments]> {
   let summary = "grouped matmul into the hidden width, with the activation";
   let description = [{
     For row `r` of expert `e` and token `t`: `gated`: `z[r] = (gate_e x[t],
@@ -62,7 +62,7 @@ def MoE_RoutedUpOp : MoE_FusedOp<"routed_up", [AttrSizedOperandSegments]> {
   }];
 }
 
-def MoE_RoutedDownOp : MoE_FusedOp<"routed_down", [AttrSizedOperandSegments]> {
+def MoE_RoutedDownOp : MoE_FusedOp<"routed_down", [MoE_Products, AttrSizedOperandSegments]> {
   let summary = "grouped matmul back to the model width";
   let description = [{
     `y[r] = down_e hidden[r] (+ c_e)`. `weights`: down of each expert; or down,
@@ -117,7 +117,7 @@ def MoE_CombineOp : MoE_FusedOp<"combine",
 }
 
 def MoE_RoutedDownGradOp : MoE_FusedOp<"routed_down_grad",
-    [AttrSizedOperandSegments, AttrSizedResultSegments,
+    [MoE_Products, AttrSizedOperandSegments, AttrSizedResultSegments,
      AllTypesMatch<["preactivation", "dz"]>,
      AllElementTypesMatch<["dy", "preactivation"]>]> {
   let summary = "gradient through down projection, score and activation at once";
@@ -160,7 +160,7 @@ def MoE_RoutedDownGradOp : MoE_FusedOp<"routed_down_grad",
 }
 
 def MoE_RoutedInputGradOp : MoE_FusedOp<"routed_input_grad",
-    [AttrSizedOperandSegments]> {
+    [MoE_Products, AttrSizedOperandSegments]> {
   let summary = "gradient of the up projection with respect to its rows";
   let description = [{
     `dx[r] = gate_e^T dz1[r] + up_e^T dz2[r]`, or `up_e^T dz[r]`, one chain over
@@ -190,7 +190,7 @@ def MoE_RoutedInputGradOp : MoE_FusedOp<"routed_input_grad",
 }
 
 def MoE_RoutedWeightGradOp : MoE_FusedOp<"routed_weight_grad",
-    [AllElementTypesMatch<["lhs", "rhs"]>]> {
+    [MoE_Products, AllElementTypesMatch<["lhs", "rhs"]>]> {
   let summary = "weight gradients of some experts, over their rows only";
   let description = [{
     For every `e` in `experts`: `dw_e[m,n] = sum over rows r of e of
@@ -255,7 +255,7 @@ def MoE_RoutedBiasGradOp : MoE_FusedOp<"routed_bias_grad",
 }
 
 def MoE_LinearCrossEntropyOp : MoE_FusedOp<"linear_cross_entropy",
-    [AttrSizedResultSegments, AllElementTypesMatch<["input", "weight"]>,
+    [MoE_Products, AttrSizedResultSegments, AllElementTypesMatch<["input", "weight"]>,
      AllTypesMatch<["loss_weight", "loss"]>]> {
   let summary = "output projection, loss and their gradients, in chunks of tokens";
   let description = [{

@@ -128,7 +128,7 @@ def MoE_LayerNormWeightGradOp : MoE_GradientOp<"layer_norm_weight_grad"> {
   let results = (outs MoE_Vector:$dweight);
 }
 
-def MoE_LinearInputGradOp : MoE_GradientOp<"linear_input_grad"> {
+def MoE_LinearInputGradOp : MoE_GradientOp<"linear_input_grad", [MoE_Products]> {
   let summary = "gradient of moe.linear or moe.router with respect to the input";
   let description = [{
     `dx[t,k] = sum_n dy[t,n] w[n,k]`, over `n` in ascending order.
@@ -145,7 +145,7 @@ def MoE_LinearInputGradOp : MoE_GradientOp<"linear_input_grad"> {
   let results = (outs MoE_Activation:$dx);
 }
 
-def MoE_LinearWeightGradOp : MoE_GradientOp<"linear_weight_grad"> {
+def MoE_LinearWeightGradOp : MoE_GradientOp<"linear_weight_grad", [MoE_Products]> {
   let summary = "gradient of moe.linear or moe.router with respect to the weight";
   let description = [{
     `dw[n,k] = sum_t dy[t,n] x[t,k]`, over tokens in ascending order.
@@ -179,7 +179,7 @@ def MoE_ColumnSumOp : MoE_GradientOp<"column_sum"> {
   let results = (outs MoE_Vector:$result);
 }
 
-def MoE_AttentionGradOp : MoE_GradientOp<"attention_grad"> {
+def MoE_AttentionGradOp : MoE_GradientOp<"attention_grad", [MoE_Products]> {
   let summary = "gradient of moe.attention";
   let description = [{
     With `p` the probabilities, recomputed from `lse`, and `delta_i = out_i .
@@ -210,7 +210,7 @@ def MoE_AttentionGradOp : MoE_GradientOp<"attention_grad"> {
 }
 
 def MoE_ExpertsGradOp : MoE_GradientOp<"experts_grad",
-    [AttrSizedOperandSegments, AttrSizedResultSegments], /*last=*/"Step"> {
+    [MoE_Products, AttrSizedOperandSegments, AttrSizedResultSegments], /*last=*/"Step"> {
   let summary = "gradient of moe.experts and of moe.ffn";
   let description = [{
     Without `scores` and `routes` it is the gradient of `moe.ffn`. `wanted[i]` says whether

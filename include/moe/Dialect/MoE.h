@@ -24,6 +24,18 @@
 #define GET_ATTRDEF_CLASSES
 #include "moe/Dialect/MoEAttrs.h.inc"
 #include "moe/Dialect/MoEDialect.h.inc"
+
+namespace mlir::moe {
+
+/// A matrix product of an op.
+struct MatrixProduct {
+  /// The operand that is the matrix, null if neither factor is a parameter.
+  Value weight;
+  double flops; ///< a fused multiply-add counts two
+};
+
+} // namespace mlir::moe
+
 #include "moe/Dialect/MoEInterfaces.h.inc"
 
 namespace mlir::moe {
@@ -72,6 +84,18 @@ Type preciseType(Type elementType);
 /// The type of the gradient of a parameter of `type`: that of the parameter in
 /// its precise type, so that micro-batches can be accumulated.
 RankedTensorType parameterGradientType(RankedTensorType type);
+
+/// Of the matrix products of `op`, 0 if it has none; shapes must be static.
+double flopsOf(Operation *op);
+
+/// Of `rows` x `inner` times `inner` x `columns`.
+inline double productFlops(int64_t rows, int64_t inner, int64_t columns) {
+  return 2.0 * static_cast<double>(rows) * static_cast<double>(inner) *
+         static_cast<double>(columns);
+}
+
+/// The memory that a tensor, a buffer or routes of a static shape take.
+int64_t sizeInBytes(Type type);
 
 } // namespace mlir::moe
 

@@ -38,6 +38,21 @@ def MoE_DifferentiableOpInterface : OpInterface<"DifferentiableOpInterface"> {
   ];
 }
 
+def MoE_CostOpInterface : OpInterface<"CostOpInterface"> {
+  let cppNamespace = "::mlir::moe";
+  let description = [{
+    An op that multiplies matrices. Its shapes must be static.
+  }];
+  let methods = [
+    InterfaceMethod<[{
+        The op's matrix products. Experts are taken to have equal shares of the
+        rows. What a query sees of a cache is data: it counts nothing.
+      }],
+      "::llvm::SmallVector<::mlir::moe::MatrixProduct>", "getProducts">,
+  ];
+}
+def MoE_Products : DeclareOpInterfaceMethods<MoE_CostOpInterface>;
+
 def MoE_LevelOpInterface : OpInterface<"LevelOpInterface"> {
   let cppNamespace = "::mlir::moe";
   let description = [{

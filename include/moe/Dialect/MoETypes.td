@@ -44,6 +44,8 @@ def MoE_RoutesType : MoE_Type<"Routes", "routes"> {
     bool hasStaticShape() const { return !ShapedType::isDynamic(getTokens()); }
     /// The rows that there is memory for, T*K, dynamic if T is.
     int64_t getRows() const;
+    /// The integers of 32 bits that routes are in memory.
+    int64_t getNumIntegers() const { return 2 * getRows() + getExperts() + 1; }
   }];
 }
 

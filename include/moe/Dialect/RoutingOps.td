@@ -16,7 +16,7 @@ include "mlir/Interfaces/SideEffectInterfaces.td"
 
 include "moe/Dialect/BackboneOps.td"
 
-def MoE_RouterOp : MoE_BackboneOp<"router"> {
+def MoE_RouterOp : MoE_BackboneOp<"router", [MoE_Products]> {
   let summary = "the scores of every token for every expert, before softmax";
   let description = [{
     `logits[b,s,e] = sum_k x[b,s,k] w[e,k]`, in f32 (f64 in a f64 model) and not
@@ -34,7 +34,7 @@ def MoE_RouterOp : MoE_BackboneOp<"router"> {
   let results = (outs MoE_Precise:$logits);
 }
 
-def MoE_LanguageGateOp : MoE_BackboneOp<"language_gate"> {
+def MoE_LanguageGateOp : MoE_BackboneOp<"language_gate", [MoE_Products]> {
   let summary = "tells known languages from new ones, in front of a router";
   let description = [{
     `logits[b,s,c] = sum_k x[b,s,k] w[c,k]`, in f32 (f64 in a f64 model) and not
@@ -122,7 +122,7 @@ def MoE_RouteOp : MoE_BackboneOp<"route"> {
                                  "int64_t":$topK)>];
 }
 
-def MoE_ExpertsOp : MoE_BackboneOp<"experts", [], ["saveForBackward"],
+def MoE_ExpertsOp : MoE_BackboneOp<"experts", [MoE_Products], ["saveForBackward"],
                                    /*first=*/"Model", /*last=*/"Step"> {
   let summary = "a mixture of feed-forward networks";
   let description = [{

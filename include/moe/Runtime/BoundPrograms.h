@@ -19,8 +19,8 @@ namespace polymoe {
 /// A program with memory for its arguments.
 struct BoundProgram {
   const Program &program;
-  std::vector<void *> arguments =
-      {}; ///< those of kinds that change are set by run
+  /// Gradients, states and the arena may move: each run sets theirs.
+  std::vector<void *> arguments = {};
   std::vector<Buffer> buffers = {}; ///< of inputs and outputs
 
   const EntryPoint &entry() const { return program.entries.front(); }

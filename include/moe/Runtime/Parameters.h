@@ -136,11 +136,12 @@ public:
   const TrainableParameter *findTrainable(const std::string &name) const;
 
   /// Says where gradients lie from now on. A gradient that `places` gives
-  /// memory has the value that is there. All others are set to zero and lie in
-  /// one piece of the store's memory, one after the other: first those that
-  /// `places` names, in its order, then the rest in the order of the specs. The
-  /// executor names them in the order in which the backward completes them, so
-  /// that an all-reduce could sum contiguous ranges.
+  /// memory, as a step's arena does, has the value that is there. All others
+  /// are set to zero and lie in one piece of the store's memory, one after the
+  /// other: first those that `places` names, in its order, then the rest in the
+  /// order of the specs. The executor names them in the order in which the
+  /// backward completes them, so that an all-reduce could sum contiguous ranges
+  /// while the backward goes on.
   void placeGradients(std::span<const GradientPlace> places);
   void zeroGradients() { placeGradients({}); }
   /// Rounds the masters to the values that compiled code reads. Has to be

@@ -22,15 +22,15 @@ struct CompiledExecutorOptions {
   int64_t memoryBudget = 0;
   /// Rows of logits held at a time in training.
   int64_t chunk = 256;
-  /// A program that buildCpuPipeline left, to run in place of compiling one,
-  /// and the file to name in errors. It outlives the executor.
+  /// A module that buildCpuPipeline has lowered, to run in place of compiling
+  /// one, and the file to name in errors. The module outlives the executor.
   mlir::ModuleOp given;
   std::string givenFile;
 };
 
-/// Compiles a program for each shape that it meets, when it meets it, and keeps
-/// it. `module` is at the model level. Module, store and pool must outlive the
-/// executor, which reads the store's memory in place.
+/// An executor that compiles a program for each shape when it first meets it,
+/// and keeps it. `module` is at the model level. Module, store and pool must
+/// outlive the executor, which reads the store's memory in place.
 Executor makeCompiledExecutor(mlir::ModuleOp module, ParameterStore &store,
                               ThreadPool &pool, const Objective &objective,
                               const CompiledExecutorOptions &options = {});

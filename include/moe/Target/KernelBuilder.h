@@ -6,10 +6,10 @@
 //===----------------------------------------------------------------------===//
 //
 // The body of a moe.kernel is written with the memref, vector, scf, arith and
-// math dialects. This builder gives it the few things that every kernel needs:
-// buffers of the program in whatever shape suits it, loops over rows and over
-// vectors of columns with a masked tail, loads that widen to the type of
-// computation and stores that round back.
+// math dialects. This builder has what every kernel needs: buffers of the
+// program in whatever shape suits the kernel, loops over rows and over vectors
+// of columns with a masked tail, loads that widen to the type of computation,
+// and stores that round back.
 //
 //===----------------------------------------------------------------------===//
 
@@ -37,22 +37,21 @@ public:
   /// The number of the work item, an index.
   Value workItem() { return kernel.getWorkItem(); }
 
-  // What the kernel uses of the function that launches it becomes an argument
-  // when it is first asked for. The view of a null buffer is null.
+  // These take values of the function that launches the kernel (`outside`).
+  // Each such value becomes one argument of the kernel, at its first use.
 
-  /// The kernel's view of a buffer, with `shape` (its own if empty), which has
-  /// as many elements.
+  /// The buffer in the kernel, reshaped to `shape` unless that is empty. Null
+  /// for a null buffer.
   Value buffer(Value outside, ArrayRef<int64_t> shape = {});
-  /// The same of a buffer seen as a matrix: its last dimension, and the product
-  /// of all others.
+  /// The buffer as a matrix whose width is its last dimension.
   Value matrix(Value outside);
-  /// The kernel's view of a number.
+  /// The number in the kernel.
   Value number(Value outside) { return argument(outside); }
   /// Entry `index` of a table of buffers of `type`.
   Value tableEntry(Value outside, Value index, MemRefType type);
-  /// To be called when the body is complete.
+  /// Ends the body; called once, when it is complete.
   void finish();
-  /// What a launch must pass, in the order of the kernel's arguments.
+  /// The operands of the launch, in the order of the kernel's arguments.
   SmallVector<Value> launchArguments() const {
     return llvm::to_vector(llvm::make_first_range(arguments));
   }
@@ -80,17 +79,18 @@ public:
 
   /// `for (i = lo; i < hi; i += step) body(i)`.
   void loop(Value lo, Value hi, int64_t step, function_ref<void(Value)> body);
-  /// The same with values carried from turn to turn.
+  /// The same with values carried from iteration to iteration.
   SmallVector<Value>
   loop(Value lo, Value hi, int64_t step, ValueRange carried,
        function_ref<SmallVector<Value>(Value, ValueRange)> body);
   void ifThen(Value condition, function_ref<void()> body);
-  /// The rows of this tile, out of `rows` in blocks of `rowsPerWorkItem`.
+  /// Calls `body` for each row of this work item: `rowsPerWorkItem` of all
+  /// `rows`, or what is left of them.
   void rowsOfWorkItem(int64_t rows, int64_t rowsPerWorkItem,
                       function_ref<void(Value)> body);
 
-  /// A vector's worth of columns: from `column` on, those in `mask`, or all if
-  /// there is none.
+  /// One vector of columns, from `column` on: those in `mask`, or all if there
+  /// is no mask.
   struct Lane {
     Value column;
     Value mask;
@@ -115,10 +115,10 @@ public:
   Value load(Value buffer, ValueRange indices, Lane lane);
   /// Rounds to the buffer's type and stores.
   void store(Value vector, Value buffer, ValueRange indices, Lane lane);
-  /// The same past the caches, where a vector takes whole lines of them: for
-  /// what is read much later.
+  /// The same, with non-temporal stores where each vector fills whole cache
+  /// lines: for data that is read much later.
   void stream(Value vector, Value buffer, ValueRange indices, Lane lane);
-  /// The same without conversion, as integers: moves data, whatever it holds.
+  /// Load and store `lane` as integers, without conversion: for moving data.
   Value loadBits(Value buffer, ValueRange indices, Lane lane);
   void storeBits(Value bits, Value buffer, ValueRange indices, Lane lane);
   Value loadScalar(Value buffer, ValueRange indices);
@@ -143,7 +143,7 @@ public:
   /// An index as a scalar of the type of computation.
   Value toFloat(Value index);
 
-  /// Scratch memory of the thread, on its stack, allocated once per call.
+  /// A scratch buffer, on the stack of the thread, allocated once per call.
   Value scratch(ArrayRef<int64_t> shape, Type elementType);
 
 private:
@@ -151,13 +151,13 @@ private:
   Value widen(Value value);
 
   KernelOp kernel;
-  /// By the values of the function that launches the kernel.
+  /// The kernel's arguments, by the values of the launching function.
   llvm::MapVector<Value, Value> arguments;
   Type computeType;
   int64_t numLanes;
   TargetDescription targetDescription;
-  /// Whether the kernel ends with a fence: stores past the caches are not
-  /// ordered by what tells other threads that the tile is done.
+  /// Whether the kernel must end with a fence: the signal that tells other
+  /// threads that the work item is done does not order non-temporal stores.
   bool needsFence = false;
 };
 

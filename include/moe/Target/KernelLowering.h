@@ -5,12 +5,13 @@
 //
 //===----------------------------------------------------------------------===//
 //
-// What convert-moe-to-kernels gives to the lowering of each op, and the table
-// of lowerings, one function per op, by family under lib/Target/Kernels.
+// The interface between convert-moe-to-kernels and the lowerings of ops, and
+// the table of lowerings, one function per op.
 //
-// A lowering launches kernels, and their bodies ask for the buffers of the op's
-// operands and results. Launches whose kernels turn out equal, op by op, share
-// one, however many layers or experts there are.
+// A lowering takes the buffers of its op's operands and results and launches
+// kernels on them, whose bodies it builds. Launches whose kernels come out
+// equal, op by op, share one kernel, so the number of kernels does not grow
+// with the number of layers or experts.
 //
 //===----------------------------------------------------------------------===//
 
@@ -35,40 +36,42 @@ class ParameterValues;
 
 class KernelLowering {
 public:
-  KernelLowering(ModuleOp module, int64_t tokens,
-                 const TargetDescription &target, const BufferReuse &reuse,
-                 const ParameterValues &packedOnce,
+  KernelLowering(ModuleOp module, const TargetDescription &target,
+                 const BufferReuse &reuse, const ParameterValues &packedOnce,
                  const ParameterValues &quantised);
 
   //===------------------------------------------------------------------===//
   // Buffers
   //===------------------------------------------------------------------===//
 
-  // Of an operand or result that is optional and not there, the buffer is null.
+  // The buffer of an optional operand or result that is absent is null.
 
   /// The buffer that holds `value`, a tensor or routes.
   Value buffer(Value value);
-  /// The buffer for a result of the op being lowered: the caller's, where the
-  /// function returns it, else fresh memory, reclaimed after its last use.
+  /// The buffer for a result of the op being lowered: the caller's where the
+  /// function returns the result, else a new one.
   Value result(Value value);
-  /// The memory of `operand` for `result`, if `op` is the last to read it, else
-  /// as result() gives. For ops that write only where they have read.
+  /// The buffer of `operand`, reused for `result`, if `op` is the last to read
+  /// it; else as result() gives. For ops that write an element only after they
+  /// have read it.
   Value resultInPlaceOf(Operation *op, Value operand, Value result);
-  /// The gradient that `result` is only made to be added to, if so: the op adds
-  /// it there and makes no other result.
+  /// If the only use of `result` is to be added to a gradient: the buffer of
+  /// that gradient, to which the op adds in place of writing a result. Else
+  /// null.
   Value takeSum(Value result);
+  /// Whether takeSum would give a buffer.
   bool offersSum(Value result) const { return offered.contains(result); }
-  /// Lets the op that makes `value` take `sum` for it.
+  /// Makes takeSum give `sum` to the op that makes `value`.
   void offerSum(Value value, Value sum) { offered[value] = sum; }
-  /// Whether the op that made `value` took the sum.
+  /// Whether the op that made `value` called takeSum and got a buffer.
   bool isAdded(Value value) const { return added.contains(value); }
-  /// Fresh memory for the duration of the op.
+  /// A new buffer for launches of the op being lowered.
   Value temporary(ArrayRef<int64_t> shape, Type elementType);
-  /// Makes `value` live in `buffer`.
+  /// Makes `buffer` the buffer of `value`.
   void bind(Value value, Value buffer) { buffers.map(value, buffer); }
   /// A table of buffers.
   Value table(ValueRange buffers);
-  /// A number to pass to kernels, an index.
+  /// An index to pass to kernels.
   Value constant(int64_t value);
   /// The buffer type of a tensor or routes.
   MemRefType bufferType(Type type) const;
@@ -83,10 +86,11 @@ public:
     int64_t workItems;
     /// Type of computation.
     Type compute;
-    /// Of its products, for profiles; a fused multiply-add counts two.
+    /// Floating-point operations of the matrix products, for profiles; a
+    /// multiply-add counts as two.
     double flops = 0;
-    /// What the kernel makes of all other arguments in the last, which nothing
-    /// else writes; empty where that is not so.
+    /// Names what the kernel computes from all other arguments and writes to
+    /// the last, which no other launch writes. Empty for any other kernel.
     std::string derives = {};
   };
   void launch(Operation *op, const Launch &launch,
@@ -94,16 +98,13 @@ public:
 
   OpBuilder &builder() { return opBuilder; }
   const TargetDescription &target() const { return targetDescription; }
-  /// Tokens of a batch, B*S.
-  int64_t tokens() const { return numTokens; }
-  /// Whether what is packed of `weight` is packed once, beside the program.
+  /// Whether `weight` is packed once, outside the program.
   bool isPackedOnce(Value weight) const;
-  /// Whether products take `weight` as integers with scales.
+  /// Whether products read `weight` as integers with scales.
   bool isQuantised(Value weight) const;
 
 private:
   ModuleOp module;
-  int64_t numTokens;
   TargetDescription targetDescription;
   OpBuilder opBuilder;
   const BufferReuse &reuse;
@@ -111,7 +112,7 @@ private:
   IRMapping buffers;
   llvm::DenseMap<Value, Value> offered;
   llvm::DenseSet<Value> added;
-  /// The kernels of each name, without its number.
+  /// The kernels so far, by their name without its number.
   llvm::StringMap<SmallVector<KernelOp>> kernels;
 };
 
@@ -120,12 +121,12 @@ private:
 int64_t rowsOf(Value tensor);
 /// The last dimension of a tensor.
 int64_t widthOf(Value tensor);
-/// Of a tensor or a buffer.
+/// The element type of a tensor or a buffer.
 Type elementOf(Value values);
 /// The type in which work on `tensor` is done: f32, or f64 for f64.
 Type computeTypeOf(Value tensor);
 
-/// Rows per tile so that row-wise work of `width` columns is worth a launch.
+/// Rows of `width` columns for each work item, enough to be worth its launch.
 int64_t rowsPerWorkItem(int64_t rows, int64_t width);
 
 /// Lowerings by op name.
@@ -148,13 +149,13 @@ private:
   llvm::StringMap<Function> functions;
 };
 
-// Those that are written once for all targets are in lib/Target/Kernels.
+// Lowerings that are written once for all targets: lib/Target/Kernels.
 void addRowLowerings(LoweringTable &table);
 void addRoutingLowerings(LoweringTable &table);
 void addLossLowerings(LoweringTable &table);
 
-// Matrix products and attention have a schedule for each kind of target. Those
-// of a CPU are in lib/Target/CPU/Kernels.
+// Lowerings of matrix products and attention, which each target schedules in
+// its own way: lib/Target/CPU/Kernels for a CPU.
 void addMatmulLowerings(LoweringTable &table);
 void addRoutedMatmulLowerings(LoweringTable &table);
 void addRoutedMatmulGradLowerings(LoweringTable &table);

@@ -17,8 +17,8 @@ def ConvertMoEToKernels : Pass<"convert-moe-to-kernels", "mlir::ModuleOp"> {
     op of the fused level becomes `moe.dispatch`es of kernels written with the
     vector, scf, arith and math dialects. Equal launches share one kernel. On
     entry points (public functions), parameters and their gradients become
-    arguments with a `moe.binding`. A gradient is added to, or written with
-    `writes-gradients`: then it is the run's own.
+    arguments with a `moe.binding`. A program adds to gradients that outlive it;
+    with `writes-gradients` it writes gradients of its own.
 
     With `frozen-weights=int8`, weights of `moe.linear`, `moe.routed_up` and
     `moe.routed_down` that are parameters in every call of their function, and
@@ -27,9 +27,9 @@ def ConvertMoEToKernels : Pass<"convert-moe-to-kernels", "mlir::ModuleOp"> {
     keep theirs. A channel that holds an infinity or a NaN gives NaN. Programs
     with gradients are refused.
 
-    Weights of experts with few rows each that are not packed once
-    (`packed-once`) are not packed ahead: whoever multiplies by them packs the
-    columns of one register tile at a time.
+    Where experts have few rows each and their weights are not packed once
+    (`packed-once`), no launch packs these weights: the work item that
+    multiplies by them packs the columns of one register tile at a time.
 
     Needs static shapes and the fused level.
 
@@ -55,7 +55,7 @@ def ConvertMoEToKernels : Pass<"convert-moe-to-kernels", "mlir::ModuleOp"> {
            "how weights that do not train are kept",
            [{::mlir::moe::frozenWeightsValues()}]>,
     Option<"packedOnce", "packed-once", "mlir::moe::PackedOnce", "mlir::moe::PackedOnce::All",
-           "all or frozen: parameters whose weights moe-hoist-parameter-work packs once",
+           "parameters whose weights are packed once: all, or those that do not train",
            [{::mlir::moe::packedOnceValues()}]>,
     Option<"writesGradients", "writes-gradients", "bool", "false",
            "write gradients of parameters in place of adding to them">,
@@ -68,16 +68,16 @@ def HoistParameterWork : Pass<"moe-hoist-parameter-work", "mlir::ModuleOp"> {
     Moves launches that derive something from parameters alone (`derives`) out
     of programs: through private functions to their callers, whose buffer they
     fill, and out of entry points into entry points of their own,
-    `prepare_frozen` and `prepare_trainable`. What they make is bound as
-    `packed` under the name `<parameter>.<derives>`, once however often it is
-    used, and is shared by all programs that bind it.
+    `prepare_frozen` and `prepare_trainable`. Their results are bound as
+    `packed` under the name `<parameter>.<derives>`, one binding for all uses,
+    and all programs that bind it share the memory.
 
     A launch stays where it is if some call of its function passes anything but
-    a parameter, or, with `parameters=frozen`, one that trains. In a training
-    step those change at every step, and a second copy of them costs memory. It
-    stays as well if one table holds its result beside some that stay: a frozen
-    expert is packed together with those that train, at little cost, and has no
-    second copy either.
+    a parameter, or, with `packed-once=frozen`, a parameter that trains. Such
+    parameters change at every training step, and a second copy of them costs
+    memory. A launch stays as well if a table holds its result together with
+    that of one that stays: a frozen expert is packed together with those that
+    train, at little cost, and has no second copy either.
 
     Runs after `convert-moe-to-kernels` and before `moe-plan-arena`.
 
@@ -94,8 +94,8 @@ def HoistParameterWork : Pass<"moe-hoist-parameter-work", "mlir::ModuleOp"> {
   }];
   let dependentDialects = ["mlir::memref::MemRefDialect"];
   let options = [
-    Option<"parameters", "parameters", "mlir::moe::PackedOnce", "mlir::moe::PackedOnce::All",
-           "all or frozen: parameters whose weights are packed once",
+    Option<"packedOnce", "packed-once", "mlir::moe::PackedOnce", "mlir::moe::PackedOnce::All",
+           "parameters whose weights are packed once: all, or those that do not train",
            [{::mlir::moe::packedOnceValues()}]>,
   ];
   let statistics = [
@@ -109,9 +109,9 @@ def PlanArena : Pass<"moe-plan-arena", "mlir::ModuleOp"> {
   let description = [{
     Replaces every `memref.alloc` by a view of an arena that the function takes
     as its last argument, sharing memory between buffers that are not alive at
-    the same time. A call gets a piece of its caller's arena. Entry points have
-    theirs bound as `arena`. A `step_gradient` is a part of it as well, from its
-    first use to the end: its binding says where.
+    the same time. A call gets a piece of its caller's arena. The arena of an
+    entry point is bound as `arena`. A `step_gradient` lies in it as well, from
+    its first use to the end of the function; its binding has the offset.
 
     ```mlir
     func.func @f(%x: memref<4xf32>) {
@@ -133,11 +133,11 @@ def ConvertMoEToLLVM : Pass<"convert-moe-to-llvm", "mlir::ModuleOp"> {
   let summary = "lower launches and entry points to the runtime's ABI";
   let description = [{
     An entry point becomes `MoeEntry` of moe/Runtime/ABI.h: a function of the
-    context and an array of pointers, one for each of its arguments. Functions
-    that it calls take pointers, too. A
-    `moe.dispatch` becomes a call of `moeParallelFor` with the kernel's address
-    and an array of its arguments on the stack. The module's `moe.target` notes
-    `variant` and the version of the ABI, for whoever runs it.
+    context and an array of pointers, one for each of its arguments. A function
+    that it calls takes pointers as arguments. A `moe.dispatch` becomes a call
+    of `moeParallelFor` with the kernel's address and an array of its arguments
+    on the stack. The module's `moe.target` notes `variant` and the version of
+    the ABI, which are checked before the program runs.
   }];
   let dependentDialects = ["mlir::LLVM::LLVMDialect"];
   let options = [
@@ -149,8 +149,9 @@ def ConvertMoEToLLVM : Pass<"convert-moe-to-llvm", "mlir::ModuleOp"> {
 def ExpandMath : Pass<"moe-expand-math"> {
   let summary = "replace exp, log, tanh and erf of f32 by arithmetic";
   let description = [{
-    Upstream's polynomial approximations, a few units in the last place off, so
-    that no kernel leaves its vectors. f64 goes to libm.
+    Uses upstream's polynomial approximations, which are a few units in the last
+    place off, so that no kernel calls a scalar function for each element of a
+    vector. Operations in f64 become calls of libm later.
   }];
   let dependentDialects = [
     "mlir::arith::ArithDialect", "mlir::math::MathDialect",

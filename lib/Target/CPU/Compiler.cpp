@@ -50,7 +50,7 @@ static polymoe::DType dtypeOf(Type type) {
   return polymoe::DType::F32;
 }
 
-/// The runtime, which includes nothing of MLIR, has an enum of its own.
+/// The runtime, which includes no MLIR, has its own enum of a binding's kinds.
 static polymoe::Binding::Kind kindOf(BindingKind kind) {
   using Kind = polymoe::Binding::Kind;
   constexpr auto agree = [](BindingKind ours, Kind runtimes) {
@@ -69,7 +69,7 @@ static polymoe::Binding::Kind kindOf(BindingKind kind) {
   return static_cast<Kind>(kind);
 }
 
-/// Takes the bindings off the entry points.
+/// Removes the entry points' bindings from the module and returns them.
 static std::vector<polymoe::EntryPoint> takeEntries(ModuleOp module) {
   MoEDialect::BindingsAttrHelper bindingsAttr(module.getContext());
   std::vector<polymoe::EntryPoint> entries;
@@ -90,7 +90,7 @@ static std::vector<polymoe::EntryPoint> takeEntries(ModuleOp module) {
   return entries;
 }
 
-/// Takes off the kernels what they say of their cost.
+/// Removes the kernels' costs from the module and returns them.
 static std::vector<polymoe::KernelCost> takeCosts(ModuleOp module) {
   MoEDialect::CostAttrHelper costAttr(module.getContext());
   std::vector<polymoe::KernelCost> costs;
@@ -104,7 +104,8 @@ static std::vector<polymoe::KernelCost> takeCosts(ModuleOp module) {
   return costs;
 }
 
-/// Keeps the backend from narrowing vectors to what it thinks the host likes.
+/// Keeps the backend from using narrower vectors, which it prefers on some
+/// hosts.
 static void setVectorWidth(llvm::Module &module, int64_t bytes) {
   std::string bits = std::to_string(bytes * 8);
   for (llvm::Function &function : module) {
@@ -113,8 +114,9 @@ static void setVectorWidth(llvm::Module &module, int64_t bytes) {
   }
 }
 
-/// LLVM's pipeline of a level. MLIR's own transformer lacks the instrumentation
-/// that leaves out functions which are marked so.
+/// Runs LLVM's default pipeline. mlir::makeOptimizingTransformer would optimise
+/// functions marked optnone, too: it does not register the instrumentation that
+/// skips them.
 static void optimize(llvm::Module &module, llvm::TargetMachine &machine,
                      llvm::OptimizationLevel level) {
   llvm::LoopAnalysisManager loops;
@@ -135,7 +137,7 @@ static void optimize(llvm::Module &module, llvm::TargetMachine &machine,
   builder.buildPerModuleDefaultPipeline(level).run(module, modules);
 }
 
-/// Of an option, 0 to 3.
+/// LLVM's level of CompilerOptions::optimizationLevel.
 static llvm::OptimizationLevel levelOf(unsigned number) {
   using Level = llvm::OptimizationLevel;
   const Level levels[] = {Level::O0, Level::O1, Level::O2, Level::O3};

@@ -45,7 +45,7 @@ private:
 
 constexpr StringLiteral parallelFor = "moeParallelFor";
 
-/// An array of pointers on the stack of the function, which is one block.
+/// An array of `values` on the stack of the function, whose body is one block.
 Value pointerArray(OpBuilder &builder, Location loc, ArrayRef<Value> values) {
   auto pointer = LLVM::LLVMPointerType::get(builder.getContext());
   Value array;
@@ -75,7 +75,7 @@ Value loadPointer(OpBuilder &builder, Location loc, Value array,
   return LLVM::LoadOp::create(builder, loc, pointer, slot);
 }
 
-/// The buffer of `type` at an address, for what is not in the LLVM dialect yet.
+/// The memref of `type` at an address, for ops that are not lowered yet.
 Value asBuffer(OpBuilder &builder, Location loc, Value address,
                MemRefType type) {
   LLVMTypeConverter converter(builder.getContext());
@@ -85,7 +85,7 @@ Value asBuffer(OpBuilder &builder, Location loc, Value address,
       .getResult(0);
 }
 
-/// Lowers a read of a table that is an address already.
+/// Lowers a read of a table, which is an array of pointers by now.
 void lowerTableEntry(TableEntryOp entry) {
   OpBuilder builder(entry);
   Location loc = entry.getLoc();
@@ -97,7 +97,7 @@ void lowerTableEntry(TableEntryOp entry) {
   entry.erase();
 }
 
-/// Ends a block after every call: selecting instructions takes time that grows
+/// Ends a block after every call, since the time of instruction selection grows
 /// with the square of a block's length.
 void cutAtCalls(Block &body) {
   SmallVector<LLVM::CallOp> calls(body.getOps<LLVM::CallOp>());
@@ -167,8 +167,8 @@ void ConvertMoEToLLVM::lowerKernel(KernelOp kernel) {
   kernel.erase();
 }
 
-/// Makes `f(memrefs...)` the function `f(context, pointers...)`: whatever
-/// launches kernels needs the context, and only passes buffers on.
+/// Makes a private `f(memrefs...)` the function `f(context, pointers...)`. It
+/// launches kernels, which needs the context, and only passes buffers on.
 void ConvertMoEToLLVM::lowerFunction(func::FuncOp function) {
   Block &body = function.getBody().front();
   body.insertArgument(0u, pointer, function.getLoc());
@@ -177,7 +177,7 @@ void ConvertMoEToLLVM::lowerFunction(func::FuncOp function) {
   replaceFunction(function);
 }
 
-/// Makes `f(memrefs...)` the entry `f(context, array of pointers)`.
+/// Makes a public `f(memrefs...)` the entry `f(context, array of pointers)`.
 void ConvertMoEToLLVM::lowerEntry(func::FuncOp function) {
   SmallVector<Attribute> bindings;
   Location loc = function.getLoc();
@@ -206,7 +206,7 @@ void ConvertMoEToLLVM::lowerEntry(func::FuncOp function) {
       .setAttr(replaceFunction(function), builder.getArrayAttr(bindings));
 }
 
-/// Moves the body, whose arguments are pointers already.
+/// Makes an LLVM function of `function`, whose arguments are pointers already.
 LLVM::LLVMFuncOp ConvertMoEToLLVM::replaceFunction(func::FuncOp function) {
   OpBuilder builder(function);
   Block &body = function.getBody().front();
@@ -219,7 +219,8 @@ LLVM::LLVMFuncOp ConvertMoEToLLVM::replaceFunction(func::FuncOp function) {
                                           function.getName(), type);
   if (function.isPrivate())
     lowered.setLinkage(LLVM::Linkage::Internal);
-  // A long list of calls, each run once a step: not worth time of the backend.
+  // The function is a long list of calls, each made once a step. Optimising it
+  // would take time and gain nothing.
   lowered.setOptimizeNone(true);
   lowered.setNoInline(true);
   lowered.getBody().takeBody(function.getBody());
@@ -252,8 +253,8 @@ void ConvertMoEToLLVM::lowerDispatch(OpBuilder &builder, DispatchOp dispatch,
                                   nameOf(builder, loc, dispatch.getKernel())});
 }
 
-/// Operands come before their uses, so by the time that an op is reached its
-/// buffers are pointers, and its numbers i64.
+/// Lowers ops in order, so the operands of an op are lowered before it: buffers
+/// to pointers, numbers to i64.
 void ConvertMoEToLLVM::lowerBody(Block &body) {
   Value context = body.getArgument(0);
   for (Operation &op : llvm::make_early_inc_range(body)) {
@@ -315,7 +316,8 @@ void ConvertMoEToLLVM::runOnOperation() {
                         "abi", builder.getI64IntegerAttr(MOE_ABI_VERSION)),
                     builder.getNamedAttr("variant",
                                          builder.getStringAttr(variant))}));
-  // The bindings name the parameters now; machine code has no symbols for them.
+  // The bindings have the names of the parameters, whose symbols are not needed
+  // any more.
   for (auto parameter :
        llvm::make_early_inc_range(module.getOps<ParameterOp>()))
     parameter.erase();

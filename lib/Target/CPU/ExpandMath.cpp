@@ -34,9 +34,23 @@ struct ExpandMath : moe::impl::ExpandMathBase<ExpandMath> {
         patterns,
         [](StringRef name) { return llvm::is_contained(expanded, name); },
         /*enableAvx2=*/false);
-    if (expandBf16)
-      arith::populateExpandBFloat16Patterns(patterns);
     if (failed(applyPatternsGreedily(getOperation(), std::move(patterns))))
+      return signalPassFailure();
+    if (expandBf16)
+      expandRounding();
+  }
+
+private:
+  /// Upstream's patterns would expand widening too, which every machine does in
+  /// one instruction: they get the roundings alone.
+  void expandRounding() {
+    SmallVector<Operation *> roundings;
+    getOperation()->walk([&](arith::TruncFOp op) { roundings.push_back(op); });
+    RewritePatternSet patterns(&getContext());
+    arith::populateExpandBFloat16Patterns(patterns);
+    GreedyRewriteConfig config;
+    config.setStrictness(GreedyRewriteStrictness::ExistingOps);
+    if (failed(applyOpPatternsGreedily(roundings, std::move(patterns), config)))
       signalPassFailure();
   }
 };

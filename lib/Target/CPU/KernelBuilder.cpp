@@ -1,4 +1,4 @@
-//===-- KernelBuilder.cpp - writes the body of a CPU kernel ---------------===//
+//===-- KernelBuilder.cpp - writes the body of a kernel -------------------===//
 //
 // Part of PolyMoE, under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -8,6 +8,7 @@
 #include "moe/Target/KernelBuilder.h"
 
 #include "mlir/Dialect/Arith/IR/Arith.h"
+#include "mlir/Dialect/LLVMIR/LLVMDialect.h"
 #include "mlir/Dialect/Math/IR/Math.h"
 #include "mlir/Dialect/MemRef/IR/MemRef.h"
 #include "mlir/Dialect/SCF/IR/SCF.h"
@@ -138,7 +139,7 @@ void KernelBuilder::ifThen(Value condition, function_ref<void()> body) {
 
 void KernelBuilder::rowsOfWorkItem(int64_t rows, int64_t rowsPerWorkItem,
                                    function_ref<void(Value)> body) {
-  Value first = mul(tile(), idx(rowsPerWorkItem));
+  Value first = mul(workItem(), idx(rowsPerWorkItem));
   Value last = min(add(first, idx(rowsPerWorkItem)), idx(rows));
   loop(first, last, 1, body);
 }
@@ -183,7 +184,7 @@ static Type shapedAs(Value value, Type type) {
   return type;
 }
 
-/// Rounds or widens to `element`.
+/// Rounds or widens to the element type `element`.
 static Value convertTo(KernelBuilder &k, Value value, Type element) {
   Type current = getElementTypeOrSelf(value.getType());
   if (current == element)
@@ -208,7 +209,7 @@ static SmallVector<Value> positionOf(ValueRange indices,
   return position;
 }
 
-/// Loads `lane` of a row in the buffer's type.
+/// Loads `lane` of a row, in the buffer's element type.
 static Value loadLane(KernelBuilder &k, Value buffer, ValueRange indices,
                       KernelBuilder::Lane lane) {
   Type element = cast<MemRefType>(buffer.getType()).getElementType();
@@ -221,7 +222,7 @@ static Value loadLane(KernelBuilder &k, Value buffer, ValueRange indices,
                                       zero);
 }
 
-/// Stores a vector of the buffer's type.
+/// Stores a vector of the buffer's element type.
 static void storeLane(KernelBuilder &k, Value value, Value buffer,
                       ValueRange indices, KernelBuilder::Lane lane) {
   SmallVector<Value> position = positionOf(indices, lane);
@@ -319,7 +320,7 @@ Value KernelBuilder::fma(Value a, Value b, Value c) {
   return math::FmaOp::create(*this, a, b, c);
 }
 
-/// Halves the vector until one element is left.
+/// Combines the halves of the vector until one element is left.
 static Value reducePairwise(KernelBuilder &k, Value vector,
                             function_ref<Value(Value, Value)> combine) {
   int64_t lanes = cast<VectorType>(vector.getType()).getDimSize(0);

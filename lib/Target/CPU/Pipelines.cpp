@@ -39,8 +39,9 @@ static int64_t hostVectorBytes() {
   return features.lookup("avx2") ? 32 : 16;
 }
 
-/// Linux lets a process use tiles, whose state is large, when it asks to.
-static bool mayUseTiles() {
+/// Requests permission to use AMX, whose register state Linux saves only for
+/// processes that have requested it.
+static bool mayUseAmx() {
 #ifdef SYS_arch_prctl
   constexpr long requestPermission = 0x1023, tileData = 18;
   return ::syscall(SYS_arch_prctl, requestPermission, tileData) == 0;
@@ -52,16 +53,16 @@ static bool mayUseTiles() {
 Bf16Products mlir::moe::hostBf16Products() {
   static const Bf16Products products = [] {
     llvm::StringMap<bool> features = llvm::sys::getHostCPUFeatures();
-    // Narrow vectors need the forms of AVX512-VL, which all such hosts have.
+    // Vectors of less than 64 bytes need AVX512-VL.
     if (!features.lookup("avx512bf16") || !features.lookup("avx512vl"))
       return Bf16Products::Widened;
-    bool tiles = features.lookup("amx-tile") && features.lookup("amx-bf16");
-    return tiles && mayUseTiles() ? Bf16Products::Amx : Bf16Products::Pairs;
+    bool hasAmx = features.lookup("amx-tile") && features.lookup("amx-bf16");
+    return hasAmx && mayUseAmx() ? Bf16Products::Amx : Bf16Products::Pairs;
   }();
   return products;
 }
 
-/// The instruction set of code with vectors of so many bytes.
+/// The name of the instruction set that such code needs.
 static std::string variantOf(int64_t vectorBytes, Bf16Products products) {
   std::string name = vectorBytes == 64   ? "avx512"
                      : vectorBytes == 32 ? "avx2"
@@ -79,20 +80,20 @@ void mlir::moe::buildCpuPipeline(OpPassManager &pm,
                                  const CompilerOptions &options) {
   int64_t vectorBytes =
       options.vectorBytes ? options.vectorBytes : hostVectorBytes();
-  // Kernels on memrefs, launched from straight-line programs.
+  // Programs are straight-line code that launches kernels on memrefs.
   pm.addPass(createConvertMoEToKernels(ConvertMoEToKernelsOptions{
       vectorBytes, options.bf16Products, options.frozenWeights,
       options.packedOnce, options.gradients == Gradients::Written}));
-  // What depends on parameters only is done by entry points of its own.
+  // Entry points of their own do the work that depends on parameters only.
   pm.addPass(
       createHoistParameterWork(HoistParameterWorkOptions{options.packedOnce}));
-  // No memory is allocated any more.
+  // All buffers of a program are in its arena.
   pm.addPass(createPlanArena());
-  // The runtime's ABI is all that is left of the dialect.
+  // Launches are calls of the runtime's ABI, and no op of moe is left.
   pm.addPass(createConvertMoEToLLVM(
       ConvertMoEToLLVMOptions{variantOf(vectorBytes, options.bf16Products)}));
-  // Only kernels are not in the LLVM dialect yet. Vector mathematics is
-  // arithmetic, scalar mathematics is libm.
+  // Kernels are the only functions that are not in the LLVM dialect yet. Their
+  // vector math becomes arithmetic; their scalar math becomes calls of libm.
   OpPassManager &kernels = pm.nest<func::FuncOp>();
   kernels.addPass(createCanonicalizerPass());
   kernels.addPass(createCSEPass());
@@ -100,8 +101,9 @@ void mlir::moe::buildCpuPipeline(OpPassManager &pm,
   kernels.addPass(createExpandMath(
       ExpandMathOptions{options.bf16Products == Bf16Products::Widened}));
   kernels.addPass(createSCFToControlFlowPass());
-  // Intrinsics first: fused multiply-adds must not become calls. What goes to
-  // libm is taken out of its vectors, so vectors come last.
+  // What has an intrinsic is converted before the rest goes to libm: fused
+  // multiply-adds must not become calls. Conversion to libm takes vectors
+  // apart, so vectors are lowered after it.
   kernels.addPass(createConvertMathToLLVMPass());
   pm.addPass(createConvertMathToLibmPass());
   OpPassManager &vectors = pm.nest<func::FuncOp>();
@@ -114,7 +116,7 @@ void mlir::moe::buildCpuPipeline(OpPassManager &pm,
   pm.addPass(createFinalizeMemRefToLLVMConversionPass());
   pm.addPass(createConvertFuncToLLVMPass(
       ConvertFuncToLLVMPassOptions{/*useBarePtrCallConv=*/true}));
-  // Branches carry tiles: both are converted at once.
+  // Branches have AMX tiles as operands, so both are converted at once.
   pm.addPass(createConvertToLLVMPass({.filterDialects = {"cf", "amx"}}));
   pm.addPass(createReconcileUnrealizedCastsPass());
 }
@@ -135,9 +137,10 @@ struct CpuPipelineOptions : PassPipelineOptions<CpuPipelineOptions> {
       llvm::cl::desc("how weights that do not train are kept; int8 is for "
                      "programs without gradients"),
       llvm::cl::init(FrozenWeights::AsIs), frozenWeightsValues()};
-  Option<PackedOnce> hoist{
-      *this, "hoist",
-      llvm::cl::desc("parameters whose weights are packed once"),
+  Option<PackedOnce> packedOnce{
+      *this, "packed-once",
+      llvm::cl::desc("parameters whose weights are packed once: all, or those "
+                     "that do not train"),
       llvm::cl::init(PackedOnce::All), packedOnceValues()};
   Option<Gradients> gradients{
       *this, "gradients",
@@ -160,7 +163,7 @@ void mlir::moe::registerTargetPipelines() {
         compilerOptions.vectorBytes = options.vectorBytes;
         compilerOptions.bf16Products = options.bf16Products;
         compilerOptions.frozenWeights = options.frozenWeights;
-        compilerOptions.packedOnce = options.hoist;
+        compilerOptions.packedOnce = options.packedOnce;
         compilerOptions.gradients = options.gradients;
         buildCpuPipeline(pm, compilerOptions);
       });

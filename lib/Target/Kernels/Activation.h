@@ -13,7 +13,7 @@
 
 namespace mlir::moe {
 
-/// `act(x)`, on a vector of the type of computation.
+/// `act(x)` of a vector of the type of computation.
 Value emitActivation(KernelBuilder &k, ActivationKind kind, Value x);
 /// `act'(x)`.
 Value emitActivationDerivative(KernelBuilder &k, ActivationKind kind, Value x);

@@ -30,8 +30,7 @@ void mlir::moe::launchCopy(KernelLowering &lowering, Operation *op, Value from,
                   });
 }
 
-/// Launches a kernel that makes every vector of `to` of those of `from`, all
-/// of one shape.
+/// Launches `to = value(from...)`, vector by vector, on buffers of one shape.
 static void launchElementwise(
     KernelLowering &lowering, Operation *op, StringRef label,
     ArrayRef<Value> from, Value to,

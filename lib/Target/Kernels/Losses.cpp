@@ -5,8 +5,8 @@
 //
 //===----------------------------------------------------------------------===//
 //
-// A loss is a term for every token, and then one sum over the tokens in a fixed
-// order. The sum is in f64: it costs nothing beside the terms.
+// A loss is made in two launches: a term for every token, and the sum over the
+// tokens in a fixed order. The sum is in f64, whose cost is negligible.
 //
 //===----------------------------------------------------------------------===//
 
@@ -22,13 +22,12 @@ using namespace mlir::moe;
 
 using Lane = KernelBuilder::Lane;
 
-/// Scalar argument `i`.
-/// The element of a buffer of one.
+/// Loads the element of a buffer that has only one.
 static Value loadOnly(KernelBuilder &k, Value outside) {
   return k.loadScalar(k.buffer(outside, {1}), k.idx(0));
 }
 
-/// `dloss * weight` of the gradient of a loss.
+/// `dloss * weight`, the factor of all gradients of a loss.
 template <typename OpT>
 static Value gradientFactor(OpT op, KernelLowering &lowering,
                             KernelBuilder &k) {
@@ -62,7 +61,7 @@ static void sumTerms(KernelLowering &lowering, Operation *op, Value terms,
 // The next token
 //===----------------------------------------------------------------------===//
 
-/// `to[t] = sign * -log p(label of t)`, 0 without a label.
+/// `to[t] = sign * -log p(label of t)`, or 0 without a label.
 static void lowerLabelTerms(KernelLowering &lowering, Operation *op,
                             Value logits, Value labels, Value to, double sign) {
   int64_t rows = rowsOf(logits), width = widthOf(logits);
@@ -142,8 +141,8 @@ static LogicalResult lowerCrossEntropyGrad(CrossEntropyGradOp op,
 // The balance of experts
 //===----------------------------------------------------------------------===//
 
-/// `f_e - base` of moe.balance_loss, times K in the reference form. The
-/// difference is one of whole numbers, so exact.
+/// `f_e - base` of moe.balance_loss, times K in the reference form. Integers
+/// are subtracted, so the difference is exact.
 static Value expertShare(KernelBuilder &k, const RoutesView &routes, Value e,
                          LossForm form, int64_t topK, int64_t base) {
   auto [begin, end] = routes.rowsOf(e);
@@ -158,11 +157,11 @@ static LogicalResult lowerBalanceLoss(BalanceLossOp op,
   RoutesType type = op.getRoutes().getType();
   int64_t tokens = rowsOf(op.getLogits()), experts = type.getExperts();
   int64_t perItem = routerRowsPerWorkItem(tokens, experts);
-  int64_t tiles = llvm::divideCeilSigned(tokens, perItem);
+  int64_t workItems = llvm::divideCeilSigned(tokens, perItem);
   Type compute = elementOf(op.getLogits());
-  Value partials = lowering.temporary({tiles, experts}, compute);
+  Value partials = lowering.temporary({workItems, experts}, compute);
   lowering.launch(
-      op, {.label = "partial", .workItems = tiles, .compute = compute},
+      op, {.label = "partial", .workItems = workItems, .compute = compute},
       [&](KernelBuilder &k) {
         Value logits =
             k.buffer(lowering.buffer(op.getLogits()), {tokens, experts});
@@ -191,10 +190,10 @@ static LogicalResult lowerBalanceLoss(BalanceLossOp op,
         Value sums = k.buffer(partials);
         RoutesView routes(k, lowering.buffer(op.getRoutes()), type);
         Value total = sumExperts(k, experts, [&](Value e) {
-          Value sum = k.loop(k.idx(0), k.idx(tiles), 1, k.scalar(0.0),
-                             [&](Value tile, ValueRange acc) {
+          Value sum = k.loop(k.idx(0), k.idx(workItems), 1, k.scalar(0.0),
+                             [&](Value item, ValueRange acc) {
                                return SmallVector<Value>{k.addf(
-                                   acc[0], k.loadScalar(sums, {tile, e}))};
+                                   acc[0], k.loadScalar(sums, {item, e}))};
                              })[0];
           Value mean = k.divf(sum, k.scalar(tokens));
           return k.mulf(
@@ -227,8 +226,9 @@ static LogicalResult lowerBalanceLossGrad(BalanceLossGradOp op,
         Value p = k.scratch({experts}, k.compute());
         Value dp = k.scratch({experts}, k.compute());
         k.loop(k.idx(0), k.idx(experts), 1, [&](Value e) {
-          // The softmax does not see what all have in common. Without it
-          // there is nothing to cancel where experts are balanced.
+          // A constant in all dp does not change the gradient of a softmax.
+          // Subtracting 1 from every f_e makes dp small where experts are
+          // balanced, so that nothing cancels.
           Value share =
               expertShare(k, routes, e, op.getForm(), type.getTopK(), 1);
           k.storeScalar(k.mulf(factor, share), dp, e);
@@ -316,7 +316,7 @@ static LogicalResult lowerLanguagePriorLossGrad(LanguagePriorLossGradOp op,
         auto store = [&](Value token, Value e, Value value) {
           k.storeScalar(k.mulf(factor, value), dlogits, {token, e});
         };
-        // A softmax less the choice of expert 0, in place.
+        // Subtracts the one-hot vector of expert 0 from a softmax, in place.
         auto subtractChoice = [&](Value probabilities) {
           Value first = k.loadScalar(probabilities, k.idx(0));
           k.storeScalar(k.subf(first, k.scalar(1.0)), probabilities, k.idx(0));
@@ -413,8 +413,8 @@ static LogicalResult lowerClassifierLossGrad(ClassifierLossGradOp op,
           softmaxInto(
               k, [&](Value c) { return k.loadScalar(logits, {token, c}); }, p,
               2);
-          // With two classes both differ by the probability of the wrong one,
-          // which loses nothing where that is small.
+          // With two classes, both gradients are the probability of the wrong
+          // one, up to sign. It is precise also where it is small.
           Value right = classOf(k, old, token);
           Value wrong = k.sub(k.idx(1), right);
           Value step = k.mulf(factor, k.loadScalar(p, wrong));

@@ -19,7 +19,7 @@ using Lane = KernelBuilder::Lane;
 //===----------------------------------------------------------------------===//
 
 static LogicalResult lowerRmsNorm(RmsNormOp op, KernelLowering &lowering) {
-  // A group is a row of its own: QK-norm is a norm of narrower rows.
+  // A group is normalised as a row of its own, as in QK-norm.
   int64_t width = widthOf(op.getWeight());
   int64_t rows = rowsOf(op.getInput()) * widthOf(op.getInput()) / width;
   int64_t perItem = rowsPerWorkItem(rows, width);
@@ -124,7 +124,8 @@ struct RowStatistics {
     Value total =
         sumColumns(k, width, [&](Lane lane) { return k.load(x, row, lane); });
     mean = k.broadcast(k.divf(total, k.scalar(width)));
-    // In two passes: the difference of two large sums would lose the variance.
+    // Two passes, since the difference of two large sums would lose the
+    // variance.
     Value squares = sumColumns(k, width, [&](Lane lane) {
       Value centred = k.subf(k.load(x, row, lane), mean);
       return k.mulf(centred, centred);

@@ -5,8 +5,8 @@
 //
 //===----------------------------------------------------------------------===//
 //
-// This header alone knows how !moe.routes lies in memory. With R = T * K rows
-// it is one buffer of i32:
+// The layout of !moe.routes in memory, which only this header knows; RoutesType
+// knows its size. With R = T * K rows it is one buffer of i32:
 //
 //   [0, R)          the route of each row, by its number token * K + choice
 //   [R, 2R)         the row of each route
@@ -29,16 +29,15 @@ namespace mlir::moe {
 class RoutesView {
 public:
   static MemRefType typeInMemory(RoutesType type) {
-    int64_t rows = type.getTokens() * type.getTopK();
-    return MemRefType::get({2 * rows + type.getExperts() + 1},
+    return MemRefType::get({type.getNumIntegers()},
                            IntegerType::get(type.getContext(), 32));
   }
 
-  /// `outside` is the buffer of routes of `type`, in the function that launches
-  /// the kernel.
+  /// `outside` is the buffer of the routes in the function that launches the
+  /// kernel.
   RoutesView(KernelBuilder &k, Value outside, RoutesType type)
       : k(k), memory(k.buffer(outside)), experts(type.getExperts()),
-        topK(type.getTopK()), rows(type.getTokens() * topK) {}
+        topK(type.getTopK()), rows(type.getRows()) {}
 
   int64_t numRows() const { return rows; }
   int64_t numExperts() const { return experts; }
@@ -59,7 +58,7 @@ public:
     return {firstRow(expert), firstRow(k.add(expert, k.idx(1)))};
   }
   Value rowsInUse() const { return firstRow(k.idx(experts)); }
-  /// The expert of a row: as many experts end before it.
+  /// The expert of a row: the number of experts whose rows end before it.
   Value expertOf(Value row) const {
     return k.loop(
         k.idx(1), k.idx(experts), 1, k.idx(0), [&](Value e, ValueRange state) {
@@ -73,7 +72,7 @@ public:
     set(row, route);
     set(k.add(route, k.idx(rows)), row);
   }
-  /// `expert` may be E, whose first row is how many rows are in use.
+  /// Sets the first row of `expert`, or for E the number of rows in use.
   void setFirstRow(Value expert, Value row) const {
     set(k.add(expert, k.idx(2 * rows)), row);
   }

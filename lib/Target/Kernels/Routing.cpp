@@ -5,8 +5,8 @@
 //
 //===----------------------------------------------------------------------===//
 //
-// There are few experts, often an odd number of them, so what a token does over
-// its experts is scalar code.
+// There are few experts, often an odd number, so loops over the experts of a
+// token are scalar code.
 //
 //===----------------------------------------------------------------------===//
 
@@ -85,21 +85,21 @@ void mlir::moe::softmaxGradient(KernelBuilder &k, Value probabilities,
 // Route
 //===----------------------------------------------------------------------===//
 
-/// Whether a gate takes a token for one of an old language.
+/// Whether a language gate classifies a token as one of an old language.
 static Value isGatedOld(KernelBuilder &k, Value gate, Value token) {
   return arith::CmpFOp::create(k, arith::CmpFPredicate::OGE,
                                k.loadScalar(gate, {token, k.idx(0)}),
                                k.loadScalar(gate, {token, k.idx(1)}));
 }
 
-/// Writes the chosen expert and the score of every (token, slot); the expert of
-/// a missing slot is E.
+/// Writes the expert and the score of every choice of every token. The expert
+/// of a missing route is E.
 static void lowerChoice(RouteOp op, Value chosen, KernelLowering &lowering) {
   RoutesType routes = op.getRoutes().getType();
-  int64_t experts = routes.getExperts(), slots = routes.getTopK();
+  int64_t experts = routes.getExperts(), topK = routes.getTopK();
   int64_t rows = rowsOf(op.getLogits());
   int64_t perItem = routerRowsPerWorkItem(rows, experts);
-  bool renormalize = op.getRenormalize() && slots > 1;
+  bool renormalize = op.getRenormalize() && topK > 1;
   std::optional<uint64_t> forced = op.getForcedExpert();
   lowering.launch(
       op,
@@ -109,18 +109,18 @@ static void lowerChoice(RouteOp op, Value chosen, KernelLowering &lowering) {
       [&](KernelBuilder &k) {
         Value logits =
             k.buffer(lowering.buffer(op.getLogits()), {rows, experts});
-        Value scores = k.buffer(lowering.result(op.getScores()), {rows, slots});
-        Value choice = k.buffer(chosen);
+        Value scores = k.buffer(lowering.result(op.getScores()), {rows, topK});
+        Value expertOfChoice = k.buffer(chosen);
         Value gate = k.buffer(lowering.buffer(op.getGate()), {rows, 2});
-        auto choose = [&](Value row, int64_t slot, Value expert) {
-          k.storeIndex(expert, choice, {row, k.idx(slot)});
+        auto choose = [&](Value row, int64_t choice, Value expert) {
+          k.storeIndex(expert, expertOfChoice, {row, k.idx(choice)});
         };
         Value p = k.scratch({experts}, k.compute());
         auto only = [&](Value row, int64_t expert) {
-          for (int64_t slot = 0; slot < slots; ++slot) {
-            choose(row, slot, k.idx(slot ? experts : expert));
-            k.storeScalar(k.scalar(slot ? 0.0 : 1.0), scores,
-                          {row, k.idx(slot)});
+          for (int64_t choice = 0; choice < topK; ++choice) {
+            choose(row, choice, k.idx(choice ? experts : expert));
+            k.storeScalar(k.scalar(choice ? 0.0 : 1.0), scores,
+                          {row, k.idx(choice)});
           }
         };
         auto follow = [&](Value row) {
@@ -128,9 +128,9 @@ static void lowerChoice(RouteOp op, Value chosen, KernelLowering &lowering) {
               k, [&](Value e) { return k.loadScalar(logits, {row, e}); }, p,
               experts);
           SmallVector<Value> selected;
-          for (int64_t slot = 0; slot < slots; ++slot) {
-            // Only a larger one replaces: the lower index wins ties. What was
-            // selected before is -1.
+          for (int64_t choice = 0; choice < topK; ++choice) {
+            // Only a larger probability replaces the best, so the lower index
+            // wins ties. Experts that were selected before have -1.
             SmallVector<Value> best = k.loop(
                 k.idx(0), k.idx(experts), 1, {k.scalar(-1.0), k.idx(0)},
                 [&](Value e, ValueRange state) {
@@ -142,16 +142,16 @@ static void lowerChoice(RouteOp op, Value chosen, KernelLowering &lowering) {
                       arith::SelectOp::create(k, larger, e, state[1])};
                 });
             k.storeScalar(k.scalar(-1.0), p, best[1]);
-            choose(row, slot, best[1]);
+            choose(row, choice, best[1]);
             selected.push_back(best[0]);
           }
           Value total = selected[0];
-          for (int64_t slot = 1; slot < slots; ++slot)
-            total = k.addf(total, selected[slot]);
-          for (int64_t slot = 0; slot < slots; ++slot)
-            k.storeScalar(renormalize ? k.divf(selected[slot], total)
-                                      : selected[slot],
-                          scores, {row, k.idx(slot)});
+          for (int64_t choice = 1; choice < topK; ++choice)
+            total = k.addf(total, selected[choice]);
+          for (int64_t choice = 0; choice < topK; ++choice)
+            k.storeScalar(renormalize ? k.divf(selected[choice], total)
+                                      : selected[choice],
+                          scores, {row, k.idx(choice)});
         };
         k.rowsOfWorkItem(rows, perItem, [&](Value row) {
           if (forced)
@@ -166,9 +166,9 @@ static void lowerChoice(RouteOp op, Value chosen, KernelLowering &lowering) {
       });
 }
 
-/// Groups rows by expert: a counting sort, which keeps token order inside an
-/// expert. Missing slots come last, as if they were those of one more expert:
-/// its rows are not in use.
+/// Groups routes by expert with a counting sort, which keeps the order of
+/// tokens within an expert. Missing routes come last, as those of an expert E,
+/// and their rows are not in use.
 static void lowerGrouping(RouteOp op, Value chosen, KernelLowering &lowering) {
   RoutesType type = op.getRoutes().getType();
   int64_t experts = type.getExperts();
@@ -177,13 +177,13 @@ static void lowerGrouping(RouteOp op, Value chosen, KernelLowering &lowering) {
       op,
       {.label = "group", .workItems = 1, .compute = elementOf(op.getLogits())},
       [&](KernelBuilder &k) {
-        Value choice = k.buffer(chosen, {rows});
+        Value expertOfRoute = k.buffer(chosen, {rows});
         RoutesView routes(k, lowering.result(op.getRoutes()), type);
         Value next = k.scratch({experts + 1}, k.getI32Type());
         k.loop(k.idx(0), k.idx(experts + 1), 1,
                [&](Value e) { k.storeIndex(k.idx(0), next, e); });
         k.loop(k.idx(0), k.idx(rows), 1, [&](Value route) {
-          Value expert = k.loadIndex(choice, route);
+          Value expert = k.loadIndex(expertOfRoute, route);
           Value count = k.loadIndex(next, expert);
           k.storeIndex(k.add(count, k.idx(1)), next, expert);
         });
@@ -195,7 +195,7 @@ static void lowerGrouping(RouteOp op, Value chosen, KernelLowering &lowering) {
                  return SmallVector<Value>{k.add(state[0], count)};
                });
         k.loop(k.idx(0), k.idx(rows), 1, [&](Value route) {
-          Value expert = k.loadIndex(choice, route);
+          Value expert = k.loadIndex(expertOfRoute, route);
           Value row = k.loadIndex(next, expert);
           k.storeIndex(k.add(row, k.idx(1)), next, expert);
           routes.setRow(row, route);
@@ -214,17 +214,17 @@ static LogicalResult lowerRoute(RouteOp op, KernelLowering &lowering) {
 
 static LogicalResult lowerRouteGrad(RouteGradOp op, KernelLowering &lowering) {
   RoutesType type = op.getRoutes().getType();
-  int64_t experts = type.getExperts(), slots = type.getTopK();
+  int64_t experts = type.getExperts(), topK = type.getTopK();
   int64_t tokens = rowsOf(op.getLogits());
   int64_t perItem = routerRowsPerWorkItem(tokens, experts);
-  bool renormalize = op.getRenormalize() && slots > 1;
+  bool renormalize = op.getRenormalize() && topK > 1;
   lowering.launch(
       op,
       {.workItems = llvm::divideCeilSigned(tokens, perItem),
        .compute = elementOf(op.getLogits())},
       [&](KernelBuilder &k) {
         Value dscores =
-            k.buffer(lowering.buffer(op.getDscores()), {tokens, slots});
+            k.buffer(lowering.buffer(op.getDscores()), {tokens, topK});
         Value logits =
             k.buffer(lowering.buffer(op.getLogits()), {tokens, experts});
         RoutesView routes(k, lowering.buffer(op.getRoutes()), type);
@@ -240,21 +240,21 @@ static LogicalResult lowerRouteGrad(RouteGradOp op, KernelLowering &lowering) {
           k.loop(k.idx(0), k.idx(experts), 1,
                  [&](Value e) { k.storeScalar(k.scalar(0.0), dp, e); });
           SmallVector<Value> selected, ds, q;
-          for (int64_t slot = 0; slot < slots; ++slot) {
-            selected.push_back(routes.expertOf(routes.row(token, slot)));
-            ds.push_back(k.loadScalar(dscores, {token, k.idx(slot)}));
+          for (int64_t choice = 0; choice < topK; ++choice) {
+            selected.push_back(routes.expertOf(routes.row(token, choice)));
+            ds.push_back(k.loadScalar(dscores, {token, k.idx(choice)}));
             q.push_back(k.loadScalar(p, selected.back()));
           }
           Value total = q[0], product = k.mulf(ds[0], q[0]);
-          for (int64_t slot = 1; slot < slots; ++slot) {
-            total = k.addf(total, q[slot]);
-            product = k.fma(ds[slot], q[slot], product);
+          for (int64_t choice = 1; choice < topK; ++choice) {
+            total = k.addf(total, q[choice]);
+            product = k.fma(ds[choice], q[choice], product);
           }
           Value mean = k.divf(product, total);
-          for (int64_t slot = 0; slot < slots; ++slot)
-            k.storeScalar(renormalize ? k.divf(k.subf(ds[slot], mean), total)
-                                      : ds[slot],
-                          dp, selected[slot]);
+          for (int64_t choice = 0; choice < topK; ++choice)
+            k.storeScalar(renormalize ? k.divf(k.subf(ds[choice], mean), total)
+                                      : ds[choice],
+                          dp, selected[choice]);
           softmaxGradient(k, p, dp, experts, [&](Value e, Value gradient) {
             k.storeScalar(gradient, dlogits, {token, e});
           });
@@ -279,7 +279,7 @@ static LogicalResult lowerRouteGrad(RouteGradOp op, KernelLowering &lowering) {
 // Pools of language gates
 //===----------------------------------------------------------------------===//
 
-// One row of a batch is one tile: a running sum of a few numbers a token.
+// A row of a batch is a work item: a running sum of a few numbers per token.
 
 static LogicalResult lowerPool(PoolOp op, KernelLowering &lowering) {
   auto type = cast<RankedTensorType>(op.getInput().getType());
@@ -375,9 +375,9 @@ static LogicalResult lowerPoolGrad(PoolGradOp op, KernelLowering &lowering) {
 
 static LogicalResult lowerCombine(CombineOp op, KernelLowering &lowering) {
   RoutesType type = op.getRoutes().getType();
-  int64_t slots = type.getTopK();
+  int64_t topK = type.getTopK();
   int64_t tokens = rowsOf(op.getResult()), width = widthOf(op.getResult());
-  int64_t perItem = rowsPerWorkItem(tokens, width * slots);
+  int64_t perItem = rowsPerWorkItem(tokens, width * topK);
   lowering.launch(
       op,
       {.workItems = llvm::divideCeilSigned(tokens, perItem),
@@ -387,36 +387,36 @@ static LogicalResult lowerCombine(CombineOp op, KernelLowering &lowering) {
         RoutesView routes(k, lowering.buffer(op.getRoutes()), type);
         Value y = k.buffer(lowering.result(op.getResult()), {tokens, width});
         Value scores =
-            k.buffer(lowering.buffer(op.getScores()), {tokens, slots});
+            k.buffer(lowering.buffer(op.getScores()), {tokens, topK});
         Value inUse = routes.rowsInUse();
-        auto combine = [&](Value token, int64_t slots) {
+        auto combine = [&](Value token, int64_t choices) {
           SmallVector<Value> sources, factors;
-          for (int64_t slot = 0; slot < slots; ++slot) {
-            sources.push_back(routes.row(token, slot));
+          for (int64_t choice = 0; choice < choices; ++choice) {
+            sources.push_back(routes.row(token, choice));
             if (scores)
               factors.push_back(
-                  k.broadcast(k.loadScalar(scores, {token, k.idx(slot)})));
+                  k.broadcast(k.loadScalar(scores, {token, k.idx(choice)})));
           }
           k.columns(width, [&](Lane lane) {
             Value sum;
-            for (int64_t slot = 0; slot < slots; ++slot) {
-              Value row = k.load(from, sources[slot], lane);
-              if (slot == 0)
-                sum = scores ? k.mulf(factors[slot], row) : row;
+            for (int64_t choice = 0; choice < choices; ++choice) {
+              Value row = k.load(from, sources[choice], lane);
+              if (choice == 0)
+                sum = scores ? k.mulf(factors[choice], row) : row;
               else
-                sum =
-                    scores ? k.fma(factors[slot], row, sum) : k.addf(sum, row);
+                sum = scores ? k.fma(factors[choice], row, sum)
+                             : k.addf(sum, row);
             }
             k.store(sum, y, token, lane);
           });
         };
         k.rowsOfWorkItem(tokens, perItem, [&](Value token) {
-          if (slots == 1)
+          if (topK == 1)
             return combine(token, 1);
-          // A token has rows for all of its slots, or for the first alone.
+          // A token has rows for all of its choices, or for the first alone.
           ifElse(
               k, k.less(routes.row(token, 1), inUse),
-              [&] { combine(token, slots); }, [&] { combine(token, 1); });
+              [&] { combine(token, topK); }, [&] { combine(token, 1); });
         });
       });
   return success();

@@ -12,11 +12,11 @@
 
 namespace mlir::moe {
 
-/// Branches on `condition`.
+/// `if (condition) thenBody() else elseBody()`.
 void ifElse(KernelBuilder &k, Value condition, function_ref<void()> thenBody,
             function_ref<void()> elseBody);
 
-/// Tokens for each tile of work over experts.
+/// Tokens for each work item of a loop over tokens and their experts.
 int64_t routerRowsPerWorkItem(int64_t rows, int64_t experts);
 
 /// Sum of `term(e)` over the experts in order.
@@ -27,8 +27,8 @@ Value sumExperts(KernelBuilder &k, int64_t experts,
 Value softmaxInto(KernelBuilder &k, function_ref<Value(Value)> x,
                   Value probabilities, int64_t experts);
 
-/// Through a softmax: stores `p_e (gradient_e - sum_j gradient_j p_j)` for
-/// every `e`.
+/// Stores the gradient of every logit of a softmax,
+/// `p_e (gradient_e - sum_j gradient_j p_j)`.
 void softmaxGradient(KernelBuilder &k, Value probabilities, Value gradient,
                      int64_t experts,
                      function_ref<void(Value e, Value value)> store);

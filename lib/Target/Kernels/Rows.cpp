@@ -119,11 +119,12 @@ void mlir::moe::sumOverRows(KernelLowering &lowering, Operation *op,
   auto type = cast<RankedTensorType>(result.getType());
   int64_t width = type.getNumElements();
   int64_t perItem = rowsPerWorkItem(rows, width);
-  int64_t tiles = llvm::divideCeilSigned(rows, perItem);
-  Value partials = lowering.temporary({tiles, width}, type.getElementType());
+  int64_t workItems = llvm::divideCeilSigned(rows, perItem);
+  Value partials =
+      lowering.temporary({workItems, width}, type.getElementType());
   lowering.launch(op,
                   {.label = "partial",
-                   .workItems = tiles,
+                   .workItems = workItems,
                    .compute = type.getElementType()},
                   [&](KernelBuilder &k) {
                     Value to = k.buffer(partials);
@@ -178,8 +179,8 @@ static LogicalResult lowerEmbeddingGrad(EmbeddingGradOp op,
   int64_t vocabulary = rowsOf(op.getDtable());
   double scale = op.getScale().convertToDouble();
   Type element = elementOf(op.getDy());
-  // Every tile owns a range of the vocabulary and looks through all tokens
-  // for it, which costs little beside zeroing the range.
+  // A work item owns a range of the vocabulary and searches all tokens for it,
+  // which costs little beside zeroing the range.
   constexpr int64_t wantedItems = 64;
   int64_t perItem = llvm::divideCeilSigned(vocabulary, wantedItems);
   lowering.launch(
@@ -225,7 +226,7 @@ static LogicalResult lowerRotaryTable(RotaryTableOp op,
                                       KernelLowering &lowering) {
   ArrayRef<float> frequencies = op.getFrequencies();
   int64_t rows = rowsOf(op.getCos()), width = frequencies.size();
-  // Two calls of libm an element.
+  // An element takes two calls of libm.
   int64_t perItem = rowsPerWorkItem(rows, 16 * width);
   double scale = op.getScale().convertToDouble();
   Type f32 = Float32Type::get(op.getContext());
@@ -236,14 +237,14 @@ static LogicalResult lowerRotaryTable(RotaryTableOp op,
         Value positions = k.buffer(lowering.buffer(op.getPositions()), {rows});
         Value cosines = k.buffer(lowering.result(op.getCos()), {rows, width});
         Value sines = k.buffer(lowering.result(op.getSin()), {rows, width});
-        // In a loop over scratch memory: the number of frequencies does not
-        // show in the size of the code.
+        // The frequencies are in a scratch buffer so that a loop reads them:
+        // unrolled code would grow with their number.
         Value table = k.scratch({width}, f32);
         for (auto [i, frequency] : llvm::enumerate(frequencies))
           k.storeScalar(k.scalar(frequency), table, k.idx(i));
         k.rowsOfWorkItem(rows, perItem, [&](Value row) {
-          // The angle is a f32 product, as in transformers, and its cosine is
-          // exact.
+          // The angle is an f32 product, as in transformers; its cosine is
+          // computed in f64.
           Value position =
               k.roundTo(k.toFloat(k.loadIndex(positions, row)), f32);
           k.loop(k.idx(0), k.idx(width), 1, [&](Value i) {
@@ -351,11 +352,11 @@ static LogicalResult lowerLastToken(LastTokenOp op, KernelLowering &lowering) {
 static LogicalResult lowerAdd(AddOp op, KernelLowering &lowering) {
   auto type = cast<RankedTensorType>(op.getType());
   int64_t count = type.getNumElements();
-  // The shape does not matter, only the number of elements.
+  // The tensor is seen as rows of `width` elements, whatever its shape.
   constexpr int64_t width = 4096, perItem = 4;
-  int64_t tiles = llvm::divideCeilSigned(count, width * perItem);
+  int64_t workItems = llvm::divideCeilSigned(count, width * perItem);
   lowering.launch(
-      op, {.workItems = tiles, .compute = computeTypeOf(op.getResult())},
+      op, {.workItems = workItems, .compute = computeTypeOf(op.getResult())},
       [&](KernelBuilder &k) {
         Value a = k.buffer(lowering.buffer(op.getLhs()), {count});
         Value b = k.buffer(lowering.buffer(op.getRhs()), {count});
@@ -370,9 +371,9 @@ static LogicalResult lowerAdd(AddOp op, KernelLowering &lowering) {
         k.rowsOfWorkItem(count / width, perItem, [&](Value row) {
           addFrom(k.mul(row, k.idx(width)), width);
         });
-        // What is left after the last whole row belongs to the last tile.
+        // The last work item adds what is left after the last whole row.
         if (int64_t rest = count % width)
-          k.ifThen(k.less(k.idx(tiles - 2), k.workItem()),
+          k.ifThen(k.less(k.idx(workItems - 2), k.workItem()),
                    [&] { addFrom(k.idx(count - rest), rest); });
       });
   return success();

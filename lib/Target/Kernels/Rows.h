@@ -6,8 +6,8 @@
 //===----------------------------------------------------------------------===//
 //
 // What norms, losses and routing share. A row is reduced over its columns in
-// one order, whatever tile it falls into; a matrix is reduced over its rows in
-// two launches, one partial sum for each tile and then their sum in order.
+// one order, whichever work item it is in. A matrix is reduced over its rows in
+// two launches: a partial sum for each work item, and their sum in order.
 //
 //===----------------------------------------------------------------------===//
 
@@ -22,15 +22,15 @@ namespace mlir::moe {
 Value maskedTo(KernelBuilder &k, Value value, KernelBuilder::Lane lane,
                double fill);
 
-/// Sum over `width` columns of a vector for each lane.
+/// The sum of `term` over `width` columns.
 Value sumColumns(KernelBuilder &k, int64_t width,
                  function_ref<Value(KernelBuilder::Lane)> term);
 
 Value exponential(KernelBuilder &k, Value value);
 Value logarithm(KernelBuilder &k, Value value);
 
-/// The largest element of a row and the sum of `exp(x - maximum)` over it:
-/// what a softmax and its logarithm need.
+/// The largest element of a row, and the sum of `exp(x - maximum)` over the
+/// row, of which a softmax and its logarithm are computed.
 struct SoftmaxSums {
   Value maximum, sum;
 
@@ -42,14 +42,14 @@ struct SoftmaxSums {
 };
 
 /// The gradient of the cross-entropy of a row of logits `x` with label
-/// `target`, `dx = factor * (softmax(x) - onehot(target))`, which may take the
-/// place of `x`. Returns the cross-entropy.
+/// `target`: `dx = factor * (softmax(x) - onehot(target))`. `dx` may be the
+/// buffer `x`. Returns the cross-entropy.
 Value crossEntropyGradient(KernelBuilder &k, Value x, Value row, int64_t width,
                            Value target, Value factor, Value dx);
 
-/// The vectors of a row that is to be summed.
+/// Gives the vectors of a row that is summed.
 using LaneTerm = std::function<Value(KernelBuilder::Lane)>;
-/// What a row contributes; it may compute on the row first.
+/// Gives the LaneTerm of a row, after any computation on the whole row.
 using RowTerm = std::function<LaneTerm(Value row)>;
 
 /// `result[c] = sum over rows of term(row)[c]`, in the type of `result`, by

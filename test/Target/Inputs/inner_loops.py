@@ -128,7 +128,7 @@ def fused(model, types):
 
 
 def assembly(step, vector_bytes, products, processor):
-    options = f"hoist=frozen vector-bytes={vector_bytes} bf16-products={products}"
+    options = f"packed-once=frozen vector-bytes={vector_bytes} bf16-products={products}"
     module = run(["moe-opt", f"--moe-cpu-pipeline={options}"], step)
     module = run(["mlir-translate", "--mlir-to-llvmir", "--allow-unregistered-dialect"], module)
     # What keeps the backend from narrowing vectors (setVectorWidth of the JIT).

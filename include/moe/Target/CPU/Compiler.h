@@ -23,20 +23,21 @@ class ExecutionEngine;
 
 namespace mlir::moe {
 
-/// What a step does with the gradients of parameters. Those that are written
-/// are of one run alone and lie in its arena, in the place of activations that
-/// the backward needs no more; those that are added outlive it.
-enum class Gradients { Added, Written };
+/// What a step does with the gradients of parameters.
+enum class Gradients {
+  Added,   ///< adds them to buffers that outlive the step
+  Written, ///< writes them into its arena, over activations that are done with
+};
 
-/// The best that the host can do. Asks the kernel for tiles where there are
-/// some: code with tiles runs in processes only that have asked.
+/// The fastest kind that the host supports. On a host with AMX, this requests
+/// from Linux the permission without which a process may not use AMX.
 Bf16Products hostBf16Products();
 
 struct CompilerOptions {
   /// Bytes of a vector register, 0 for the host's widest.
   int64_t vectorBytes = 0;
   Bf16Products bf16Products = hostBf16Products();
-  /// Int8 is for programs without gradients: others fail to compile.
+  /// With Int8, a program with gradients fails to compile.
   FrozenWeights frozenWeights = FrozenWeights::AsIs;
   /// LLVM's optimisation level, 0 to 3.
   unsigned optimizationLevel = 2;
@@ -44,31 +45,31 @@ struct CompilerOptions {
   Gradients gradients = Gradients::Added;
 };
 
-/// What a compiler needs to translate modules; for `MLIRContext`'s registry.
+/// Registers the dialects and interfaces that compilation needs.
 void registerCompilerDialects(DialectRegistry &registry);
 
-/// The instruction set that the host's code is made for, which the last bits of
-/// results depend on: "avx512-amx", "avx512-bf16", "avx512", "avx2" or
-/// "generic".
+/// The instruction set of code that is compiled for the host: "avx512-amx",
+/// "avx512-bf16", "avx512", "avx2" or "generic". The last bits of results
+/// depend on it.
 std::string hostVariant(Bf16Products products = hostBf16Products());
 
-/// From the fused level to the LLVM dialect.
+/// Lowers a module from the fused level to the LLVM dialect.
 void buildCpuPipeline(OpPassManager &pm, const CompilerOptions &options);
 
 /// Registers `--moe-cpu-pipeline`.
 void registerTargetPipelines();
 
-/// Machine code in memory, and what it says of itself.
+/// Machine code in memory, with its entry points and the costs of its kernels.
 class CompiledProgram {
 public:
   ~CompiledProgram();
 
-  /// Compiles `module`, which is at the fused level (and is consumed: it ends
-  /// in the LLVM dialect). Errors are emitted as diagnostics of the module.
+  /// Compiles `module`, which is at the fused level, and leaves it in the LLVM
+  /// dialect. Errors are emitted as diagnostics of the module.
   static FailureOr<std::unique_ptr<CompiledProgram>>
   compile(ModuleOp module, const CompilerOptions &options = {});
 
-  /// The same for what buildCpuPipeline left.
+  /// The same for a module that buildCpuPipeline has lowered already.
   static FailureOr<std::unique_ptr<CompiledProgram>>
   load(ModuleOp module, const CompilerOptions &options = {});
 

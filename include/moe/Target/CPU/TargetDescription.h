@@ -12,37 +12,39 @@
 
 namespace mlir::moe {
 
-/// How two operands in bf16 are multiplied. A machine that can do one can do
-/// those before it, which serve the products that it does not suit.
+/// How a matrix product multiplies two operands in bf16. A machine that
+/// supports one kind supports those before it, and uses them for products whose
+/// shapes do not suit the later one.
 enum class Bf16Products {
-  Widened, ///< as f32
-  Pairs,   ///< two products and their sum at once (AVX512-BF16: vdpbf16ps)
-  Amx,     ///< 16 x 16 sums of 32 products (AMX-BF16: tdpbf16ps)
+  Widened, ///< converts both to f32
+  Pairs,   ///< adds two products to a sum at once (AVX512-BF16: vdpbf16ps)
+  Amx,     ///< adds 32 products to each of 16 x 16 sums (AMX-BF16: tdpbf16ps)
 };
 
-/// How a program keeps the weights of its products that do not train.
+/// How a program stores those weights of its matrix products that do not train.
 enum class FrozenWeights {
   AsIs, ///< in the type of the model
   Int8, ///< as integers, with a scale for each output channel
 };
 
-/// Of which parameters weights are packed once, beside the parameter, in place
-/// of at each use, in scratch memory.
+/// Which parameters are packed once, into panels that are kept beside the
+/// parameter. All others are packed again at every use.
 enum class PackedOnce {
   All,    ///< for inference
-  Frozen, ///< for training: others change at every step
+  Frozen, ///< those that do not train: a training step changes the others
 };
 
-/// Rows of a tile of AMX, and words of 32 bits in a row.
+/// Rows of an AMX tile, and 32-bit words in each row.
 constexpr int64_t amxTileRows = 16;
 
-/// What the host (or another machine) offers to a kernel.
+/// What the machine that kernels are compiled for offers.
 struct TargetDescription {
   /// Bytes of a vector register: 64 (AVX-512), 32 (AVX2) or 16.
   int64_t vectorBytes = 64;
-  /// AMX needs the widest vectors; narrower ones are multiplied in pairs.
+  /// Amx needs vectors of 64 bytes; with narrower ones it means Pairs.
   Bf16Products bf16Products = Bf16Products::Widened;
-  /// Rows of the register tile that fit beside two vectors of columns.
+  /// Rows of a register tile of vectors: as many as registers hold, with two
+  /// vectors of sums each, beside two vectors of columns.
   int64_t registerTileRows() const { return vectorBytes == 64 ? 12 : 6; }
 };
 

@@ -18,11 +18,11 @@ using namespace mlir::moe;
 
 using Lane = KernelBuilder::Lane;
 
-/// How many heads with the same keys a tile takes: most, so that the keys are
-/// read and packed once, as long as there are tiles for a few threads.
+/// How many heads with the same keys a work item takes: all of them, so that
+/// it reads and packs the keys once, or fewer if work items would be too few.
 static int64_t sharedHeads(const AttentionShape &shape) {
   constexpr int64_t wantedItems = 4;
-  // Each head has a slope of its own.
+  // A work item has one slope of ALiBi's, and each head has its own.
   if (shape.alibi)
     return 1;
   int64_t shared = shape.headsPerKv();
@@ -34,8 +34,8 @@ static int64_t sharedHeads(const AttentionShape &shape) {
 
 static LogicalResult lowerAttention(AttentionOp op, KernelLowering &lowering) {
   AttentionShape shape(op, lowering.target());
-  // Few queries read more keys than they have work for: tiles pack what they
-  // see of a cache.
+  // A few queries with a cache do not pay for packing all of it: work items
+  // pack the keys that they see.
   bool packsHeads = shape.keys == shape.length ||
                     shape.length > lowering.target().registerTileRows();
   int64_t shared = packsHeads ? 1 : sharedHeads(shape);
@@ -52,7 +52,7 @@ static LogicalResult lowerAttention(AttentionOp op, KernelLowering &lowering) {
       {.workItems = shape.batch * shape.heads / shared *
                     HeadBlock::itemsOfHead(shape.length, blockRows, shared),
        .compute = shape.compute,
-       .flops = shape.flops(2)},
+       .flops = flopsOf(op)},
       [&](KernelBuilder &k) {
         int64_t d = shape.width;
         int64_t queryRows = shape.batch * shape.length * shape.heads;
@@ -69,15 +69,15 @@ static LogicalResult lowerAttention(AttentionOp op, KernelLowering &lowering) {
         HeadBlock block(k, shape.heads, shape.length, blockRows, shared);
         Value kvHead = k.div(block.h, k.idx(shape.headsPerKv()));
         Value panelHead = k.add(k.mul(block.b, k.idx(shape.kvHeads)), kvHead);
-        auto [numKeys, groups] =
-            keyBound(k, shape, slots, block, tiling.groupWidth);
+        auto [numKeys, numTiles] =
+            keyBound(k, shape, slots, block, tiling.tileWidth);
         Value packed = packRows(
             k, query, block.rows, blockRows, d, shape.scores, [&](Value i) {
               return headRow(k, block.b, shape.length, block.row(i),
                              shape.heads, block.head(i));
             });
         Value scores = k.scratch(
-            {blockRows, int64_t(llvm::alignTo(shape.keys, tiling.groupWidth))},
+            {blockRows, int64_t(llvm::alignTo(shape.keys, tiling.tileWidth))},
             k.compute());
         Value inverse = k.scratch({blockRows}, k.compute());
         Scoring scoring(k, shape, block.h, slots, segments);
@@ -86,13 +86,13 @@ static LogicalResult lowerAttention(AttentionOp op, KernelLowering &lowering) {
         std::optional<HeadPanels> headPanels;
         if (!packsHeads)
           headPanels.emplace(k, keys, block.b, kvHead, shape);
-        auto panelsOf = [&](Value group) -> PanelPosition {
-          Value first = k.mul(group, k.idx(accumulators));
+        auto panelsOf = [&](Value number) -> PanelPosition {
+          Value first = k.mul(number, k.idx(accumulators));
           if (headPanels)
             return {headPanels->pack(first), {}, k.idx(0)};
           return {keys, {panelHead}, first};
         };
-        forEachScore(k, tiling, packed, d, panelsOf, k.idx(0), groups,
+        forEachScore(k, tiling, packed, d, panelsOf, k.idx(0), numTiles,
                      block.rows.count, [&](Value i, Value column, Value dot) {
                        auto [score, visible] =
                            scoring.ofQuery(dot, block.b, block.row(i), column);
@@ -101,7 +101,7 @@ static LogicalResult lowerAttention(AttentionOp op, KernelLowering &lowering) {
                            scores, i, {column, Value()});
                      });
 
-        Value columns = k.mul(groups, k.idx(tiling.groupWidth));
+        Value columns = k.mul(numTiles, k.idx(tiling.tileWidth));
         k.loop(k.idx(0), block.rows.count, 1, [&](Value i) {
           Value largest = k.maximum(
               k.loop(k.idx(0), columns, k.lanes(), hidden,
@@ -126,7 +126,7 @@ static LogicalResult lowerAttention(AttentionOp op, KernelLowering &lowering) {
             k.storeScalar(k.addf(largest, math::LogOp::create(k, sum)), lse,
                           {block.b, block.head(i), block.row(i)});
         });
-        // Rows beyond the block feed the register tile too: keep them finite.
+        // The register tile reads the rows beyond the block, too.
         zeroRows(k, scores, block.rows.count, k.idx(blockRows), columns);
 
         forEachWeightedSum(

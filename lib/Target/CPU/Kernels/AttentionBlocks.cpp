@@ -188,11 +188,11 @@ Value HeadPanels::pack(Value firstPanel) {
 
 void mlir::moe::forEachScore(
     KernelBuilder &k, const MatmulTiling &tiling, Value packed, int64_t width,
-    function_ref<PanelPosition(Value)> panelsOf, Value firstGroup,
-    Value lastGroup, Value count,
+    function_ref<PanelPosition(Value)> panelsOf, Value firstTile,
+    Value lastTile, Value count,
     function_ref<void(Value row, Value column, Value dot)> write) {
-  k.loop(firstGroup, lastGroup, 1, [&](Value group) {
-    PanelPosition position = panelsOf(group);
+  k.loop(firstTile, lastTile, 1, [&](Value number) {
+    PanelPosition position = panelsOf(number);
     SmallVector<Value> sums =
         timesPanels(k, tiling, packed, k.idx(0), width, [&](int64_t j) {
           SmallVector<Value> panel = position.leading;
@@ -202,7 +202,7 @@ void mlir::moe::forEachScore(
     for (int64_t i = 0; i < tiling.registerTileRows; ++i) {
       k.ifThen(k.less(k.idx(i), count), [&] {
         for (int64_t j = 0; j < accumulators; ++j) {
-          Value column = k.add(k.mul(group, k.idx(tiling.groupWidth)),
+          Value column = k.add(k.mul(number, k.idx(tiling.tileWidth)),
                                k.idx(j * k.lanes()));
           write(k.idx(i), column, sums[i * accumulators + j]);
         }
@@ -213,14 +213,14 @@ void mlir::moe::forEachScore(
 
 void mlir::moe::forEachScore(
     KernelBuilder &k, const MatmulTiling &tiling, Value packed, int64_t width,
-    Value panels, Value head, Value firstGroup, Value lastGroup, Value count,
+    Value panels, Value head, Value firstTile, Value lastTile, Value count,
     function_ref<void(Value row, Value column, Value dot)> write) {
   forEachScore(
       k, tiling, packed, width,
-      [&](Value group) -> PanelPosition {
-        return {panels, {head}, k.mul(group, k.idx(accumulators))};
+      [&](Value number) -> PanelPosition {
+        return {panels, {head}, k.mul(number, k.idx(accumulators))};
       },
-      firstGroup, lastGroup, count, write);
+      firstTile, lastTile, count, write);
 }
 
 void mlir::moe::forEachWeightedSum(
@@ -254,15 +254,15 @@ void mlir::moe::forEachWeightedSum(
 std::pair<Value, Value> mlir::moe::keyBound(KernelBuilder &k,
                                             const AttentionShape &shape,
                                             Value slots, HeadBlock &block,
-                                            int64_t groupWidth) {
+                                            int64_t tileWidth) {
   Value last = k.loop(
       k.idx(0), block.rows.count, 1, k.idx(0), [&](Value i, ValueRange state) {
         Value slot = k.loadIndex(slots, {block.b, block.row(i)});
         return SmallVector<Value>{arith::MaxSIOp::create(k, slot, state[0])};
       })[0];
   Value keys = k.min(k.add(last, k.idx(1)), k.idx(shape.keys));
-  Value groups = k.div(k.add(keys, k.idx(groupWidth - 1)), k.idx(groupWidth));
-  return {keys, groups};
+  Value numTiles = k.div(k.add(keys, k.idx(tileWidth - 1)), k.idx(tileWidth));
+  return {keys, numTiles};
 }
 
 void mlir::moe::zeroRows(KernelBuilder &k, Value scratch, Value lo, Value hi,

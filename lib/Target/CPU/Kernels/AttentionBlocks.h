@@ -5,12 +5,12 @@
 //
 //===----------------------------------------------------------------------===//
 //
-// A tile is a block of queries of one head (or, for the gradients of keys and
-// values, a block of keys). Its scores lie in scratch memory, so the softmax
-// needs no rescaling; both products run on the register tile of every other
-// matrix product. Sums over keys go by absolute key index, and what a query
-// does not see adds exactly zero: a query's result does not depend on its
-// block, which makes decoding with a cache equal to prefill.
+// A work item has a block of queries of one head (or, for the gradients of keys
+// and values, a block of keys). All of its scores are in a scratch buffer, so
+// the softmax needs no rescaling. Both products use the register tile of every
+// other matrix product. Sums run over keys in the order of their indices, and a
+// key that a query does not see adds exactly zero: a query's result does not
+// depend on its block, so decoding with a cache gives the bits of prefill.
 //
 //===----------------------------------------------------------------------===//
 
@@ -43,33 +43,24 @@ struct AttentionShape {
   double scale;
   int64_t window;
   bool alibi;
-  /// Of scores and their gradients, which sum over the width of a head; sums
-  /// over keys have probabilities in the type of computation. Neither suits
-  /// tiles: heads are narrow, and blocks of queries small.
+  /// The types of the products that sum over the width of a head: scores and
+  /// their gradients. Sums over keys multiply probabilities in the type of
+  /// computation. Neither uses AMX: heads are narrow and blocks small.
   ProductTypes scores;
   Type compute;
   int64_t lanes;
 
-  /// Of `products` sums over the width for each pair that is visible. With a
-  /// cache their number is data.
-  double flops(int64_t products) const {
-    if (keys != length)
-      return 0;
-    int64_t seen = window ? std::min(window, length) : length;
-    return productFlops(batch * heads, seen * (2 * length - seen + 1) / 2,
-                        products * width);
-  }
   int64_t headsPerKv() const { return heads / kvHeads; }
 };
 
 /// Packs `rows` [batch, length, heads, width] into panels
-/// [batch * heads, ceil(length / lanes), steps of the width, lanes]: vectors
-/// run over rows.
+/// [batch * heads, ceil(length / lanes), inner steps of the width, lanes].
+/// Their columns are rows.
 Value packHeads(KernelLowering &lowering, Operation *op, Value rows,
                 int64_t length, int64_t heads, const AttentionShape &shape);
 
-/// Inside a kernel: the same panels of one head, made where they are needed,
-/// since packing a whole cache for few queries costs more than they do.
+/// In a kernel: the panels of one head, packed at use. Packing a whole cache
+/// for few queries would cost more than the queries.
 class HeadPanels {
 public:
   /// Keys are rows of head `h` of row `b` in `rows`, seen as
@@ -86,7 +77,7 @@ private:
   Value scratch;
 };
 
-/// Scores and visibility of (query, key) pairs, a vector of them at a time.
+/// Scores and visibility of each (query, key), a vector at a time.
 class Scoring {
 public:
   /// `slots` [B, S] and `segments` [B, S], or null, of the batch; the head
@@ -98,10 +89,10 @@ public:
     Value value;
     Value visible; ///< a mask
   };
-  /// Query `query` of row `b` against the keys from `firstKey` on.
+  /// Query `query` of row `b` of the batch, and the keys from `firstKey` on.
   Scores ofQuery(Value dot, Value b, Value query, Value firstKey);
-  /// Key `key` against the queries from `firstQuery` on, whose slots are their
-  /// numbers: training has no cache.
+  /// Key `key`, and the queries from `firstQuery` on, whose slots are their
+  /// numbers since training has no cache.
   Scores ofKey(Value dot, Value b, Value key, Value firstQuery);
 
 private:
@@ -119,9 +110,9 @@ private:
   Value slope;
 };
 
-/// One block of rows of one head: queries, or keys. Where `shared` heads share
-/// their keys and a tile, its rows are those heads of a query, then of the
-/// next.
+/// The block of queries or keys of a work item. It is of one head, or of
+/// `shared` heads that have the same keys: then its rows are those heads of one
+/// query, then of the next.
 struct HeadBlock {
   HeadBlock(KernelBuilder &k, int64_t heads, int64_t length, int64_t blockRows,
             int64_t shared = 1)
@@ -149,7 +140,7 @@ struct HeadBlock {
 
   KernelBuilder &k;
   int64_t length, shared;
-  /// `h` is the first of the heads.
+  /// The row of the batch, and the first of the heads.
   Value b, h;
   RowBlock rows;
 };
@@ -158,23 +149,24 @@ struct HeadBlock {
 Value headRow(KernelBuilder &k, Value b, int64_t length, Value i, int64_t heads,
               Value h);
 
-/// Products of a block of rows with panels, a score matrix in scratch memory:
-/// for groups of columns [firstGroup, lastGroup), `write` gets each vector.
-/// `panelsOf(group)` gives a buffer and the leading indices of its first panel.
+/// Where the panels of a register tile are: a buffer, and the indices of the
+/// first panel.
 struct PanelPosition {
   Value panels;
   SmallVector<Value> leading;
   Value first;
 };
+/// The products of a block of rows and the register tiles [firstTile, lastTile)
+/// across; `write` gets each vector. `panelsOf` gives the panels of a tile.
 void forEachScore(KernelBuilder &k, const MatmulTiling &tiling, Value packed,
                   int64_t width,
-                  function_ref<PanelPosition(Value group)> panelsOf,
-                  Value firstGroup, Value lastGroup, Value count,
+                  function_ref<PanelPosition(Value number)> panelsOf,
+                  Value firstTile, Value lastTile, Value count,
                   function_ref<void(Value row, Value column, Value dot)> write);
-/// The same with the panels of packHeads, those of head `head`.
+/// The same with the panels that packHeads packed of head `head`.
 void forEachScore(KernelBuilder &k, const MatmulTiling &tiling, Value packed,
-                  int64_t width, Value panels, Value head, Value firstGroup,
-                  Value lastGroup, Value count,
+                  int64_t width, Value panels, Value head, Value firstTile,
+                  Value lastTile, Value count,
                   function_ref<void(Value row, Value column, Value dot)> write);
 
 /// `result(i)[c] = sum over j in [lo, hi) of weights[i, j] * rows(j)[c]` for
@@ -185,13 +177,13 @@ void forEachWeightedSum(
     function_ref<Value(Value)> rowOf,
     function_ref<void(Value row, KernelBuilder::Lane, Value sum)> write);
 
-/// How many keys a block of queries may see, those up to its largest slot, and
-/// how many groups of columns hold them.
+/// How many keys a block of queries may see, up to its largest slot, and how
+/// many register tiles across hold them.
 std::pair<Value, Value> keyBound(KernelBuilder &k, const AttentionShape &shape,
                                  Value slots, HeadBlock &block,
-                                 int64_t groupWidth);
+                                 int64_t tileWidth);
 
-/// Zeroes `columns` columns of rows [lo, hi) of scratch memory.
+/// Zeroes `columns` columns of rows [lo, hi) of a scratch buffer.
 void zeroRows(KernelBuilder &k, Value scratch, Value lo, Value hi,
               Value columns);
 

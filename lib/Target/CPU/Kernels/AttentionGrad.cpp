@@ -5,9 +5,9 @@
 //
 //===----------------------------------------------------------------------===//
 //
-// Probabilities are recomputed from the log-sum-exp that the forward saved.
-// Gradients of queries go by blocks of queries, those of keys and values by
-// blocks of keys, so no two tiles add to one place.
+// Probabilities are recomputed from the log-sum-exp that the forward saved. One
+// launch makes the gradients of blocks of queries, another those of blocks of
+// keys and values, so no two work items write to the same memory.
 //
 //===----------------------------------------------------------------------===//
 
@@ -22,7 +22,7 @@ using namespace mlir::moe;
 
 using Lane = KernelBuilder::Lane;
 
-/// `delta[b,h,i] = out . dout` of every head.
+/// Launches `delta[b,h,i] = sum_c out[b,i,h,c] dout[b,i,h,c]`.
 static Value launchDelta(AttentionGradOp op, const AttentionShape &shape,
                          KernelLowering &lowering) {
   int64_t rows = shape.batch * shape.length * shape.heads;
@@ -66,7 +66,7 @@ static void launchQueryGrad(AttentionGradOp op, const AttentionShape &shape,
        .workItems = shape.batch * shape.heads *
                     llvm::divideCeilSigned(shape.length, blockRows),
        .compute = shape.compute,
-       .flops = shape.flops(3)},
+       .flops = 3 * op.getProducts().front().flops},
       [&](KernelBuilder &k) {
         int64_t d = shape.width;
         int64_t queryRows = shape.batch * shape.length * shape.heads;
@@ -86,8 +86,8 @@ static void launchQueryGrad(AttentionGradOp op, const AttentionShape &shape,
         HeadBlock block(k, shape.heads, shape.length, blockRows);
         Value kvHead = k.div(block.h, k.idx(shape.headsPerKv()));
         Value panelHead = k.add(k.mul(block.b, k.idx(shape.kvHeads)), kvHead);
-        auto [numKeys, groups] =
-            keyBound(k, shape, slots, block, tiling.groupWidth);
+        auto [numKeys, numTiles] =
+            keyBound(k, shape, slots, block, tiling.tileWidth);
         auto source = [&](Value i) {
           return headRow(k, block.b, shape.length, block.row(i), shape.heads,
                          block.h);
@@ -97,15 +97,15 @@ static void launchQueryGrad(AttentionGradOp op, const AttentionShape &shape,
         Value packedDout =
             packRows(k, dout, block.rows, blockRows, d, shape.scores, source);
         Value weights = k.scratch(
-            {blockRows, int64_t(llvm::alignTo(shape.keys, tiling.groupWidth))},
+            {blockRows, int64_t(llvm::alignTo(shape.keys, tiling.tileWidth))},
             k.compute());
-        Value columns = k.mul(groups, k.idx(tiling.groupWidth));
+        Value columns = k.mul(numTiles, k.idx(tiling.tileWidth));
         zeroRows(k, weights, block.rows.count, k.idx(blockRows), columns);
         Scoring scoring(k, shape, block.h, slots, segments);
         // First the probabilities, then, in their place, the gradients of the
         // scores.
         forEachScore(
-            k, tiling, packedQuery, d, keyPanels, panelHead, k.idx(0), groups,
+            k, tiling, packedQuery, d, keyPanels, panelHead, k.idx(0), numTiles,
             block.rows.count, [&](Value i, Value column, Value dot) {
               Value row = block.row(i);
               auto [score, visible] =
@@ -117,7 +117,7 @@ static void launchQueryGrad(AttentionGradOp op, const AttentionShape &shape,
                       weights, i, {column, Value()});
             });
         forEachScore(k, tiling, packedDout, d, valuePanels, panelHead, k.idx(0),
-                     groups, block.rows.count,
+                     numTiles, block.rows.count,
                      [&](Value i, Value column, Value dp) {
                        Value p = k.load(weights, i, {column, Value()});
                        Value shift = k.broadcast(k.loadScalar(
@@ -148,7 +148,7 @@ static void launchKeyGrad(AttentionGradOp op, const AttentionShape &shape,
        .workItems = shape.batch * shape.kvHeads *
                     llvm::divideCeilSigned(shape.keys, blockRows),
        .compute = shape.compute,
-       .flops = shape.flops(4)},
+       .flops = 4 * op.getProducts().front().flops},
       [&](KernelBuilder &k) {
         int64_t d = shape.width;
         int64_t queryRows = shape.batch * shape.length * shape.heads;
@@ -174,7 +174,7 @@ static void launchKeyGrad(AttentionGradOp op, const AttentionShape &shape,
             packRows(k, key, block.rows, blockRows, d, shape.scores, source);
         Value packedValue =
             packRows(k, value, block.rows, blockRows, d, shape.scores, source);
-        int64_t columns = llvm::alignTo(shape.length, tiling.groupWidth);
+        int64_t columns = llvm::alignTo(shape.length, tiling.tileWidth);
         Value weights = k.scratch({blockRows, columns}, k.compute());
         Value sums = k.scratch({2, blockRows, d}, k.compute());
         auto zero = [&](Value buffer, ValueRange indices, int64_t width) {
@@ -188,8 +188,8 @@ static void launchKeyGrad(AttentionGradOp op, const AttentionShape &shape,
           zero(sums, {k.idx(1), i}, d);
         });
         // Queries before the block see none of its keys.
-        Value firstGroup = k.div(block.rows.first, k.idx(tiling.groupWidth));
-        Value firstQuery = k.mul(firstGroup, k.idx(tiling.groupWidth));
+        Value firstTile = k.div(block.rows.first, k.idx(tiling.tileWidth));
+        Value firstQuery = k.mul(firstTile, k.idx(tiling.tileWidth));
         auto accumulate = [&](int64_t which, Value i, Lane lane, Value term) {
           Value before = k.load(sums, {k.idx(which), i}, lane);
           k.store(k.addf(before, term), sums, {k.idx(which), i}, lane);
@@ -211,8 +211,8 @@ static void launchKeyGrad(AttentionGradOp op, const AttentionShape &shape,
                                        k, mask, ValueRange{left})});
           };
           forEachScore(
-              k, tiling, packedKey, d, queryPanels, panelHead, firstGroup,
-              k.idx(tiling.groups), block.rows.count,
+              k, tiling, packedKey, d, queryPanels, panelHead, firstTile,
+              k.idx(tiling.tilesAcross), block.rows.count,
               [&](Value i, Value column, Value dot) {
                 auto [score, visible] =
                     scoring.ofKey(dot, block.b, block.row(i), column);
@@ -227,7 +227,7 @@ static void launchKeyGrad(AttentionGradOp op, const AttentionShape &shape,
                                accumulate(0, i, lane, sum);
                              });
           forEachScore(k, tiling, packedValue, d, doutPanels, panelHead,
-                       firstGroup, k.idx(tiling.groups), block.rows.count,
+                       firstTile, k.idx(tiling.tilesAcross), block.rows.count,
                        [&](Value i, Value column, Value dp) {
                          Value p = k.load(weights, i, {column, Value()});
                          k.store(k.mulf(p, k.subf(dp, perQuery(delta, column))),

@@ -15,12 +15,12 @@ namespace {
 using Epilogue =
     function_ref<void(Value, const RegisterTileColumns &, ValueRange)>;
 
-/// Terms that are multiplied together, and the columns taken of each.
+/// The terms that are multiplied at once, and the slice of each.
 struct Part {
-  ArrayRef<Term> terms;
-  /// The first column of the left operand.
+  ArrayRef<OperandTerm> terms;
+  /// The first column in the left operand.
   Value firstLeft;
-  /// The first one of each term, and their number.
+  /// The slice of the inner dimension: its first element and its width.
   Value first;
   int64_t width;
 };
@@ -44,19 +44,20 @@ private:
                    Value to, Value position);
   Panel panel(const Part &part, size_t term, const RegisterTileColumns &tile,
               Value row, int64_t j) const;
-  Place lineAhead(const RightOperand &operand, const Part &part,
-                  const RegisterTileColumns &tile, Value row, Value step,
-                  int64_t j, bool shared) const;
+  Element lineToPrefetch(const RightOperand &operand, const Part &part,
+                         const RegisterTileColumns &tile, Value row, Value step,
+                         int64_t j, bool shared) const;
   RegisterTileColumns columnsOfSums(const RegisterTileColumns &tile) const;
 
   KernelBuilder &k;
   const BlockProduct &product;
   const MatmulTiling &tiling;
   const ProductTypes &types;
-  /// Rows in scratch memory, and panels of each of the terms of a part.
+  /// The rows of the block, and the panels of each term of a part if they are
+  /// packed at use: scratch buffers.
   Value left;
   SmallVector<Value> packed;
-  /// Sums that wait for the next slice.
+  /// The sums between slices: a scratch buffer.
   Value sums;
 };
 
@@ -74,13 +75,13 @@ Multiplier::Multiplier(KernelBuilder &k, const BlockProduct &product)
           panelShape(accumulators * types.lanes, width, types), types.panel));
 }
 
-/// Where the sums of `tile` are among those of its split alone.
+/// The columns of `tile` in `sums`, which holds those of one split.
 RegisterTileColumns
 Multiplier::columnsOfSums(const RegisterTileColumns &tile) const {
-  Value before = k.mul(product.split, k.idx(tiling.groupsPerSplit));
+  Value before = k.mul(product.split, k.idx(tiling.tilesPerSplit));
   Value first =
-      k.mul(k.sub(tile.group, before), k.idx(accumulators * types.lanes));
-  RegisterTileColumns columns{tile.group, {}};
+      k.mul(k.sub(tile.number, before), k.idx(accumulators * types.lanes));
+  RegisterTileColumns columns{tile.number, {}};
   for (int64_t j = 0; j < accumulators; ++j)
     columns.lanes.push_back({k.add(first, k.idx(j * k.lanes())), Value()});
   return columns;
@@ -97,7 +98,7 @@ void Multiplier::packOperand(const RightOperand &operand, const Part &part,
             position);
 }
 
-/// Packs what the register tiles of columns `tile` read of `part`.
+/// Packs the panels that the register tiles of columns `tile` read.
 void Multiplier::pack(const Part &part, const RegisterTileColumns &tile) {
   for (auto [term, to] : llvm::zip(part.terms, packed)) {
     if (term[0].form == RightOperand::Form::Straight) {
@@ -109,7 +110,7 @@ void Multiplier::pack(const Part &part, const RegisterTileColumns &tile) {
                 types);
       continue;
     }
-    Value firstPanel = k.mul(tile.group, k.idx(tiling.vectors));
+    Value firstPanel = k.mul(tile.number, k.idx(tiling.vectors));
     for (int64_t j = 0; j < accumulators; ++j) {
       bool shared = term.size() == 1;
       packOperand(term[shared ? 0 : j], part,
@@ -119,22 +120,23 @@ void Multiplier::pack(const Part &part, const RegisterTileColumns &tile) {
   }
 }
 
-/// The line of the weight that accumulator `j` asks for at `step` of the
-/// register tile at `row`: all of a block's register tiles together ask for
-/// what the next columns are packed from, in order and once.
-Place Multiplier::lineAhead(const RightOperand &operand, const Part &part,
-                            const RegisterTileColumns &tile, Value row,
-                            Value step, int64_t j, bool shared) const {
+/// The cache line of the weight that accumulator `j` prefetches at `step` of
+/// the register tile at `row`. Together the register tiles of a block prefetch,
+/// once and in order, what the panels of the next columns are packed from.
+Element Multiplier::lineToPrefetch(const RightOperand &operand,
+                                   const Part &part,
+                                   const RegisterTileColumns &tile, Value row,
+                                   Value step, int64_t j, bool shared) const {
   constexpr int64_t lineBytes = 64;
   int64_t elementsOfLine =
       lineBytes * 8 / elementOf(operand.buffer).getIntOrFloatBitWidth();
   bool transposed = operand.form == RightOperand::Form::Transposed;
-  int64_t rowsAhead = transposed ? tiling.groupWidth : part.width;
+  int64_t rowsToPrefetch = transposed ? tiling.tileWidth : part.width;
   int64_t linesOfRow = llvm::divideCeilSigned(
-      transposed ? part.width : tiling.groupWidth, elementsOfLine);
+      transposed ? part.width : tiling.tileWidth, elementsOfLine);
   int64_t steps = llvm::divideCeilSigned(part.width, types.step);
   int64_t tiles = tiling.blockRows / tiling.registerTileRows;
-  int64_t lines = rowsAhead * linesOfRow;
+  int64_t lines = rowsToPrefetch * linesOfRow;
   if (shared)
     lines = llvm::divideCeilSigned(lines, accumulators);
   Value done = k.add(
@@ -145,7 +147,7 @@ Place Multiplier::lineAhead(const RightOperand &operand, const Part &part,
   Value rowOfLine = k.div(line, k.idx(linesOfRow));
   Value columnOfLine =
       k.mul(k.rem(line, k.idx(linesOfRow)), k.idx(elementsOfLine));
-  Value next = k.mul(k.add(tile.group, k.idx(1)), k.idx(tiling.groupWidth));
+  Value next = k.mul(k.add(tile.number, k.idx(1)), k.idx(tiling.tileWidth));
   if (transposed)
     return {operand.buffer,
             {k.add(next, rowOfLine), k.add(part.first, columnOfLine)}};
@@ -156,19 +158,19 @@ Place Multiplier::lineAhead(const RightOperand &operand, const Part &part,
 Panel Multiplier::panel(const Part &part, size_t term,
                         const RegisterTileColumns &tile, Value row,
                         int64_t j) const {
-  const Term &operands = part.terms[term];
+  const OperandTerm &operands = part.terms[term];
   bool shared = operands.size() == 1;
   const RightOperand &operand = operands[shared ? 0 : j];
   if (packsAtUse())
     return {packed[term], {k.idx(j)}, [=, this, &part](Value step) {
-              return lineAhead(operand, part, tile, row, step, j, shared);
+              return lineToPrefetch(operand, part, tile, row, step, j, shared);
             }};
-  Value first = k.mul(tile.group, k.idx(tiling.vectors));
+  Value first = k.mul(tile.number, k.idx(tiling.vectors));
   return {operand.buffer, {shared ? k.add(first, k.idx(j)) : first}};
 }
 
-/// Multiplies by `part`, from the sums on that wait if there are some. Other
-/// sums go on from those of a `partial` one.
+/// Multiplies by `part` and adds to `sums`, if there are any. The results go to
+/// `epilogue`, or if `partial` back to `sums`.
 void Multiplier::multiply(
     const Part &part, bool partial, Epilogue epilogue,
     function_ref<void(Value, const RegisterTileColumns &)> before) {
@@ -208,12 +210,12 @@ void Multiplier::multiply(
 void Multiplier::run(
     Epilogue epilogue,
     function_ref<void(Value, const RegisterTileColumns &)> before) {
-  ArrayRef<Term> terms(product.terms);
+  ArrayRef<OperandTerm> terms(product.terms);
   int64_t inner = product.inner;
   if (!slices())
     return multiply({terms, {}, k.idx(0), inner}, /*partial=*/false, epilogue,
                     before);
-  int64_t columns = tiling.groupsPerSplit * accumulators * types.lanes;
+  int64_t columns = tiling.tilesPerSplit * accumulators * types.lanes;
   sums = k.scratch({tiling.blockRows, columns}, k.compute());
   Value rows = rowsOfRegisterTiles(k, product.block, tiling.registerTileRows,
                                    tiling.blockRows);

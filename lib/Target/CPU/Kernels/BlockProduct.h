@@ -5,19 +5,19 @@
 //
 //===----------------------------------------------------------------------===//
 //
-// What the tile of every product with weights does: it copies a block of rows
-// to scratch memory and multiplies them by the columns of its split, one
+// The body of a work item of every product with weights: it copies a block of
+// rows to a scratch buffer and multiplies them by the columns of its split, one
 // register tile after the other.
 //
-// A weight comes in panels that were packed before, or as it lies. Then its
-// panels are packed for one register tile of columns at a time, by the tile
-// that multiplies by them, and the memory of the next ones is asked for
-// meanwhile: a block that is all rows of an expert packs nothing twice, writes
-// no panel to memory, and waits for none.
+// A weight comes in panels that were packed before, or it is packed at use: the
+// work item that multiplies by it packs the panels of one register tile at a
+// time and meanwhile prefetches the weights of the next one. If the block holds
+// all rows of an expert, nothing is packed twice, no panel goes to memory, and
+// the work item does not wait for memory.
 //
-// Where rows are too long for scratch memory or for the second cache, the inner
-// dimension is taken in slices. Sums wait in scratch memory for the next slice,
-// which keeps their bits.
+// If rows are too long for a scratch buffer or for the L2 cache, the inner
+// dimension is cut into slices. Between slices the sums are kept in a scratch
+// buffer, in the type of computation, so their bits do not change.
 //
 //===----------------------------------------------------------------------===//
 
@@ -28,7 +28,7 @@
 
 namespace mlir::moe {
 
-/// A right operand, inside a kernel.
+/// A right operand in a kernel.
 struct RightOperand {
   enum class Form {
     Panels,
@@ -39,26 +39,28 @@ struct RightOperand {
   Value buffer;
 };
 
-/// One operand, or one for each sum of a column (gate and up).
-using Term = SmallVector<RightOperand, 2>;
+/// The right operands of one term of a sum: one operand, or one for each of the
+/// two sums of a column (gate and up).
+using OperandTerm = SmallVector<RightOperand, 2>;
 
-/// A block of rows of the left operand and what it is multiplied by.
+/// A block of rows of the left operand, and the terms that multiply it.
 struct BlockProduct {
   const ProductTypes &types;
   const MatmulTiling &tiling;
   RowBlock block;
   Value split;
-  /// Row i of the block is `source(i)` of `rows`.
+  /// Row i of the block is row `source(i)` of `rows`.
   Value rows;
   std::function<Value(Value)> source;
-  /// Along the inner dimension, one after the other, `inner` of it each.
+  /// The terms lie one after the other along the columns of `rows`, `inner` of
+  /// them each.
   int64_t inner;
-  SmallVector<Term, 2> terms;
+  SmallVector<OperandTerm, 2> terms;
 };
 
-/// Calls `epilogue` with the sums of every row and vector of columns, as
-/// forEachRegisterTile does, and `before` before the sums of a register tile
-/// are made that begins at row `row` of the block.
+/// Calls `epilogue` with the sums of each row of each register tile, as
+/// forEachRegisterTile does, and `before` before those sums are made, with the
+/// first row of the register tile.
 void multiplyBlock(
     KernelBuilder &k, const BlockProduct &product,
     function_ref<void(Value row, const RegisterTileColumns &, ValueRange sums)>

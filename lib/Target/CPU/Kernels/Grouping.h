@@ -5,11 +5,11 @@
 //
 //===----------------------------------------------------------------------===//
 //
-// The schedule of Matmul.h over rows grouped by expert. A kernel finds its
-// block of rows from the routes at run time and reads its weights through a
-// table, so one kernel serves any number of experts, empty ones too. Without
-// routes there is one expert, and row t is token t: the FFN of a dense layer
-// runs the same kernels and gets the same bits.
+// The schedule of Matmul.h for rows grouped by expert. A kernel computes its
+// block of rows from the routes at run time and reads weights through a table,
+// so one kernel serves any number of experts, including those without rows.
+// Without routes there is one expert, and row t is token t: the FFN of a dense
+// layer runs the same kernels and gets the same bits.
 //
 //===----------------------------------------------------------------------===//
 
@@ -20,14 +20,16 @@
 
 namespace mlir::moe {
 
-/// Who the rows of a grouped product are.
+/// How the rows of a product are grouped by expert.
 struct Grouping {
-  Grouping(Value routes, int64_t tokens) : tokens(tokens), rows(tokens) {
+  /// `operand` has the rows where there are no routes.
+  Grouping(TypedValue<RoutesType> routes, Value operand)
+      : tokens(routes ? routes.getType().getTokens() : rowsOf(operand)),
+        rows(tokens) {
     if (!routes)
       return;
-    auto type = cast<RoutesType>(routes.getType());
-    experts = type.getExperts();
-    topK = type.getTopK();
+    experts = routes.getType().getExperts();
+    topK = routes.getType().getTopK();
     rows = tokens * topK;
     routed = true;
   }
@@ -38,17 +40,17 @@ struct Grouping {
   int64_t experts = 1;
   int64_t topK = 1;
 
-  /// Rows of each of several experts, if all have as many.
+  /// Rows of each expert if all have as many; none for a single expert.
   std::optional<int64_t> share() const {
     if (experts == 1)
       return std::nullopt;
     return llvm::divideCeilSigned(rows, experts);
   }
-  /// Cuts the products of these rows with `weights`, and decides whether the
-  /// tiles that multiply by them pack them: where rows are so few that nothing
-  /// is packed often, and weights change before they are used again. Else
-  /// panels of all experts would go to memory and come back. With `keepColumns`
-  /// a tile has all columns of its rows.
+  /// Cuts the product of these rows with `weights`, and decides whether weights
+  /// are packed at use. They are where an expert's rows make few blocks, which
+  /// pack few panels twice, and weights are not packed once: packed by a launch
+  /// before, the panels of all experts would go to memory and come back. With
+  /// `keepColumns` a work item has all columns of its rows.
   MatmulTiling tiling(const KernelLowering &lowering, ValueRange weights,
                       int64_t inner, int64_t columns, const ProductTypes &types,
                       int64_t vectors = accumulators,
@@ -67,15 +69,15 @@ struct Grouping {
       tiling.doNotSplit();
     return tiling;
   }
-  /// An upper bound for the blocks of rows: every expert may have one that is
+  /// An upper bound for the number of blocks: each expert may have one that is
   /// not full.
   int64_t blocks(const MatmulTiling &tiling) const {
     return tiling.rowBlocks(rows) + (routed ? experts : 0);
   }
 };
 
-/// Inside a kernel: whose rows these are. Without routes a row is its own route
-/// and token.
+/// In a kernel: the routes, tokens and experts of rows. Without routes a row is
+/// its own route and token.
 struct RowOwners {
   RowOwners(KernelBuilder &k, const Grouping &grouping,
             KernelLowering &lowering, TypedValue<RoutesType> given)
@@ -99,7 +101,7 @@ struct RowOwners {
   std::optional<RoutesView> routes;
 };
 
-/// Inside a kernel: the block of rows of this tile, and whose they are.
+/// In a kernel: the block of rows and the split of columns of this work item.
 struct GroupedRows : RowOwners {
   GroupedRows(KernelBuilder &k, const Grouping &grouping,
               KernelLowering &lowering, TypedValue<RoutesType> given,
@@ -118,10 +120,10 @@ struct GroupedRows : RowOwners {
   /// Row `i` of the block.
   Value row(Value i) { return k.add(block.first, i); }
 
-  /// The block times `terms`, `inner` of the inner dimension each. Its rows are
-  /// rows of `left`, or those of their tokens.
+  /// The block times `terms`, `inner` of the inner dimension each. Row r is row
+  /// r of `left`, or with `byToken` the row of its token.
   BlockProduct times(Value left, bool byToken, int64_t inner,
-                     const ProductTypes &types, ArrayRef<Term> terms) {
+                     const ProductTypes &types, ArrayRef<OperandTerm> terms) {
     return {.types = types,
             .tiling = tiling,
             .block = block,
@@ -130,7 +132,7 @@ struct GroupedRows : RowOwners {
             .source = [this, byToken](
                           Value i) { return byToken ? token(row(i)) : row(i); },
             .inner = inner,
-            .terms = SmallVector<Term, 2>(terms)};
+            .terms = SmallVector<OperandTerm, 2>(terms)};
   }
 
   const MatmulTiling &tiling;
@@ -138,8 +140,8 @@ struct GroupedRows : RowOwners {
   RowBlock block;
 };
 
-/// The weights of every expert, one kind after the other: `weights` has `each`
-/// of an expert, then of the next.
+/// The buffers of `weights` by kind. `weights` has the `each` kinds of expert
+/// 0, then those of expert 1, and so on.
 inline SmallVector<SmallVector<Value>>
 byKind(KernelLowering &lowering, ValueRange weights, int64_t each) {
   SmallVector<SmallVector<Value>> kinds(each);
@@ -148,10 +150,10 @@ byKind(KernelLowering &lowering, ValueRange weights, int64_t each) {
   return kinds;
 }
 
-/// Weights of one kind, [columns, inner] or [inner, columns], of all experts.
+/// The weights of one kind of all experts, as right operands.
 struct ExpertWeights {
-  /// `form` says how weights lie that are packed at use, and are packed before
-  /// if they are not.
+  /// `form` is Transposed or Straight, the layout of `weights`. If they are not
+  /// packed at use (`atUse`), launches their packing.
   ExpertWeights(KernelLowering &lowering, Operation *op,
                 ArrayRef<Value> weights, const ProductTypes &types,
                 RightOperand::Form form, bool atUse)
@@ -165,7 +167,7 @@ struct ExpertWeights {
     type = cast<MemRefType>(buffers.front().getType());
     table = lowering.table(buffers);
   }
-  /// Inside a kernel: the weight of an expert.
+  /// In a kernel: the weight of an expert.
   RightOperand of(KernelBuilder &k, Value expert) const {
     return {form, k.tableEntry(table, expert, type)};
   }

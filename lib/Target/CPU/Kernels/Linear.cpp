@@ -22,7 +22,6 @@ void mlir::moe::launchProduct(KernelLowering &lowering, Operation *op,
        .compute = types.compute,
        .flops = productFlops(p.rows, p.inner, p.columns)},
       [&](KernelBuilder &k) {
-        // The rows of a matrix may be longer than what is read or written.
         Value x = k.matrix(p.input), w = k.buffer(p.weight);
         Value y = k.matrix(p.result);
         Value firstInput = k.number(lowering.constant(p.firstInput));
@@ -122,8 +121,8 @@ static LogicalResult lowerLinear(LinearOp op, KernelLowering &lowering) {
   return success();
 }
 
-/// A projection whose result chooses between experts or languages: its weight
-/// is too small to be worth a choice that differs.
+/// A projection whose result chooses between experts or languages. Its weight
+/// is never quantised: that would save little and might change a choice.
 static LogicalResult lowerChoice(Operation *op, Value input, Value weight,
                                  Value logits, KernelLowering &lowering) {
   ProductTypes types(lowering.target(), elementOf(input), elementOf(weight));

@@ -5,9 +5,9 @@
 //
 //===----------------------------------------------------------------------===//
 //
-// Logits of a chunk of tokens are made, turned into their own gradient in
-// place, and multiplied back before the next chunk is begun. All logits at
-// once would be the largest tensor of a training step.
+// The logits of a chunk of tokens are made, replaced by their gradient, and
+// multiplied into the gradients of input and weight before the next chunk. All
+// logits at once would be the largest tensor of a training step.
 //
 //===----------------------------------------------------------------------===//
 
@@ -20,12 +20,12 @@ using namespace mlir::moe;
 
 using Lane = KernelBuilder::Lane;
 
-/// Elements beyond the last logit of a row. Where rows are a power of two long,
-/// those of a register tile would share one set of the cache.
+/// Elements after the last logit of a row, without which rows whose length is a
+/// power of two would fall into one set of the L1 cache.
 static constexpr int64_t rowPadding = 32;
 
-/// Losses of `rows` tokens from `first` on, and the gradient of their logits,
-/// which may take the place of the logits.
+/// Launches the losses (`terms`) of `rows` tokens from `first` on and the
+/// gradient of their logits. `logits` and `dlogits` may be one buffer.
 static void launchSoftmaxGrad(LinearCrossEntropyOp op, Value logits,
                               Value dlogits, Value terms, int64_t first,
                               int64_t rows, KernelLowering &lowering) {
@@ -40,7 +40,7 @@ static void launchSoftmaxGrad(LinearCrossEntropyOp op, Value logits,
         Value x = k.buffer(logits);
         Value dx = k.buffer(dlogits);
         Value labels =
-            k.buffer(lowering.buffer(op.getLabels()), {lowering.tokens()});
+            k.buffer(lowering.buffer(op.getLabels()), {rowsOf(op.getInput())});
         Value weight = k.loadScalar(
             k.buffer(lowering.buffer(op.getLossWeight()), {1}), k.idx(0));
         Value losses = k.buffer(terms);
@@ -74,8 +74,9 @@ static LogicalResult lowerLinearCrossEntropy(LinearCrossEntropyOp op,
   Value input = lowering.buffer(op.getInput());
   Value weight = lowering.buffer(op.getWeight());
   Value panels = packTransposed(lowering, op, weight, types);
-  // The gradient of logits is multiplied in the type of the model where it can
-  // be, as if there were a tensor of logits; else it stays precise.
+  // The gradient of logits has the type in which products read it: the type of
+  // the model if products take bf16, as a tensor of logits would; else the type
+  // of computation.
   Type gradient = types.operand;
   ProductTypes backward(lowering.target(), gradient, elementOf(op.getWeight()));
   Value straight =
@@ -124,7 +125,7 @@ static LogicalResult lowerLinearCrossEntropy(LinearCrossEntropyOp op,
   lowering.launch(op,
                   {.label = "sum",
                    .workItems = 1,
-                   // Many small terms: in f64, as every loss is summed.
+                   // Losses are sums of many small terms, so in f64.
                    .compute = Float64Type::get(op.getContext())},
                   [&](KernelBuilder &k) {
                     Value from = k.buffer(losses);

@@ -13,15 +13,15 @@
 using namespace mlir;
 using namespace mlir::moe;
 
-/// Bytes beyond the last column of a row of scratch memory: keep the rows of a
-/// register tile from falling into one set of the cache.
+/// Bytes after each row of a scratch buffer, which keep the rows of a register
+/// tile from falling into one set of the L1 cache.
 static constexpr int64_t scratchPadding = 64;
 
-/// Bytes of the second cache that the rows of a block may take, and register
-/// tiles that a block has at most.
-static constexpr int64_t blockBytes = 512 << 10, mostRegisterTiles = 16;
-static constexpr int64_t fewestRegisterTiles = 4;
-/// Tiles of a launch, at least.
+/// Bytes of the L2 cache that the rows of a block may take.
+static constexpr int64_t blockBytes = 512 << 10;
+/// How many register tiles the rows of a block make.
+static constexpr int64_t fewestRegisterTiles = 4, mostRegisterTiles = 16;
+/// The fewest work items of a launch.
 static constexpr int64_t fewestItems = 16;
 
 MatmulTiling::MatmulTiling(int64_t rows, int64_t inner, int64_t columns,
@@ -31,13 +31,14 @@ MatmulTiling::MatmulTiling(int64_t rows, int64_t inner, int64_t columns,
       rowBytes(inner * types.operand.getIntOrFloatBitWidth() / 8),
       sumBytes(types.lanes * types.compute.getIntOrFloatBitWidth() / 8) {
   registerTileRows = std::min(types.registerTileRows, rows);
-  groupWidth = vectors * types.lanes;
-  groups = llvm::divideCeilSigned(columns, groupWidth);
-  // Register tiles that share a panel of columns while it is in the first
-  // caches. Panels that the last cache cannot hold come from memory for every
-  // block: it gets more rows, as many as stay in the second cache, and some
-  // more even if they do not. Not where few long rows would then be packed for
-  // more splits, nor where rows are too long for the stack.
+  tileWidth = vectors * types.lanes;
+  tilesAcross = llvm::divideCeilSigned(columns, tileWidth);
+  // The register tiles of a block share a panel while it is in the L1 and L2
+  // caches. Panels that do not fit into the last-level cache come from memory
+  // once for each block. Then a block gets as many rows as stay in the L2
+  // cache, and at least `some` register tiles. That does not pay where few long
+  // rows would be copied for more splits, and rows must not be too long for the
+  // stack.
   constexpr int64_t panelBytes = 8 << 20, some = 8;
   int64_t tiles = fewestRegisterTiles;
   bool isWide =
@@ -52,8 +53,9 @@ void MatmulTiling::setBlockRows(int64_t tiles) {
   blockRows = std::min(tiles * registerTileRows,
                        llvm::divideCeilSigned(rows, registerTileRows) *
                            registerTileRows);
-  // Enough tiles for any number of threads, and so many that threads end
-  // together, but each with columns enough to be worth the packing of its rows.
+  // Work items should be enough for all threads, and for the threads to finish
+  // at about the same time. Each must have enough columns to be worth copying
+  // its rows.
   constexpr int64_t wantedItems = 64, widthOfSplit = 512;
   int64_t blocks = rowBlocks(rows);
   auto splitsFor = [&](int64_t count) {
@@ -61,13 +63,13 @@ void MatmulTiling::setBlockRows(int64_t tiles) {
   };
   splits = std::max(splitsFor(fewestItems),
                     std::min(splitsFor(wantedItems), columns / widthOfSplit));
-  splits = std::clamp<int64_t>(splits, 1, groups);
-  groupsPerSplit = llvm::divideCeilSigned(groups, splits);
-  splits = llvm::divideCeilSigned(groups, groupsPerSplit);
+  splits = std::clamp<int64_t>(splits, 1, tilesAcross);
+  tilesPerSplit = llvm::divideCeilSigned(tilesAcross, splits);
+  splits = llvm::divideCeilSigned(tilesAcross, tilesPerSplit);
 }
 
 void MatmulTiling::holdExpert(int64_t share) {
-  // Its panels, which nobody has read before, are read once then.
+  // Then each panel of the expert, which comes from memory, is read once only.
   int64_t tiles = llvm::divideCeilSigned(share, registerTileRows) + 1;
   if (tiles <= mostRegisterTiles &&
       tiles * registerTileRows * rowBytes <= blockBytes)
@@ -75,7 +77,7 @@ void MatmulTiling::holdExpert(int64_t share) {
 }
 
 bool MatmulTiling::holdExpertAtUse(int64_t share, bool keepColumns) {
-  // Some room is for panels, and for the weights asked for ahead.
+  // The rest of the L2 cache is for panels and for prefetched weights.
   constexpr int64_t bytes = 3 * (blockBytes / 4), sliceMultiple = 64;
   constexpr int64_t fewestRows = 96;
   int64_t all = llvm::divideCeilSigned(share, registerTileRows) + 1;
@@ -93,18 +95,18 @@ bool MatmulTiling::holdExpertAtUse(int64_t share, bool keepColumns) {
   if (slices == 1)
     return true;
   slice = llvm::alignTo(llvm::divideCeilSigned(inner, slices), sliceMultiple);
-  int64_t groupBytes = blockRows * accumulators * sumBytes;
-  splitAfter(std::clamp<int64_t>(bytes / groupBytes, 1, groupsPerSplit));
+  int64_t tileBytes = blockRows * accumulators * sumBytes;
+  splitAfter(std::clamp<int64_t>(bytes / tileBytes, 1, tilesPerSplit));
   return true;
 }
 
 void MatmulTiling::sliceLongRows() {
   constexpr int64_t sliceBytes = 16 << 10, slicedResults = 1024;
-  // What is in slices for the second cache is short enough.
+  // Slices that fit the L2 cache are short enough.
   if (rowBytes <= longestRow || slice < inner)
     return;
   slice = sliceBytes / (rowBytes / inner);
-  splitAfter(std::min(groupsPerSplit, slicedResults / groupWidth));
+  splitAfter(std::min(tilesPerSplit, slicedResults / tileWidth));
 }
 
 RowBlock mlir::moe::denseRowBlock(KernelBuilder &k, Value index, int64_t rows,
@@ -116,7 +118,7 @@ RowBlock mlir::moe::denseRowBlock(KernelBuilder &k, Value index, int64_t rows,
 RowBlock mlir::moe::routedRowBlock(KernelBuilder &k, Value index,
                                    const RoutesView &routes,
                                    int64_t blockRows) {
-  // Walks the experts, counting blocks, until the block's expert is found.
+  // Counts the blocks of all experts and selects the one that has the index.
   Value zero = k.idx(0);
   SmallVector<Value> found = k.loop(
       zero, k.idx(routes.numExperts()), 1, {zero, zero, zero, zero},
@@ -175,7 +177,7 @@ void mlir::moe::packRows(KernelBuilder &k, Value from, const RowBlock &block,
       else
         k.store(k.load(from, row, read), scratch, i, lane);
     });
-    // The other half of the last pair, or what a tile may read beyond.
+    // The second half of the last pair, or what an AMX tile reads beyond it.
     if (types.usesAmx())
       for (int64_t j = 0; j < types.step; ++j)
         k.store(k.splat(0.0), scratch, i,
@@ -201,15 +203,15 @@ Value mlir::moe::packRows(KernelBuilder &k, Value from, const RowBlock &block,
   return scratch;
 }
 
-/// The lanes of register tile `group`.
+/// The columns of the register tile with this number across.
 static RegisterTileColumns columnsOf(KernelBuilder &k,
-                                     const MatmulTiling &tiling, Value group) {
-  RegisterTileColumns tile{group, {}};
-  Value first = k.mul(group, k.idx(tiling.groupWidth));
+                                     const MatmulTiling &tiling, Value number) {
+  RegisterTileColumns tile{number, {}};
+  Value first = k.mul(number, k.idx(tiling.tileWidth));
   for (int64_t j = 0; j < tiling.vectors; ++j) {
     KernelBuilder::Lane lane{k.add(first, k.idx(j * k.lanes())), Value()};
-    if (tiling.columns % tiling.groupWidth != 0) {
-      // A panel beyond the last column has nothing left.
+    if (tiling.columns % tiling.tileWidth != 0) {
+      // The last panel may lie beyond the last column.
       Value left = arith::MaxSIOp::create(
           k, k.sub(k.idx(tiling.columns), lane.column), k.idx(0));
       auto maskType = VectorType::get({k.lanes()}, k.getI1Type());
@@ -220,14 +222,14 @@ static RegisterTileColumns columnsOf(KernelBuilder &k,
   return tile;
 }
 
-/// Scratch memory for the sums of a register tile of AMX's.
+/// A scratch buffer for the sums of a register tile of AMX tiles.
 static Value amxScratch(KernelBuilder &k, const MatmulTiling &tiling) {
   return k.scratch({tiling.registerTileRows, accumulators * amxTileRows},
                    k.compute());
 }
 
-/// Calls `body` for each of these tiles, row by row: how many rows it has and
-/// where in scratch memory it lies.
+/// Calls `body` for each AMX tile of a register tile, row by row, with its
+/// number of rows and its position in the scratch buffer.
 static void forEachAmxTile(KernelBuilder &k, const MatmulTiling &tiling,
                            function_ref<void(int64_t, ArrayRef<Value>)> body) {
   for (int64_t row = 0; row < tiling.registerTileRows; row += amxTileRows)
@@ -242,15 +244,15 @@ void mlir::moe::forEachRegisterTile(
     function_ref<SmallVector<Value>(Value, const RegisterTileColumns &)> sums,
     function_ref<void(Value, const RegisterTileColumns &, ValueRange)> epilogue,
     function_ref<void(const RegisterTileColumns &)> prepare) {
-  Value firstGroup = k.mul(split, k.idx(tiling.groupsPerSplit));
-  Value lastGroup = k.min(k.add(firstGroup, k.idx(tiling.groupsPerSplit)),
-                          k.idx(tiling.groups));
-  // An empty block needs nothing prepared.
+  Value firstTile = k.mul(split, k.idx(tiling.tilesPerSplit));
+  Value lastTile = k.min(k.add(firstTile, k.idx(tiling.tilesPerSplit)),
+                         k.idx(tiling.tilesAcross));
+  // Nothing is prepared for an empty block.
   if (prepare)
-    lastGroup = arith::SelectOp::create(k, k.less(k.idx(0), block.count),
-                                        lastGroup, firstGroup);
-  k.loop(firstGroup, lastGroup, 1, [&](Value group) {
-    RegisterTileColumns tile = columnsOf(k, tiling, group);
+    lastTile = arith::SelectOp::create(k, k.less(k.idx(0), block.count),
+                                       lastTile, firstTile);
+  k.loop(firstTile, lastTile, 1, [&](Value number) {
+    RegisterTileColumns tile = columnsOf(k, tiling, number);
     if (prepare)
       prepare(tile);
     k.loop(k.idx(0), block.count, tiling.registerTileRows, [&](Value firstRow) {
@@ -297,13 +299,14 @@ SmallVector<Value> mlir::moe::zeroSums(KernelBuilder &k,
   return sums;
 }
 
-/// The register tile of AMX's tiles over `steps` steps: `left` gives the place
-/// of the tile of step `s` whose rows begin at `row`, and `right` that of the
-/// panel of accumulator `j`, which is read from step `firstStep` on.
+/// The sums of a register tile of AMX tiles over `steps` inner steps. `left`
+/// gives the first element of the AMX tile of step `s` whose rows begin at
+/// `row`. `right` gives the panel of accumulator `j`, which is read from step
+/// `firstStep` on (0 if not given).
 static SmallVector<Value>
 sumAmxTiles(KernelBuilder &k, const MatmulTiling &tiling, Value steps,
-            function_ref<Place(Value s, int64_t row)> left,
-            function_ref<Place(int64_t j)> right, ValueRange init = {},
+            function_ref<Element(Value s, int64_t row)> left,
+            function_ref<Element(int64_t j)> right, ValueRange init = {},
             Value firstStep = {}) {
   SmallVector<Value> start(init);
   SmallVector<int64_t> rows;
@@ -312,7 +315,7 @@ sumAmxTiles(KernelBuilder &k, const MatmulTiling &tiling, Value steps,
     if (init.empty())
       start.push_back(zeroAmxTile(k, amxRows));
   });
-  auto load = [&](const Place &at, int64_t amxRows) {
+  auto load = [&](const Element &at, int64_t amxRows) {
     return loadAmxTile(k, at.buffer, at.index, amxRows);
   };
   return registerTile(
@@ -323,7 +326,7 @@ sumAmxTiles(KernelBuilder &k, const MatmulTiling &tiling, Value steps,
                     rows[i * accumulators]);
       },
       [&](Value tile, int64_t j) {
-        Place at = right(j);
+        Element at = right(j);
         Value step = k.mul(tile, k.idx(amxTileRows));
         at.index.push_back(firstStep ? k.add(firstStep, step) : step);
         at.index.push_back(k.idx(0));
@@ -345,23 +348,25 @@ SmallVector<Value> mlir::moe::timesPanels(KernelBuilder &k,
   if (tiling.usesAmx)
     return sumAmxTiles(
         k, tiling, k.idx(llvm::alignTo(inner, 2 * amxTileRows) / 2),
-        [&](Value s, int64_t i) -> Place {
+        [&](Value s, int64_t i) -> Element {
           Value column = k.add(k.mul(s, k.idx(step)), k.idx(left.offset));
           return {packed, {k.add(row, k.idx(i)), column}};
         },
-        [&](int64_t j) -> Place { return {panels[j].buffer, panels[j].index}; },
+        [&](int64_t j) -> Element {
+          return {panels[j].buffer, panels[j].index};
+        },
         left.init, left.firstStep);
   bool quantised = isQuantised(panels[0].buffer);
-  // The panels of the next register tile are asked for while this one's are
-  // read, if the second cache holds both beside the rows. Not where few rows do
-  // so little with elements of 16 bits or more that the memory is always busy:
-  // then it only disturbs.
-  constexpr int64_t aheadBytes = 256 << 10;
+  // While the panels of this register tile are read, those of the next one are
+  // prefetched, if the L2 cache holds both beside the rows. A block of one
+  // register tile does so little with each element of 16 bits or more that
+  // memory is always busy; there, prefetching only disturbs.
+  constexpr int64_t prefetchedBytes = 256 << 10;
   int64_t width = accumulators * k.lanes();
   int64_t bytes =
       inner * width * elementOf(panels[0].buffer).getIntOrFloatBitWidth() / 8;
-  bool ahead = quantised || (tiling.blockRows > tiling.registerTileRows &&
-                             bytes <= aheadBytes);
+  bool prefetches = quantised || (tiling.blockRows > tiling.registerTileRows &&
+                                  bytes <= prefetchedBytes);
   SmallVector<Value> sums = registerTile(
       k, tiling.registerTileRows, accumulators, k.idx(0),
       k.idx(llvm::divideCeilSigned(inner, step)),
@@ -375,10 +380,10 @@ SmallVector<Value> mlir::moe::timesPanels(KernelBuilder &k,
       [&](Value s, int64_t j) {
         const Panel &panel = panels[j];
         Value at = left.firstStep ? k.add(left.firstStep, s) : s;
-        if (panel.ahead) {
-          Place next = panel.ahead(s);
+        if (panel.prefetch) {
+          Element next = panel.prefetch(s);
           prefetch(k, next.buffer, next.index, Cache::L2);
-        } else if (ahead) {
+        } else if (prefetches) {
           SmallVector<Value> next(panel.index);
           next.back() = k.add(next.back(), k.idx(tiling.vectors));
           next.append({at, k.idx(0)});
@@ -403,15 +408,15 @@ SmallVector<Value> mlir::moe::sumOuterProducts(
     const RegisterTileColumns &tile, const SumStart &start) {
   auto at = [&](Value s) { return start.step ? k.add(start.step, s) : s; };
   int64_t step = types.step;
-  Value rightPanel = k.mul(tile.group, k.idx(accumulators));
+  Value rightPanel = k.mul(tile.number, k.idx(accumulators));
   if (tiling.usesAmx)
     return sumAmxTiles(
         k, tiling, steps,
-        [&](Value s, int64_t i) -> Place {
+        [&](Value s, int64_t i) -> Element {
           Value panel = k.div(k.add(row, k.idx(i)), k.idx(amxTileRows));
           return {lhs, {panel, at(s), k.idx(0)}};
         },
-        [&](int64_t j) -> Place {
+        [&](int64_t j) -> Element {
           return {rhs, {k.add(rightPanel, k.idx(j))}};
         },
         start.init, start.step);
@@ -452,13 +457,14 @@ void mlir::moe::launchSteps(
     KernelLowering &lowering, Operation *op, const SteppedOperand &operand,
     const ProductTypes &types, int64_t steps,
     function_ref<void(KernelBuilder &, Value, Value, PackRows)> body) {
-  constexpr int64_t tiles = 16;
-  bool turned = types.usesAmx() && operand.side == SteppedOperand::Left;
+  constexpr int64_t workItems = 16;
+  bool transposed = types.usesAmx() && operand.side == SteppedOperand::Left;
   lowering.launch(
-      op, {.label = "pack_steps", .workItems = tiles, .compute = types.compute},
+      op,
+      {.label = "pack_steps", .workItems = workItems, .compute = types.compute},
       [&](KernelBuilder &k) {
         Value from = k.matrix(operand.from), to = k.buffer(operand.to);
-        int64_t share = llvm::alignTo(llvm::divideCeilSigned(steps, tiles),
+        int64_t share = llvm::alignTo(llvm::divideCeilSigned(steps, workItems),
                                       types.stepsOfAmxTile);
         Value first = k.mul(k.workItem(), k.idx(share));
         Value last = k.min(k.add(first, k.idx(share)), k.idx(steps));
@@ -469,7 +475,7 @@ void mlir::moe::launchSteps(
                      .count = rows.count,
                      .firstStep = rows.firstStep},
                     operand.firstColumn, operand.columns, first, last, to,
-                    types, turned);
+                    types, transposed);
         });
       });
 }

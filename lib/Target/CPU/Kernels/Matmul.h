@@ -5,15 +5,17 @@
 //
 //===----------------------------------------------------------------------===//
 //
-// One schedule, described once: blocks of rows are copied into scratch memory
-// (gathered by index and widened there, or kept where pairs are multiplied),
-// columns come in panels as wide as a vector, and a register tile sums over the
-// whole inner dimension in ascending order before its epilogue sees the sums. A
-// sum is one chain of multiply-adds whatever the tile, which is what makes a
-// row's result independent of the other rows, of the batch and of the number of
-// threads. On machines with AMX the register tile is 2 x 2 tiles, which take 32
-// elements of the inner dimension at a time; all that differs is how operands
-// lie and that epilogues read their sums from scratch memory.
+// All matrix products have one schedule. A work item copies a block of rows of
+// the left operand to a scratch buffer, gathered by index, and widened unless
+// bf16 is multiplied in pairs. The right operand comes in panels, one vector of
+// columns wide. A register tile sums over the inner dimension in ascending
+// order, and then an epilogue gets the sums. Each sum is one chain of
+// multiply-adds, whichever register tile it is in, so a row's result does not
+// depend on the other rows, on the batch or on the number of threads.
+//
+// With AMX, a register tile is 2 x 2 AMX tiles, which take 32 elements of the
+// inner dimension at a time. Only the layout of operands differs, and epilogues
+// read their sums from a scratch buffer.
 //
 //===----------------------------------------------------------------------===//
 
@@ -28,112 +30,116 @@
 
 namespace mlir::moe {
 
-/// Bytes of a row of the left operand beyond which a block of rows takes care
-/// of the stack, where it lies: 48 such rows take 3 MiB.
+/// Rows of the left operand with more bytes than this are taken in slices, to
+/// limit the scratch buffer of a block of rows: 48 such rows take 3 MiB of the
+/// stack.
 constexpr int64_t longestRow = 64 << 10;
 
-/// Accumulator vectors of a row of the register tile.
+/// Vectors of sums (or AMX tiles) in each row of a register tile.
 constexpr int64_t accumulators = 2;
 
-/// How a product of `rows` x `inner` times `inner` x `columns` is cut into
-/// tiles. Depends on shapes and on the target only.
+/// How a product of `rows` x `inner` times `inner` x `columns` is cut into work
+/// items, blocks and register tiles. Depends on shapes and on the target only.
 struct MatmulTiling {
-  /// `vectors` vectors of columns for each register tile: 2, or 1 where each
+  /// A register tile has `vectors` vectors of columns: 2, or 1 where each
   /// column has two sums (gate and up).
   MatmulTiling(int64_t rows, int64_t inner, int64_t columns,
                const ProductTypes &types, int64_t vectors = accumulators);
 
-  /// An expert has `share` rows if all have as many. Blocks get so tall that
-  /// they hold all of them, where that is not too much for the second cache.
+  /// Makes a block hold all rows of an expert (`share` of them if all experts
+  /// have as many), unless that is too much for the L2 cache.
   void holdExpert(int64_t share);
-  /// The same for weights that are packed by whoever multiplies by them, which
-  /// is done once for each block: slices of the inner dimension keep its rows
-  /// in the second cache. With `keepColumns` a tile has all columns of a block
-  /// and rows are whole; returns false where these are so long that weights
-  /// would be packed for few of them.
+  /// The same for weights that are packed at use, by every work item that
+  /// multiplies by them: blocks hold all rows of an expert, and the inner
+  /// dimension is cut into slices so that a block stays in the L2 cache. With
+  /// `keepColumns` a work item has all columns of a block and the inner
+  /// dimension is not cut; returns false if blocks would then have so few rows
+  /// that packing at use does not pay.
   bool holdExpertAtUse(int64_t share, bool keepColumns);
-  /// Takes rows that are longer than longestRow in slices, too.
+  /// Cuts rows that are longer than longestRow into slices.
   void sliceLongRows();
 
   int64_t inner, columns;
-  int64_t blockRows;        ///< rows copied to scratch memory at a time
+  int64_t blockRows;        ///< rows in a scratch buffer at a time
   int64_t registerTileRows; ///< rows of a register tile
   int64_t vectors;          ///< vectors of columns of a register tile
-  int64_t groupWidth;       ///< columns of a register tile
-  int64_t groups;           ///< register tiles across all columns
-  int64_t splits;           ///< tiles that share the columns of a block of rows
-  int64_t groupsPerSplit;
-  int64_t slice;      ///< elements of the inner dimension taken at a time
-  bool usesAmx;       ///< a register tile is tiles of AMX
-  bool atUse = false; ///< weights are packed by whoever multiplies by them
+  int64_t tileWidth;        ///< columns of a register tile
+  int64_t tilesAcross;      ///< register tiles across all columns
+  int64_t splits;           ///< work items that share a block's columns
+  int64_t tilesPerSplit;    ///< register tiles across those of a work item
+  int64_t slice;            ///< elements of the inner dimension at a time
+  bool usesAmx;             ///< whether a register tile is AMX tiles
+  bool atUse = false;       ///< whether weights are packed at use
 
   int64_t rowBlocks(int64_t rows) const {
     return llvm::divideCeilSigned(rows, blockRows);
   }
-  /// Gives all columns of a block of rows to one tile.
-  void doNotSplit() { splitAfter(groups); }
-  /// Gives a tile at most so many register tiles of columns.
+  /// Gives all columns of a block to one work item.
+  void doNotSplit() { splitAfter(tilesAcross); }
+  /// Gives a work item at most `most` register tiles across.
   void splitAfter(int64_t most) {
-    groupsPerSplit = most;
-    splits = llvm::divideCeilSigned(groups, most);
+    tilesPerSplit = most;
+    splits = llvm::divideCeilSigned(tilesAcross, most);
   }
 
 private:
   void setBlockRows(int64_t tiles);
   int64_t rows;
-  int64_t rowBytes; ///< of a row of the left operand
-  int64_t sumBytes; ///< of a vector of sums
+  int64_t rowBytes; ///< bytes of a row of the left operand
+  int64_t sumBytes; ///< bytes of a vector of sums
 };
 
 /// A block of rows of the left operand: rows `first` to `first + count`, of
-/// expert `expert` where rows are grouped.
+/// `expert` where rows are grouped by expert.
 struct RowBlock {
   Value first;
   Value count;
   Value expert;
 };
 
-/// The block of rows `index` of `rows` dense rows.
+/// Block number `index` of `rows` rows that are not grouped.
 RowBlock denseRowBlock(KernelBuilder &k, Value index, int64_t rows,
                        int64_t blockRows);
 
-/// The block of rows `index` of all experts; `count` is 0 for a block that none
-/// of them has.
+/// Block number `index` of the rows of all experts. If they have fewer blocks,
+/// its `count` is 0.
 RowBlock routedRowBlock(KernelBuilder &k, Value index, const RoutesView &routes,
                         int64_t blockRows);
 
-/// The rows of a block that its register tiles read, of which the last may have
-/// fewer: none of an empty block.
+/// How many rows of a scratch buffer the register tiles of a block read: its
+/// rows, up to whole register tiles.
 Value rowsOfRegisterTiles(KernelBuilder &k, const RowBlock &block,
                           int64_t registerTileRows, int64_t blockRows);
 
-/// Copies `count` rows into scratch memory [blockRows, width], in the type in
-/// which they are multiplied; row i is `source(i)` (a row number of `from`),
-/// from column `firstColumn` on,
-/// the rest of the block is zero. Where pairs are multiplied, so is the column
-/// after the last; for tiles, the 32 after the last. `scratch` comes from
-/// scratchRows, and may be for wider rows.
+/// A scratch buffer for packRows: `blockRows` rows of `width` columns, and the
+/// zeros after them.
 Value scratchRows(KernelBuilder &k, int64_t blockRows, int64_t width,
                   const ProductTypes &types);
+/// Copies the rows of `block` to `scratch`, in the type in which they are
+/// multiplied. Row i is row `source(i)` of `from`, from `firstColumn` on (0 if
+/// not given). The rest of the last register tile is zero, and so are the
+/// columns that a last inner step reads beyond `width`: one for pairs, 32 for
+/// AMX. `scratch` may be for wider rows.
 void packRows(KernelBuilder &k, Value from, const RowBlock &block,
               Value scratch, int64_t width, const ProductTypes &types,
               function_ref<Value(Value)> source, Value firstColumn = {});
-/// The same in scratch memory of its own.
+/// The same in a new scratch buffer.
 Value packRows(KernelBuilder &k, Value from, const RowBlock &block,
                int64_t blockRows, int64_t width, const ProductTypes &types,
                function_ref<Value(Value)> source);
 
-/// The columns of a register tile: `group` counts register tiles across, and
-/// there is one lane for each vector, masked where columns may be missing.
+/// The columns of a register tile: its number among those across, and a lane
+/// for each vector, masked where the vector may reach beyond the last column.
 struct RegisterTileColumns {
-  Value group;
+  Value number;
   SmallVector<KernelBuilder::Lane> lanes;
 };
 
-/// For every register tile of the tile's columns and rows: `sums` gives the
-/// accumulators of the tile that begins at row `row` of the block, vectors or
-/// tiles; `epilogue` gets them as vectors row by row, for rows that exist.
-/// `prepare` comes before all rows of the tile's columns.
+/// Runs every register tile of a block of rows and a split of columns. `sums`
+/// makes the accumulators (vectors or AMX tiles) of the register tile that
+/// begins at row `row` of the block. `epilogue` gets them as vectors, row by
+/// row, for rows that exist. `prepare` is called for each number across, before
+/// the first register tile there.
 void forEachRegisterTile(
     KernelBuilder &k, const MatmulTiling &tiling, const RowBlock &block,
     Value split,
@@ -146,52 +152,47 @@ void forEachRegisterTile(
 /// The epilogue that stores sums to row `row` of `to`, or adds them there.
 void storeSums(KernelBuilder &k, ValueRange sums, Value to, Value row,
                const RegisterTileColumns &columns, bool add = false);
-/// Asks for what an epilogue will read, from row `row` of `from` on and
-/// `offset` columns on: it comes from memory while the sums are made.
+/// Prefetches what an epilogue will read of `from`: the rows and columns of the
+/// register tile at row `row`, `offset` columns further on. The lines come from
+/// memory while the sums are made.
 void prefetchRegisterTile(KernelBuilder &k, const MatmulTiling &tiling,
                           Value from, Value row,
                           const RegisterTileColumns &columns,
                           int64_t offset = 0);
 
-/// The accumulators of a register tile, from rows `row` and on of `from`, to
-/// which storeSums stored them; from its last for those beyond `rows` rows.
+/// Loads the accumulators of the register tile at row `row` of `from`, where
+/// storeSums stored them. Rows beyond the `rows` of `from` get its last row.
 SmallVector<Value> loadSums(KernelBuilder &k, const MatmulTiling &tiling,
                             Value from, Value row, int64_t rows,
                             const RegisterTileColumns &columns);
 
-/// Of `rows` x `inner` times `inner` x `columns`.
-inline double productFlops(int64_t rows, int64_t inner, int64_t columns) {
-  return 2.0 * static_cast<double>(rows) * static_cast<double>(inner) *
-         static_cast<double>(columns);
-}
-
-/// A place in a buffer.
-struct Place {
+/// An element of a buffer.
+struct Element {
   Value buffer;
   SmallVector<Value> index;
 };
-/// A panel, by its place among panels.
+/// A panel: a buffer of panels, and the index of one.
 struct Panel {
   Value buffer;
   SmallVector<Value> index;
-  /// What is asked for at each step, if it is not the panel after the next: the
-  /// second cache gets it while sums are made.
-  std::function<Place(Value step)> ahead = {};
+  /// The element whose cache line each inner step prefetches into the L2 cache.
+  /// Without it, the next register tile's panel is prefetched if that pays.
+  std::function<Element(Value step)> prefetch = {};
 };
-/// What a sum over panels may need to know of its left operand.
+/// Which part of a left operand a sum takes, and what it continues.
 struct LeftOperand {
-  /// The first column taken.
+  /// The first column.
   int64_t offset = 0;
-  /// The sums to go on from, zero if there are none.
+  /// The sums to continue from; zero if empty.
   ValueRange init = {};
-  /// The step of the panels that its first column is multiplied by.
+  /// The inner step of the panels that multiplies the first column.
   Value firstStep = {};
-  /// Whether other sums go on from these, which are not scaled then.
+  /// Whether another sum continues from this one. Then it is not scaled yet.
   bool partial = false;
 };
-/// Sums of packed rows (from `row` on, `inner` columns) times panels;
-/// `panel(j)` feeds accumulator vector `j`. Where panels are quantised, the
-/// sums are of integers, and are scaled when they are finished.
+/// The sums of a register tile: `inner` columns of rows `row` and on of
+/// `packed` times panels, `panel(j)` for accumulator `j` of each row. Quantised
+/// panels give sums of integers, which are scaled when they are complete.
 SmallVector<Value> timesPanels(KernelBuilder &k, const MatmulTiling &tiling,
                                Value packed, Value row, int64_t inner,
                                function_ref<Panel(int64_t)> panel,
@@ -200,15 +201,15 @@ SmallVector<Value> timesPanels(KernelBuilder &k, const MatmulTiling &tiling,
 /// Zero accumulators of a register tile.
 SmallVector<Value> zeroSums(KernelBuilder &k, const MatmulTiling &tiling);
 
-/// Where a sum over steps begins.
+/// Where a sum over inner steps begins.
 struct SumStart {
-  /// The first step, 0 if there is none.
+  /// The first inner step, 0 if not given.
   Value step = {};
-  /// The sums to go on from, zero if there are none.
+  /// The sums to continue from; zero if empty.
   ValueRange init = {};
 };
-/// Sums over `steps` steps of columns `row + i` of `lhs` times the tile's
-/// columns of `rhs`, both packed by packSteps.
+/// The sums of a register tile of `lhs^T rhs` over `steps` inner steps: columns
+/// `row + i` of `lhs` times columns `tile` of `rhs`, both packed by packSteps.
 SmallVector<Value> sumOuterProducts(KernelBuilder &k,
                                     const MatmulTiling &tiling,
                                     const ProductTypes &types, Value steps,
@@ -216,34 +217,33 @@ SmallVector<Value> sumOuterProducts(KernelBuilder &k,
                                     const RegisterTileColumns &tile,
                                     const SumStart &start = {});
 
-/// One operand of outer products: `columns` columns of `from`, packed into `to`
-/// so that sums over rows read memory in order.
+/// An operand of `lhs^T rhs`: `columns` columns of `from`, to be packed into
+/// `to` so that sums over rows read memory in order.
 struct SteppedOperand {
   enum Side { Left, Right } side;
   Value from;
   int64_t firstColumn, columns;
   Value to;
 };
-/// Memory for `steps` steps of elements like those of `from` in panels as wide
-/// as the register tile has rows (of the left operand), or as a vector (of the
-/// right one).
+/// Buffers for `steps` inner steps of `columns` columns of `from`. The panels
+/// are as wide as a register tile has rows (left), or as a vector (right).
 Value leftPanels(KernelLowering &lowering, const MatmulTiling &tiling,
                  Value from, int64_t columns, int64_t steps,
                  const ProductTypes &types);
 Value rightPanels(KernelLowering &lowering, Value from, int64_t columns,
                   int64_t steps, const ProductTypes &types);
-/// Rows that are packed together: how many, where in the operand each is, and
-/// at which step of the panels they begin (0 if not given).
+/// Rows that are packed one after the other: how many, which row of the operand
+/// each is, and the inner step where they begin in the panels (0 if not given).
 struct RowList {
   Value count;
   function_ref<Value(Value)> row;
   Value firstStep = {};
 };
-/// Packs the steps [first, last) of `rows`.
+/// Packs the inner steps [first, last) of `rows`.
 using PackRows =
     function_ref<void(const RowList &rows, Value first, Value last)>;
-/// Launches the packing of an operand into panels of `steps` steps. `body`
-/// packs what belongs in the steps [first, last) of them, a tile's share.
+/// Launches the packing of an operand into panels of `steps` inner steps.
+/// `body` packs the steps [first, last), those of one work item.
 void launchSteps(
     KernelLowering &lowering, Operation *op, const SteppedOperand &operand,
     const ProductTypes &types, int64_t steps,
@@ -255,8 +255,8 @@ void launchSteps(
 //===----------------------------------------------------------------------===//
 
 /// `result[firstResult + t, n] = sum_k input[firstInput + t, k] w(k, n)` for
-/// `rows` rows. `weight` is panels. The rows of `input` and `result` may be
-/// longer than `inner` and `columns`.
+/// `rows` rows, where `weight` holds the panels of w. The rows of `input` and
+/// `result` may be longer than `inner` and `columns`.
 struct DenseProduct {
   ProductTypes types;
   Value input, weight, result;

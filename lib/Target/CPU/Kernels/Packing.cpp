@@ -31,7 +31,7 @@ ProductTypes::ProductTypes(const TargetDescription &target, Type lhs, Type rhs)
   step = 2;
   if (target.bf16Products == Bf16Products::Amx && lanes == amxTileRows) {
     stepsOfAmxTile = amxTileRows;
-    // Two by two tiles of sums, two of each operand: all that there are.
+    // 2 x 2 AMX tiles of sums and two of each operand are all eight registers.
     registerTileRows = 2 * amxTileRows;
   }
 }
@@ -73,15 +73,15 @@ std::string ProductTypes::layout() const {
   return quantised() ? name + ".int8" : name;
 }
 
-/// Steps that the scales of a panel of `element`s take: a step has a byte for
-/// each of its elements and lanes.
+/// Inner steps that the scales of a panel of `element`s take. A step of i8 has
+/// `step` bytes in each lane.
 static int64_t scaleSteps(Type element, Type compute, int64_t step) {
   return element.isInteger(8) ? compute.getIntOrFloatBitWidth() / 8 / step : 0;
 }
 
 SmallVector<int64_t> mlir::moe::panelShape(int64_t columns, int64_t inner,
                                            const ProductTypes &types) {
-  // An even number, since a register tile reads two panels.
+  // A register tile reads two panels.
   int64_t panels =
       llvm::alignTo(llvm::divideCeilSigned(columns, types.lanes), 2);
   int64_t steps =
@@ -98,7 +98,7 @@ int64_t mlir::moe::stepOfPanels(const KernelBuilder &k, Value panels) {
   return cast<MemRefType>(panels.getType()).getShape().back() / k.lanes();
 }
 
-/// The steps of a panel, without those of scales.
+/// Inner steps of a panel, without those that hold its scales.
 static int64_t stepsIn(const KernelBuilder &k, Value panels) {
   auto type = cast<MemRefType>(panels.getType());
   return type.getDimSize(type.getRank() - 2) -
@@ -135,7 +135,7 @@ Value mlir::moe::loadPanel(KernelBuilder &k, Value panels, ValueRange panel,
       arith::SIToFPOp::create(k, stored.clone(k.compute()), integers);
   if (perStep == 1)
     return numbers;
-  // Exact in bf16: the upper half of each is all that there is.
+  // The integers are exact in bf16, so the lower halves are zero.
   int64_t count = stored.getNumElements();
   Value halves = vector::BitCastOp::create(
       k, VectorType::get({2 * count}, k.getI16Type()), numbers);
@@ -147,8 +147,8 @@ Value mlir::moe::loadPanel(KernelBuilder &k, Value panels, ValueRange panel,
       vector::ShuffleOp::create(k, halves, halves, upper));
 }
 
-/// Calls `body` with the place of each of the steps that hold the scales of a
-/// panel, and the number of the first of its bytes among them all.
+/// Calls `body` for each step that holds scales of a panel, with the indices of
+/// its first byte and that byte's number among all bytes of the scales.
 static void forEachStepOfScales(KernelBuilder &k, Value panels,
                                 ValueRange panel,
                                 function_ref<void(ValueRange, int64_t)> body) {
@@ -160,7 +160,7 @@ static void forEachStepOfScales(KernelBuilder &k, Value panels,
          (step - first) * width);
 }
 
-/// The bytes of a vector of scales, and of a step of them.
+/// The type of all bytes of the scales of a panel, and of those in one step.
 static VectorType bytesOfScales(KernelBuilder &k) {
   int64_t bytes = k.compute().getIntOrFloatBitWidth() / 8;
   return VectorType::get({k.lanes() * bytes}, k.getI8Type());
@@ -210,8 +210,8 @@ static Value loadElements(KernelBuilder &k, Value buffer, ValueRange row,
   return vector::MaskedLoadOp::create(k, type, buffer, position, mask, zero);
 }
 
-/// Turns the rows of a square into its columns: swaps off-diagonal blocks of
-/// half the side, then of a quarter, and so on.
+/// Transposes a square of vectors: swaps the off-diagonal blocks of half the
+/// side, then those of a quarter, and so on.
 static void transposeSquare(KernelBuilder &k, MutableArrayRef<Value> rows) {
   auto side = static_cast<int64_t>(rows.size());
   for (int64_t half = side / 2; half > 0; half /= 2) {
@@ -231,7 +231,7 @@ static void transposeSquare(KernelBuilder &k, MutableArrayRef<Value> rows) {
   }
 }
 
-/// The same of vectors of pairs.
+/// The same for vectors of pairs.
 static void transposePairs(KernelBuilder &k, MutableArrayRef<Value> rows) {
   Type pairs = rows[0].getType();
   auto words = VectorType::get({k.lanes()}, k.getI32Type());
@@ -260,7 +260,7 @@ void mlir::moe::packPanel(KernelBuilder &k, const TransposedRows &rows,
                           Value lo, Value hi, int64_t steps, Value panels,
                           ValueRange panel,
                           function_ref<Value(int64_t, Value)> convert) {
-  // A square of words: as many as lanes, each what a lane of a step holds.
+  // Squares of words are transposed. A word is what a lane of a step holds.
   int64_t lanes = k.lanes(), step = stepOfPanels(k, panels);
   int64_t side = lanes * step;
   Type element = cast<MemRefType>(panels.getType()).getElementType();
@@ -297,7 +297,7 @@ void mlir::moe::packPanel(KernelBuilder &k, const TransposedRows &rows,
   if (whole == rows.width)
     return;
   k.ifThen(k.less(k.idx(whole), hi), [&] {
-    // All that are left, which may be more than there are columns for.
+    // All steps that are left, also those beyond the last column.
     packSquare(k.idx(whole), maskOf(k, side, k.idx(rows.width - whole)),
                steps - whole / step);
   });
@@ -305,27 +305,27 @@ void mlir::moe::packPanel(KernelBuilder &k, const TransposedRows &rows,
 
 namespace {
 
-/// A few steps that are packed together, so that whole lines of the cache are
-/// filled. The last steps are packed again where there are fewer.
+/// A few inner steps that are packed together, so that stores fill whole cache
+/// lines. If fewer are left, the last one is packed again.
 class Steps {
 public:
   Steps(KernelBuilder &k, const SteppedRows &rows, Value begin, Value last,
         int64_t count, const ProductTypes &types);
 
-  /// Where a vector of columns goes: lanes from `first` on of a panel, `count`
-  /// of them.
+  /// Where a vector of columns goes: columns `first` to `first + count` of a
+  /// panel.
   struct Target {
     Value panels, panel;
     int64_t first, count;
-    bool turned = false;
+    bool transposed = false;
   };
-  /// Packs the columns from `column` on that are in `mask`, or all if there is
-  /// none.
+  /// Packs the vector of columns from `column` on: those in `mask`, or all if
+  /// there is no mask.
   void pack(Value column, Value mask, const Target &target);
 
 private:
-  /// Where a step goes, its rows, and whether they exist where that is not
-  /// sure.
+  /// An inner step: its number in the panels, its rows, and for each row
+  /// whether it exists (null for one that does).
   struct Step {
     Value place;
     SmallVector<Value, 2> rows, exists;
@@ -375,7 +375,7 @@ void Steps::pack(Value column, Value mask, const Target &target) {
         step == 2 ? vector::InterleaveOp::create(k, loaded[0], loaded[1])
                   : loaded[0]);
   }
-  if (target.turned)
+  if (target.transposed)
     transposePairs(k, packedSteps);
   for (auto [packed, elements] : llvm::zip_equal(steps, packedSteps)) {
     SmallVector<Value> position{target.panel, packed.place,
@@ -394,15 +394,15 @@ static constexpr int64_t stepsTogether = 4;
 void mlir::moe::packSteps(KernelBuilder &k, const SteppedRows &rows,
                           int64_t firstColumn, int64_t width, Value first,
                           Value last, Value panels, const ProductTypes &types,
-                          bool turned) {
+                          bool transposed) {
   auto type = cast<MemRefType>(panels.getType());
   int64_t lanes = k.lanes();
   int64_t panelWidth = type.getDimSize(2) / types.step;
   int64_t whole = width / panelWidth;
-  int64_t together = turned ? types.stepsOfAmxTile : stepsTogether;
+  int64_t together = transposed ? types.stepsOfAmxTile : stepsTogether;
   k.loop(first, last, together, [&](Value begin) {
     Steps steps(k, rows, begin, last, together, types);
-    // Vector by vector; `columns` of the panel are there.
+    // `columns` columns of the panel exist.
     auto packPanelColumns = [&](Value panel, int64_t columns) {
       Value panelColumn =
           k.add(k.mul(panel, k.idx(panelWidth)), k.idx(firstColumn));
@@ -412,12 +412,12 @@ void mlir::moe::packSteps(KernelBuilder &k, const SteppedRows &rows,
         Value mask =
             present == lanes ? Value() : maskOf(k, lanes, k.idx(present));
         steps.pack(k.add(panelColumn, k.idx(lane)), mask,
-                   {panels, panel, lane, count, turned});
+                   {panels, panel, lane, count, transposed});
       }
     };
     k.loop(k.idx(0), k.idx(whole), 1,
            [&](Value panel) { packPanelColumns(panel, panelWidth); });
-    // The last one, and the one that makes their number even.
+    // The last panel, and the one that makes the number of panels even.
     for (int64_t panel = whole; panel < type.getDimSize(0); ++panel)
       packPanelColumns(k.idx(panel), width - panel * panelWidth);
   });
@@ -438,12 +438,12 @@ void mlir::moe::packSteps(KernelBuilder &k, const SteppedRows &rows,
 static Value
 launchPacking(KernelLowering &lowering, Operation *op, Value weight,
               const ProductTypes &types, ArrayRef<int64_t> shape,
-              StringRef label, StringRef layout, int64_t tiles,
+              StringRef label, StringRef layout, int64_t workItems,
               function_ref<void(KernelBuilder &, Value from, Value to)> body) {
   Value panels = lowering.temporary(shape, types.panel);
   lowering.launch(op,
                   {.label = label,
-                   .workItems = tiles,
+                   .workItems = workItems,
                    .compute = types.compute,
                    .derives = (layout + "." + types.layout()).str()},
                   [&](KernelBuilder &k) {
@@ -453,10 +453,10 @@ launchPacking(KernelLowering &lowering, Operation *op, Value weight,
   return panels;
 }
 
-/// packPanel for the whole of quantised panel `panel`, of rows `first` and on.
+/// Packs and quantises rows `first` and on of `from` into panel `panel`.
 static void packQuantised(KernelBuilder &k, Value from, Value first,
                           Value panels, Value panel) {
-  // Of the range of i8 one is left out: it is the same on both sides then.
+  // -128 is left out, which makes the range symmetric.
   constexpr double largestInteger = 127;
   TransposedRows rows = consecutiveRows(k, from, first);
   Value scales = k.scratch({k.lanes()}, k.compute());
@@ -470,9 +470,8 @@ static void packQuantised(KernelBuilder &k, Value from, Value first,
     k.storeScalar(k.divf(k.maximum(largest), k.scalar(largestInteger)), scales,
                   i);
   });
-  // A scale of zero leaves nothing to divide, and one that is not finite makes
-  // every sum NaN if all integers are zero. Scales below the normal numbers
-  // are too coarse to divide by.
+  // The integers of a channel are all zero if its scale is zero, or subnormal,
+  // which is too coarse to divide by, or not finite, which makes every sum NaN.
   auto isUsable = [&](Value scale) -> Value {
     Value low = k.scalar(std::numeric_limits<float>::min());
     Value high = k.scalar(std::numeric_limits<double>::infinity());
@@ -504,8 +503,8 @@ Value mlir::moe::packTransposed(KernelLowering &lowering, Operation *op,
   int64_t columns = type.getDimSize(0), inner = type.getDimSize(1);
   int64_t lanes = types.lanes;
   SmallVector<int64_t> shape = panelShape(columns, inner, types);
-  // Long panels of a weight with few rows are cut for the threads.
-  // Not where a scale is of all of a row.
+  // If there are few panels, each is cut into slices for more work items. A
+  // quantised panel is not: its scales depend on whole rows.
   constexpr int64_t wantedItems = 16, shortestSlice = 256;
   int64_t slices = types.quantised()
                        ? 1

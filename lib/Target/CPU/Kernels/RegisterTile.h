@@ -5,9 +5,9 @@
 //
 //===----------------------------------------------------------------------===//
 //
-// The micro-kernel behind every matrix product on a CPU: a tile of sums that
-// stays in registers over the whole inner dimension, made of vectors (fused
-// multiply-adds, or dot products of pairs of bf16) or of AMX tiles.
+// The micro-kernel of every matrix product on a CPU. A register tile is a block
+// of sums, in vectors or in AMX tiles, that stays in registers while the loop
+// runs over the inner dimension.
 //
 //===----------------------------------------------------------------------===//
 
@@ -24,28 +24,28 @@ namespace mlir::moe {
 /// - `a` gives scalars and `b` vectors, of the type of computation,
 /// - `a` gives pairs (loadPair) and `b` vectors with a pair of bf16 in each
 ///   lane, and one multiply-add takes both products,
-/// - all are AMX tiles (loadAmxTile), those of `b` with pairs, and `init` is
-///   given.
+/// - both give AMX tiles (loadAmxTile), those of `b` with pairs; the sums are
+///   AMX tiles, too, and `init` is given.
 SmallVector<Value> registerTile(KernelBuilder &k, int64_t rows, int64_t vectors,
                                 Value lo, Value hi,
                                 function_ref<Value(Value, int64_t)> a,
                                 function_ref<Value(Value, int64_t)> b,
                                 ValueRange init = {});
 
-/// The bits of an element of a buffer of bf16 and of the next one, as i32.
+/// Loads an element of a buffer of bf16 and the one after it, as one i32.
 Value loadPair(KernelBuilder &k, Value buffer, ValueRange indices);
 
-/// An AMX tile has at most 16 rows, each of 64 bytes: loads those from a
-/// position of a buffer on.
+/// Loads an AMX tile, of at most 16 rows of 64 bytes, from a position of a
+/// buffer on.
 Value loadAmxTile(KernelBuilder &k, Value buffer, ValueRange position,
                   int64_t rows);
-/// The AMX tile of a sum that is zero.
+/// An AMX tile of zero sums.
 Value zeroAmxTile(KernelBuilder &k, int64_t rows);
 void storeAmxTile(KernelBuilder &k, Value tile, Value buffer,
                   ValueRange position);
 
 enum class Cache { L1, L2 };
-/// Prefetches the cache line of an element, which need not exist.
+/// Prefetches the cache line of an element. The index may be out of bounds.
 void prefetch(KernelBuilder &k, Value buffer, ValueRange indices,
               Cache into = Cache::L1);
 

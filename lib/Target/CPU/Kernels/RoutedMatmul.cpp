@@ -12,13 +12,13 @@ using namespace mlir;
 using namespace mlir::moe;
 
 static LogicalResult lowerRoutedUp(RoutedUpOp op, KernelLowering &lowering) {
-  Grouping grouping(op.getRoutes(), rowsOf(op.getInput()));
+  Grouping grouping(op.getRoutes(), op.getInput());
   int64_t inner = widthOf(op.getInput()), hidden = widthOf(op.getHidden());
   Type element = elementOf(op.getInput());
   ProductTypes types = typesOfWeights(lowering, op.getInput(), op.getWeights());
   bool gated = op.getForm() == FfnForm::Gated;
   ActivationKind activation = op.getActivation();
-  // Gated: each column has a sum for the gate and one for the value.
+  // A column of a gated FFN has two sums, for gate and up.
   MatmulTiling tiling =
       grouping.tiling(lowering, op.getWeights(), inner, hidden, types,
                       gated ? 1 : accumulators);
@@ -38,8 +38,7 @@ static LogicalResult lowerRoutedUp(RoutedUpOp op, KernelLowering &lowering) {
       op,
       {.workItems = grouping.blocks(tiling) * tiling.splits,
        .compute = types.compute,
-       .flops =
-           productFlops(grouping.rows, inner, gated ? 2 * hidden : hidden)},
+       .flops = flopsOf(op)},
       [&](KernelBuilder &k) {
         Value x =
             k.buffer(lowering.buffer(op.getInput()), {grouping.tokens, inner});
@@ -49,7 +48,7 @@ static LogicalResult lowerRoutedUp(RoutedUpOp op, KernelLowering &lowering) {
                            {grouping.rows, gated ? 2 * hidden : hidden});
         GroupedRows rows(k, grouping, lowering, op.getRoutes(), tiling);
         Value expert = rows.block.expert;
-        Term operands{first.of(k, expert)};
+        OperandTerm operands{first.of(k, expert)};
         Value bias;
         if (gated)
           operands.push_back(second->of(k, expert));
@@ -62,7 +61,7 @@ static LogicalResult lowerRoutedUp(RoutedUpOp op, KernelLowering &lowering) {
               Value target = rows.row(row);
               if (gated) {
                 KernelBuilder::Lane lane = tile.lanes[0];
-                // Rounded first, so that the backward sees what was used.
+                // Both are rounded first, since the backward reads them so.
                 Value gate = k.roundTo(sums[0], element);
                 Value up = k.roundTo(sums[1], element);
                 k.store(k.mulf(emitActivation(k, activation, gate), up), y,
@@ -88,8 +87,7 @@ static LogicalResult lowerRoutedUp(RoutedUpOp op, KernelLowering &lowering) {
 
 static LogicalResult lowerRoutedDown(RoutedDownOp op,
                                      KernelLowering &lowering) {
-  int64_t topK = op.getRoutes() ? op.getRoutes().getType().getTopK() : 1;
-  Grouping grouping(op.getRoutes(), rowsOf(op.getHidden()) / topK);
+  Grouping grouping(op.getRoutes(), op.getHidden());
   int64_t hidden = widthOf(op.getHidden()), width = widthOf(op.getResult());
   Type element = elementOf(op.getHidden());
   ProductTypes types =
@@ -107,7 +105,7 @@ static LogicalResult lowerRoutedDown(RoutedDownOp op,
       op,
       {.workItems = grouping.blocks(tiling) * tiling.splits,
        .compute = types.compute,
-       .flops = productFlops(grouping.rows, hidden, width)},
+       .flops = flopsOf(op)},
       [&](KernelBuilder &k) {
         Value h =
             k.buffer(lowering.buffer(op.getHidden()), {grouping.rows, hidden});
@@ -120,7 +118,7 @@ static LogicalResult lowerRoutedDown(RoutedDownOp op,
         multiplyBlock(
             k,
             rows.times(h, /*byToken=*/false, hidden, types,
-                       Term{weights.of(k, rows.block.expert)}),
+                       OperandTerm{weights.of(k, rows.block.expert)}),
             [&](Value row, const RegisterTileColumns &tile, ValueRange sums) {
               SmallVector<Value> values(sums);
               if (bias)

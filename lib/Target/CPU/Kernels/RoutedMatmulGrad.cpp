@@ -14,11 +14,11 @@
 using namespace mlir;
 using namespace mlir::moe;
 
-/// Clears the elements of `ofRoutes` whose route has no row, this tile's share
-/// of them.
+/// Zeroes the elements of `ofRoutes` whose route is missing: this work item's
+/// share of them.
 static void zeroMissing(KernelBuilder &k, const RoutesView &routes,
-                        int64_t tiles, Value ofRoutes) {
-  Value share = k.idx(llvm::divideCeilSigned(routes.numRows(), tiles));
+                        int64_t workItems, Value ofRoutes) {
+  Value share = k.idx(llvm::divideCeilSigned(routes.numRows(), workItems));
   Value first = k.mul(k.workItem(), share);
   Value begin = arith::MaxSIOp::create(k, first, routes.rowsInUse());
   k.loop(begin, k.min(k.add(first, share), k.idx(routes.numRows())), 1,
@@ -29,14 +29,14 @@ static void zeroMissing(KernelBuilder &k, const RoutesView &routes,
 
 static LogicalResult lowerRoutedDownGrad(RoutedDownGradOp op,
                                          KernelLowering &lowering) {
-  Grouping grouping(op.getRoutes(), rowsOf(op.getDy()));
+  Grouping grouping(op.getRoutes(), op.getDy());
   int64_t width = widthOf(op.getDy());
   bool gated = op.getForm() == FfnForm::Gated;
   int64_t hidden = widthOf(op.getDz()) / (gated ? 2 : 1);
   Type element = elementOf(op.getDy());
   ProductTypes types(lowering.target(), element, elementOf(op.getWeights()[0]));
   ActivationKind activation = op.getActivation();
-  // The gradient of a score is a sum over all hidden columns of its row.
+  // The gradient of a score sums over all hidden columns of its row.
   MatmulTiling tiling = grouping.tiling(lowering, op.getWeights(), width,
                                         hidden, types, accumulators,
                                         /*keepColumns=*/bool(op.getDscores()));
@@ -48,12 +48,12 @@ static LogicalResult lowerRoutedDownGrad(RoutedDownGradOp op,
       lowering.resultInPlaceOf(op, op.getPreactivation(), op.getDz());
   Value biases = !gated && op.getDscores() ? lowering.table(kinds[1]) : Value();
 
-  int64_t tiles = grouping.blocks(tiling) * tiling.splits;
+  int64_t workItems = grouping.blocks(tiling) * tiling.splits;
   lowering.launch(
       op,
-      {.workItems = tiles,
+      {.workItems = workItems,
        .compute = types.compute,
-       .flops = productFlops(grouping.rows, width, hidden)},
+       .flops = flopsOf(op)},
       [&](KernelBuilder &k) {
         using Lane = KernelBuilder::Lane;
         Value dy =
@@ -69,7 +69,7 @@ static LogicalResult lowerRoutedDownGrad(RoutedDownGradOp op,
             k.buffer(lowering.result(op.getScaled()), {grouping.rows, hidden});
         Value dscore =
             k.buffer(lowering.result(op.getDscores()), {grouping.rows});
-        // One vector of partial sums of dscore for each row of the block.
+        // A vector of partial sums of dscore for each row of the block.
         Value partial;
         if (dscore) {
           partial = k.scratch({tiling.blockRows, k.lanes()}, k.compute());
@@ -80,7 +80,7 @@ static LogicalResult lowerRoutedDownGrad(RoutedDownGradOp op,
         multiplyBlock(
             k,
             rows.times(dy, /*byToken=*/true, width, types,
-                       Term{weights.of(k, rows.block.expert)}),
+                       OperandTerm{weights.of(k, rows.block.expert)}),
             [&](Value row, const RegisterTileColumns &tile, ValueRange sums) {
               Value target = rows.row(row);
               Value s =
@@ -102,7 +102,7 @@ static LogicalResult lowerRoutedDownGrad(RoutedDownGradOp op,
                 } else {
                   k.store(k.mulf(scaledH, slope), dz, target, lane);
                 }
-                // What the forward multiplied by: rounded.
+                // The forward multiplied by the rounded output.
                 output = k.roundTo(output, element);
                 if (hiddenScaled)
                   k.stream(k.mulf(s, output), hiddenScaled, target, lane);
@@ -120,7 +120,7 @@ static LogicalResult lowerRoutedDownGrad(RoutedDownGradOp op,
             });
         if (!dscore)
           return;
-        zeroMissing(k, *rows.routes, tiles, dscore);
+        zeroMissing(k, *rows.routes, workItems, dscore);
         Value bias = biases ? k.tableEntry(biases, rows.block.expert,
                                            MemRefType::get({width}, element))
                             : Value();
@@ -141,8 +141,7 @@ static LogicalResult lowerRoutedDownGrad(RoutedDownGradOp op,
 
 static LogicalResult lowerRoutedInputGrad(RoutedInputGradOp op,
                                           KernelLowering &lowering) {
-  int64_t topK = op.getRoutes() ? op.getRoutes().getType().getTopK() : 1;
-  Grouping grouping(op.getRoutes(), rowsOf(op.getDz()) / topK);
+  Grouping grouping(op.getRoutes(), op.getDz());
   bool gated = op.getForm() == FfnForm::Gated;
   int64_t hidden = widthOf(op.getDz()) / (gated ? 2 : 1);
   int64_t width = widthOf(op.getResult());
@@ -150,7 +149,7 @@ static LogicalResult lowerRoutedInputGrad(RoutedInputGradOp op,
   ProductTypes types(lowering.target(), element, elementOf(op.getWeights()[0]));
   MatmulTiling tiling = grouping.tiling(
       lowering, op.getWeights(), gated ? 2 * hidden : hidden, width, types);
-  // Gate and up, or up alone.
+  // The weights of gate and up, or of up alone.
   SmallVector<ExpertWeights, 2> weights;
   for (const auto &kind : byKind(lowering, op.getWeights(), gated ? 2 : 1))
     weights.emplace_back(lowering, op, kind, types,
@@ -160,8 +159,7 @@ static LogicalResult lowerRoutedInputGrad(RoutedInputGradOp op,
       op,
       {.workItems = grouping.blocks(tiling) * tiling.splits,
        .compute = types.compute,
-       .flops =
-           productFlops(grouping.rows, gated ? 2 * hidden : hidden, width)},
+       .flops = flopsOf(op)},
       [&](KernelBuilder &k) {
         int64_t zWidth = gated ? 2 * hidden : hidden;
         Value dz =
@@ -169,7 +167,7 @@ static LogicalResult lowerRoutedInputGrad(RoutedInputGradOp op,
         Value dx =
             k.buffer(lowering.result(op.getResult()), {grouping.rows, width});
         GroupedRows rows(k, grouping, lowering, op.getRoutes(), tiling);
-        SmallVector<Term, 2> terms;
+        SmallVector<OperandTerm, 2> terms;
         for (const ExpertWeights &weight : weights)
           terms.push_back({weight.of(k, rows.block.expert)});
         multiplyBlock(

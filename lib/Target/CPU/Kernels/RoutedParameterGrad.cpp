@@ -5,10 +5,10 @@
 //
 //===----------------------------------------------------------------------===//
 //
-// The gradients of all experts that train are made together, from the rows of
-// those only. Rows are taken in slices, in the order of the routes: memory for
-// packed operands does not grow with them, and every expert's sum goes on where
-// it was after the slice before, one chain whatever the slices.
+// The gradients of all experts that train are made together, from their rows
+// only. Rows are taken in slices, in their order, which bounds the memory for
+// packed operands. Each expert's sums continue from those after the slice
+// before, so a sum is one chain of multiply-adds, however rows are sliced.
 //
 //===----------------------------------------------------------------------===//
 
@@ -20,66 +20,68 @@
 using namespace mlir;
 using namespace mlir::moe;
 
-/// Rows of an operand: its tokens, read through the routes, or as they lie.
+/// Whether an operand has a row for each token, not for each route.
 static bool inTokenOrder(Value operand) {
   return cast<RankedTensorType>(operand.getType()).getRank() == 3;
 }
 
-/// The row of an operand that grouped row `r` reads.
+/// The row of the operand that belongs to row `r` in the order of experts.
 static Value operandRow(const RowOwners &owners, bool tokenOrder, Value r) {
   return tokenOrder ? owners.token(r) : r;
 }
 
-/// Of the experts that train, the slice of rows that are multiplied together.
+/// How the rows of the experts that train are cut into slices.
 struct Slices {
   Slices(const Grouping &grouping, ArrayRef<int64_t> experts,
          const ProductTypes &types, int64_t rowBytes);
 
-  /// Rows of one expert in one slice.
+  /// The rows [lo, hi) of one expert that are in one slice.
   struct Segment {
     Value lo, hi;
-    /// Whether rows of the expert were in the slice before.
+    /// Whether the slice before has rows of the expert.
     Value goesOn;
-    /// Whether there is anything to do: rows, or an expert without any whose
-    /// gradient this slice makes zero.
+    /// Whether this slice writes the expert's gradient: it has rows of the
+    /// expert, or it is the first slice and the expert has no rows at all, so
+    /// that its gradient is zero.
     Value isMine;
   };
-  /// Of expert `i` of those that train in the slice from `firstRow` on.
+  /// The segment of the i-th expert that trains, in the slice from `firstRow`
+  /// on.
   Segment segment(KernelBuilder &k, const RowOwners &owners, Value firstRow,
                   Value i) const;
-  /// Its steps.
+  /// The inner steps of a segment.
   Value stepsOf(KernelBuilder &k, const Segment &segment) const {
     return types.steps(k, k.sub(segment.hi, segment.lo));
   }
-  /// Where the steps of expert `i` begin among those of the slice.
+  /// Where the inner steps of the i-th expert begin among those of the slice.
   Value firstStep(KernelBuilder &k, const RowOwners &owners, Value firstRow,
                   Value i) const;
-  /// A number of routes' experts, of those that train.
+  /// The number among all experts of the i-th one that trains.
   Value expert(KernelBuilder &k, Value i) const;
 
   const Grouping &grouping;
   ArrayRef<int64_t> experts;
   const ProductTypes &types;
-  int64_t rows;  ///< of a slice
-  int64_t steps; ///< of a slice at most
+  int64_t rows;  ///< rows of a slice
+  int64_t steps; ///< inner steps of a slice, at most
 };
 
 Slices::Slices(const Grouping &grouping, ArrayRef<int64_t> experts,
                const ProductTypes &types, int64_t rowBytes)
     : grouping(grouping), experts(experts), types(types) {
-  // About what a last cache holds, and enough rows for what a slice costs: a
-  // gradient that is read and written once more.
+  // The packed operands of a slice about fit the last-level cache. Each slice
+  // has enough rows to be worth reading and writing the gradients once more.
   constexpr int64_t bytes = 16 << 20, fewest = 2048;
   int64_t most = std::max(bytes / rowBytes, fewest);
   rows = llvm::divideCeilSigned(grouping.rows,
                                 llvm::divideCeilSigned(grouping.rows, most));
-  // An expert's last step may be incomplete.
+  // Each expert's last inner step may be incomplete.
   auto count = static_cast<int64_t>(experts.size());
   steps = types.steps(rows) + count * types.stepsOfAmxTile;
 }
 
 Value Slices::expert(KernelBuilder &k, Value i) const {
-  // Numbers between which none is left out take one addition.
+  // Adds the experts that are left out before the i-th.
   Value expert = k.add(i, k.idx(experts[0]));
   for (size_t j = 1; j < experts.size(); ++j)
     if (int64_t skipped = experts[j] - experts[j - 1] - 1) {
@@ -93,7 +95,7 @@ Value Slices::expert(KernelBuilder &k, Value i) const {
 Slices::Segment Slices::segment(KernelBuilder &k, const RowOwners &owners,
                                 Value firstRow, Value i) const {
   auto [begin, end] = owners.rowsOf(expert(k, i));
-  // A step is whole in one slice: rows pair up by their place in the expert.
+  // Slices do not cut inner steps: an expert's rows pair up from its first on.
   int64_t together = types.step * types.stepsOfAmxTile;
   auto cut = [&, begin = begin, end = end](Value row) {
     Value before = arith::MaxSIOp::create(k, k.sub(row, begin), k.idx(0));
@@ -120,7 +122,7 @@ Value Slices::firstStep(KernelBuilder &k, const RowOwners &owners,
   })[0];
 }
 
-/// The sums that an expert had after the slice before, if it `goesOn`, else 0.
+/// An expert's sums after the slice before if it `goesOn` from there, else 0.
 static SmallVector<Value> sumsSoFar(KernelBuilder &k,
                                     const MatmulTiling &tiling, Value goesOn,
                                     function_ref<SmallVector<Value>()> load) {
@@ -135,7 +137,7 @@ static SmallVector<Value> sumsSoFar(KernelBuilder &k,
   return SmallVector<Value>(branch.getResults());
 }
 
-/// Launches the packing of an operand's rows of a slice.
+/// Launches the packing of the rows of a slice of an operand.
 static void packSlice(KernelLowering &lowering, RoutedWeightGradOp op,
                       const Slices &slices, const SteppedOperand &operand,
                       bool tokenOrder, Value first) {
@@ -145,7 +147,7 @@ static void packSlice(KernelLowering &lowering, RoutedWeightGradOp op,
                 Value firstRow = k.number(first);
                 RowOwners owners(k, grouping, lowering, op.getRoutes());
                 auto count = static_cast<int64_t>(slices.experts.size());
-                // A tile packs its share of the steps, whosever they are.
+                // A work item packs its share of all experts' inner steps.
                 k.loop(k.idx(0), k.idx(count), 1, {k.idx(0)},
                        [&](Value i, ValueRange steps) {
                          Slices::Segment segment =
@@ -167,7 +169,8 @@ static void packSlice(KernelLowering &lowering, RoutedWeightGradOp op,
               });
 }
 
-/// The memory of the gradients: those that are to be added to, if all are.
+/// The buffers of the gradients, and whether the op adds to them: it does if it
+/// can for all.
 static std::pair<SmallVector<Value>, bool>
 gradientsOf(RoutedWeightGradOp op, KernelLowering &lowering) {
   bool addsUp = llvm::all_of(op.getDweights(), [&](Value dweight) {
@@ -184,7 +187,7 @@ static LogicalResult lowerRoutedWeightGrad(RoutedWeightGradOp op,
                                            KernelLowering &lowering) {
   if (op.getExperts().empty())
     return success();
-  Grouping grouping(op.getRoutes(), lowering.tokens());
+  Grouping grouping(op.getRoutes(), op.getLhs());
   auto weight = cast<RankedTensorType>(op.getDweights().front().getType());
   int64_t m = weight.getDimSize(0), n = weight.getDimSize(1);
   Type element = elementOf(op.getRhs());
@@ -192,7 +195,7 @@ static LogicalResult lowerRoutedWeightGrad(RoutedWeightGradOp op,
   int64_t rowBytes = (m + n) * element.getIntOrFloatBitWidth() / 8;
   Slices slices(grouping, op.getExperts(), types, rowBytes);
   auto count = static_cast<int64_t>(op.getExperts().size());
-  // As if experts had equal shares of the rows.
+  // The tiling assumes that all experts have as many rows.
   int64_t share = llvm::divideCeilSigned(grouping.rows, grouping.experts);
   MatmulTiling tiling(m, share, n, types);
 
@@ -212,30 +215,30 @@ static LogicalResult lowerRoutedWeightGrad(RoutedWeightGradOp op,
               inTokenOrder(op.getRhs()), firstOfSlice);
 
     int64_t itemsOfExpert = tiling.rowBlocks(m) * tiling.splits;
-    double rows = static_cast<double>(slices.rows * count) /
-                  static_cast<double>(grouping.experts);
+    double part = static_cast<double>(slices.rows) /
+                  static_cast<double>(grouping.rows);
     lowering.launch(
         op,
         {.workItems = count * itemsOfExpert,
          .compute = types.compute,
-         .flops = rows * productFlops(1, m, n)},
+         .flops = part * flopsOf(op)},
         [&](KernelBuilder &k) {
           Value lhs = k.buffer(left);
           Value rhs = k.buffer(right);
           Value expert = k.div(k.workItem(), k.idx(itemsOfExpert));
-          Value tile = k.rem(k.workItem(), k.idx(itemsOfExpert));
+          Value itemOfExpert = k.rem(k.workItem(), k.idx(itemsOfExpert));
           Value dw = k.tableEntry(table, expert, gradientType);
           RowOwners owners(k, grouping, lowering, op.getRoutes());
           Value firstRow = k.number(firstOfSlice);
           Slices::Segment segment = slices.segment(k, owners, firstRow, expert);
           Value steps = slices.stepsOf(k, segment);
           Value splits = k.idx(tiling.splits);
-          RowBlock block =
-              denseRowBlock(k, k.div(tile, splits), m, tiling.blockRows);
+          RowBlock block = denseRowBlock(k, k.div(itemOfExpert, splits), m,
+                                         tiling.blockRows);
           k.ifThen(segment.isMine, [&] {
             Value firstStep = slices.firstStep(k, owners, firstRow, expert);
             forEachRegisterTile(
-                k, tiling, block, k.rem(tile, splits),
+                k, tiling, block, k.rem(itemOfExpert, splits),
                 [&](Value row, const RegisterTileColumns &tile) {
                   Value first = k.add(block.first, row);
                   auto load = [&] {
@@ -251,7 +254,7 @@ static LogicalResult lowerRoutedWeightGrad(RoutedWeightGradOp op,
                 },
                 [&](Value row, const RegisterTileColumns &tile,
                     ValueRange sums) {
-                  // The optimiser reads them when all are made.
+                  // The optimiser reads the gradients much later.
                   Value target = k.add(block.first, row);
                   for (auto [sum, lane] : llvm::zip_equal(sums, tile.lanes))
                     k.stream(sum, dw, target, lane);
@@ -264,7 +267,7 @@ static LogicalResult lowerRoutedWeightGrad(RoutedWeightGradOp op,
 
 static LogicalResult lowerRoutedBiasGrad(RoutedBiasGradOp op,
                                          KernelLowering &lowering) {
-  Grouping grouping(op.getRoutes(), lowering.tokens());
+  Grouping grouping(op.getRoutes(), op.getDy());
   int64_t width = widthOf(op.getDy());
   bool tokenOrder = inTokenOrder(op.getDy());
   for (auto [expert, dbias] :
