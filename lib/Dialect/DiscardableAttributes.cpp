@@ -18,8 +18,8 @@ namespace {
 /// On which ops an attribute may stand and which values it may have.
 struct Rule {
   StringRef name;
-  StringRef place;
-  bool (*isPlace)(Operation *);
+  StringRef holder;
+  bool (*isHolder)(Operation *);
   StringRef what;
   bool (*isValid)(Operation *, Attribute);
 };
@@ -122,8 +122,8 @@ LogicalResult MoEDialect::verifyOperationAttribute(Operation *op,
   if (rule == std::end(rules))
     return op->emitOpError()
            << "expected an attribute of operations, but got " << name;
-  if (!rule->isPlace(op))
-    return op->emitOpError() << "expected " << name << " on " << rule->place;
+  if (!rule->isHolder(op))
+    return op->emitOpError() << "expected " << name << " on " << rule->holder;
   if (!rule->isValid(op, attribute.getValue()))
     return op->emitOpError() << "expected " << name << " to be " << rule->what
                              << ", but got " << attribute.getValue();

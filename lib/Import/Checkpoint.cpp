@@ -144,8 +144,8 @@ FoundTensors polymoe::findTensors(const ModelConfig &config,
   return found;
 }
 
-/// True if a tensor of type `from` may give a parameter of type `to`: exactly,
-/// or as the fp32 master of a narrower parameter.
+/// Whether a tensor of type `from` can be read as a parameter of type `to`:
+/// exactly, or as the fp32 master of a narrower parameter.
 static bool canRead(DType from, DType to) {
   switch (to) {
   case DType::F64:
@@ -176,8 +176,8 @@ DType polymoe::chooseType(const ModelConfig &config,
   DType result = config.dtype.value_or(types.size() == 1 ? *types.begin()
                                        : types.count(DType::F64) ? DType::F64
                                                                  : DType::F32);
-  // There is no arithmetic in f16, whose range training overflows; f32 holds
-  // its values exactly.
+  // The model does not compute in f16, whose range training overflows. f32
+  // holds its values exactly.
   if (result == DType::F16)
     result = DType::F32;
   for (const FoundTensor &found : tensors.parameters) {

@@ -76,8 +76,7 @@ const std::set<std::string> &harmlessKeys() {
   return keys;
 }
 
-/// Keys of architectures that are not these families' own, with the value
-/// that means "not used".
+/// Keys of other architectures, with the value that means "not used".
 void rejectUnsupported(StrictReader &reader) {
   for (const char *key :
        {"attn_logit_softcapping", "final_logit_softcapping", "logits_soft_cap",
@@ -203,9 +202,8 @@ private:
   }
 
   void parseHeads() {
-    // Llama's first configurations have no such key; for the other families
-    // transformers would assume a number that has nothing to do with the
-    // model.
+    // Llama's first configurations have no such key. For the other families
+    // transformers would assume a number that says nothing about the model.
     if (auto heads = reader.findInteger("num_key_value_heads"))
       config.kvHeads = *heads;
     else if (config.family == Family::Llama ||
@@ -235,7 +233,7 @@ private:
     auto name = reader.findString("hidden_act");
     std::string key = "hidden_act";
     if (config.family == Family::Gemma) {
-      // `hidden_activation` came after it and wins; "gelu" in the released
+      // `hidden_activation` is the newer key and wins. "gelu" in the released
       // files means the tanh approximation.
       if (auto newer = reader.findString("hidden_activation")) {
         key = "hidden_activation";
@@ -350,7 +348,7 @@ private:
     std::vector<bool> sliding(config.layers, false);
     switch (config.family) {
     case Family::Mistral:
-      // Absent, transformers would assume 4096 for mistral.
+      // Where the key is missing, transformers would assume 4096 for mistral.
       if (config.mixture != MixtureForm::Mixtral &&
           !reader.contains("sliding_window"))
         reader.fail("sliding_window", "a number or null", "none");
@@ -380,7 +378,7 @@ private:
 
   std::vector<bool> parseLayerTypes(std::optional<int64_t> window) {
     bool used = reader.findBool("use_sliding_window").value_or(false);
-    // Zero says that every layer slides.
+    // Zero means that every layer has a sliding window.
     std::optional<int64_t> first;
     if (auto value = reader.find("max_window_layers"))
       first = value->integer();
@@ -420,7 +418,8 @@ private:
                        reader.integer("num_local_experts", "num_experts"));
       config.experts.assign(config.layers, experts);
       config.topK = reader.integer("num_experts_per_tok");
-      // Mixtral gives the one expert a weight of 1, ours its probability.
+      // With one expert per token Mixtral gives it a score of 1, moe.route its
+      // probability.
       if (config.topK < 2 || config.topK > experts)
         reader.fail("num_experts_per_tok",
                     "a number from 2 to " + std::to_string(experts),
@@ -431,7 +430,7 @@ private:
     std::vector<JsonReader> counts =
         oneForEachLayer(reader.at("polymoe_experts"), "number");
     for (int64_t i = 0; i < config.layers; ++i)
-      // 0 and 1 both say that the layer is dense.
+      // 0 and 1 both mean that the layer is dense.
       config.experts[i] = checkExperts(
           "polymoe_experts", std::max<int64_t>(1, counts[i].integer()));
     parseGates();
@@ -459,7 +458,8 @@ private:
   }
 
   int64_t checkExperts(const std::string &key, int64_t experts) {
-    // Of all layers together, this many still describe themselves quickly.
+    // With more experts in all layers together, listing the parameters would
+    // take long.
     constexpr int64_t most = 100000;
     if (experts > most / config.layers)
       reader.fail(key, "at most " + std::to_string(most) + " experts in all",

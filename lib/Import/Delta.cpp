@@ -46,7 +46,7 @@ private:
   std::map<std::string, std::shared_ptr<const SafetensorsFile>> files;
 };
 
-/// The tensors of a base, wherever they lie.
+/// The tensors of a base: a Hugging Face folder, a module or a run folder.
 class Base {
 public:
   Base(const fs::path &path, const RunFolder::Warn &warn) : path(path) {
@@ -73,8 +73,8 @@ public:
     const TensorInfo *tensor = nullptr;
   };
 
-  /// The tensors called `key`: of a module with checkpoints in several files
-  /// there may be more than one.
+  /// The tensors called `key`. A module whose checkpoint has several files may
+  /// have more than one.
   std::vector<Found> find(const std::string &key) const {
     std::vector<Found> all;
     if (checkpoint)
@@ -94,7 +94,7 @@ private:
   std::set<std::pair<std::string, std::shared_ptr<const SafetensorsFile>>> used;
 };
 
-/// What identifies a tensor's value.
+/// Type, shape and checksum of a tensor, which identify its value.
 struct Identity {
   std::string dtype;
   std::vector<int64_t> shape;
@@ -109,7 +109,7 @@ Identity identityOf(const SafetensorsFile &file, const TensorInfo &tensor) {
 
 using TensorName = std::pair<std::string, std::string>; ///< file, key
 
-/// The tensors that the module reads, without the rows.
+/// The tensors that the module reads, whole or in part.
 std::set<TensorName> tensorsOf(const std::vector<ParameterSpec> &specs) {
   std::set<TensorName> tensors;
   for (const ParameterSpec &spec : specs)
@@ -124,7 +124,7 @@ std::set<TensorName> tensorsOf(const std::vector<ParameterSpec> &specs) {
 // Export
 //===----------------------------------------------------------------------===//
 
-/// Whether the base has the tensor, by whatever name its file goes.
+/// Whether the base has the tensor, whatever its file is called.
 static bool hasTensor(const Base &base, const std::string &key,
                       const Identity &identity) {
   for (const Base::Found &found : base.find(key))
@@ -186,8 +186,8 @@ void polymoe::exportDelta(const fs::path &source, const fs::path &output,
   if (!options.base.empty())
     base.emplace(options.base, options.warn);
 
-  // What the base has; a file is named base/ and its own name, with a number
-  // where two are called alike.
+  // The tensors of the base. A file is called base/ and its own name, with a
+  // number if two have the same name.
   Files files(loaded.folder);
   std::vector<ParameterSpec> specs = extractParameterSpecs(module);
   std::map<std::string, std::string> nameOfFile;

@@ -23,8 +23,8 @@ using Json = nlohmann::ordered_json;
 // What the module says
 //===----------------------------------------------------------------------===//
 
-/// Whether a layer has a language gate that something trained; of others no
-/// token takes notice (moe-drop-untrained-gates).
+/// Whether a layer has a language gate that trains or has trained. Others
+/// decide nothing (moe-drop-untrained-gates).
 static bool hasTrainedGate(const moe::Layer &layer,
                            const SymbolTable &symbols) {
   moe::LanguageGateOp gate =
@@ -42,7 +42,7 @@ static bool hasTrainedGate(const moe::Layer &layer,
   return moe::isTrained(weight);
 }
 
-/// What a route's gate looks at.
+/// How a route's gate pools its logits.
 static GatePool gatePoolOf(moe::RouteOp route) {
   auto pool = route.getGate().getDefiningOp<moe::PoolOp>();
   if (!pool)
@@ -144,14 +144,14 @@ static std::string classNameOf(Family family) {
   return name;
 }
 
-/// Writes what another family would assume another default for.
+/// Writes the keys whose defaults differ between families.
 static void makeExplicit(const ModelConfig &config, Json &json) {
   json["num_key_value_heads"] = config.kvHeads;
   json["head_dim"] = config.headDim;
   json["tie_word_embeddings"] = config.tied;
   json["sliding_window"] =
       config.windows.front() ? Json(*config.windows.front()) : Json();
-  // Where each form of the configuration has the base.
+  // The forms of the configuration have the base in different places.
   Json *holder = &json;
   if (auto it = json.find("rope_parameters");
       it != json.end() && it->is_object())

@@ -55,7 +55,7 @@ void checkParameters(const std::vector<ParameterLayout> &layout,
            "has a place for it");
 }
 
-/// Forgets the gates that the layout leaves out, since nothing trained them.
+/// Drops the gates that the layout leaves out, since nothing trained them.
 void dropUntrainedGates(mlir::ModuleOp module, Specs &specs) {
   for (auto parameter : module.getOps<mlir::moe::ParameterOp>())
     if (parameter.getRole() == mlir::moe::Role::LanguageGate &&
@@ -63,8 +63,8 @@ void dropUntrainedGates(mlir::ModuleOp module, Specs &specs) {
       specs.erase(parameter.getSymName().str());
 }
 
-/// The type in which the parameter is stored, so that nothing is rounded on
-/// the way. What is still to be drawn gets the type of its master.
+/// The type in which the parameter is stored, so that nothing is rounded. A
+/// parameter that an initialiser draws gets the type of its master.
 class StoredTypes {
 public:
   StoredTypes(const Specs &specs, fs::path folder)
@@ -87,7 +87,7 @@ public:
     if (!file)
       file = SafetensorsFile::open(folder / origin->file);
     std::optional<DType> type = file->get(origin->key).dtype;
-    // There are no parameters of f16; f32 holds its values.
+    // Parameters do not have the type f16; f32 holds its values.
     if (type == DType::F16)
       return DType::F32;
     return type.value_or(spec.dtype);
@@ -107,7 +107,7 @@ struct OutputTensor {
   std::string key;
   std::vector<int64_t> shape;
   DType dtype = DType::F32;
-  /// The parameters that it is made of, and where.
+  /// The parameters that it is made of, and their rows in it.
   std::vector<std::pair<std::string, std::optional<RowSelection>>> parts;
 
   int64_t bytes() const { return *byteSizeOf(shape, sizeOf(dtype)); }
@@ -122,7 +122,8 @@ const TensorLocation &locationToWrite(const ParameterLayout &parameter,
   return parameter.locations.front();
 }
 
-/// In the order of the model; gives the parts of one tensor one type.
+/// The tensors to write, in the order of the model. The parts of one tensor get
+/// one type.
 std::vector<OutputTensor>
 tensorsToWrite(const ModelConfig &config,
                const std::vector<ParameterLayout> &layout, Specs &specs) {
@@ -145,7 +146,7 @@ tensorsToWrite(const ModelConfig &config,
   return tensors;
 }
 
-/// Puts the parts of an interleaved tensor into their rows.
+/// Copies the parts of an interleaved tensor to their rows.
 void writeInterleaved(const OutputTensor &tensor, const ParameterStore &store,
                       const SafetensorsWriter::Sink &sink) {
   Buffer whole(tensor.bytes(), "tensor '" + tensor.key + "'");
@@ -179,8 +180,8 @@ void addTensor(const OutputTensor &tensor, const ParameterStore &store,
               static_cast<size_t>(tensor.bytes())});
 }
 
-/// Cuts the tensors, in their order, into files of at most `limit` bytes, or
-/// of one tensor that is larger.
+/// Divides the tensors, in their order, into files of at most `limit` bytes. A
+/// larger tensor gets a file of its own.
 std::vector<std::vector<const OutputTensor *>>
 cutIntoShards(const std::vector<OutputTensor> &tensors, int64_t limit) {
   std::vector<std::vector<const OutputTensor *>> shards(1);
@@ -262,7 +263,7 @@ void polymoe::exportHuggingFace(const fs::path &source, const fs::path &output,
     list.push_back(specs.at(parameter.name));
   ThreadPool pool;
   ParameterOptions parameterOptions;
-  // A run leaves its base checkpoint, of which some keys are no longer read.
+  // A trained run no longer reads all keys of its base checkpoint.
   parameterOptions.requireAllKeys = false;
   parameterOptions.training = false;
   ParameterStore store(list, loaded.folder, pool, parameterOptions);

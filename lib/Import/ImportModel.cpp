@@ -48,8 +48,8 @@ moe::Role roleOf(const ParameterLayout &parameter) {
   return parameter.expert > 0 ? moe::Role::Expert : moe::Role::Backbone;
 }
 
-/// Builds the module of a model. All values of one function that stand for a
-/// parameter are reached by the part of the layer that they belong to.
+/// Builds the module of a model. Values that stand for parameters are looked up
+/// by the part of the layer that they are.
 class ModelBuilder {
 public:
   ModelBuilder(const ModelConfig &config, DType type,
@@ -74,7 +74,7 @@ private:
   /// Parameters by part, in the order of the layout.
   using Weights = std::map<Part, SmallVector<Value>>;
 
-  /// What of a layer decides its function.
+  /// The properties of a layer that decide which function it calls.
   using LayerKind = std::tuple<std::optional<int64_t>, int64_t, bool>;
 
   LayerKind kindOf(int64_t layer) const {
@@ -182,7 +182,7 @@ private:
                : 1.0;
   }
 
-  /// -1 stands for those outside the layers.
+  /// Layer -1 has the parameters outside the layers.
   SmallVector<const ParameterLayout *> parametersOf(int64_t layer) const {
     SmallVector<const ParameterLayout *> result;
     for (const FoundTensor &found : tensors.parameters)
@@ -207,7 +207,7 @@ private:
   // A layer
   //===--------------------------------------------------------------------===//
 
-  /// The function of this kind of layer, made at its first use.
+  /// The function of this kind of layer, built at its first use.
   func::FuncOp layerFunction(int64_t layer, func::FuncOp forward,
                              ValueRange arguments) {
     func::FuncOp &function = functions[kindOf(layer)];
@@ -218,7 +218,7 @@ private:
       name += "_" + std::to_string(functions.size() - 1);
 
     OpBuilder::InsertionGuard guard(builder);
-    // After the layer functions that are there already, before @forward.
+    // The function comes after the earlier layer functions, before @forward.
     builder.setInsertionPoint(forward);
     function = func::FuncOp::create(
         builder, loc, name,
@@ -298,7 +298,7 @@ private:
                              config.topK);
   }
 
-  /// Null for gates that look at the token alone.
+  /// Null for a gate that looks at the token alone.
   moe::PoolKindAttr gatePool() {
     if (config.gatePool == GatePool::Token)
       return nullptr;

@@ -90,7 +90,7 @@ private:
               Part::Output);
   }
 
-  /// BLOOM holds query, key and value of each head one after the other.
+  /// BLOOM's tensors hold query, key and value of a head one after the other.
   void addFusedAttention(const std::string &prefix) {
     int64_t width = config.width, dim = config.headDim;
     const std::pair<const char *, Part> parts[] = {

@@ -64,7 +64,7 @@ void polymoe::registerModuleDialects(MLIRContext &context) {
   registerAllDialects(registry);
   registry.insert<mlir::moe::MoEDialect>();
   context.appendDialectRegistry(registry);
-  // An error names its place; a note with a whole function would hide it.
+  // An error names its location; a note with a whole function would hide it.
   context.printOpOnDiagnostic(false);
 }
 
@@ -208,7 +208,8 @@ static fs::path orCurrent(const fs::path &folder) {
 
 std::string polymoe::relativePath(const fs::path &file,
                                   const fs::path &folder) {
-  // The file's own name stays as it is: in a download cache it is a link.
+  // The name of the file itself is not resolved: in a download cache it is a
+  // link.
   fs::path parent = fs::weakly_canonical(orCurrent(file.parent_path()));
   fs::path base = fs::weakly_canonical(orCurrent(folder));
   return (fs::proximate(parent, base) / file.filename())

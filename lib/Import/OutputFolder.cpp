@@ -37,7 +37,7 @@ OutputFolder::OutputFolder(fs::path path, bool replace)
 }
 
 OutputFolder::~OutputFolder() {
-  // After commit(), what was replaced.
+  // After commit() this is the folder that was replaced.
   std::error_code ignored;
   fs::remove_all(temporary, ignored);
 }
@@ -47,7 +47,7 @@ void OutputFolder::commit() {
   renameDurably(temporary, target);
 }
 
-/// Whether `path` lies in `folder`; where it is a link, the link or its target.
+/// Whether `path` lies in `folder`. For a link, the link or its target may.
 static bool liesIn(const fs::path &path, const fs::path &folder) {
   fs::path outer = fs::weakly_canonical(folder);
   for (const fs::path &inner :

@@ -5,8 +5,8 @@
 //
 //===----------------------------------------------------------------------===//
 //
-// What an export and a delta have in common: where their values come from and
-// how their folder comes to be.
+// What exports and deltas share: the source of their values, and the way in
+// which their folder is written.
 //
 //===----------------------------------------------------------------------===//
 
@@ -20,14 +20,14 @@
 
 namespace polymoe {
 
-/// A folder that grows under a temporary name beside its own.
+/// A folder that is written under a temporary name and renamed when complete.
 class OutputFolder {
 public:
   OutputFolder(std::filesystem::path path, bool replace);
   OutputFolder(const OutputFolder &) = delete;
   ~OutputFolder();
 
-  /// Where to write.
+  /// The temporary folder, to write to.
   const std::filesystem::path &path() const { return temporary; }
   void commit();
 
@@ -35,13 +35,13 @@ private:
   std::filesystem::path target, temporary;
 };
 
-/// Refuses to replace a folder with what is to be read from it: the module, its
-/// configuration and tensors, and `others`.
+/// Fails if the folder to replace holds files that are still to be read: the
+/// module, its configuration and tensors, and `others`.
 void checkReplaced(const std::filesystem::path &output,
                    const LoadedModule &loaded,
                    const std::vector<std::filesystem::path> &others = {});
 
-/// The files of a tokenizer, those that there are.
+/// The files of a tokenizer that exist.
 void copyTokenizer(const std::filesystem::path &from,
                    const std::filesystem::path &to);
 

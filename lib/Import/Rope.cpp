@@ -5,11 +5,11 @@
 //
 //===----------------------------------------------------------------------===//
 //
-// A frequency that is off by one bit turns far positions by a visible angle,
-// so the arithmetic here is that of transformers on PyTorch, in f32, operation
+// A frequency that is off by one bit rotates far positions by a visible angle.
+// So the arithmetic here is that of transformers on PyTorch, in f32, operation
 // by operation. PyTorch computes powers 32 at a time with SLEEF's powf and the
-// rest with the C library's; the first is reproduced here from its published
-// algorithm (a logarithm and an exponential in pairs of floats).
+// rest with the C library's. SLEEF's is reproduced here from its published
+// algorithm, a logarithm and an exponential in double-float arithmetic.
 //
 //===----------------------------------------------------------------------===//
 
@@ -118,7 +118,7 @@ float exponential(DoubleFloat d) {
 
 std::vector<float> polymoe::ropeFrequencies(const RopeConfig &config,
                                             int64_t headDim) {
-  // Powers of whole vectors, two by two, are SLEEF's.
+  // PyTorch computes whole blocks of two vectors with SLEEF.
   constexpr int64_t unrolled = 32;
   const int64_t count = headDim / 2;
   const float theta = static_cast<float>(config.theta);
@@ -146,7 +146,7 @@ std::vector<float> polymoe::ropeFrequencies(const RopeConfig &config,
   const float shortest =
       static_cast<float>(config.originalPositions / config.highFrequencyFactor);
   for (float &frequency : result) {
-    // PyTorch divides a number by a tensor as reciprocal times number.
+    // PyTorch divides a number by a tensor by multiplying with the reciprocal.
     float wavelength =
         (1.0f / frequency) * static_cast<float>(2.0 * std::numbers::pi);
     float scaled = wavelength > longest ? frequency / factor : frequency;

@@ -14,7 +14,7 @@
 
 namespace polymoe {
 
-/// A JSON object of which every key must be read or known to be harmless. A
+/// A JSON object in which every key has to be read or known to be harmless. A
 /// key whose value is null counts as absent.
 class StrictReader {
 public:
@@ -34,14 +34,14 @@ public:
   std::optional<bool> findBool(const std::string &key);
   std::optional<std::string> findString(const std::string &key);
 
-  /// As above, for keys that have to be there. An integer is one from 1 to
-  /// 2147483647: larger than any size in a real configuration, and products of
-  /// two stay in 64 bits.
+  /// The same for keys that have to be there. Integers are from 1 to
+  /// 2147483647, which is larger than any size in a real configuration, and a
+  /// product of two fits 64 bits.
   int64_t integer(const std::string &key);
   double positiveNumber(const std::string &key);
   std::string string(const std::string &key);
 
-  /// The integer of two spellings of one key, which must agree.
+  /// The integer of a key that has two spellings, which must agree.
   int64_t integer(const std::string &key, const std::string &otherKey);
 
   /// Checks that a key is absent or has the only value supported.

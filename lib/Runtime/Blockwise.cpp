@@ -5,12 +5,12 @@
 //
 //===----------------------------------------------------------------------===//
 //
-// Let u = 2^n + f, which counts the codes of one sign. What lies in the cell
-// of a code, [0.1, 1] of its decade cut into 2^n, follows from u on a straight
-// line, the lines of two decades meet where they change, and each is flatter
-// than that of the decade below: u is the least of all lines, and the number,
-// the middle of its cell, the largest of their inverses. So the loops have
-// neither tables nor branches, and vectors of any width give the same bits.
+// Inside a decade, the rank of a magnitude is a straight line of the magnitude,
+// rounded down. The lines of neighbouring decades meet where the decades do,
+// and the line of a larger decade is flatter. So the rank of a magnitude is the
+// minimum of all lines, and the number of a rank, the middle of its cell, is
+// the maximum of their inverses. The loops therefore have neither tables nor
+// branches, and vectors of any width give the same bits.
 //
 //===----------------------------------------------------------------------===//
 
@@ -23,17 +23,17 @@
 
 using namespace polymoe;
 
-// A product and a sum that the compiler fuses would have other bits where the
-// machine has such an instruction.
+// If the compiler fused a product and a sum, bits would differ between machines
+// with and without such an instruction.
 #pragma clang fp contract(off)
 
 namespace {
 
 constexpr size_t decades = 7;
 
-/// The magnitudes of a book whose largest decade has 2^bits numbers. Their
-/// ranks are 0 for zero, then those of the decades, the smallest first, and
-/// `top` for one.
+/// The magnitudes of a book whose largest decade has 2^bits numbers. Zero has
+/// rank 0, then come the numbers of the decades, the smallest first, and one
+/// has rank `top`.
 struct Tree {
   /// rank = x * perNumber + at, truncated; x = rank * step + middle.
   struct Line {
@@ -41,7 +41,8 @@ struct Tree {
   };
   std::array<Line, decades> lines{};
   int top = 1;
-  /// Where zero ends and where one begins: half way to the next number.
+  /// Magnitudes from `topFrom` on become one and, in the signed book, those
+  /// below `zeroTo` zero: both limits lie half way to the next number.
   float zeroTo = 0, topFrom = 0;
 
   explicit constexpr Tree(int bits) {
@@ -93,7 +94,7 @@ template <CodeBook book> MOE_INLINE float numberOf(int code) {
 template <CodeBook book> MOE_INLINE int codeOf(float number) {
   constexpr const Tree &t = tree<book>;
   const float magnitude = number < 0 ? -number : number;
-  // Not a number counts as one, so that the conversion is defined.
+  // A NaN counts as 1, so that the conversion to int is defined.
   const float x = magnitude < 1 ? magnitude : 1.0f;
   auto exactRank = float(t.top);
   for (const Tree::Line &line : t.lines) {
@@ -107,7 +108,7 @@ template <CodeBook book> MOE_INLINE int codeOf(float number) {
     const int negative = rank < zeroCode ? zeroCode - rank : 0;
     return number < 0 ? negative : zeroCode + rank;
   }
-  // The smallest number's cell reaches down to zero.
+  // The cell of the smallest number reaches down to zero.
   const int least = x > 0 ? 1 : 0;
   rank = rank > least ? rank : least;
   return x < t.topFrom ? rank : t.top;
@@ -123,14 +124,15 @@ MOE_INLINE void dequantizeBlock(const uint8_t *__restrict codes, float absmax,
 template <CodeBook book>
 MOE_INLINE float quantizeBlock(const float *__restrict source,
                                uint8_t *__restrict codes) {
-  // Magnitudes are ordered as their bits are.
+  // The bits of magnitudes have the order of the magnitudes.
   int32_t largest = 0;
   for (int64_t i = 0; i < blockSize; ++i) {
     const int32_t bits = std::bit_cast<int32_t>(source[i]) & 0x7FFFFFFF;
     largest = bits > largest ? bits : largest;
   }
   const float absmax = std::bit_cast<float>(largest);
-  // Finite for what is too small, too, which is then taken for smaller.
+  // The inverse of a very small absmax would be infinite. A smaller, finite one
+  // gives the elements smaller codes.
   const float inverse = std::min(1 / absmax, std::numeric_limits<float>::max());
   for (int64_t i = 0; i < blockSize; ++i)
     codes[i] = uint8_t(codeOf<book>(source[i] * inverse));
@@ -146,8 +148,8 @@ struct Kernels {
 };
 } // namespace
 
-// The same code for instruction sets that the machine may have. An attribute
-// takes no parentheses. NOLINTBEGIN(bugprone-macro-parentheses)
+// Compiles the same code for several instruction sets. The attribute must not
+// be in parentheses. NOLINTBEGIN(bugprone-macro-parentheses)
 #define MOE_KERNELS(NAME, ATTRIBUTE)                                           \
   template <CodeBook book>                                                     \
   ATTRIBUTE static void dequantize##NAME(const uint8_t *codes, float absmax,   \

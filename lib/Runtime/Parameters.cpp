@@ -20,11 +20,11 @@
 
 using namespace polymoe;
 
-// Elements that one item of a loop over a parameter handles; even, because
-// initial values come in pairs.
+// The elements of a parameter that one work item handles; even, because initial
+// values are drawn two at a time.
 static constexpr int64_t chunk = int64_t(1) << 16;
 
-/// Calls body(begin, end) for pieces of [0, count) on the pool.
+/// Calls body(begin, end) for chunks of [0, count) on the pool.
 template <typename Body>
 static void forChunks(ThreadPool &pool, int64_t count, const Body &body) {
   parallelFor(pool, (count + chunk - 1) / chunk, [&](int64_t item) {
@@ -93,8 +93,8 @@ size_t ParameterStore::indexOf(const std::string &name) const {
   return it->second;
 }
 
-/// The parameter at the end of a chain of copies. Loading from there gives a
-/// copy's master all the digits that the origin has.
+/// The parameter at the end of a chain of copies. A copy is loaded from there,
+/// so that its master is as precise as the origin.
 const ParameterSpec &ParameterStore::rootOf(const ParameterSpec &spec) const {
   const ParameterSpec *root = &spec;
   for (size_t steps = 0; auto *copy = std::get_if<CopyOrigin>(&root->origin);
@@ -149,7 +149,7 @@ OptimizerStates polymoe::parseOptimizerStates(std::string_view name) {
   fail("optimizer states: expected fp32 or 8bit, but got '", name, "'");
 }
 
-/// Makes the memory of everything but the value that a checkpoint may map.
+/// Allocates everything that a trainable parameter has but its gradient.
 void ParameterStore::makeTrainable(size_t index) {
   const ParameterSpec &spec = parameters[index];
   Entry &entry = entries[index];
@@ -191,7 +191,7 @@ void ParameterStore::makeTrainable(size_t index) {
   trainable.push_back(state);
 }
 
-/// Bytes of a gradient, without and with what fills it up to the next one.
+/// The bytes of a gradient, and those up to the next gradient.
 static int64_t gradientBytes(const TrainableParameter &state) {
   return state.elements * sizeOf(state.masterType);
 }
@@ -200,8 +200,9 @@ static int64_t gradientStride(const TrainableParameter &state) {
   return (gradientBytes(state) + alignment - 1) / alignment * alignment;
 }
 
-/// One piece of memory, apart from all other: what is never used, since the
-/// executor has a place of its own, is never taken from the system.
+/// Gradients have one piece of memory. The system provides its pages at the
+/// first write, so gradients that an executor keeps elsewhere take no memory
+/// here.
 void ParameterStore::makeGradients() {
   int64_t bytes = 0;
   for (const TrainableParameter &state : trainable) {
@@ -231,8 +232,8 @@ void TrainableParameter::writeMaster(int64_t begin, int64_t count,
               size_t(count * size));
 }
 
-/// Writes elements of the master, or of the value where it does not train.
-/// Returns whether all are finite, after the conversion: what overflows is not.
+/// Writes elements of the master, or of the value of a frozen parameter.
+/// Returns whether all are finite after the conversion, which may overflow.
 bool ParameterStore::put(size_t index, DType from, const std::byte *source,
                          int64_t begin, int64_t count) {
   const Entry &entry = entries[index];
@@ -283,14 +284,14 @@ ParameterStore::File &ParameterStore::openFile(const std::string &name) {
 }
 
 namespace {
-/// Pieces of a tensor, in elements: `count` of them, `length` long each, the
-/// first at `begin`, `stride` apart.
+/// `count` pieces of a tensor, each `length` elements long, the first at
+/// element `begin`, `stride` elements apart.
 struct Pieces {
   int64_t begin = 0, length = 0, stride = 0, count = 1;
 };
 } // namespace
 
-/// Where in `tensor` the rows lie that make up `spec`.
+/// The pieces of `tensor` that hold the selected rows of `spec`.
 static Pieces select(const TensorInfo &tensor, const ParameterSpec &spec,
                      int64_t elements, const RowSelection &rows,
                      const std::string &where) {
@@ -360,7 +361,8 @@ void ParameterStore::loadFromCheckpoint(size_t index,
       reinterpret_cast<uintptr_t>(first) % uintptr_t(sizeOf(from)) == 0;
   if (!spec.trainable && from == spec.dtype && pieces.count == 1 && aligned &&
       entry.elements) {
-    // Never written: the drivers write masters and trainable values only.
+    // The mapped value is never written: drivers write only masters and values
+    // that train.
     entry.value = const_cast<std::byte *>(first);
     entry.isMapped = true;
     mapped += entry.elements * sizeOf(from);
@@ -405,7 +407,7 @@ std::vector<std::string> ParameterStore::unusedKeys() const {
 }
 
 bool polymoe::matches(std::string_view pattern, std::string_view text) {
-  // On a mismatch, let the last star take one character more.
+  // On a mismatch the last star takes one more character.
   size_t p = 0, t = 0, star = std::string_view::npos, taken = 0;
   while (t < text.size()) {
     if (p < pattern.size() && pattern[p] == '*') {
@@ -432,7 +434,7 @@ void ParameterStore::initialise(size_t index, const ParameterSpec &root) {
   const Entry &entry = entries[index];
   const auto &origin = std::get<InitOrigin>(root.origin);
   if (origin.kind == InitOrigin::Kind::Zeros)
-    return; // as memory comes
+    return; // allocated memory is zero
   if (!isFloat(spec.dtype))
     fail("parameter '", spec.name,
          "': expected a floating-point type for its initial value, but got ",
@@ -446,7 +448,7 @@ void ParameterStore::initialise(size_t index, const ParameterSpec &root) {
            toString(spec.shape));
     deviation = std::sqrt(2.0 / double(spec.shape[0] + spec.shape[1]));
   }
-  // The root's name: a copy begins equal to what it copies.
+  // The key depends on the root's name: a copy begins equal to its source.
   const uint64_t key = mix64(origin.seed + mix64(hashOf(root.name)));
   const bool ones = origin.kind == InitOrigin::Kind::Ones;
   forChunks(pool, entry.elements, [&](int64_t begin, int64_t end) {
@@ -499,7 +501,7 @@ void ParameterStore::dropMappedPages() const {
                  size_t(entries[i].elements * sizeOf(parameters[i].dtype))});
 }
 
-/// Returns how many bytes of the store's memory are in use.
+/// Returns the bytes of the store's memory that gradients use.
 int64_t ParameterStore::layOutGradients(std::span<const GradientPlace> places) {
   for (TrainableParameter &state : trainable)
     state.gradient = nullptr;

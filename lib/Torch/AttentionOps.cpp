@@ -55,7 +55,7 @@ Results evaluate(RotaryOp op, Frame &frame) {
   return {rotated.flatten(-2).to(input.scalar_type())};
 }
 
-/// ALiBi's slope of every head.
+/// The ALiBi slope of every head.
 static std::vector<double> alibiSlopes(int64_t heads) {
   int64_t n = 1;
   while (2 * n <= heads)

@@ -25,10 +25,10 @@
 
 namespace polymoe {
 
-/// What one executed `moe.route` decided, for the router losses.
+/// The decisions of one `moe.route`, for the router losses.
 struct RoutedLayer {
   at::Tensor logits;   ///< [B, S, E]
-  at::Tensor selected; ///< [B, S, K] expert indices, I64; E: no expert
+  at::Tensor selected; ///< [B, S, K] experts, I64; E if the route is missing
   at::Tensor gate;     ///< [B, S, 2], undefined without a language gate
 };
 
@@ -43,7 +43,7 @@ public:
     assert(it != values.end() && "operands are defined before their use");
     return it->second;
   }
-  /// The value of an optional operand: an undefined tensor when absent.
+  /// The value of an optional operand; an undefined tensor if it is absent.
   at::Tensor optional(mlir::Value value) const {
     return value ? (*this)[value] : at::Tensor();
   }
@@ -64,7 +64,7 @@ public:
   Interpreter(mlir::ModuleOp module, ParameterSource parameters)
       : symbols(module), parameters(std::move(parameters)) {}
 
-  /// Calls `function`. Decisions of routers are appended to `routed` in the
+  /// Calls `function`. Appends the decisions of its routers to `routed`, in the
   /// order in which they run.
   std::vector<at::Tensor> run(mlir::func::FuncOp function,
                               llvm::ArrayRef<at::Tensor> arguments,
@@ -84,7 +84,7 @@ at::Tensor toPrecise(const at::Tensor &tensor);
 
 using Results = std::vector<at::Tensor>;
 
-// One function per op, in the file of its family.
+// Each op has a function, in the file of its family.
 Results evaluate(mlir::moe::EmbeddingOp op, Frame &frame);
 Results evaluate(mlir::moe::RmsNormOp op, Frame &frame);
 Results evaluate(mlir::moe::LayerNormOp op, Frame &frame);

@@ -60,8 +60,8 @@ Results evaluate(RouteOp op, Frame &frame) {
     return {selected, at::ones(shape, logits.options().requires_grad(false))};
   }
   at::Tensor probabilities = at::softmax(logits, -1);
-  // at::topk leaves the order of equal values open; a stable sort lets the
-  // lower index win.
+  // at::topk does not specify the order of equal values; in a stable sort the
+  // lower index wins.
   at::Tensor order =
       std::get<1>(at::sort(probabilities.detach(), /*stable=*/true, /*dim=*/-1,
                            /*descending=*/true));
@@ -71,14 +71,14 @@ Results evaluate(RouteOp op, Frame &frame) {
     scores = scores / scores.sum(-1, /*keepdim=*/true);
   at::Tensor gate = frame.optional(op.getGate());
   if (gate.defined()) {
-    // What an old token has in place of its choices: expert 0 with a score of
-    // 1, then none.
+    // The choices of an old token: expert 0 with a score of 1, then missing
+    // routes.
     at::Tensor old = (gate.select(-1, 0) >= gate.select(-1, 1)).unsqueeze(-1);
-    at::Tensor slot = at::arange(topK, selected.options());
+    at::Tensor choice = at::arange(topK, selected.options());
     at::Tensor only =
-        at::where(slot == 0, 0, op.getRoutes().getType().getExperts());
+        at::where(choice == 0, 0, op.getRoutes().getType().getExperts());
     selected = at::where(old, only, selected);
-    scores = at::where(old, (slot == 0).to(scores.scalar_type()), scores);
+    scores = at::where(old, (choice == 0).to(scores.scalar_type()), scores);
   }
   frame.record({logits, selected, gate});
   return {selected, scores};
@@ -107,7 +107,7 @@ Results evaluate(ExpertsOp op, Frame &frame) {
                                   op.getForm(), op.getActivation()));
     routes.push_back(own);
   }
-  // A route to no expert adds nothing.
+  // A missing route, to expert E, adds nothing.
   at::Tensor results = toPrecise(at::cat(outputs));
   at::Tensor byToken = at::zeros({assigned.numel(), results.size(1)},
                                  results.options().requires_grad(false))

@@ -64,7 +64,8 @@ public:
              std::span<float> logits) override;
 
 private:
-  /// The parameter's own memory; a leaf of the graph when it trains.
+  /// A tensor in the parameter's memory; a leaf of autograd's graph if it
+  /// trains.
   at::Tensor parameter(llvm::StringRef name) {
     auto it = leaves.find(name.str());
     if (it == leaves.end())
@@ -83,7 +84,7 @@ private:
         .clone();
   }
 
-  /// The logits [rows, length, vocabulary], and what the routers decided.
+  /// The logits [rows, length, vocabulary], and the decisions of the routers.
   at::Tensor run(const Batch &batch, std::vector<RoutedLayer> &routed) {
     std::vector<int32_t> slots(batch.rows * batch.length);
     for (size_t i = 0; i < slots.size(); ++i)
@@ -117,7 +118,7 @@ private:
   Losses differentiate(const Batch &batch, const LossWeights &weights);
   void addGradients();
 
-  MoeContext launches; ///< of the optimiser
+  MoeContext launches; ///< for the optimiser
   Objective objective;
   Interpreter interpreter;
   mlir::func::FuncOp forward;
@@ -134,8 +135,8 @@ Losses TorchModel::differentiate(const Batch &batch,
   at::Tensor loss = nextTokenLoss(logits, labels) * weights.token;
   Losses losses = {{"next_token", loss.item<double>()}};
 
-  // Router losses are means over the MoE layers, the classifier's is one over
-  // those with a gate.
+  // Router losses are means over the MoE layers, the classifier's over the
+  // layers with a gate.
   std::vector<RoutedLayer> gated;
   for (const RoutedLayer &layer : routed)
     if (layer.gate.defined())
@@ -177,7 +178,7 @@ void TorchModel::addGradients() {
   for (const TrainableParameter &trainable : store.trainables()) {
     const ParameterSpec &spec = store.specs()[trainable.index];
     at::Tensor &leaf = leaves.at(spec.name);
-    // Undefined when nothing reached the parameter: an expert without rows.
+    // The gradient of an expert without rows is undefined.
     if (!leaf.grad().defined())
       continue;
     at::Tensor sum = at::from_blob(trainable.gradient, spec.shape,
@@ -187,7 +188,7 @@ void TorchModel::addGradients() {
   }
 }
 
-/// Runs `body`, turning PyTorch's errors into ours.
+/// Runs `body` and turns PyTorch's errors into Error.
 template <typename Body> static auto guarded(Body body) {
   try {
     return body();

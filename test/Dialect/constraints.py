@@ -13,6 +13,9 @@ and ends with what mends it, one replacement a line:
     }
     // mended: tensor<?x?x64xf32> => tensor<?x?x32xf32>
 
+A test of a type or of a discardable attribute, whose rules have no numbers,
+begins with no constraint, and expects its error wherever it is.
+
 That the error appears is for `moe-opt --verify-diagnostics` to say, which the
 file itself runs. Here moe-opt has to accept every test as mended.
 """
@@ -27,7 +30,7 @@ from examples import OP, definitions
 SEPARATOR = "\n// -----\n"
 CONSTRAINT = re.compile(r"^// (moe\.\w+) (\(C\d+\))$", re.MULTILINE)
 MEND = re.compile(r"^// mended: (.+) => (.+)$", re.MULTILINE)
-# The op at which an error is expected.
+# The op at which an error is expected, if it is one of the dialect.
 BLAMED = re.compile(r"// expected-error@below .*\n(?:\s*%.* =)?\s*(moe\.\w+) ")
 
 
@@ -42,18 +45,18 @@ def documented(folder):
 
 
 def mended(test):
-    """The constraint that `test` violates, and the test without the violation."""
+    """The constraints that `test` violates, and the test without the violation."""
     constraints, mends, blamed = CONSTRAINT.findall(test), MEND.findall(test), BLAMED.findall(test)
-    if len(constraints) != 1 or not mends:
-        raise ValueError("expected one constraint (`// moe.OP (Cn)`) and what mends it (`// mended: OLD => NEW`)")
-    if blamed != [constraints[0][0]]:
-        raise ValueError(f"expected one error, at {constraints[0][0]}, but got {blamed}")
+    if not mends:
+        raise ValueError("expected what mends the test (`// mended: OLD => NEW`)")
+    if test.count("// expected-error") != 1 or blamed != [op for op, _ in constraints]:
+        raise ValueError(f"expected one error, and a constraint (`// moe.OP (Cn)`) of its op, but got {blamed}")
     code = re.sub(r"//.*", "", test)
     for old, new in mends:
         if old not in code:
             raise ValueError(f"expected `{old}` in the test that it mends")
         code = code.replace(old, new)
-    return constraints[0], code
+    return constraints, code
 
 
 def main(folder, *files):
@@ -62,8 +65,8 @@ def main(folder, *files):
         line, accepted = 1, []
         for test in pathlib.Path(file).read_text(encoding="utf-8").split(SEPARATOR):
             try:
-                constraint, code = mended(test)
-                tested.add(constraint)
+                constraints, code = mended(test)
+                tested.update(constraints)
                 accepted.append(code)
             except ValueError as error:
                 errors.append(f"{file}:{line}: {error}")
@@ -73,9 +76,9 @@ def main(folder, *files):
         run = ["moe-opt", "--split-input-file", "-o", "/dev/null"]
         if subprocess.run(run, input=SEPARATOR.join(accepted), text=True, check=False).returncode:
             errors.append(f"{file} (<stdin>): expected moe-opt to accept all tests as mended")
-    constraints = set(documented(folder))
-    errors += [f"expected a test that violates {op} {number}" for op, number in sorted(constraints - tested)]
-    errors += [f"expected {op} {number} to be documented" for op, number in sorted(tested - constraints)]
+    numbered = set(documented(folder))
+    errors += [f"expected a test that violates {op} {number}" for op, number in sorted(numbered - tested)]
+    errors += [f"expected {op} {number} to be documented" for op, number in sorted(tested - numbered)]
     sys.exit("\n".join(errors) or 0)
 
 

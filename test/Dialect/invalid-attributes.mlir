@@ -1,13 +1,16 @@
-// Discardable attributes of the dialect where they do not belong, or of another type.
+// Discardable attributes of the dialect where they do not belong, or of another type, and what
+// mends them, as constraints.py says.
 // RUN: moe-opt %s --split-input-file --verify-diagnostics
 
 // expected-error@below {{expected moe.backward to be the name of a func.func, but got @g}}
 func.func private @f() attributes {moe.backward = @g}
+// mended: @g => @f
 
 // -----
 
 // expected-error@below {{expected moe.backward to be the name of a func.func, but got "f"}}
 func.func private @f() attributes {moe.backward = "f"}
+// mended: "f" => @f
 
 // -----
 
@@ -15,79 +18,94 @@ func.func private @f() attributes {moe.backward = "f"}
 module attributes {moe.backward = @f} {
   func.func private @f()
 }
+// mended: module attributes {moe.backward = @f} => module
 
 // -----
 
 // expected-error@below {{expected moe.cost to be array<f64: FLOPs, bytes>, but got array<f64: 1.000000e+00>}}
 func.func private @f() attributes {moe.cost = array<f64: 1.0>}
+// mended: <f64: 1.0> => <f64: 1.0, 2.0>
 
 // -----
 
 // expected-error@below {{expected moe.bindings on an llvm.func}}
 func.func private @f() attributes {moe.bindings = []}
+// mended: func.func private @f() => llvm.func @f()
 
 // -----
 
 // expected-error@below {{expected moe.bindings to be an array of #moe.binding with types, but got [#moe.binding<input, "x">]}}
 llvm.func @f(!llvm.ptr, !llvm.ptr) attributes {moe.bindings = [#moe.binding<input, "x">]}
+// mended: "x"> => "x" in memref<4xf32>>
 
 // -----
 
 // expected-error@below {{expected moe.model on a module}}
 func.func private @f() attributes {moe.model = {family = "llama", config = "config.json"}}
+// mended: func.func private @f() => module
+// mended: "config.json"}} => "config.json"}} {}
 
 // -----
 
 // expected-error@below {{expected moe.model to be {family, config} and where known tokenizer and ignored keys, strings, but got "llama"}}
 module attributes {moe.model = "llama"} {
 }
+// mended: "llama" => {family = "llama", config = "config.json"}
 
 // -----
 
 // expected-error@below {{expected moe.model to be {family, config} and where known tokenizer and ignored keys, strings, but got {family = "llama"}}}
 module attributes {moe.model = {family = "llama"}} {
 }
+// mended: "llama"} => "llama", config = "config.json"}
 
 // -----
 
 // expected-error@below {{expected moe.model to be {family, config} and where known tokenizer and ignored keys, strings, but got {config = "config.json", family = "llama", ignored = [1]}}}
 module attributes {moe.model = {family = "llama", config = "config.json", ignored = [1]}} {
 }
+// mended: [1] => ["x"]
 
 // -----
 
 // expected-error@below {{expected moe.model to be {family, config} and where known tokenizer and ignored keys, strings, but got {config = "config.json", family = "llama", tokeniser = "tokenizer.json"}}}
 module attributes {moe.model = {family = "llama", config = "config.json", tokeniser = "tokenizer.json"}} {
 }
+// mended: tokeniser => tokenizer
 
 // -----
 
 // expected-error@below {{expected moe.objective to be {balance, balance_form, classifier, language_prior, language_prior_form}, floats and forms of router losses, but got {balance = 0.000000e+00 : f64, balance_form = "mean", classifier = 0.000000e+00 : f64, language_prior = 0.000000e+00 : f64, language_prior_form = "paper"}}}
 module attributes {moe.objective = {balance = 0.0, balance_form = "mean", classifier = 0.0, language_prior = 0.0, language_prior_form = "paper"}} {
 }
+// mended: "mean" => "paper"
 
 // -----
 
 // expected-error@below {{expected moe.target to be {abi, variant}, an integer and a string, but got {variant = "avx2"}}}
 module attributes {moe.target = {variant = "avx2"}} {
 }
+// mended: variant = "avx2" => abi = 1 : i64, variant = "avx2"
 
 // -----
 
 // expected-error@below {{expected moe.source to be a resource of bytes, but got "module {}"}}
 module attributes {moe.source = "module {}"} {
 }
+// mended: "module {}" => dense_resource<s> : tensor<1xui8>
 
 // -----
 
 // expected-error@below {{expected an attribute of operations, but got moe.sauce}}
 module attributes {moe.sauce} {
 }
+// mended: {moe.sauce} => {}
 
 // -----
 
 // expected-error@below {{expected an attribute of operations, but got moe.binding}}
 func.func private @f() attributes {moe.binding = #moe.binding<input, "x">}
+// mended: @f() attributes {moe.binding = #moe.binding<input, "x">} => @f()
 
 // -----
 
@@ -95,6 +113,7 @@ func.func private @f() attributes {moe.binding = #moe.binding<input, "x">}
 func.func @f(%x: tensor<4xf32> {moe.binding = "x"}) {
   return
 }
+// mended: "x" => #moe.binding<input, "x">
 
 // -----
 
@@ -102,6 +121,7 @@ func.func @f(%x: tensor<4xf32> {moe.binding = "x"}) {
 func.func @f(%x: tensor<4xf32> {moe.binding = #moe.binding<input, "x" in memref<4xf32>>}) {
   return
 }
+// mended: "x" in memref<4xf32>> => "x">
 
 // -----
 
@@ -109,6 +129,7 @@ func.func @f(%x: tensor<4xf32> {moe.binding = #moe.binding<input, "x" in memref<
 func.func private @f(%x: tensor<4xf32>) -> (tensor<4xf32> {moe.binding = #moe.binding<output, "x">}) {
   return %x : tensor<4xf32>
 }
+// mended: func.func private => func.func
 
 // -----
 
@@ -116,3 +137,4 @@ func.func private @f(%x: tensor<4xf32>) -> (tensor<4xf32> {moe.binding = #moe.bi
 func.func @f(%x: tensor<4xf32> {moe.model = {}}) {
   return
 }
+// mended: moe.model = {} => moe.binding = #moe.binding<input, "x">

@@ -3,13 +3,13 @@
 // RUN: moe-opt %s --split-input-file --verify-diagnostics
 
 // moe.routed_up (C1)
-func.func @f(%x: tensor<2x8x64xf32>, %r: !moe.routes<16x2, 2>, %w0: tensor<96x64xf32>, %w1: tensor<96x64xf32>) {
+func.func @f(%x: tensor<2x8x64xf32>, %r: !moe.routes<16x2, 1>, %w0: tensor<96x64xf32>, %w1: tensor<96x64xf32>) {
   // expected-error@below {{expected 4 weights (2 for each expert), but got 2}}
   %h = moe.routed_up %x routes(%r) weights(%w0, %w1) {form = #moe.ffn<gated>, activation = #moe.activation<silu>}
-    : (tensor<2x8x64xf32>, !moe.routes<16x2, 2>, tensor<96x64xf32>, tensor<96x64xf32>) -> tensor<32x96xf32>
+    : (tensor<2x8x64xf32>, !moe.routes<16x2, 1>, tensor<96x64xf32>, tensor<96x64xf32>) -> tensor<16x96xf32>
   return
 }
-// mended: 2, 2> => 1, 2>
+// mended: <16x2, 1> => <16x1, 1>
 
 // -----
 
@@ -47,13 +47,13 @@ func.func @f(%x: tensor<2x8x64xf32>, %r: !moe.routes<16x2, 2>, %w0: tensor<96x64
 // -----
 
 // moe.routed_down (C1)
-func.func @f(%h: tensor<32x96xf32>, %r: !moe.routes<16x2, 2>, %d0: tensor<64x96xf32>) {
+func.func @f(%h: tensor<16x96xf32>, %r: !moe.routes<16x2, 1>, %d0: tensor<64x96xf32>) {
   // expected-error@below {{expected 2 weights (1 for each expert), but got 1}}
   %y = moe.routed_down %h routes(%r) weights(%d0) {form = #moe.ffn<gated>}
-    : (tensor<32x96xf32>, !moe.routes<16x2, 2>, tensor<64x96xf32>) -> tensor<32x64xf32>
+    : (tensor<16x96xf32>, !moe.routes<16x2, 1>, tensor<64x96xf32>) -> tensor<16x64xf32>
   return
 }
-// mended: 2, 2> => 1, 2>
+// mended: <16x2, 1> => <16x1, 1>
 
 // -----
 
@@ -113,13 +113,12 @@ func.func @f(%rows: tensor<32x64xf32>, %r: !moe.routes<16x2, 2>, %s: tensor<2x8x
 // moe.routed_down_grad (C1)
 func.func @f(%dy: tensor<2x8x64xf32>, %r: !moe.routes<16x2, 2>, %z: tensor<32x192xf32>, %d0: tensor<64x96xf32>, %d1: tensor<64x96xf32>) {
   // expected-error@below {{expected scores and routes together}}
-  %dz, %scaled, %ds = moe.routed_down_grad %dy routes(%r) preactivation(%z) weights(%d0, %d1) {form = #moe.ffn<gated>, activation = #moe.activation<silu>}
-    : (tensor<2x8x64xf32>, !moe.routes<16x2, 2>, tensor<32x192xf32>, tensor<64x96xf32>, tensor<64x96xf32>) -> tensor<32x192xf32> scaled(tensor<32x96xf32>) dscores(tensor<2x8x2xf32>)
+  %dz = moe.routed_down_grad %dy routes(%r) preactivation(%z) weights(%d0, %d1) {form = #moe.ffn<gated>, activation = #moe.activation<silu>}
+    : (tensor<2x8x64xf32>, !moe.routes<16x2, 2>, tensor<32x192xf32>, tensor<64x96xf32>, tensor<64x96xf32>) -> tensor<32x192xf32>
   return
 }
 // mended: %r: => %s: tensor<2x8x2xf32>, %r:
-// mended: %dy, %r => %dy, %s, %r
-// mended: 1, 0, 1, 1, 2 => 1, 1, 1, 1, 2
+// mended: routes(%r) => scores(%s) routes(%r)
 // mended: (tensor<2x8x64xf32>, !moe => (tensor<2x8x64xf32>, tensor<2x8x2xf32>, !moe
 
 // -----
@@ -127,13 +126,12 @@ func.func @f(%dy: tensor<2x8x64xf32>, %r: !moe.routes<16x2, 2>, %z: tensor<32x19
 // moe.routed_down_grad (C1)
 func.func @f(%dy: tensor<2x8x64xf32>, %z: tensor<16x192xf32>, %d0: tensor<64x96xf32>) {
   // expected-error@below {{expected scores, since their gradient is wanted}}
-  %dz, %scaled, %ds = moe.routed_down_grad %dy preactivation(%z) weights(%d0, %d1) {form = #moe.ffn<gated>, activation = #moe.activation<silu>}
-    : (tensor<2x8x64xf32>, tensor<32x192xf32>, tensor<64x96xf32>, tensor<64x96xf32>) -> tensor<32x192xf32> scaled(tensor<32x96xf32>) dscores(tensor<2x8x2xf32>)
+  %dz, %ds = moe.routed_down_grad %dy preactivation(%z) weights(%d0) {form = #moe.ffn<gated>, activation = #moe.activation<silu>}
+    : (tensor<2x8x64xf32>, tensor<16x192xf32>, tensor<64x96xf32>) -> tensor<16x192xf32> dscores(tensor<2x8x1xf32>)
   return
 }
-// mended: %scaled, %ds => %scaled
-// mended: 1, 1, 1>} => 1, 1, 0>}
-// mended: , tensor<2x8x2xf32>) => )
+// mended: %dz, %ds => %dz
+// mended: -> tensor<16x192xf32> dscores(tensor<2x8x1xf32>) => -> tensor<16x192xf32>
 
 // -----
 
@@ -155,7 +153,7 @@ func.func @f(%dy: tensor<2x8x64xf32>, %s: tensor<2x8x2xf32>, %r: !moe.routes<16x
     : (tensor<2x8x64xf32>, tensor<2x8x2xf32>, !moe.routes<16x2, 2>, tensor<32x192xf32>, tensor<64x96xf32>, tensor<64x96xf32>) -> tensor<32x96xf32> scaled(tensor<32x96xf32>) dscores(tensor<2x8x2xf32>)
   return
 }
-// mended: (tensor<32x96xf32> => (tensor<32x192xf32>
+// mended: -> tensor<32x96xf32> => -> tensor<32x192xf32>
 
 // -----
 
@@ -166,7 +164,7 @@ func.func @f(%dy: tensor<2x8x64xf32>, %s: tensor<2x8x2xf32>, %r: !moe.routes<16x
     : (tensor<2x8x64xf32>, tensor<2x8x2xf32>, !moe.routes<16x2, 2>, tensor<32x192xf32>, tensor<64x96xf32>, tensor<64x96xf32>) -> tensor<32x192xf32> scaled(tensor<32x192xf32>) dscores(tensor<2x8x2xf32>)
   return
 }
-// mended: tensor<32x192xf32>, tensor<2x8x2xf32>) => tensor<32x96xf32>, tensor<2x8x2xf32>)
+// mended: scaled(tensor<32x192xf32>) => scaled(tensor<32x96xf32>)
 
 // -----
 
@@ -177,8 +175,7 @@ func.func @f(%dz: tensor<32x192xf32>, %r: !moe.routes<16x2, 2>, %w0: tensor<96x6
     : (tensor<32x192xf32>, !moe.routes<16x2, 2>, tensor<96x64xf32>, tensor<96x64xf32>, tensor<96x64xf32>) -> tensor<32x64xf32>
   return
 }
-// mended: %w1, %w2 => %w1, %w2, %w2
-// mended: 1, 1, 3 => 1, 1, 4
+// mended: %w1, %w2) => %w1, %w2, %w2)
 // mended: ) -> => , tensor<96x64xf32>) ->
 
 // -----
@@ -211,7 +208,7 @@ func.func @f(%dz: tensor<32x192xf32>, %x: tensor<2x8x64xf32>, %r: !moe.routes<16
   %dw = moe.routed_weight_grad %dz, %x, %r {experts = array<i64: 2>, offset = 0 : i64} : (tensor<32x192xf32>, tensor<2x8x64xf32>, !moe.routes<16x2, 2>) -> tensor<96x64xf32>
   return
 }
-// mended: !moe.routes<2, 2> => !moe.routes<32, 2>
+// mended: <16x2, 2> => <16x3, 2>
 
 // -----
 
@@ -315,6 +312,7 @@ func.func @f(%h: tensor<2x8x64xf32>, %w: tensor<512x64xf32>, %labels: tensor<2x8
     : (tensor<2x8x64xf32>, tensor<512x64xf32>, tensor<2x8xi32>, tensor<f32>) -> tensor<f32> dx(tensor<2x8x64xf32>)
   return
 }
+// mended: chunk = 0 => chunk = 1
 
 // -----
 
@@ -325,6 +323,7 @@ func.func @f(%x: tensor<16x1x64xf32>, %g: tensor<96x64xf32>, %u: tensor<96x64xf3
     : (tensor<16x1x64xf32>, tensor<96x64xf32>, tensor<96x64xf32>) -> tensor<16x96xbf16>
   return
 }
+// mended: tensor<16x96xbf16> => tensor<16x96xf32>
 
 // -----
 
@@ -335,6 +334,8 @@ func.func @f(%x: tensor<?x1x64xf32>, %g: tensor<96x64xf32>, %u: tensor<96x64xf32
     : (tensor<?x1x64xf32>, tensor<96x64xf32>, tensor<96x64xf32>) -> tensor<?x96xf32>
   return
 }
+// mended: tensor<?x1x64xf32> => tensor<16x1x64xf32>
+// mended: tensor<?x96xf32> => tensor<16x96xf32>
 
 // -----
 
@@ -344,6 +345,7 @@ func.func @f(%h: tensor<16x96xf32>, %d: tensor<64x96xf32>) {
   %y = moe.routed_down %h weights(%d) {form = #moe.ffn<gated>} : (tensor<16x96xf32>, tensor<64x96xf32>) -> tensor<2x8x64xf64>
   return
 }
+// mended: tensor<2x8x64xf64> => tensor<2x8x64xf32>
 
 // -----
 
@@ -353,6 +355,7 @@ func.func @f(%h: tensor<?x96xf32>, %d: tensor<64x96xf32>) {
   %y = moe.routed_down %h weights(%d) {form = #moe.ffn<gated>} : (tensor<?x96xf32>, tensor<64x96xf32>) -> tensor<2x8x64xf32>
   return
 }
+// mended: tensor<?x96xf32> => tensor<16x96xf32>
 
 // -----
 
@@ -362,6 +365,7 @@ func.func @f(%rows: tensor<32x64xf32>, %r: !moe.routes<16x2, 2>) {
   %y = moe.combine %rows, %r : (tensor<32x64xf32>, !moe.routes<16x2, 2>) -> tensor<2x8x64xbf16>
   return
 }
+// mended: tensor<2x8x64xbf16> => tensor<2x8x64xf32>
 
 // -----
 
@@ -371,6 +375,7 @@ func.func @f(%rows: tensor<32x64xf32>, %r: !moe.routes<16x2, 2>, %s: tensor<2x8x
   %y = moe.combine %rows, %r, %s : (tensor<32x64xf32>, !moe.routes<16x2, 2>, tensor<2x8x2xf64>) -> tensor<2x8x64xf32>
   return
 }
+// mended: tensor<2x8x2xf64> => tensor<2x8x2xf32>
 
 // -----
 
@@ -380,6 +385,7 @@ func.func @f(%rows: tensor<?x64xf32>, %r: !moe.routes<16x2, 2>) {
   %y = moe.combine %rows, %r : (tensor<?x64xf32>, !moe.routes<16x2, 2>) -> tensor<2x8x64xf32>
   return
 }
+// mended: tensor<?x64xf32> => tensor<32x64xf32>
 
 // -----
 
@@ -390,6 +396,7 @@ func.func @f(%dy: tensor<2x8x64xf32>, %s: tensor<2x8x1xf32>, %r: !moe.routes<16x
     : (tensor<2x8x64xf32>, tensor<2x8x1xf32>, !moe.routes<16x2, 2>, tensor<32x192xf32>, tensor<64x96xf32>, tensor<64x96xf32>) -> tensor<32x192xf32>
   return
 }
+// mended: tensor<2x8x1xf32> => tensor<2x8x2xf32>
 
 // -----
 
@@ -400,6 +407,7 @@ func.func @f(%dy: tensor<2x8x64xf32>, %z: tensor<16x192xbf16>, %d: tensor<64x96x
     : (tensor<2x8x64xf32>, tensor<16x192xbf16>, tensor<64x96xf32>) -> tensor<16x192xbf16>
   return
 }
+// mended: tensor<16x192xbf16> => tensor<16x192xf32>
 
 // -----
 
@@ -410,6 +418,7 @@ func.func @f(%dy: tensor<?x8x64xf32>, %z: tensor<16x192xf32>, %d: tensor<64x96xf
     : (tensor<?x8x64xf32>, tensor<16x192xf32>, tensor<64x96xf32>) -> tensor<16x192xf32>
   return
 }
+// mended: tensor<?x8x64xf32> => tensor<2x8x64xf32>
 
 // -----
 
@@ -419,6 +428,7 @@ func.func @f(%dz: tensor<?x96xf32>, %u: tensor<96x64xf32>) {
   %dx = moe.routed_input_grad %dz weights(%u) {form = #moe.ffn<plain>} : (tensor<?x96xf32>, tensor<96x64xf32>) -> tensor<2x8x64xf32>
   return
 }
+// mended: tensor<?x96xf32> => tensor<16x96xf32>
 
 // -----
 
@@ -428,6 +438,7 @@ func.func @f(%dz: tensor<32x192xf32>, %x: tensor<2x8x64xf32>, %r: !moe.routes<16
   %dw:2 = moe.routed_weight_grad %dz, %x, %r {experts = array<i64: 1, 1>} : (tensor<32x192xf32>, tensor<2x8x64xf32>, !moe.routes<16x2, 2>) -> (tensor<96x64xf32>, tensor<96x64xf32>)
   return
 }
+// mended: 1, 1> => 0, 1>
 
 // -----
 
@@ -437,6 +448,7 @@ func.func @f(%dz: tensor<16x192xf32>, %x: tensor<2x8x64xf32>, %r: !moe.routes<16
   %dw = moe.routed_weight_grad %dz, %x, %r {experts = array<i64: 1>} : (tensor<16x192xf32>, tensor<2x8x64xf32>, !moe.routes<16x2, 2>) -> tensor<96x64xf32>
   return
 }
+// mended: tensor<16x192xf32> => tensor<32x192xf32>
 
 // -----
 
@@ -446,6 +458,7 @@ func.func @f(%dz: tensor<32x192xf32>, %x: tensor<2x8x64xf32>, %r: !moe.routes<16
   %dw:2 = moe.routed_weight_grad %dz, %x, %r {experts = array<i64: 0, 1>} : (tensor<32x192xf32>, tensor<2x8x64xf32>, !moe.routes<16x2, 2>) -> (tensor<96x64xf32>, tensor<48x64xf32>)
   return
 }
+// mended: tensor<48x64xf32> => tensor<96x64xf32>
 
 // -----
 
@@ -455,6 +468,7 @@ func.func @f(%dz: tensor<32x192xbf16>, %x: tensor<2x8x64xbf16>, %r: !moe.routes<
   %dw = moe.routed_weight_grad %dz, %x, %r {experts = array<i64: 1>} : (tensor<32x192xbf16>, tensor<2x8x64xbf16>, !moe.routes<16x2, 2>) -> tensor<96x64xbf16>
   return
 }
+// mended: tensor<96x64xbf16> => tensor<96x64xf32>
 
 // -----
 
@@ -464,6 +478,7 @@ func.func @f(%dz: tensor<32x192xf32>, %x: tensor<2x8x64xbf16>, %r: !moe.routes<1
   %dw = moe.routed_weight_grad %dz, %x, %r {experts = array<i64: 1>} : (tensor<32x192xf32>, tensor<2x8x64xbf16>, !moe.routes<16x2, 2>) -> tensor<96x64xf32>
   return
 }
+// mended: tensor<2x8x64xbf16> => tensor<2x8x64xf32>
 
 // -----
 
@@ -473,6 +488,7 @@ func.func @f(%dz: tensor<?x192xf32>, %x: tensor<2x8x64xf32>, %r: !moe.routes<16x
   %dw = moe.routed_weight_grad %dz, %x, %r {experts = array<i64: 1>} : (tensor<?x192xf32>, tensor<2x8x64xf32>, !moe.routes<16x2, 2>) -> tensor<96x64xf32>
   return
 }
+// mended: tensor<?x192xf32> => tensor<32x192xf32>
 
 // -----
 
@@ -482,6 +498,9 @@ func.func @f(%dy: tensor<2x8x64xf32>, %s: tensor<2x8x1xf32>) {
   %db = moe.routed_bias_grad %dy scores(%s) {experts = array<i64: 0>} : (tensor<2x8x64xf32>, tensor<2x8x1xf32>) -> tensor<64xf32>
   return
 }
+// mended: %s: => %r: !moe.routes<16x1, 1>, %s:
+// mended: scores(%s) => routes(%r) scores(%s)
+// mended: (tensor<2x8x64xf32>, tensor => (tensor<2x8x64xf32>, !moe.routes<16x1, 1>, tensor
 
 // -----
 
@@ -491,6 +510,7 @@ func.func @f(%dy: tensor<2x8x64xf32>, %r: !moe.routes<16x2, 2>, %s: tensor<2x4x2
   %db = moe.routed_bias_grad %dy routes(%r) scores(%s) {experts = array<i64: 0>} : (tensor<2x8x64xf32>, !moe.routes<16x2, 2>, tensor<2x4x2xf32>) -> tensor<64xf32>
   return
 }
+// mended: tensor<2x4x2xf32> => tensor<2x8x2xf32>
 
 // -----
 
@@ -500,6 +520,7 @@ func.func @f(%dy: tensor<2x8x64xbf16>, %r: !moe.routes<16x2, 2>, %s: tensor<2x8x
   %db = moe.routed_bias_grad %dy routes(%r) scores(%s) {experts = array<i64: 0>} : (tensor<2x8x64xbf16>, !moe.routes<16x2, 2>, tensor<2x8x2xf64>) -> tensor<64xf32>
   return
 }
+// mended: tensor<2x8x2xf64> => tensor<2x8x2xf32>
 
 // -----
 
@@ -509,6 +530,7 @@ func.func @f(%dy: tensor<?x8x64xf32>) {
   %db = moe.routed_bias_grad %dy {experts = array<i64: 0>} : (tensor<?x8x64xf32>) -> tensor<64xf32>
   return
 }
+// mended: tensor<?x8x64xf32> => tensor<2x8x64xf32>
 
 // -----
 
@@ -518,6 +540,7 @@ func.func @f(%h: tensor<2x8x64xf32>, %w: tensor<512x64xbf16>, %labels: tensor<2x
   %loss = moe.linear_cross_entropy %h, %w, %labels, %weight {chunk = 256 : i64} : (tensor<2x8x64xf32>, tensor<512x64xbf16>, tensor<2x8xi32>, tensor<f32>) -> tensor<f32>
   return
 }
+// mended: tensor<512x64xbf16> => tensor<512x64xf32>
 
 // -----
 
@@ -527,6 +550,7 @@ func.func @f(%h: tensor<2x8x64xbf16>, %w: tensor<512x64xbf16>, %labels: tensor<2
   %loss, %dw = moe.linear_cross_entropy %h, %w, %labels, %weight {chunk = 256 : i64} : (tensor<2x8x64xbf16>, tensor<512x64xbf16>, tensor<2x8xi32>, tensor<f32>) -> tensor<f32> dweight(tensor<512x64xbf16>)
   return
 }
+// mended: dweight(tensor<512x64xbf16>) => dweight(tensor<512x64xf32>)
 
 // -----
 
@@ -536,7 +560,7 @@ func.func @f(%h: tensor<?x8x64xf32>, %w: tensor<512x64xf32>, %labels: tensor<2x8
   %loss = moe.linear_cross_entropy %h, %w, %labels, %weight {chunk = 256 : i64} : (tensor<?x8x64xf32>, tensor<512x64xf32>, tensor<2x8xi32>, tensor<f32>) -> tensor<f32>
   return
 }
-// mended: chunk = 0 => chunk = 1
+// mended: tensor<?x8x64xf32> => tensor<2x8x64xf32>
 
 // -----
 
@@ -547,6 +571,7 @@ func.func @f(%x: tensor<2x8x64xf32>, %r: !moe.routes<12x1, 1>, %g: tensor<96x64x
     : (tensor<2x8x64xf32>, !moe.routes<12x1, 1>, tensor<96x64xf32>, tensor<96x64xf32>) -> tensor<12x96xf32>
   return
 }
+// mended: tensor<2x8x64xf32> => tensor<2x6x64xf32>
 
 // -----
 
@@ -556,6 +581,7 @@ func.func @f(%h: tensor<16x96xf32>, %r: !moe.routes<12x1, 1>, %d: tensor<64x96xf
   %y = moe.routed_down %h routes(%r) weights(%d) {form = #moe.ffn<gated>} : (tensor<16x96xf32>, !moe.routes<12x1, 1>, tensor<64x96xf32>) -> tensor<16x64xf32>
   return
 }
+// mended: <12x1, 1> => <16x1, 1>
 
 // -----
 
@@ -565,6 +591,7 @@ func.func @f(%rows: tensor<12x64xf32>, %r: !moe.routes<12x1, 1>) {
   %y = moe.combine %rows, %r : (tensor<12x64xf32>, !moe.routes<12x1, 1>) -> tensor<2x8x64xf32>
   return
 }
+// mended: tensor<2x8x64xf32> => tensor<2x6x64xf32>
 
 // -----
 
@@ -575,6 +602,7 @@ func.func @f(%dy: tensor<2x8x64xf32>, %s: tensor<2x8x1xf32>, %r: !moe.routes<12x
     : (tensor<2x8x64xf32>, tensor<2x8x1xf32>, !moe.routes<12x1, 1>, tensor<12x192xf32>, tensor<64x96xf32>) -> tensor<12x192xf32>
   return
 }
+// mended: tensor<2x8x => tensor<2x6x
 
 // -----
 
@@ -584,6 +612,7 @@ func.func @f(%dz: tensor<32x192xf32>, %x: tensor<2x8x64xf32>, %r: !moe.routes<?x
   %dw = moe.routed_weight_grad %dz, %x, %r {experts = array<i64: 1>} : (tensor<32x192xf32>, tensor<2x8x64xf32>, !moe.routes<?x2, 2>) -> tensor<96x64xf32>
   return
 }
+// mended: <?x2, 2> => <16x2, 2>
 
 // -----
 

@@ -275,10 +275,9 @@ func.func @f(%dy: tensor<2x8x64xf32>, %x: tensor<2x8x64xf32>, %s: tensor<2x8x1xf
     : (tensor<2x8x64xf32>, tensor<2x8x64xf32>, tensor<2x8x1xf32>, tensor<16x192xf32>, tensor<96x64xf32>, tensor<96x64xf32>, tensor<64x96xf32>) -> dx(tensor<2x8x64xf32>) dscores(tensor<2x8x1xf32>) dweights(tensor<64x96xf32>)
   return
 }
-// mended: %z: => %r: !moe.routes<1, 1>, %z:
-// mended: %s, %z => %s, %r, %z
-// mended: 1, 0, 1, 3 => 1, 1, 1, 3
-// mended: tensor<2x8x1xf32>, tensor<16x192xf32> => tensor<2x8x1xf32>, !moe.routes<1, 1>, tensor<16x192xf32>
+// mended: %z: => %r: !moe.routes<16x1, 1>, %z:
+// mended: scores(%s) => scores(%s) routes(%r)
+// mended: tensor<2x8x1xf32>, tensor<16x192xf32> => tensor<2x8x1xf32>, !moe.routes<16x1, 1>, tensor<16x192xf32>
 
 // -----
 
@@ -290,8 +289,7 @@ func.func @f(%dy: tensor<2x8x64xf32>, %x: tensor<2x8x64xf32>, %z: tensor<16x192x
   return
 }
 // mended: %dx, %ds, %dd => %dx, %dd
-// mended: 1, 1, 1>} => 1, 0, 1>}
-// mended: tensor<2x8x1xf32>, tensor<64x96xf32> => tensor<64x96xf32>
+// mended: dscores(tensor<2x8x1xf32>) dweights => dweights
 
 // -----
 
@@ -392,6 +390,7 @@ func.func @f(%d: tensor<f32>, %l: tensor<2x8x6xf32>, %old: tensor<2x8xi32>, %w: 
   %dl = moe.classifier_loss_grad %d, %l, %old, %w : (tensor<f32>, tensor<2x8x6xf32>, tensor<2x8xi32>, tensor<f32>) -> tensor<2x8x6xf32>
   return
 }
+// mended: tensor<2x8x6xf32> => tensor<2x8x2xf32>
 
 // -----
 
@@ -402,7 +401,7 @@ func.func @f(%x: tensor<2x8x64xf32>, %s: tensor<2x8x1xf32>, %r: !moe.routes<12x1
     : (tensor<2x8x64xf32>, tensor<2x8x64xf32>, tensor<2x8x1xf32>, !moe.routes<12x1, 1>, tensor<12x192xf32>, tensor<96x64xf32>, tensor<96x64xf32>, tensor<64x96xf32>) -> dx(tensor<2x8x64xf32>)
   return
 }
-// mended: tensor<2x8x6xf32> => tensor<2x8x2xf32>
+// mended: tensor<2x8x => tensor<2x6x
 
 // -----
 
@@ -412,6 +411,7 @@ func.func @f(%ds: tensor<2x8x2xf32>, %l: tensor<2x8x6xf32>, %r: !moe.routes<12x6
   %d = moe.route_grad %ds, %l, %r : (tensor<2x8x2xf32>, tensor<2x8x6xf32>, !moe.routes<12x6, 2>) -> tensor<2x8x6xf32>
   return
 }
+// mended: <12x6, 2> => <16x6, 2>
 
 // -----
 
@@ -421,3 +421,4 @@ func.func @f(%g: tensor<f32>, %l: tensor<2x8x6xf32>, %r: !moe.routes<12x6, 2>, %
   %d = moe.balance_loss_grad %g, %l, %r, %w {form = #moe.form<paper>} : (tensor<f32>, tensor<2x8x6xf32>, !moe.routes<12x6, 2>, tensor<f32>) -> tensor<2x8x6xf32>
   return
 }
+// mended: <12x6, 2> => <16x6, 2>

@@ -48,7 +48,7 @@ func.func @f(%l: tensor<2x8x6xf32>) {
   %r, %s = moe.route %l : (tensor<2x8x6xf32>) -> (!moe.routes<16x6, 2>, tensor<3x8x2xf32>)
   return
 }
-// mended: tensor<2x8x6xf32> => tensor<3x8x6xf32>
+// mended: tensor<3x8x2xf32> => tensor<2x8x2xf32>
 
 // -----
 
@@ -58,23 +58,25 @@ func.func @f(%l: tensor<2x8x2xf32>) {
   %r, %s = moe.route %l : (tensor<2x8x2xf32>) -> (!moe.routes<12x2, 1>, tensor<2x8x1xf32>)
   return
 }
-// mended: <2, 3> => <2, 2>
-// mended: tensor<?x?x3xf32> => tensor<?x?x2xf32>
+// mended: <12x2, 1> => <16x2, 1>
 
 // -----
 
 // expected-error@below {{expected between 1 and 2 experts a token, but got 3}}
 func.func private @f(!moe.routes<?x2, 3>)
+// mended: <?x2, 3> => <?x2, 2>
 
 // -----
 
 // expected-error@below {{expected routes of at least one token, but got 0}}
 func.func private @f(!moe.routes<0x2, 1>)
+// mended: <0x2, 1> => <1x2, 1>
 
 // -----
 
 // expected-error@below {{expected routes of tokens x experts}}
 func.func private @f(!moe.routes<2, 1>)
+// mended: <2, 1> => <?x2, 1>
 
 // -----
 
@@ -111,13 +113,13 @@ func.func @f(%x: tensor<2x8x64xf32>, %s: tensor<2x8x2xf32>, %r: !moe.routes<16x2
 // -----
 
 // moe.experts (C2)
-func.func @f(%x: tensor<2x8x64xf32>, %s: tensor<2x8x2xf32>, %r: !moe.routes<16x2, 2>, %g0: tensor<96x64xf32>, %u0: tensor<96x64xf32>, %d0: tensor<64x96xf32>) {
+func.func @f(%x: tensor<2x8x64xf32>, %s: tensor<2x8x1xf32>, %r: !moe.routes<16x2, 1>, %g0: tensor<96x64xf32>, %u0: tensor<96x64xf32>, %d0: tensor<64x96xf32>) {
   // expected-error@below {{expected 6 weights (3 for each expert), but got 3}}
   %y = moe.experts %x, %s, %r, %g0, %u0, %d0 {form = #moe.ffn<gated>, activation = #moe.activation<silu>}
-    : (tensor<2x8x64xf32>, tensor<2x8x2xf32>, !moe.routes<16x2, 2>, tensor<96x64xf32>, tensor<96x64xf32>, tensor<64x96xf32>) -> tensor<2x8x64xf32>
+    : (tensor<2x8x64xf32>, tensor<2x8x1xf32>, !moe.routes<16x2, 1>, tensor<96x64xf32>, tensor<96x64xf32>, tensor<64x96xf32>) -> tensor<2x8x64xf32>
   return
 }
-// mended: 2, 2> => 1, 2>
+// mended: <16x2, 1> => <16x1, 1>
 
 // -----
 
@@ -321,6 +323,7 @@ func.func @f(%l: tensor<2x8x6xf32>, %old: tensor<2x8xi32>, %w: tensor<f32>) {
   %loss = moe.classifier_loss %l, %old, %w : (tensor<2x8x6xf32>, tensor<2x8xi32>, tensor<f32>) -> tensor<f32>
   return
 }
+// mended: tensor<2x8x6xf32> => tensor<2x8x2xf32>
 
 // -----
 
@@ -331,7 +334,7 @@ func.func @f(%x: tensor<2x8x64xf32>, %s: tensor<2x8x1xf32>, %r: !moe.routes<12x1
     : (tensor<2x8x64xf32>, tensor<2x8x1xf32>, !moe.routes<12x1, 1>, tensor<96x64xf32>, tensor<96x64xf32>, tensor<64x96xf32>) -> tensor<2x8x64xf32>
   return
 }
-// mended: tensor<2x8x6xf32> => tensor<2x8x2xf32>
+// mended: tensor<2x8x => tensor<2x6x
 
 // -----
 
@@ -341,3 +344,4 @@ func.func @f(%l: tensor<2x8x6xf32>, %r: !moe.routes<12x6, 2>, %w: tensor<f32>) {
   %loss = moe.balance_loss %l, %r, %w {form = #moe.form<paper>} : (tensor<2x8x6xf32>, !moe.routes<12x6, 2>, tensor<f32>) -> tensor<f32>
   return
 }
+// mended: <12x6, 2> => <16x6, 2>

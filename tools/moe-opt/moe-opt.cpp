@@ -26,8 +26,8 @@ int main(int argc, char **argv) {
   mlir::moe::registerMoETargetPasses();
   mlir::moe::registerTargetPipelines();
 
-  // An error names its place; a note with the whole function would hide it.
-  // The option that asks for it stays.
+  // By default an error has no note with the whole function, which would hide
+  // it: the error names its location. --mlir-print-op-on-diagnostic adds it.
   mlir::registerMLIRContextCLOptions();
   llvm::cl::Option *notes =
       llvm::cl::getRegisteredOptions().lookup("mlir-print-op-on-diagnostic");

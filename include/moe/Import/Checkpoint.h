@@ -35,7 +35,7 @@ public:
 
   const std::map<std::string, Entry> &entries() const { return tensors; }
   const std::filesystem::path &folder() const { return root; }
-  /// The file to name in an error about a key that is missing.
+  /// The file that an error about a missing key names.
   const std::filesystem::path &mainFile() const { return main; }
 
 private:
@@ -57,7 +57,7 @@ struct FoundTensor {
 
 struct FoundTensors {
   std::vector<FoundTensor> parameters;
-  /// Keys that the model has no use for.
+  /// Keys that the model does not use.
   std::vector<std::string> ignored;
 };
 

@@ -29,19 +29,19 @@ namespace polymoe {
 
 enum class Family { Llama, Mistral, Qwen2, Qwen3, Gemma, Bloom };
 
-/// The family's own model type: "llama", "mistral", ...
+/// The model type of the family: "llama", "mistral", ...
 const char *nameOf(Family family);
 /// The family called `name`, if there is one.
 std::optional<Family> familyNamed(const std::string &name);
 
-/// How a mixture is written: the family's own keys plus experts (model type
+/// How a checkpoint holds a mixture: under the family's own keys (model type
 /// polymoe_<family>), or as Mixtral.
 enum class MixtureForm { None, Own, Mixtral };
 
 /// What the language gates look at.
 enum class GatePool { Token, CausalMean, SequenceSum };
 
-/// As config.json has it: "token", "causal-mean", "sequence-sum".
+/// The name in config.json: "token", "causal-mean", "sequence-sum".
 const char *nameOf(GatePool pool);
 
 enum class FfnActivation { Silu, Gelu, GeluTanh };
@@ -62,21 +62,21 @@ struct ModelConfig {
   bool queryKeyValueBias = false;
   bool outputBias = false;
   bool queryKeyNorm = false;
-  /// None for ALiBi.
+  /// Absent with ALiBi.
   std::optional<RopeConfig> rope;
-  /// Of each layer; none for full attention.
+  /// The window of each layer; absent with full attention.
   std::vector<std::optional<int64_t>> windows;
-  /// Of each layer, the original FFN included; 1 for a dense layer.
+  /// The experts of each layer, the original FFN included; 1 for a dense layer.
   std::vector<int64_t> experts;
   int64_t topK = 0;
-  /// Of each layer: whether a language gate stands in front of its router.
+  /// For each layer, whether a language gate stands in front of its router.
   std::vector<bool> gates;
   GatePool gatePool = GatePool::Token;
   /// The type that the configuration names.
   std::optional<DType> dtype;
 };
 
-/// Understands `json`, which was read from `file` (named in errors).
+/// Reads the configuration `json`. Errors name `file`.
 ModelConfig parseConfig(const nlohmann::json &json, const std::string &file);
 
 ModelConfig readConfig(const std::filesystem::path &file);

@@ -29,19 +29,20 @@
 namespace polymoe {
 
 struct DeltaOptions {
-  /// Whether a folder that is there already is replaced.
+  /// Whether to replace a folder that exists.
   bool replace = false;
-  /// What the delta is made for; empty: all values that no run trained.
+  /// The base that the delta is made for; empty: all values that no run
+  /// trained.
   std::filesystem::path base;
-  /// Merging: whether the base's files lie in the folder too, as hard links
-  /// where the disk allows, or stay where they are and are named.
+  /// Merging: whether the folder gets the base's files, as hard links where the
+  /// disk allows it. Otherwise the module names them where they are.
   bool selfContained = false;
-  /// Is told of checkpoints of a run that are damaged and passed over.
+  /// Called for each damaged checkpoint of a run that is skipped.
   std::function<void(const std::string &)> warn;
 };
 
-/// Writes what the model at `source`, a run folder or a module, has beyond its
-/// base. The folder appears complete or not at all. Throws Error.
+/// Writes the values that the model at `source`, a run folder or a module, has
+/// beyond its base. The folder appears complete or not at all. Throws Error.
 void exportDelta(const std::filesystem::path &source,
                  const std::filesystem::path &output,
                  mlir::MLIRContext &context, const DeltaOptions &options = {});

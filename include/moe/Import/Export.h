@@ -20,11 +20,11 @@
 namespace polymoe {
 
 struct ExportOptions {
-  /// Weights that exceed this are cut into several files.
+  /// The largest size of a file of weights, in bytes.
   int64_t maxShardBytes = 5'000'000'000;
-  /// Whether a folder that is there already is replaced.
+  /// Whether to replace a folder that exists.
   bool replace = false;
-  /// Is told of checkpoints of a run that are damaged and passed over.
+  /// Called for each damaged checkpoint of a run that is skipped.
   std::function<void(const std::string &)> warn;
 };
 
@@ -34,20 +34,20 @@ struct ExportOptions {
 ///
 /// A mixture is written as Mixtral where it is one exactly, otherwise with the
 /// family's own keys, `mlp.experts.<k>.*` and `mlp.gate.weight`, and the
-/// modelling files that read them. Tensors keep the type that they are stored
-/// in, which for trained ones is that of their masters.
+/// modelling files that read them. Tensors keep the type in which they are
+/// stored, which for trained ones is that of their masters.
 void exportHuggingFace(const std::filesystem::path &source,
                        const std::filesystem::path &output,
                        mlir::MLIRContext &context,
                        const ExportOptions &options = {});
 
-/// The configuration of the model in `module`: `config`, which it was imported
-/// with, and what passes made of its FFNs since. Throws Error for a module
-/// that no checkpoint can express.
+/// The configuration of the model in `module`: `config`, with which it was
+/// imported, changed by what passes have made of its FFNs. Throws Error for a
+/// module that no checkpoint can express.
 ModelConfig exportedConfig(mlir::ModuleOp module, ModelConfig config);
 
-/// config.json for `config`; `source` is that which the model was imported
-/// with, and keys that the model does not depend on stay as they are there.
+/// The config.json for `config`. Keys on which the model does not depend are
+/// those of `source`, with which the model was imported.
 nlohmann::ordered_json toJson(const ModelConfig &config,
                               nlohmann::ordered_json source);
 

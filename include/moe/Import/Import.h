@@ -19,7 +19,7 @@ namespace polymoe {
 
 struct ImportedModel {
   mlir::OwningOpRef<mlir::ModuleOp> module;
-  /// Keys of the checkpoint that the model has no use for.
+  /// Keys of the checkpoint that the model does not use.
   std::vector<std::string> ignored;
 };
 

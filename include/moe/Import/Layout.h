@@ -24,7 +24,8 @@ enum class KeyForm {
   Packed,  ///< mlp.experts.gate_up_proj, down_proj: all experts in one tensor
 };
 
-/// A tensor of a checkpoint that holds a parameter, or has it among its rows.
+/// A tensor of a checkpoint in which a parameter may lie, whole or as some
+/// rows.
 struct TensorLocation {
   KeyForm form = KeyForm::Own;
   std::string key;
@@ -56,11 +57,11 @@ struct ParameterLayout {
   std::string name;
   std::vector<int64_t> shape;
   Part part;
-  /// -1 outside the layers.
+  /// The layer's number; -1 outside the layers.
   int64_t layer = -1;
-  /// 0 outside of experts.
+  /// The expert's number; 0 outside experts.
   int64_t expert = 0;
-  /// Where it may be found, the family's own keys first.
+  /// The tensors that may hold it, the family's own keys first.
   std::vector<TensorLocation> locations;
 };
 
@@ -68,8 +69,8 @@ struct ParameterLayout {
 /// layer in the order of the layer function's arguments.
 std::vector<ParameterLayout> layoutOf(const ModelConfig &config);
 
-/// True for the tensors that a checkpoint may hold although the model has no
-/// use for them: tables that are computed from the configuration.
+/// Whether a checkpoint may hold this key although the model does not use it: a
+/// table that is computed from the configuration.
 bool mayBeIgnored(const std::string &key);
 
 } // namespace polymoe

@@ -37,7 +37,7 @@ void registerModuleDialects(mlir::MLIRContext &context);
 LoadedModule loadModule(const std::filesystem::path &path,
                         mlir::MLIRContext &context);
 
-/// The module that `text` is, verified; `name` stands for its file in errors.
+/// Parses and verifies the module in `text`. Errors call its file `name`.
 /// Throws Error.
 mlir::OwningOpRef<mlir::ModuleOp> parseModule(const std::string &text,
                                               const std::string &name,
@@ -65,7 +65,7 @@ void setOrigin(mlir::ModuleOp module, const std::string &name,
 void rebasePaths(mlir::ModuleOp module, const std::filesystem::path &from,
                  const std::filesystem::path &to);
 
-/// `file` as a module in `folder` names it: relative.
+/// The path by which a module in `folder` names `file`: a relative one.
 std::string relativePath(const std::filesystem::path &file,
                          const std::filesystem::path &folder);
 
@@ -74,8 +74,7 @@ struct ModelSource {
   std::string family;
   std::string config;
   std::optional<std::string> tokenizer;
-  /// Keys of the checkpoint that the model has no use for; what loads it may
-  /// leave them unread.
+  /// Keys of the checkpoint that the model does not use and loading ignores.
   std::vector<std::string> ignored;
 };
 
@@ -83,7 +82,7 @@ struct ModelSource {
 ModelSource modelSource(mlir::ModuleOp module);
 bool hasModelSource(mlir::ModuleOp module);
 
-/// Makes `key`, "config" or "tokenizer", of the module's source `file`.
+/// Sets `key` of the module's source, "config" or "tokenizer", to `file`.
 void setModelFile(mlir::ModuleOp module, llvm::StringRef key,
                   const std::string &file);
 

@@ -13,14 +13,14 @@
 
 namespace polymoe {
 
-/// What a configuration says of its rotary embedding.
+/// The rotary embedding of a configuration.
 struct RopeConfig {
   enum class Type { Default, Linear, Llama3 };
   Type type = Type::Default;
   double theta = 10000.0;
-  /// Of Linear and Llama3.
+  /// For Linear and Llama3.
   double factor = 1.0;
-  /// Of Llama3.
+  /// For Llama3.
   double lowFrequencyFactor = 1.0;
   double highFrequencyFactor = 4.0;
   double originalPositions = 8192;

@@ -6,17 +6,17 @@
 //===----------------------------------------------------------------------===//
 //
 // Block-wise dynamic quantisation (Dettmers et al., 8-bit Optimizers via
-// Block-wise Quantization, 2022): a block of 256 elements has its largest
-// magnitude in F32, and each element the code of the cell in which its share of
-// that lies.
+// Block-wise Quantization, 2022). A block of 256 elements stores its largest
+// magnitude in F32. Each element is divided by that and stores the code of the
+// cell in which the quotient lies.
 //
-// The codes are those of the dynamic tree: below the sign, e zeros, a one, and
-// a fraction f of the n bits that are left, stand for the number
+// The numbers of a code book are those of the paper's dynamic tree: a sign bit,
+// e zeros, a one, and a fraction f of the n bits that are left stand for
 //   10^-e (0.1 + 0.9 (f + 1/2) / 2^n),  e = 0 ... 6, n = 6 - e,
-// the middle of its cell, beside 0 and 1. An unsigned book has the sign's bit
-// for the fraction, n = 7 - e. A code is the number's place among all of its
-// book in ascending order, so -1 is missing from the signed one: 127 negative
-// numbers, 0, 128 positive ones.
+// the middle of their cell; 0 and 1 are added. An unsigned book uses the sign
+// bit for the fraction, n = 7 - e. A code is the rank of its number in
+// ascending order. The signed book has no -1: it has 127 negative numbers, 0,
+// and 128 positive ones.
 //
 //===----------------------------------------------------------------------===//
 
@@ -28,7 +28,7 @@
 
 namespace polymoe {
 
-/// Elements of a block; fixed for ever: checkpoints depend on it.
+/// The elements of a block. Checkpoints depend on this number.
 constexpr int64_t blockSize = 256;
 
 constexpr int64_t blocksOf(int64_t elements) {
@@ -37,26 +37,26 @@ constexpr int64_t blocksOf(int64_t elements) {
 
 enum class CodeBook {
   Signed,
-  Unsigned ///< of numbers none of which is negative
+  Unsigned ///< for numbers that are never negative
 };
 
-/// The numbers of all codes.
+/// The number that each code stands for.
 std::array<float, 256> numbersOf(CodeBook book);
 
-/// Element i is the number of codes[i] times absmax[i / blockSize]. All zero
-/// bytes are zeros.
+/// Element i is the number of codes[i] times absmax[i / blockSize]. Memory of
+/// zero bytes holds zeros.
 struct BlockwiseValues {
   std::uint8_t *codes = nullptr;
   float *absmax = nullptr;
 };
 
 /// Writes elements [begin, begin + count) of one block to `target`, which has
-/// room for a whole block. `begin` is a multiple of blockSize.
+/// memory for a whole block. `begin` is a multiple of blockSize.
 void dequantize(CodeBook book, const BlockwiseValues &values, int64_t begin,
                 int64_t count, float *target);
 
-/// The inverse. A number of the unsigned book that is not zero does not become
-/// zero: as the second moment of AdamW it divides.
+/// The inverse. In the unsigned book only zero becomes zero, since AdamW
+/// divides by the second moment.
 void quantize(CodeBook book, const float *source, int64_t count,
               const BlockwiseValues &values, int64_t begin);
 

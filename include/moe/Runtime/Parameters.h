@@ -5,7 +5,7 @@
 //
 //===----------------------------------------------------------------------===//
 //
-// Memory of a parameter, by what it is for:
+// The memory of a parameter:
 //
 //             value (compiled code)  master            gradient  m, v
 //   frozen    its dtype, or mapped   -                 -         -
@@ -14,16 +14,16 @@
 //   F16       F16                    F32               F32       F32 or 8 bits
 //   BF16      BF16                   16 bits beside it F32       F32 or 8 bits
 //
-// (all but the first row are trainable ones; 8 bits where ParameterOptions ask
-// for them and there are at least 4096 elements, as those who measured it
-// advise). The master of a BF16 parameter is an F32 number, too, of which the
-// value is the upper half, rounded to nearest, ties away from zero; only the
-// lower half, which says what rounding did, has memory of its own. What is
-// frozen, has the dtype of the checkpoint and lies there in one piece stays in
-// the mapped file.
+// All rows but the first are for trainable parameters. Moments have 8 bits
+// where ParameterOptions ask for it and the parameter has at least 4096
+// elements, as Dettmers et al. advise. The master of a BF16 parameter is an F32
+// number, of which the value is the upper half, rounded to nearest, ties away
+// from zero; only the lower half, which tells how it was rounded, has memory of
+// its own. A frozen parameter that has the dtype of the checkpoint and lies
+// there in one piece stays in the mapped file.
 //
-// Initial values: element i of parameter NAME is made from numbers of the
-// sequence randomBits(key, .) with key = mix64(seed + mix64(fnv1a64(NAME))).
+// Initial values: element i of parameter NAME is computed from the sequence
+// randomBits(key, .) with key = mix64(seed + mix64(fnv1a64(NAME))).
 // Elements 2p and 2p+1 are r cos(a) and r sin(a) with r = sqrt(-2 ln(1 - u0)),
 // a = 2 pi u1, u0 = uniform(bits 2p), u1 = uniform(bits 2p+1), in double, times
 // the standard deviation, rounded to the master's type. The deviation of
@@ -52,12 +52,12 @@ class SafetensorsFile;
 struct TensorInfo;
 class ThreadPool;
 
-/// In what the moments of AdamW are kept.
+/// The type in which the moments of AdamW are kept.
 enum class OptimizerStates { F32, Blockwise8 };
 
 struct ParameterOptions {
-  /// Keys of the checkpoint that no parameter needs to use; '*' stands for any
-  /// text. The default names the buffers that old checkpoints carry.
+  /// Keys of the checkpoint that may stay unused; '*' stands for any text. The
+  /// default names buffers that old checkpoints hold.
   std::vector<std::string> ignoredKeys = {
       "*.rotary_emb.inv_freq", "*.attn.masked_bias", "*.self_attn.masked_bias"};
   /// Whether a key that is neither used nor ignored is an error.
@@ -69,19 +69,19 @@ struct ParameterOptions {
 
 /// The state of one trainable parameter.
 struct TrainableParameter {
-  size_t index = 0; ///< among the specs
+  size_t index = 0; ///< of the parameter among the specs
   int64_t elements = 0;
   DType masterType = DType::F32; ///< F32 or F64; also that of the gradient
   /// Null for a BF16 parameter.
   void *master = nullptr;
-  /// Of a BF16 parameter, value and lower half.
+  /// Value and lower half of a BF16 parameter.
   SplitFloats split;
   void *gradient = nullptr; ///< null unless training
-  /// Moments in F32; null unless training with such.
+  /// Moments in F32; null if not training, or with moments in 8 bits.
   float *m = nullptr;
   float *v = nullptr;
-  /// Moments in 8 bits, the second one unsigned; null unless training with
-  /// such.
+  /// Moments in 8 bits, the second one unsigned; null if not training, or with
+  /// moments in F32.
   BlockwiseValues m8, v8;
 
   /// Copies elements of the master from and to memory of masterType.
@@ -89,15 +89,15 @@ struct TrainableParameter {
   void writeMaster(int64_t begin, int64_t count, const void *source) const;
 };
 
-/// Whether the moments of such a parameter are kept in 8 bits.
+/// Whether the moments of a parameter of this size and type have 8 bits.
 bool hasBlockwiseStates(OptimizerStates states, DType dtype, int64_t elements);
-/// Bytes that training takes for a parameter beside its value: gradient,
-/// moments, and what its master has of its own.
+/// The bytes that training needs for a parameter beside its value: gradient,
+/// moments, and the master's own memory.
 int64_t trainingBytesOf(const ParameterSpec &spec, OptimizerStates states);
 /// "fp32" or "8bit"; throws Error for another name.
 OptimizerStates parseOptimizerStates(std::string_view name);
 
-/// Where the gradient of a parameter lies; null: in the store's memory.
+/// The memory of the gradient of a parameter; null means the store's own.
 struct GradientPlace {
   std::string name;
   void *memory = nullptr;
@@ -120,43 +120,43 @@ public:
     return parameters[indexOf(name)];
   }
 
-  /// What compiled code reads. Of a frozen parameter it may lie in a mapped
-  /// file, is then read-only and aligned to its elements; otherwise it is
-  /// aligned to 64 bytes.
+  /// The value that compiled code reads, aligned to 64 bytes. A frozen one may
+  /// lie in a mapped file; then it is read-only and aligned to its elements.
   void *value(const std::string &name) const;
   /// Null for a frozen parameter and for one of BF16.
   void *master(const std::string &name) const;
   void *gradient(const std::string &name) const;
   bool isMapped(const std::string &name) const;
 
-  /// In the order of the specs.
+  /// The states of all trainable parameters, in the order of the specs.
   const std::vector<TrainableParameter> &trainables() const {
     return trainable;
   }
   /// The trainable parameter's state, or null for a frozen one.
   const TrainableParameter *findTrainable(const std::string &name) const;
 
-  /// Says where gradients lie from now on. One with memory of its own is what
-  /// lies there. All others are zero, in one piece of the store's memory, each
-  /// behind the one before: first those that `places` names, in its order, then
-  /// the rest in the order of the specs. An all-reduce can sum ranges of that
-  /// piece while the backward goes on, if the order is the one in which it
-  /// completes gradients. Those in a step's arena are in no order, since each
-  /// lies where the plan has room: an all-reduce would take them one by one.
+  /// Says where gradients lie from now on. A gradient that `places` gives
+  /// memory, as a step's arena does, has the value that is there. All others
+  /// are set to zero and lie in one piece of the store's memory, one after the
+  /// other: first those that `places` names, in its order, then the rest in the
+  /// order of the specs. The executor names them in the order in which the
+  /// backward completes them, so that an all-reduce could sum contiguous ranges
+  /// while the backward goes on.
   void placeGradients(std::span<const GradientPlace> places);
   void zeroGradients() { placeGradients({}); }
-  /// Rounds the masters to the values that compiled code reads; to be called
-  /// after masters changed. Those of BF16 are never apart.
+  /// Rounds the masters to the values that compiled code reads. Has to be
+  /// called after masters changed, except for BF16, where both are one number.
   void refreshComputeCopies();
 
-  /// "FILE: KEY" of what is in the files that were read, but is neither used
-  /// nor ignored.
+  /// "FILE: KEY" of the tensors in the files that were read that are neither
+  /// used nor ignored.
   std::vector<std::string> unusedKeys() const;
 
-  /// Gives back the memory of what is mapped, until it is read again.
+  /// Lets the system drop the pages of mapped files; it reads them again when
+  /// they are used.
   void dropMappedPages() const;
 
-  /// Bytes of memory, mapped files not counted, and bytes in mapped files.
+  /// Bytes of allocated memory, and bytes in mapped files.
   int64_t allocatedBytes() const { return allocated; }
   int64_t mappedBytes() const { return mapped; }
 
@@ -188,7 +188,7 @@ private:
   int64_t allocated = 0, mapped = 0;
 };
 
-/// Whether `text` fits `pattern`, in which '*' stands for any text.
+/// Whether `text` matches `pattern`, in which '*' stands for any text.
 bool matches(std::string_view pattern, std::string_view text);
 
 } // namespace polymoe

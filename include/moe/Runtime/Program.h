@@ -5,9 +5,9 @@
 //
 //===----------------------------------------------------------------------===//
 //
-// Plain data that the compiler fills and the runtime reads: the parameters of
+// Plain data that the compiler writes and the runtime reads: the parameters of
 // a model with the origin of each, and the entry points of a program with the
-// meaning of each of their arguments.
+// binding of each argument.
 //
 //===----------------------------------------------------------------------===//
 
@@ -34,8 +34,8 @@ const char *nameOf(DType type);
 
 /// Rows `offset + stride * i + [0, block)` of a checkpoint tensor seen as a
 /// matrix [product of leading dimensions, last dimension] (a vector is a
-/// matrix with one column). Selects q, k or v out of BLOOM's interleaved
-/// query_key_value, one expert out of a packed [E, 2F, D], and so on.
+/// matrix with one column). This selects q, k or v out of BLOOM's interleaved
+/// query_key_value, or one expert out of a packed [E, 2F, D].
 struct RowSelection {
   int64_t offset = 0;
   int64_t block = 0;
@@ -59,7 +59,7 @@ struct CopyOrigin {
 struct InitOrigin {
   enum class Kind { Zeros, Ones, Normal, XavierNormal };
   Kind kind = Kind::Zeros;
-  /// Standard deviation, for Normal.
+  /// The standard deviation of Normal.
   double standardDeviation = 0.02;
   uint64_t seed = 0;
 };
@@ -82,12 +82,12 @@ struct Binding {
     Input,       ///< `name` says which: tokens, labels, positions, ...
     Output,      ///< `name` says which: loss, logprobs, logits, ...
     Parameter,   ///< the value of parameter `name`
-    Gradient,    ///< gradient of parameter `name`, F32 (F64 for F64), added to;
-                 ///< a step has them in the order in which it completes them
+    Gradient,    ///< gradient of parameter `name`, F32 (F64 for F64), to which
+                 ///< the step adds; bound in the order of completion
     Packed,      ///< memory for a value derived from parameters, kept between
                  ///< calls; written by the entry points named prepare_*
     State,       ///< memory that lasts over calls: key and value caches
-    Arena,       ///< scratch memory, contents undefined between calls
+    Arena,       ///< memory of all buffers, undefined between calls
     StepGradient ///< gradient of parameter `name` of the last call alone, in
                  ///< the arena at `offset`
   };
@@ -95,7 +95,7 @@ struct Binding {
   std::string name;
   DType dtype;
   std::vector<int64_t> shape;
-  int64_t offset = -1; ///< bytes, of a step gradient
+  int64_t offset = -1; ///< of a step gradient, in bytes
 
   int64_t elements() const;
   int64_t bytes() const { return elements() * sizeOf(dtype); }
@@ -123,12 +123,12 @@ struct Program {
   const EntryPoint *find(const std::string &name) const;
 };
 
-/// What a program is to do, and for which batches.
+/// What a program does, and for which batches.
 struct ProgramUse {
   enum class Entry { Step, Score, Extend };
   Entry entry;
   int64_t rows, length;
-  bool logits = false;      ///< whether scoring returns them
+  bool logits = false;      ///< whether scoring returns logits too
   int64_t microBatches = 1; ///< of a step
   int64_t capacity = 0;     ///< tokens of a sequence that is extended
 
@@ -141,15 +141,15 @@ inline const char *nameOf(ProgramUse::Entry entry) {
   return names[static_cast<int>(entry)];
 }
 
-/// Where programs come from: a compiler, or a file.
+/// Provides programs: compiles them, or has one from a file.
 class ProgramSource {
 public:
   virtual ~ProgramSource() = default;
 
-  /// Throws Error if it has no such program and makes none.
+  /// Throws Error if it has no such program and cannot make it.
   virtual void require(const ProgramUse &) {}
-  /// The program, which lasts as long as its source. Its first entry point is
-  /// the one that is asked for. Throws Error, as `require` does too.
+  /// The program for `use`, which lasts as long as its source. Its first entry
+  /// point is `use.entry`. Throws Error as `require` does.
   virtual const Program &get(const ProgramUse &use) = 0;
 };
 

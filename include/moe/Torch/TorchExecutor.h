@@ -5,12 +5,12 @@
 //
 //===----------------------------------------------------------------------===//
 //
-// The second opinion: interprets a model-level module with ATen and PyTorch's
-// autograd. It shares no kernel and no derivative with the compiler, and every
-// compiled result is compared with it.
+// This executor interprets a model-level module with ATen and PyTorch's
+// autograd. It shares no kernel and no derivative with the compiler, so tests
+// compare compiled results with its results.
 //
-// It lives in a shared library of its own, which moe-run opens only when asked
-// for it, so that nobody else waits for LibTorch or needs it installed.
+// It is a shared library, which moe-run opens only when a user asks for it, so
+// that nobody else waits for LibTorch or needs it installed.
 //
 //===----------------------------------------------------------------------===//
 
@@ -27,13 +27,14 @@ namespace polymoe {
 
 /// `module` is at the model level: `@forward` with what it calls. Module, store
 /// and pool must outlive the executor, which reads the store's memory in place.
-/// `threads` = 0 leaves PyTorch's choice. Being the reference, its generator
-/// has no cache: every call runs the whole prefix. Throws Error.
+/// `threads` = 0 leaves PyTorch's choice. Its generator has no cache: every
+/// call runs the whole prefix, which is what a reference should do. Throws
+/// Error.
 Executor makeTorchExecutor(mlir::ModuleOp module, ParameterStore &store,
                            ThreadPool &pool, const Objective &objective,
                            int threads = 0);
 
-/// The name of the shared library and of its one entry.
+/// The names of the shared library and of the function that it exports.
 #ifdef __APPLE__
 inline constexpr const char *torchLibrary = "libMoETorch.dylib";
 #else
