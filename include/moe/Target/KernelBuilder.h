@@ -111,6 +111,9 @@ public:
     Value column;
     Value mask;
   };
+  /// The mask of the first `count` of `lanes` lanes.
+  Value mask(Value count, int64_t lanes);
+  Value mask(Value count) { return mask(count, lanes()); }
   /// Calls `body` for every vector of `width` columns; the last may be masked.
   void columns(int64_t width, function_ref<void(Lane)> body);
   SmallVector<Value>
@@ -136,6 +139,10 @@ public:
   /// The same, with non-temporal stores where each vector fills whole cache
   /// lines: for data that is read much later.
   void stream(Value vector, Value buffer, ValueRange indices, Lane lane);
+  /// Loads `count` elements of row `indices` from `lane` on, without
+  /// conversion.
+  Value loadElements(Value buffer, ValueRange indices, Lane lane,
+                     int64_t count);
   /// Load and store `lane` as integers, without conversion: for moving data.
   Value loadBits(Value buffer, ValueRange indices, Lane lane);
   void storeBits(Value bits, Value buffer, ValueRange indices, Lane lane);

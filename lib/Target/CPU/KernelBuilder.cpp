@@ -165,10 +165,13 @@ SmallVector<Value> KernelBuilder::columns(
                   });
   if (full == width)
     return values;
-  auto maskType = VectorType::get({lanes()}, getI1Type());
-  Value mask = vector::CreateMaskOp::create(*this, maskType,
-                                            ValueRange{idx(width - full)});
-  return body({idx(full), mask}, values);
+  Value tail = mask(idx(width - full));
+  return body({idx(full), tail}, values);
+}
+
+Value KernelBuilder::mask(Value count, int64_t lanes) {
+  return vector::CreateMaskOp::create(
+      *this, VectorType::get({lanes}, getI1Type()), ValueRange{count});
 }
 
 Value KernelBuilder::columns(int64_t width, Value carried,
@@ -225,16 +228,15 @@ static SmallVector<Value> positionOf(ValueRange indices,
   return position;
 }
 
-/// Loads `lane` of a row, in the buffer's element type.
-static Value loadLane(KernelBuilder &k, Value buffer, ValueRange indices,
-                      KernelBuilder::Lane lane) {
+Value KernelBuilder::loadElements(Value buffer, ValueRange indices, Lane lane,
+                                  int64_t count) {
   Type element = cast<MemRefType>(buffer.getType()).getElementType();
-  auto type = VectorType::get({k.lanes()}, element);
+  auto type = VectorType::get({count}, element);
   SmallVector<Value> position = positionOf(indices, lane);
   if (!lane.mask)
-    return vector::LoadOp::create(k, type, buffer, position);
-  Value zero = arith::ConstantOp::create(k, k.getZeroAttr(type));
-  return vector::MaskedLoadOp::create(k, type, buffer, position, lane.mask,
+    return vector::LoadOp::create(*this, type, buffer, position);
+  Value zero = arith::ConstantOp::create(*this, getZeroAttr(type));
+  return vector::MaskedLoadOp::create(*this, type, buffer, position, lane.mask,
                                       zero);
 }
 
@@ -249,7 +251,7 @@ static void storeLane(KernelBuilder &k, Value value, Value buffer,
 }
 
 Value KernelBuilder::load(Value buffer, ValueRange indices, Lane lane) {
-  return widen(loadLane(*this, buffer, indices, lane));
+  return widen(loadElements(buffer, indices, lane, lanes()));
 }
 
 void KernelBuilder::store(Value vector, Value buffer, ValueRange indices,
@@ -283,8 +285,8 @@ Value KernelBuilder::loadBits(Value buffer, ValueRange indices, Lane lane) {
   Type element = cast<MemRefType>(buffer.getType()).getElementType();
   auto bits = VectorType::get({lanes()},
                               getIntegerType(element.getIntOrFloatBitWidth()));
-  return vector::BitCastOp::create(*this, bits,
-                                   loadLane(*this, buffer, indices, lane));
+  return vector::BitCastOp::create(
+      *this, bits, loadElements(buffer, indices, lane, lanes()));
 }
 
 void KernelBuilder::storeBits(Value bits, Value buffer, ValueRange indices,

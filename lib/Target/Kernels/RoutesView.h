@@ -21,7 +21,6 @@
 #include "moe/Target/KernelBuilder.h"
 
 #include "mlir/Dialect/Arith/IR/Arith.h"
-#include "mlir/Dialect/MemRef/IR/MemRef.h"
 
 namespace mlir::moe {
 

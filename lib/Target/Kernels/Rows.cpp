@@ -9,7 +9,6 @@
 
 #include "mlir/Dialect/Arith/IR/Arith.h"
 #include "mlir/Dialect/Math/IR/Math.h"
-#include "mlir/Dialect/Vector/IR/VectorOps.h"
 
 using namespace mlir;
 using namespace mlir::moe;
@@ -98,11 +97,8 @@ static void sumPartials(KernelLowering &lowering, Operation *op, Value partials,
         Value last = k.min(k.add(first, k.idx(columnsPerItem)), k.idx(width));
         k.loop(first, last, k.lanes(), [&](Value column) {
           Lane lane{column, Value()};
-          if (width % k.lanes() != 0) {
-            auto maskType = VectorType::get({k.lanes()}, k.getI1Type());
-            lane.mask = vector::CreateMaskOp::create(
-                k, maskType, ValueRange{k.sub(k.idx(width), column)});
-          }
+          if (width % k.lanes() != 0)
+            lane.mask = k.mask(k.sub(k.idx(width), column));
           Value sum = k.loop(k.idx(0), k.idx(parts), 1, k.splat(0.0),
                              [&](Value part, Value acc) {
                                return k.addf(acc, k.load(from, part, lane));

@@ -112,11 +112,8 @@ Value Scoring::consecutive(Value first) {
 
 /// Ids [first, first + lanes) of row `b`, 0 beyond `length`.
 Value Scoring::loadIds(Value buffer, Value b, Value first, int64_t length) {
-  auto maskType = VectorType::get({shape.lanes}, k.getI1Type());
   Value left = arith::MaxSIOp::create(k, k.sub(k.idx(length), first), k.idx(0));
-  Value mask = vector::CreateMaskOp::create(k, maskType, ValueRange{left});
-  return vector::MaskedLoadOp::create(k, intVector, buffer,
-                                      ValueRange{b, first}, mask, zero());
+  return k.loadElements(buffer, b, {first, k.mask(left)}, shape.lanes);
 }
 
 Scoring::Scores Scoring::score(Value dot, Value querySlots, Value keys) {

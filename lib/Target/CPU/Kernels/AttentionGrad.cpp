@@ -15,7 +15,6 @@
 
 #include "mlir/Dialect/Arith/IR/Arith.h"
 #include "mlir/Dialect/Math/IR/Math.h"
-#include "mlir/Dialect/Vector/IR/VectorOps.h"
 
 using namespace mlir;
 using namespace mlir::moe;
@@ -198,12 +197,9 @@ static void launchKeyGrad(AttentionGradOp op, const AttentionShape &shape,
             return headRow(k, block.b, shape.length, i, shape.heads, head);
           };
           auto perQuery = [&](Value buffer, Value column) -> Value {
-            auto mask = VectorType::get({k.lanes()}, k.getI1Type());
             Value left = arith::MaxSIOp::create(
                 k, k.sub(k.idx(shape.length), column), k.idx(0));
-            return k.load(buffer, {block.b, head},
-                          {column, vector::CreateMaskOp::create(
-                                       k, mask, ValueRange{left})});
+            return k.load(buffer, {block.b, head}, {column, k.mask(left)});
           };
           forEachScore(
               k, tiling, packedKey, d, queryPanels, panelHead, firstTile,

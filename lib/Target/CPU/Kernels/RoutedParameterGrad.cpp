@@ -149,21 +149,19 @@ static void packSlice(KernelLowering &lowering, RoutedWeightGradOp op,
         RowOwners owners(k, grouping, lowering, op.getRoutes());
         auto count = static_cast<int64_t>(slices.experts.size());
         // A work item packs its share of all experts' inner steps.
-        k.loop(
-            k.idx(0), k.idx(count), 1, {k.idx(0)}, [&](Value i, Value steps) {
-              Slices::Segment segment = slices.segment(k, owners, firstRow, i);
-              Value own = slices.stepsOf(k, segment);
-              Value first =
-                  arith::MaxSIOp::create(k, k.sub(mine, steps), k.idx(0));
-              Value last = k.min(k.sub(end, steps), own);
-              k.ifThen(k.less(first, last), [&] {
-                auto row = [&](Value r) {
-                  return operandRow(owners, tokenOrder, k.add(segment.lo, r));
-                };
-                pack({k.sub(segment.hi, segment.lo), row, steps}, first, last);
-              });
-              return k.add(steps, own);
-            });
+        k.loop(k.idx(0), k.idx(count), 1, k.idx(0), [&](Value i, Value steps) {
+          Slices::Segment segment = slices.segment(k, owners, firstRow, i);
+          Value own = slices.stepsOf(k, segment);
+          Value first = arith::MaxSIOp::create(k, k.sub(mine, steps), k.idx(0));
+          Value last = k.min(k.sub(end, steps), own);
+          k.ifThen(k.less(first, last), [&] {
+            auto row = [&](Value r) {
+              return operandRow(owners, tokenOrder, k.add(segment.lo, r));
+            };
+            pack({k.sub(segment.hi, segment.lo), row, steps}, first, last);
+          });
+          return k.add(steps, own);
+        });
       });
 }
 
