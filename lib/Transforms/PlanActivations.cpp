@@ -378,10 +378,10 @@ void fitBudget(MutableArrayRef<Pair> pairs, int64_t budget) {
       if (!change || change->bytes <= 0)
         return;
       // One more, so that what costs nothing can be compared too.
-      double score = static_cast<double>(change->bytes) /
-                     (change->operations + 1);
-      double bestScore = static_cast<double>(best.bytes) /
-                         (best.operations + 1);
+      double score =
+          static_cast<double>(change->bytes) / (change->operations + 1);
+      double bestScore =
+          static_cast<double>(best.bytes) / (best.operations + 1);
       if (bestPair && score <= bestScore)
         return;
       bestPair = &pair;
