@@ -28,6 +28,9 @@ namespace {
 /// The arithmetic of an op, roughly: all but matrix products is about one
 /// operation for each element.
 double numOperations(Operation *op) {
+  // The softmax between the products of attention costs about as much as they.
+  if (isa<AttentionOp>(op))
+    return 2 * flopsOf(op);
   if (isa<CostOpInterface>(op))
     return flopsOf(op);
   int64_t elements = 0;
