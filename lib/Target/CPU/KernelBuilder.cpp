@@ -184,7 +184,6 @@ static Type shapedAs(Value value, Type type) {
   return type;
 }
 
-/// Rounds or widens to the element type `element`.
 /// Rounds f32 to bf16 by integer arithmetic, to nearest and ties to even: on a
 /// machine without an instruction for it, the backend would call a function for
 /// each element. With upstream's patterns for it
@@ -214,6 +213,7 @@ static Value roundToBf16(KernelBuilder &k, Value value) {
   return arith::BitcastOp::create(k, shapedAs(value, k.getBF16Type()), upper);
 }
 
+/// Rounds or widens to the element type `element`.
 static Value convertTo(KernelBuilder &k, Value value, Type element) {
   Type current = getElementTypeOrSelf(value.getType());
   if (current == element)
