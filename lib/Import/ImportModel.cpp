@@ -13,7 +13,6 @@
 #include "moe/Transforms/Layers.h"
 
 #include "mlir/IR/Builders.h"
-#include "llvm/ADT/StringExtras.h"
 
 #include <cmath>
 #include <map>

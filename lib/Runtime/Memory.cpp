@@ -8,7 +8,6 @@
 #include "moe/Runtime/Memory.h"
 #include "moe/Runtime/Error.h"
 
-#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <cstdlib>

@@ -8,7 +8,6 @@
 #include "moe/Runtime/PackedWeights.h"
 #include "moe/Runtime/Parameters.h"
 
-#include <algorithm>
 
 using namespace polymoe;
 

@@ -155,3 +155,17 @@ void KernelLowering::launch(Operation *op, const Launch &launch,
                      opBuilder.getI64IntegerAttr(launch.workItems), derives,
                      arguments);
 }
+
+void KernelLowering::launchRows(Operation *op, StringRef label, Type compute,
+                                int64_t rows, int64_t width,
+                                function_ref<void(KernelBuilder &)> body) {
+  int64_t perItem = rowsPerWorkItem(rows, width);
+  launch(op,
+         {.label = label,
+          .workItems = llvm::divideCeilSigned(rows, perItem),
+          .compute = compute},
+         [&](KernelBuilder &k) {
+           k.setRows(rows, perItem);
+           body(k);
+         });
+}

@@ -56,11 +56,30 @@ public:
   virtual void apply(std::vector<std::string> &tokens) const = 0;
 };
 
+/// A stage that runs others in order.
+template <typename Stage, typename Text> struct Sequence : Stage {
+  std::vector<std::unique_ptr<Stage>> stages;
+
+  Sequence(const JsonReader &list,
+           std::unique_ptr<Stage> (*make)(const JsonReader &)) {
+    for (const JsonReader &stage : list.elements())
+      stages.push_back(make(stage));
+  }
+  void apply(Text &text) const override {
+    for (const auto &stage : stages)
+      stage->apply(text);
+  }
+};
+
 std::unique_ptr<Normalizer> makeNormalizer(const JsonReader &config);
 std::unique_ptr<PreTokenizer> makePreTokenizer(const JsonReader &config);
 std::unique_ptr<PostProcessor> makePostProcessor(const JsonReader &config);
 std::unique_ptr<Decoder> makeDecoder(const JsonReader &config);
 
+/// Whether the stage is of this type. Fails if it is and has other entries than
+/// `keys`.
+bool isOfType(const JsonReader &config, const char *type,
+              std::initializer_list<const char *> keys = {"type"});
 /// The entry "pattern": {"String": ...} or {"Regex": ...}.
 Pattern makePattern(const JsonReader &config);
 /// A string of one character.

@@ -16,15 +16,6 @@ namespace polymoe::tokenizer {
 namespace {
 using Tokens = std::vector<std::string>;
 
-struct DecoderSequence : Decoder {
-  std::vector<std::unique_ptr<Decoder>> stages;
-
-  void apply(Tokens &tokens) const override {
-    for (const auto &stage : stages)
-      stage->apply(tokens);
-  }
-};
-
 struct ByteLevelDecoder : Decoder {
   void apply(Tokens &tokens) const override {
     std::string bytes;
@@ -92,6 +83,18 @@ struct Fuse : Decoder {
   }
 };
 
+/// `text` with `content` in place of every match.
+std::string replaceMatches(const std::string &text, const Pattern &pattern,
+                           std::string_view content) {
+  std::string changed;
+  for (const Span &span : pattern.split(text))
+    if (span.isMatch)
+      changed += content;
+    else
+      changed.append(text, span.begin, span.end - span.begin);
+  return changed;
+}
+
 struct StripDecoder : Decoder {
   std::string content;
   int32_t start;
@@ -122,14 +125,8 @@ struct ReplaceDecoder : Decoder {
       : pattern(std::move(pattern)), content(std::move(content)) {}
 
   void apply(Tokens &tokens) const override {
-    for (std::string &token : tokens) {
-      std::string changed;
-      for (const Span &span : pattern.split(token))
-        changed += span.isMatch
-                       ? content
-                       : token.substr(span.begin, span.end - span.begin);
-      token = std::move(changed);
-    }
+    for (std::string &token : tokens)
+      token = replaceMatches(token, pattern, content);
   }
 };
 
@@ -144,14 +141,7 @@ struct MetaspaceDecoder : Decoder {
   void apply(Tokens &tokens) const override {
     for (size_t i = 0; i < tokens.size(); ++i) {
       bool drops = i == 0 && options.prepend != PrependScheme::Never;
-      std::string changed;
-      for (const Span &span : replacement.split(tokens[i])) {
-        if (!span.isMatch)
-          changed.append(tokens[i], span.begin, span.end - span.begin);
-        else if (!drops)
-          changed += ' ';
-      }
-      tokens[i] = std::move(changed);
+      tokens[i] = replaceMatches(tokens[i], replacement, drops ? "" : " ");
     }
   }
 };
@@ -163,58 +153,36 @@ struct BPEDecoder : Decoder {
       : suffix(Pattern::literal(std::move(suffix))) {}
 
   void apply(Tokens &tokens) const override {
-    for (size_t i = 0; i < tokens.size(); ++i) {
-      std::string changed;
-      for (const Span &span : suffix.split(tokens[i])) {
-        if (!span.isMatch)
-          changed.append(tokens[i], span.begin, span.end - span.begin);
-        else if (i + 1 < tokens.size())
-          changed += ' ';
-      }
-      tokens[i] = std::move(changed);
-    }
+    for (size_t i = 0; i < tokens.size(); ++i)
+      tokens[i] =
+          replaceMatches(tokens[i], suffix, i + 1 < tokens.size() ? " " : "");
   }
 };
 } // namespace
 
 std::unique_ptr<Decoder> makeDecoder(const JsonReader &config) {
   std::string type = config.text("type");
-  if (type == "Sequence") {
-    config.allow({"type", "decoders"});
-    auto sequence = std::make_unique<DecoderSequence>();
-    for (const JsonReader &stage : config.at("decoders").elements())
-      sequence->stages.push_back(makeDecoder(stage));
-    return sequence;
-  }
-  if (type == "ByteLevel") {
-    config.allow({"type", "add_prefix_space", "trim_offsets", "use_regex"});
+  if (isOfType(config, "Sequence", {"type", "decoders"}))
+    return std::make_unique<Sequence<Decoder, Tokens>>(config.at("decoders"),
+                                                       makeDecoder);
+  if (isOfType(config, "ByteLevel",
+               {"type", "add_prefix_space", "trim_offsets", "use_regex"}))
     return std::make_unique<ByteLevelDecoder>();
-  }
-  if (type == "ByteFallback") {
-    config.allow({"type"});
+  if (isOfType(config, "ByteFallback"))
     return std::make_unique<ByteFallback>();
-  }
-  if (type == "Fuse") {
-    config.allow({"type"});
+  if (isOfType(config, "Fuse"))
     return std::make_unique<Fuse>();
-  }
-  if (type == "Strip") {
-    config.allow({"type", "content", "start", "stop"});
+  if (isOfType(config, "Strip", {"type", "content", "start", "stop"}))
     return std::make_unique<StripDecoder>(readCharacter(config.at("content")),
                                           config.at("start").integer<int32_t>(),
                                           config.at("stop").integer<int32_t>());
-  }
-  if (type == "Replace") {
-    config.allow({"type", "pattern", "content"});
+  if (isOfType(config, "Replace", {"type", "pattern", "content"}))
     return std::make_unique<ReplaceDecoder>(makePattern(config.at("pattern")),
                                             config.text("content"));
-  }
   if (type == "Metaspace")
     return std::make_unique<MetaspaceDecoder>(MetaspaceOptions::read(config));
-  if (type == "BPEDecoder") {
-    config.allow({"type", "suffix"});
+  if (isOfType(config, "BPEDecoder", {"type", "suffix"}))
     return std::make_unique<BPEDecoder>(config.text("suffix"));
-  }
   config.fail("decoder '" + type + "' is not supported");
 }
 

@@ -22,6 +22,14 @@ char32_t readCharacter(const JsonReader &config) {
   return nextCharacter(content, at);
 }
 
+bool isOfType(const JsonReader &config, const char *type,
+              std::initializer_list<const char *> keys) {
+  if (config.text("type") != type)
+    return false;
+  config.allow(keys);
+  return true;
+}
+
 Pattern makePattern(const JsonReader &config) {
   config.allow({"String", "Regex"});
   if (config.has("String") == config.has("Regex"))
@@ -44,15 +52,6 @@ std::string toLetters(std::string_view text) {
 }
 
 namespace {
-struct NormalizerSequence : Normalizer {
-  std::vector<std::unique_ptr<Normalizer>> stages;
-
-  void apply(Piece &piece) const override {
-    for (const auto &stage : stages)
-      stage->apply(piece);
-  }
-};
-
 struct UnicodeNormalizer : Normalizer {
   Normalization form;
 
@@ -104,27 +103,17 @@ struct Strip : Normalizer {
 
 std::unique_ptr<Normalizer> makeNormalizer(const JsonReader &config) {
   std::string type = config.text("type");
-  if (type == "Sequence") {
-    config.allow({"type", "normalizers"});
-    auto sequence = std::make_unique<NormalizerSequence>();
-    for (const JsonReader &stage : config.at("normalizers").elements())
-      sequence->stages.push_back(makeNormalizer(stage));
-    return sequence;
-  }
-  if (type == "Prepend") {
-    config.allow({"type", "prepend"});
+  if (isOfType(config, "Sequence", {"type", "normalizers"}))
+    return std::make_unique<Sequence<Normalizer, Piece>>(
+        config.at("normalizers"), makeNormalizer);
+  if (isOfType(config, "Prepend", {"type", "prepend"}))
     return std::make_unique<Prepend>(config.text("prepend"));
-  }
-  if (type == "Replace") {
-    config.allow({"type", "pattern", "content"});
+  if (isOfType(config, "Replace", {"type", "pattern", "content"}))
     return std::make_unique<Replace>(makePattern(config.at("pattern")),
                                      config.text("content"));
-  }
-  if (type == "Strip") {
-    config.allow({"type", "strip_left", "strip_right"});
+  if (isOfType(config, "Strip", {"type", "strip_left", "strip_right"}))
     return std::make_unique<Strip>(config.flag("strip_left"),
                                    config.flag("strip_right"));
-  }
 
   static const std::map<std::string, Normalization> forms = {
       {"NFC", Normalization::NFC},
@@ -135,14 +124,10 @@ std::unique_ptr<Normalizer> makeNormalizer(const JsonReader &config) {
     config.allow({"type"});
     return std::make_unique<UnicodeNormalizer>(form->second);
   }
-  if (type == "Lowercase") {
-    config.allow({"type"});
+  if (isOfType(config, "Lowercase"))
     return std::make_unique<Lowercase>();
-  }
-  if (type == "ByteLevel") {
-    config.allow({"type"});
+  if (isOfType(config, "ByteLevel"))
     return std::make_unique<ByteLevelNormalizer>();
-  }
   config.fail("normalizer '" + type + "' is not supported");
 }
 

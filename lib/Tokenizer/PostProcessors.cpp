@@ -78,8 +78,7 @@ static std::unique_ptr<PostProcessor> makeTemplate(const JsonReader &config) {
 
 std::unique_ptr<PostProcessor> makePostProcessor(const JsonReader &config) {
   std::string type = config.text("type");
-  if (type == "Sequence") {
-    config.allow({"type", "processors"});
+  if (isOfType(config, "Sequence", {"type", "processors"})) {
     auto sequence = std::make_unique<PostProcessorSequence>();
     int templates = 0;
     for (const JsonReader &stage : config.at("processors").elements()) {
@@ -90,10 +89,9 @@ std::unique_ptr<PostProcessor> makePostProcessor(const JsonReader &config) {
     }
     return sequence;
   }
-  if (type == "ByteLevel") {
-    config.allow({"type", "add_prefix_space", "trim_offsets", "use_regex"});
+  if (isOfType(config, "ByteLevel",
+               {"type", "add_prefix_space", "trim_offsets", "use_regex"}))
     return std::make_unique<NoChange>();
-  }
   if (type == "TemplateProcessing")
     return makeTemplate(config);
   config.fail("post-processor '" + type + "' is not supported");

@@ -36,15 +36,6 @@ MetaspaceOptions MetaspaceOptions::read(const JsonReader &config) {
 }
 
 namespace {
-struct PreTokenizerSequence : PreTokenizer {
-  std::vector<std::unique_ptr<PreTokenizer>> stages;
-
-  void apply(Pieces &pieces) const override {
-    for (const auto &stage : stages)
-      stage->apply(pieces);
-  }
-};
-
 /// A pre-tokeniser that treats each piece of text alone.
 struct Splitter : PreTokenizer {
   void apply(Pieces &pieces) const override {
@@ -154,42 +145,31 @@ static SplitBehavior readBehavior(const JsonReader &config) {
 
 std::unique_ptr<PreTokenizer> makePreTokenizer(const JsonReader &config) {
   std::string type = config.text("type");
-  if (type == "Sequence") {
-    config.allow({"type", "pretokenizers"});
-    auto sequence = std::make_unique<PreTokenizerSequence>();
-    for (const JsonReader &stage : config.at("pretokenizers").elements())
-      sequence->stages.push_back(makePreTokenizer(stage));
-    return sequence;
-  }
-  if (type == "Split") {
-    config.allow({"type", "pattern", "behavior", "invert"});
+  if (isOfType(config, "Sequence", {"type", "pretokenizers"}))
+    return std::make_unique<Sequence<PreTokenizer, Pieces>>(
+        config.at("pretokenizers"), makePreTokenizer);
+  if (isOfType(config, "Split", {"type", "pattern", "behavior", "invert"}))
     return std::make_unique<PatternSplit>(makePattern(config.at("pattern")),
                                           readBehavior(config),
                                           config.flag("invert"));
-  }
-  if (type == "ByteLevel") {
+  if (isOfType(config, "ByteLevel",
+               {"type", "add_prefix_space", "trim_offsets", "use_regex"})) {
     // Trimming concerns offsets into the text, which nobody asks for here.
-    config.allow({"type", "add_prefix_space", "trim_offsets", "use_regex"});
     return std::make_unique<ByteLevel>(config.flag("add_prefix_space"),
                                        config.flag("use_regex", true));
   }
   if (type == "Metaspace")
     return std::make_unique<Metaspace>(MetaspaceOptions::read(config));
-  if (type == "Digits") {
-    config.allow({"type", "individual_digits"});
+  if (isOfType(config, "Digits", {"type", "individual_digits"}))
     return std::make_unique<PropertySplit>(isNumeric,
                                            config.flag("individual_digits")
                                                ? SplitBehavior::Isolated
                                                : SplitBehavior::Contiguous);
-  }
-  if (type == "Punctuation") {
-    config.allow({"type", "behavior"});
+  if (isOfType(config, "Punctuation", {"type", "behavior"}))
     return std::make_unique<PropertySplit>(
         isPunctuation, config.isSet("behavior") ? readBehavior(config)
                                                 : SplitBehavior::Isolated);
-  }
-  if (type == "Whitespace") {
-    config.allow({"type"});
+  if (isOfType(config, "Whitespace")) {
     // \w and \s as the Rust crate `regex` has them.
     return std::make_unique<PatternSplit>(
         Pattern::pcre(
@@ -197,10 +177,8 @@ std::unique_ptr<PreTokenizer> makePreTokenizer(const JsonReader &config) {
             R"(|[^\p{Alphabetic}\p{M}\p{Nd}\p{Pc}\p{Join_Control}\p{WSpace}]+)"),
         SplitBehavior::Removed, /*invert=*/true);
   }
-  if (type == "WhitespaceSplit") {
-    config.allow({"type"});
+  if (isOfType(config, "WhitespaceSplit"))
     return std::make_unique<PropertySplit>(isSpace, SplitBehavior::Removed);
-  }
   config.fail("pre-tokenizer '" + type + "' is not supported");
 }
 

@@ -220,21 +220,17 @@ struct AddObjective : moe::impl::AddObjectiveBase<AddObjective> {
     if (failed(tokens) || failed(logits) || failed(balanceLossForm) ||
         failed(priorLossForm))
       return failure();
-    bool hasRouters =
-        module.walk([](RouteOp) { return WalkResult::interrupt(); })
-            .wasInterrupted();
+    bool hasRouters = false, hasGates = false;
+    module.walk([&](RouteOp route) {
+      hasRouters = true;
+      hasGates |= bool(route.getGate());
+    });
     if (failed(checkCoefficient("balance", balance, hasRouters)) ||
         failed(checkCoefficient("language-prior", languagePrior, hasRouters)) ||
         // Stage 2 is one stage for models with gates and without.
         failed(checkCoefficient("classifier", classifier,
                                 /*hasRouters=*/true)))
       return failure();
-    bool hasGates = module
-                        .walk([](RouteOp route) {
-                          return route.getGate() ? WalkResult::interrupt()
-                                                 : WalkResult::advance();
-                        })
-                        .wasInterrupted();
 
     auto logitsType = cast<RankedTensorType>(logits->getType());
     auto scalar =
@@ -283,22 +279,16 @@ struct AddObjective : moe::impl::AddObjectiveBase<AddObjective> {
     names.insert(names.begin(), "loss");
     setOutputs(*forward, terms, names);
     forward->setSymName("step");
+    NamedAttrList objective;
+    objective.set("balance", builder.getF64FloatAttr(balance));
+    objective.set("balance_form", builder.getStringAttr(balanceForm));
+    objective.set("classifier",
+                  builder.getF64FloatAttr(hasGates ? double(classifier) : 0.0));
+    objective.set("language_prior", builder.getF64FloatAttr(languagePrior));
+    objective.set("language_prior_form",
+                  builder.getStringAttr(languagePriorForm));
     MoEDialect::ObjectiveAttrHelper(module.getContext())
-        .setAttr(
-            module,
-            builder.getDictionaryAttr(
-                {builder.getNamedAttr("balance",
-                                      builder.getF64FloatAttr(balance)),
-                 builder.getNamedAttr("balance_form",
-                                      builder.getStringAttr(balanceForm)),
-                 builder.getNamedAttr("classifier",
-                                      builder.getF64FloatAttr(
-                                          hasGates ? double(classifier) : 0.0)),
-                 builder.getNamedAttr("language_prior",
-                                      builder.getF64FloatAttr(languagePrior)),
-                 builder.getNamedAttr(
-                     "language_prior_form",
-                     builder.getStringAttr(languagePriorForm))}));
+        .setAttr(module, objective.getDictionary(module.getContext()));
     return success();
   }
 };

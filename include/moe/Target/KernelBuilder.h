@@ -43,7 +43,8 @@ public:
   /// The buffer in the kernel, reshaped to `shape` unless that is empty. Null
   /// for a null buffer.
   Value buffer(Value outside, ArrayRef<int64_t> shape = {});
-  /// The buffer as a matrix whose width is its last dimension.
+  /// The buffer as a matrix whose width is its last dimension. Null for a null
+  /// buffer.
   Value matrix(Value outside);
   /// The number in the kernel.
   Value number(Value outside) { return argument(outside); }
@@ -79,15 +80,30 @@ public:
 
   /// `for (i = lo; i < hi; i += step) body(i)`.
   void loop(Value lo, Value hi, int64_t step, function_ref<void(Value)> body);
+  /// The same from 0 to `count` by 1.
+  void loop(int64_t count, function_ref<void(Value)> body) {
+    loop(idx(0), idx(count), 1, body);
+  }
   /// The same with values carried from iteration to iteration.
   SmallVector<Value>
   loop(Value lo, Value hi, int64_t step, ValueRange carried,
        function_ref<SmallVector<Value>(Value, ValueRange)> body);
+  Value loop(Value lo, Value hi, int64_t step, Value carried,
+             function_ref<Value(Value, Value)> body);
   void ifThen(Value condition, function_ref<void()> body);
   /// Calls `body` for each row of this work item: `rowsPerWorkItem` of all
   /// `rows`, or what is left of them.
   void rowsOfWorkItem(int64_t rows, int64_t rowsPerWorkItem,
                       function_ref<void(Value)> body);
+  /// Says what rows the work items of the launch share.
+  void setRows(int64_t rows, int64_t rowsPerWorkItem) {
+    launchedRows = rows, launchedRowsPerWorkItem = rowsPerWorkItem;
+  }
+  /// Calls `body` for each row of this work item, in a kernel that
+  /// KernelLowering::launchRows launches.
+  void rowsOfWorkItem(function_ref<void(Value)> body) {
+    rowsOfWorkItem(launchedRows, launchedRowsPerWorkItem, body);
+  }
 
   /// One vector of columns, from `column` on: those in `mask`, or all if there
   /// is no mask.
@@ -95,11 +111,16 @@ public:
     Value column;
     Value mask;
   };
+  /// The mask of the first `count` of `lanes` lanes.
+  Value mask(Value count, int64_t lanes);
+  Value mask(Value count) { return mask(count, lanes()); }
   /// Calls `body` for every vector of `width` columns; the last may be masked.
   void columns(int64_t width, function_ref<void(Lane)> body);
   SmallVector<Value>
   columns(int64_t width, ValueRange carried,
           function_ref<SmallVector<Value>(Lane, ValueRange)> body);
+  Value columns(int64_t width, Value carried,
+                function_ref<Value(Lane, Value)> body);
 
   //===------------------------------------------------------------------===//
   // Vectors and scalars of the type of computation
@@ -118,6 +139,10 @@ public:
   /// The same, with non-temporal stores where each vector fills whole cache
   /// lines: for data that is read much later.
   void stream(Value vector, Value buffer, ValueRange indices, Lane lane);
+  /// Loads `count` elements of row `indices` from `lane` on, without
+  /// conversion.
+  Value loadElements(Value buffer, ValueRange indices, Lane lane,
+                     int64_t count);
   /// Load and store `lane` as integers, without conversion: for moving data.
   Value loadBits(Value buffer, ValueRange indices, Lane lane);
   void storeBits(Value bits, Value buffer, ValueRange indices, Lane lane);
@@ -156,6 +181,7 @@ private:
   Type computeType;
   int64_t numLanes;
   TargetDescription targetDescription;
+  int64_t launchedRows = 0, launchedRowsPerWorkItem = 0;
   /// Whether the kernel must end with a fence: the signal that tells other
   /// threads that the work item is done does not order non-temporal stores.
   bool needsFence = false;

@@ -95,6 +95,14 @@ public:
   };
   void launch(Operation *op, const Launch &launch,
               function_ref<void(KernelBuilder &)> body);
+  /// Launches a kernel whose work items take some of `rows` each: as many as
+  /// rowsPerWorkItem() says, where a row takes `width` operations or more.
+  void launchRows(Operation *op, StringRef label, Type compute, int64_t rows,
+                  int64_t width, function_ref<void(KernelBuilder &)> body);
+  void launchRows(Operation *op, Type compute, int64_t rows, int64_t width,
+                  function_ref<void(KernelBuilder &)> body) {
+    launchRows(op, /*label=*/{}, compute, rows, width, body);
+  }
 
   OpBuilder &builder() { return opBuilder; }
   const TargetDescription &target() const { return targetDescription; }

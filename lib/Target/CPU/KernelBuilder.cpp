@@ -54,6 +54,8 @@ Value KernelBuilder::buffer(Value outside, ArrayRef<int64_t> shape) {
 }
 
 Value KernelBuilder::matrix(Value outside) {
+  if (!outside)
+    return {};
   auto type = cast<MemRefType>(outside.getType());
   int64_t width = type.getShape().back();
   return buffer(outside, {type.getNumElements() / width, width});
@@ -122,6 +124,13 @@ KernelBuilder::loop(Value lo, Value hi, int64_t step, ValueRange carried,
   return SmallVector<Value>(forOp.getResults());
 }
 
+Value KernelBuilder::loop(Value lo, Value hi, int64_t step, Value carried,
+                          function_ref<Value(Value, Value)> body) {
+  return loop(lo, hi, step, ValueRange(carried), [&](Value i, ValueRange now) {
+    return SmallVector<Value>{body(i, now[0])};
+  })[0];
+}
+
 void KernelBuilder::loop(Value lo, Value hi, int64_t step,
                          function_ref<void(Value)> body) {
   loop(lo, hi, step, ValueRange(), [&](Value i, ValueRange) {
@@ -156,10 +165,20 @@ SmallVector<Value> KernelBuilder::columns(
                   });
   if (full == width)
     return values;
-  auto maskType = VectorType::get({lanes()}, getI1Type());
-  Value mask = vector::CreateMaskOp::create(*this, maskType,
-                                            ValueRange{idx(width - full)});
-  return body({idx(full), mask}, values);
+  Value tail = mask(idx(width - full));
+  return body({idx(full), tail}, values);
+}
+
+Value KernelBuilder::mask(Value count, int64_t lanes) {
+  return vector::CreateMaskOp::create(
+      *this, VectorType::get({lanes}, getI1Type()), ValueRange{count});
+}
+
+Value KernelBuilder::columns(int64_t width, Value carried,
+                             function_ref<Value(Lane, Value)> body) {
+  return columns(width, ValueRange(carried), [&](Lane lane, ValueRange now) {
+    return SmallVector<Value>{body(lane, now[0])};
+  })[0];
 }
 
 void KernelBuilder::columns(int64_t width, function_ref<void(Lane)> body) {
@@ -241,16 +260,15 @@ static SmallVector<Value> positionOf(ValueRange indices,
   return position;
 }
 
-/// Loads `lane` of a row, in the buffer's element type.
-static Value loadLane(KernelBuilder &k, Value buffer, ValueRange indices,
-                      KernelBuilder::Lane lane) {
+Value KernelBuilder::loadElements(Value buffer, ValueRange indices, Lane lane,
+                                  int64_t count) {
   Type element = cast<MemRefType>(buffer.getType()).getElementType();
-  auto type = VectorType::get({k.lanes()}, element);
+  auto type = VectorType::get({count}, element);
   SmallVector<Value> position = positionOf(indices, lane);
   if (!lane.mask)
-    return vector::LoadOp::create(k, type, buffer, position);
-  Value zero = arith::ConstantOp::create(k, k.getZeroAttr(type));
-  return vector::MaskedLoadOp::create(k, type, buffer, position, lane.mask,
+    return vector::LoadOp::create(*this, type, buffer, position);
+  Value zero = arith::ConstantOp::create(*this, getZeroAttr(type));
+  return vector::MaskedLoadOp::create(*this, type, buffer, position, lane.mask,
                                       zero);
 }
 
@@ -265,7 +283,7 @@ static void storeLane(KernelBuilder &k, Value value, Value buffer,
 }
 
 Value KernelBuilder::load(Value buffer, ValueRange indices, Lane lane) {
-  return widen(loadLane(*this, buffer, indices, lane));
+  return widen(loadElements(buffer, indices, lane, lanes()));
 }
 
 void KernelBuilder::store(Value vector, Value buffer, ValueRange indices,
@@ -299,8 +317,8 @@ Value KernelBuilder::loadBits(Value buffer, ValueRange indices, Lane lane) {
   Type element = cast<MemRefType>(buffer.getType()).getElementType();
   auto bits = VectorType::get({lanes()},
                               getIntegerType(element.getIntOrFloatBitWidth()));
-  return vector::BitCastOp::create(*this, bits,
-                                   loadLane(*this, buffer, indices, lane));
+  return vector::BitCastOp::create(
+      *this, bits, loadElements(buffer, indices, lane, lanes()));
 }
 
 void KernelBuilder::storeBits(Value bits, Value buffer, ValueRange indices,
@@ -379,10 +397,10 @@ Value KernelBuilder::maximum(Value vector) {
 }
 Value KernelBuilder::inverseRms(Value x, Value row, int64_t width,
                                 double epsilon) {
-  Value squares = columns(width, splat(0.0), [&](Lane lane, ValueRange acc) {
+  Value squares = columns(width, splat(0.0), [&](Lane lane, Value acc) {
     Value v = load(x, row, lane);
-    return SmallVector<Value>{fma(v, v, acc[0])};
-  })[0];
+    return fma(v, v, acc);
+  });
   Value mean = divf(sum(squares), scalar(width));
   Value root = math::SqrtOp::create(*this, addf(mean, scalar(epsilon)));
   return divf(scalar(1.0), root);

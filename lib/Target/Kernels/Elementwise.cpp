@@ -38,28 +38,22 @@ static void launchElementwise(
   auto type = cast<MemRefType>(to.getType());
   int64_t width = type.getRank() ? type.getShape().back() : 1;
   int64_t rows = type.getNumElements() / width;
-  int64_t perItem = rowsPerWorkItem(rows, width);
-  lowering.launch(op,
-                  {.label = label,
-                   .workItems = llvm::divideCeilSigned(rows, perItem),
-                   .compute = type.getElementType()},
-                  [&](KernelBuilder &k) {
-                    auto matrix = [&](Value buffer) {
-                      return k.buffer(buffer, {rows, width});
-                    };
-                    SmallVector<Value> sources =
-                        llvm::map_to_vector(from, matrix);
-                    Value target = matrix(to);
-                    k.rowsOfWorkItem(rows, perItem, [&](Value row) {
-                      k.columns(width, [&](KernelBuilder::Lane lane) {
-                        auto vectors =
-                            llvm::map_to_vector(sources, [&](Value source) {
-                              return k.load(source, row, lane);
-                            });
-                        k.store(value(k, vectors), target, row, lane);
-                      });
-                    });
-                  });
+  lowering.launchRows(
+      op, label, type.getElementType(), rows, width, [&](KernelBuilder &k) {
+        auto matrix = [&](Value buffer) {
+          return k.buffer(buffer, {rows, width});
+        };
+        SmallVector<Value> sources = llvm::map_to_vector(from, matrix);
+        Value target = matrix(to);
+        k.rowsOfWorkItem([&](Value row) {
+          k.columns(width, [&](KernelBuilder::Lane lane) {
+            auto vectors = llvm::map_to_vector(sources, [&](Value source) {
+              return k.load(source, row, lane);
+            });
+            k.store(value(k, vectors), target, row, lane);
+          });
+        });
+      });
 }
 
 void mlir::moe::launchFill(KernelLowering &lowering, Operation *op,

@@ -15,7 +15,6 @@
 #include "Rows.h"
 
 #include "mlir/Dialect/Arith/IR/Arith.h"
-#include "mlir/Dialect/SCF/IR/SCF.h"
 
 using namespace mlir;
 using namespace mlir::moe;
@@ -65,30 +64,26 @@ static void sumTerms(KernelLowering &lowering, Operation *op, Value terms,
 static void lowerLabelTerms(KernelLowering &lowering, Operation *op,
                             Value logits, Value labels, Value to, double sign) {
   int64_t rows = rowsOf(logits), width = widthOf(logits);
-  int64_t perItem = rowsPerWorkItem(rows, width);
-  lowering.launch(op,
-                  {.label = "terms",
-                   .workItems = llvm::divideCeilSigned(rows, perItem),
-                   .compute = computeTypeOf(logits)},
-                  [&](KernelBuilder &k) {
-                    Value x = k.buffer(lowering.buffer(logits), {rows, width});
-                    Value label = k.buffer(lowering.buffer(labels), {rows});
-                    Value terms = k.buffer(to, {rows});
-                    k.rowsOfWorkItem(rows, perItem, [&](Value row) {
-                      Value target = k.loadIndex(label, row);
-                      ifElse(
-                          k, isNegative(k, target),
-                          [&] { k.storeScalar(k.scalar(0.0), terms, row); },
-                          [&] {
-                            SoftmaxSums sums(k, x, row, width);
-                            Value term = sums.minusLogProbability(
-                                k, k.loadScalar(x, {row, target}));
-                            if (sign < 0)
-                              term = arith::NegFOp::create(k, term);
-                            k.storeScalar(term, terms, row);
-                          });
-                    });
-                  });
+  lowering.launchRows(
+      op, "terms", computeTypeOf(logits), rows, width, [&](KernelBuilder &k) {
+        Value x = k.buffer(lowering.buffer(logits), {rows, width});
+        Value label = k.buffer(lowering.buffer(labels), {rows});
+        Value terms = k.buffer(to, {rows});
+        k.rowsOfWorkItem([&](Value row) {
+          Value target = k.loadIndex(label, row);
+          ifElse(
+              k, isNegative(k, target),
+              [&] { k.storeScalar(k.scalar(0.0), terms, row); },
+              [&] {
+                SoftmaxSums sums(k, x, row, width);
+                Value term =
+                    sums.minusLogProbability(k, k.loadScalar(x, {row, target}));
+                if (sign < 0)
+                  term = arith::NegFOp::create(k, term);
+                k.storeScalar(term, terms, row);
+              });
+        });
+      });
 }
 
 static LogicalResult lowerCrossEntropy(CrossEntropyOp op,
@@ -110,17 +105,13 @@ static LogicalResult lowerTokenLogprobs(TokenLogprobsOp op,
 static LogicalResult lowerCrossEntropyGrad(CrossEntropyGradOp op,
                                            KernelLowering &lowering) {
   int64_t rows = rowsOf(op.getLogits()), width = widthOf(op.getLogits());
-  int64_t perItem = rowsPerWorkItem(rows, width);
-  lowering.launch(
-      op,
-      {.workItems = llvm::divideCeilSigned(rows, perItem),
-       .compute = computeTypeOf(op.getLogits())},
-      [&](KernelBuilder &k) {
+  lowering.launchRows(
+      op, computeTypeOf(op.getLogits()), rows, width, [&](KernelBuilder &k) {
         Value x = k.buffer(lowering.buffer(op.getLogits()), {rows, width});
         Value label = k.buffer(lowering.buffer(op.getLabels()), {rows});
         Value dx = k.buffer(lowering.result(op.getDlogits()), {rows, width});
         Value factor = gradientFactor(op, lowering, k);
-        k.rowsOfWorkItem(rows, perItem, [&](Value row) {
+        k.rowsOfWorkItem([&](Value row) {
           Value target = k.loadIndex(label, row);
           ifElse(
               k, isNegative(k, target),
@@ -156,25 +147,22 @@ static LogicalResult lowerBalanceLoss(BalanceLossOp op,
                                       KernelLowering &lowering) {
   RoutesType type = op.getRoutes().getType();
   int64_t tokens = rowsOf(op.getLogits()), experts = type.getExperts();
-  int64_t perItem = routerRowsPerWorkItem(tokens, experts);
+  int64_t perItem = rowsPerWorkItem(tokens, routerWork(experts));
   int64_t workItems = llvm::divideCeilSigned(tokens, perItem);
   Type compute = elementOf(op.getLogits());
   Value partials = lowering.temporary({workItems, experts}, compute);
   lowering.launch(
       op, {.label = "partial", .workItems = workItems, .compute = compute},
       [&](KernelBuilder &k) {
-        Value logits =
-            k.buffer(lowering.buffer(op.getLogits()), {tokens, experts});
+        Value logits = k.matrix(lowering.buffer(op.getLogits()));
         Value sums = k.buffer(partials);
         Value p = k.scratch({experts}, k.compute());
-        k.loop(k.idx(0), k.idx(experts), 1, [&](Value e) {
+        k.loop(experts, [&](Value e) {
           k.storeScalar(k.scalar(0.0), sums, {k.workItem(), e});
         });
         k.rowsOfWorkItem(tokens, perItem, [&](Value token) {
-          softmaxInto(
-              k, [&](Value e) { return k.loadScalar(logits, {token, e}); }, p,
-              experts);
-          k.loop(k.idx(0), k.idx(experts), 1, [&](Value e) {
+          softmaxInto(k, logits, token, p, experts);
+          k.loop(experts, [&](Value e) {
             Value sum = k.loadScalar(sums, {k.workItem(), e});
             k.storeScalar(k.addf(sum, k.loadScalar(p, e)), sums,
                           {k.workItem(), e});
@@ -189,12 +177,10 @@ static LogicalResult lowerBalanceLoss(BalanceLossOp op,
       [&](KernelBuilder &k) {
         Value sums = k.buffer(partials);
         RoutesView routes(k, lowering.buffer(op.getRoutes()), type);
-        Value total = sumExperts(k, experts, [&](Value e) {
-          Value sum = k.loop(k.idx(0), k.idx(workItems), 1, k.scalar(0.0),
-                             [&](Value item, ValueRange acc) {
-                               return SmallVector<Value>{k.addf(
-                                   acc[0], k.loadScalar(sums, {item, e}))};
-                             })[0];
+        Value total = sumInOrder(k, experts, [&](Value e) {
+          Value sum = sumInOrder(k, workItems, [&](Value item) {
+            return k.loadScalar(sums, {item, e});
+          });
           Value mean = k.divf(sum, k.scalar(tokens));
           return k.mulf(
               expertShare(k, routes, e, op.getForm(), type.getTopK(), 0), mean);
@@ -210,22 +196,17 @@ static LogicalResult lowerBalanceLossGrad(BalanceLossGradOp op,
                                           KernelLowering &lowering) {
   RoutesType type = op.getRoutes().getType();
   int64_t tokens = rowsOf(op.getLogits()), experts = type.getExperts();
-  int64_t perItem = routerRowsPerWorkItem(tokens, experts);
-  lowering.launch(
-      op,
-      {.workItems = llvm::divideCeilSigned(tokens, perItem),
-       .compute = elementOf(op.getLogits())},
+  lowering.launchRows(
+      op, elementOf(op.getLogits()), tokens, routerWork(experts),
       [&](KernelBuilder &k) {
-        Value logits =
-            k.buffer(lowering.buffer(op.getLogits()), {tokens, experts});
+        Value logits = k.matrix(lowering.buffer(op.getLogits()));
         RoutesView routes(k, lowering.buffer(op.getRoutes()), type);
-        Value dlogits =
-            k.buffer(lowering.result(op.getDlogits()), {tokens, experts});
+        Value dlogits = k.matrix(lowering.result(op.getDlogits()));
         Value factor =
             k.divf(gradientFactor(op, lowering, k), k.scalar(tokens));
         Value p = k.scratch({experts}, k.compute());
         Value dp = k.scratch({experts}, k.compute());
-        k.loop(k.idx(0), k.idx(experts), 1, [&](Value e) {
+        k.loop(experts, [&](Value e) {
           // A constant in all dp does not change the gradient of a softmax.
           // Subtracting 1 from every f_e makes dp small where experts are
           // balanced, so that nothing cancels.
@@ -233,10 +214,8 @@ static LogicalResult lowerBalanceLossGrad(BalanceLossGradOp op,
               expertShare(k, routes, e, op.getForm(), type.getTopK(), 1);
           k.storeScalar(k.mulf(factor, share), dp, e);
         });
-        k.rowsOfWorkItem(tokens, perItem, [&](Value token) {
-          softmaxInto(
-              k, [&](Value e) { return k.loadScalar(logits, {token, e}); }, p,
-              experts);
+        k.rowsOfWorkItem([&](Value token) {
+          softmaxInto(k, logits, token, p, experts);
           softmaxGradient(k, p, dp, experts, [&](Value e, Value gradient) {
             k.storeScalar(gradient, dlogits, {token, e});
           });
@@ -252,23 +231,17 @@ static LogicalResult lowerBalanceLossGrad(BalanceLossGradOp op,
 static LogicalResult lowerLanguagePriorLoss(LanguagePriorLossOp op,
                                             KernelLowering &lowering) {
   int64_t tokens = rowsOf(op.getLogits()), experts = widthOf(op.getLogits());
-  int64_t perItem = routerRowsPerWorkItem(tokens, experts);
   Type compute = elementOf(op.getLogits());
   Value terms = lowering.temporary({tokens}, compute);
   bool isReference = op.getForm() == LossForm::Reference;
-  lowering.launch(
-      op,
-      {.label = "terms",
-       .workItems = llvm::divideCeilSigned(tokens, perItem),
-       .compute = compute},
-      [&](KernelBuilder &k) {
-        Value logits =
-            k.buffer(lowering.buffer(op.getLogits()), {tokens, experts});
+  lowering.launchRows(
+      op, "terms", compute, tokens, routerWork(experts), [&](KernelBuilder &k) {
+        Value logits = k.matrix(lowering.buffer(op.getLogits()));
         Value old = k.buffer(lowering.buffer(op.getOld()), {tokens});
         Value to = k.buffer(terms);
         Value p = k.scratch({experts}, k.compute());
         Value unused = k.scratch({experts}, k.compute());
-        k.rowsOfWorkItem(tokens, perItem, [&](Value token) {
+        k.rowsOfWorkItem([&](Value token) {
           auto logit = [&](Value e) {
             return k.loadScalar(logits, {token, e});
           };
@@ -298,18 +271,13 @@ static LogicalResult lowerLanguagePriorLoss(LanguagePriorLossOp op,
 static LogicalResult lowerLanguagePriorLossGrad(LanguagePriorLossGradOp op,
                                                 KernelLowering &lowering) {
   int64_t tokens = rowsOf(op.getLogits()), experts = widthOf(op.getLogits());
-  int64_t perItem = routerRowsPerWorkItem(tokens, experts);
   bool isReference = op.getForm() == LossForm::Reference;
-  lowering.launch(
-      op,
-      {.workItems = llvm::divideCeilSigned(tokens, perItem),
-       .compute = elementOf(op.getLogits())},
+  lowering.launchRows(
+      op, elementOf(op.getLogits()), tokens, routerWork(experts),
       [&](KernelBuilder &k) {
-        Value logits =
-            k.buffer(lowering.buffer(op.getLogits()), {tokens, experts});
+        Value logits = k.matrix(lowering.buffer(op.getLogits()));
         Value old = k.buffer(lowering.buffer(op.getOld()), {tokens});
-        Value dlogits =
-            k.buffer(lowering.result(op.getDlogits()), {tokens, experts});
+        Value dlogits = k.matrix(lowering.result(op.getDlogits()));
         Value factor = gradientFactor(op, lowering, k);
         Value p = k.scratch({experts}, k.compute());
         Value dp = k.scratch({experts}, k.compute());
@@ -321,7 +289,7 @@ static LogicalResult lowerLanguagePriorLossGrad(LanguagePriorLossGradOp op,
           Value first = k.loadScalar(probabilities, k.idx(0));
           k.storeScalar(k.subf(first, k.scalar(1.0)), probabilities, k.idx(0));
         };
-        k.rowsOfWorkItem(tokens, perItem, [&](Value token) {
+        k.rowsOfWorkItem([&](Value token) {
           auto logit = [&](Value e) {
             return k.loadScalar(logits, {token, e});
           };
@@ -341,12 +309,12 @@ static LogicalResult lowerLanguagePriorLossGrad(LanguagePriorLossGradOp op,
                   });
                 } else {
                   subtractChoice(p);
-                  k.loop(k.idx(0), k.idx(experts), 1,
+                  k.loop(experts,
                          [&](Value e) { store(token, e, k.loadScalar(p, e)); });
                 }
               },
               [&] {
-                k.loop(k.idx(0), k.idx(experts), 1, [&](Value e) {
+                k.loop(experts, [&](Value e) {
                   k.storeScalar(k.scalar(0.0), dlogits, {token, e});
                 });
               });
@@ -369,20 +337,15 @@ static Value classOf(KernelBuilder &k, Value old, Value token) {
 static LogicalResult lowerClassifierLoss(ClassifierLossOp op,
                                          KernelLowering &lowering) {
   int64_t tokens = rowsOf(op.getLogits());
-  int64_t perItem = routerRowsPerWorkItem(tokens, 2);
   Type compute = elementOf(op.getLogits());
   Value terms = lowering.temporary({tokens}, compute);
-  lowering.launch(
-      op,
-      {.label = "terms",
-       .workItems = llvm::divideCeilSigned(tokens, perItem),
-       .compute = compute},
-      [&](KernelBuilder &k) {
+  lowering.launchRows(
+      op, "terms", compute, tokens, routerWork(2), [&](KernelBuilder &k) {
         Value logits = k.buffer(lowering.buffer(op.getLogits()), {tokens, 2});
         Value old = k.buffer(lowering.buffer(op.getOld()), {tokens});
         Value to = k.buffer(terms);
         Value unused = k.scratch({2}, k.compute());
-        k.rowsOfWorkItem(tokens, perItem, [&](Value token) {
+        k.rowsOfWorkItem([&](Value token) {
           auto logit = [&](Value c) {
             return k.loadScalar(logits, {token, c});
           };
@@ -398,21 +361,16 @@ static LogicalResult lowerClassifierLoss(ClassifierLossOp op,
 static LogicalResult lowerClassifierLossGrad(ClassifierLossGradOp op,
                                              KernelLowering &lowering) {
   int64_t tokens = rowsOf(op.getLogits());
-  int64_t perItem = routerRowsPerWorkItem(tokens, 2);
-  lowering.launch(
-      op,
-      {.workItems = llvm::divideCeilSigned(tokens, perItem),
-       .compute = elementOf(op.getLogits())},
+  lowering.launchRows(
+      op, elementOf(op.getLogits()), tokens, routerWork(2),
       [&](KernelBuilder &k) {
         Value logits = k.buffer(lowering.buffer(op.getLogits()), {tokens, 2});
         Value old = k.buffer(lowering.buffer(op.getOld()), {tokens});
         Value dlogits = k.buffer(lowering.result(op.getDlogits()), {tokens, 2});
         Value factor = gradientFactor(op, lowering, k);
         Value p = k.scratch({2}, k.compute());
-        k.rowsOfWorkItem(tokens, perItem, [&](Value token) {
-          softmaxInto(
-              k, [&](Value c) { return k.loadScalar(logits, {token, c}); }, p,
-              2);
+        k.rowsOfWorkItem([&](Value token) {
+          softmaxInto(k, logits, token, p, 2);
           // With two classes, both gradients are the probability of the wrong
           // one, up to sign. It is precise also where it is small.
           Value right = classOf(k, old, token);

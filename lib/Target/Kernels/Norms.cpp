@@ -22,19 +22,15 @@ static LogicalResult lowerRmsNorm(RmsNormOp op, KernelLowering &lowering) {
   // A group is normalised as a row of its own, as in QK-norm.
   int64_t width = widthOf(op.getWeight());
   int64_t rows = rowsOf(op.getInput()) * widthOf(op.getInput()) / width;
-  int64_t perItem = rowsPerWorkItem(rows, width);
   Type element = elementOf(op.getInput());
   double epsilon = op.getEpsilon().convertToDouble();
   double offset = op.getOffset().convertToDouble();
-  lowering.launch(
-      op,
-      {.workItems = llvm::divideCeilSigned(rows, perItem),
-       .compute = computeTypeOf(op.getInput())},
-      [&](KernelBuilder &k) {
+  lowering.launchRows(
+      op, computeTypeOf(op.getInput()), rows, width, [&](KernelBuilder &k) {
         Value x = k.buffer(lowering.buffer(op.getInput()), {rows, width});
         Value w = k.buffer(lowering.buffer(op.getWeight()));
         Value y = k.buffer(lowering.result(op.getResult()), {rows, width});
-        k.rowsOfWorkItem(rows, perItem, [&](Value row) {
+        k.rowsOfWorkItem([&](Value row) {
           Value scale = k.inverseRms(x, row, width, epsilon);
           k.columns(width, [&](Lane lane) {
             Value normed = k.mulf(k.load(x, row, lane), k.broadcast(scale));
@@ -54,19 +50,15 @@ static LogicalResult lowerRmsNormGrad(RmsNormGradOp op,
                                       KernelLowering &lowering) {
   int64_t width = widthOf(op.getWeight());
   int64_t rows = rowsOf(op.getInput()) * widthOf(op.getInput()) / width;
-  int64_t perItem = rowsPerWorkItem(rows, width);
   double epsilon = op.getEpsilon().convertToDouble();
   double offset = op.getOffset().convertToDouble();
-  lowering.launch(
-      op,
-      {.workItems = llvm::divideCeilSigned(rows, perItem),
-       .compute = computeTypeOf(op.getInput())},
-      [&](KernelBuilder &k) {
+  lowering.launchRows(
+      op, computeTypeOf(op.getInput()), rows, width, [&](KernelBuilder &k) {
         Value dy = k.buffer(lowering.buffer(op.getDy()), {rows, width});
         Value x = k.buffer(lowering.buffer(op.getInput()), {rows, width});
         Value w = k.buffer(lowering.buffer(op.getWeight()));
         Value dx = k.buffer(lowering.result(op.getDx()), {rows, width});
-        k.rowsOfWorkItem(rows, perItem, [&](Value row) {
+        k.rowsOfWorkItem([&](Value row) {
           auto g = [&](Lane lane) {
             Value weight = k.load(w, {}, lane);
             if (offset != 0)
@@ -144,18 +136,14 @@ struct RowStatistics {
 
 static LogicalResult lowerLayerNorm(LayerNormOp op, KernelLowering &lowering) {
   int64_t rows = rowsOf(op.getInput()), width = widthOf(op.getInput());
-  int64_t perItem = rowsPerWorkItem(rows, width);
   double epsilon = op.getEpsilon().convertToDouble();
-  lowering.launch(
-      op,
-      {.workItems = llvm::divideCeilSigned(rows, perItem),
-       .compute = computeTypeOf(op.getInput())},
-      [&](KernelBuilder &k) {
+  lowering.launchRows(
+      op, computeTypeOf(op.getInput()), rows, width, [&](KernelBuilder &k) {
         Value x = k.buffer(lowering.buffer(op.getInput()), {rows, width});
         Value y = k.buffer(lowering.result(op.getResult()), {rows, width});
         Value w = k.buffer(lowering.buffer(op.getWeight()));
         Value bias = k.buffer(lowering.buffer(op.getBias()));
-        k.rowsOfWorkItem(rows, perItem, [&](Value row) {
+        k.rowsOfWorkItem([&](Value row) {
           RowStatistics statistics(k, x, row, width, epsilon);
           k.columns(width, [&](Lane lane) {
             Value normed = statistics.normalize(k, k.load(x, row, lane));
@@ -170,18 +158,14 @@ static LogicalResult lowerLayerNorm(LayerNormOp op, KernelLowering &lowering) {
 static LogicalResult lowerLayerNormGrad(LayerNormGradOp op,
                                         KernelLowering &lowering) {
   int64_t rows = rowsOf(op.getInput()), width = widthOf(op.getInput());
-  int64_t perItem = rowsPerWorkItem(rows, width);
   double epsilon = op.getEpsilon().convertToDouble();
-  lowering.launch(
-      op,
-      {.workItems = llvm::divideCeilSigned(rows, perItem),
-       .compute = computeTypeOf(op.getInput())},
-      [&](KernelBuilder &k) {
+  lowering.launchRows(
+      op, computeTypeOf(op.getInput()), rows, width, [&](KernelBuilder &k) {
         Value dy = k.buffer(lowering.buffer(op.getDy()), {rows, width});
         Value x = k.buffer(lowering.buffer(op.getInput()), {rows, width});
         Value w = k.buffer(lowering.buffer(op.getWeight()));
         Value dx = k.buffer(lowering.result(op.getDx()), {rows, width});
-        k.rowsOfWorkItem(rows, perItem, [&](Value row) {
+        k.rowsOfWorkItem([&](Value row) {
           RowStatistics statistics(k, x, row, width, epsilon);
           auto g = [&](Lane lane) {
             return k.mulf(k.load(dy, row, lane), k.load(w, {}, lane));

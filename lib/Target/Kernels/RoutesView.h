@@ -21,7 +21,6 @@
 #include "moe/Target/KernelBuilder.h"
 
 #include "mlir/Dialect/Arith/IR/Arith.h"
-#include "mlir/Dialect/MemRef/IR/MemRef.h"
 
 namespace mlir::moe {
 
@@ -61,11 +60,11 @@ public:
   /// The expert of a row: the number of experts whose rows end before it.
   Value expertOf(Value row) const {
     return k.loop(
-        k.idx(1), k.idx(experts), 1, k.idx(0), [&](Value e, ValueRange state) {
+        k.idx(1), k.idx(experts), 1, k.idx(0), [&](Value e, Value state) {
           Value isBefore = k.less(row, firstRow(e));
           Value one = arith::SelectOp::create(k, isBefore, k.idx(0), k.idx(1));
-          return SmallVector<Value>{k.add(state[0], one)};
-        })[0];
+          return k.add(state, one);
+        });
   }
 
   void setRow(Value row, Value route) const {

@@ -15,7 +15,6 @@
 #include "Rows.h"
 
 #include "mlir/Dialect/Arith/IR/Arith.h"
-#include "mlir/Dialect/MemRef/IR/MemRef.h"
 #include "mlir/Dialect/SCF/IR/SCF.h"
 
 using namespace mlir;
@@ -38,44 +37,41 @@ void mlir::moe::ifElse(KernelBuilder &k, Value condition,
   elseBody();
 }
 
-int64_t mlir::moe::routerRowsPerWorkItem(int64_t rows, int64_t experts) {
-  // An exponential and a division are worth some thirty simple operations.
-  return rowsPerWorkItem(rows, 32 * experts);
-}
-
-Value mlir::moe::sumExperts(KernelBuilder &k, int64_t experts,
+Value mlir::moe::sumInOrder(KernelBuilder &k, int64_t count,
                             function_ref<Value(Value)> term) {
-  return k.loop(k.idx(0), k.idx(experts), 1, k.scalar(0.0),
-                [&](Value e, ValueRange acc) {
-                  return SmallVector<Value>{k.addf(acc[0], term(e))};
-                })[0];
+  return k.loop(k.idx(0), k.idx(count), 1, k.scalar(0.0),
+                [&](Value e, Value acc) { return k.addf(acc, term(e)); });
 }
 
 Value mlir::moe::softmaxInto(KernelBuilder &k, function_ref<Value(Value)> x,
                              Value probabilities, int64_t experts) {
   Value maximum = k.loop(k.idx(1), k.idx(experts), 1, x(k.idx(0)),
-                         [&](Value e, ValueRange acc) {
-                           return SmallVector<Value>{k.maxf(acc[0], x(e))};
-                         })[0];
-  Value sum = sumExperts(k, experts, [&](Value e) {
+                         [&](Value e, Value acc) { return k.maxf(acc, x(e)); });
+  Value sum = sumInOrder(k, experts, [&](Value e) {
     Value power = exponential(k, k.subf(x(e), maximum));
     k.storeScalar(power, probabilities, e);
     return power;
   });
-  k.loop(k.idx(0), k.idx(experts), 1, [&](Value e) {
+  k.loop(experts, [&](Value e) {
     k.storeScalar(k.divf(k.loadScalar(probabilities, e), sum), probabilities,
                   e);
   });
   return k.addf(logarithm(k, sum), maximum);
 }
 
+Value mlir::moe::softmaxInto(KernelBuilder &k, Value logits, Value row,
+                             Value probabilities, int64_t experts) {
+  auto logit = [&](Value e) { return k.loadScalar(logits, {row, e}); };
+  return softmaxInto(k, logit, probabilities, experts);
+}
+
 void mlir::moe::softmaxGradient(KernelBuilder &k, Value probabilities,
                                 Value gradient, int64_t experts,
                                 function_ref<void(Value, Value)> store) {
-  Value mean = sumExperts(k, experts, [&](Value e) {
+  Value mean = sumInOrder(k, experts, [&](Value e) {
     return k.mulf(k.loadScalar(gradient, e), k.loadScalar(probabilities, e));
   });
-  k.loop(k.idx(0), k.idx(experts), 1, [&](Value e) {
+  k.loop(experts, [&](Value e) {
     Value centred = k.subf(k.loadScalar(gradient, e), mean);
     store(e, k.mulf(k.loadScalar(probabilities, e), centred));
   });
@@ -98,17 +94,12 @@ static void lowerChoice(RouteOp op, Value chosen, KernelLowering &lowering) {
   RoutesType routes = op.getRoutes().getType();
   int64_t experts = routes.getExperts(), topK = routes.getTopK();
   int64_t rows = rowsOf(op.getLogits());
-  int64_t perItem = routerRowsPerWorkItem(rows, experts);
   bool renormalize = op.getRenormalize() && topK > 1;
   std::optional<uint64_t> forced = op.getForcedExpert();
-  lowering.launch(
-      op,
-      {.label = "choose",
-       .workItems = llvm::divideCeilSigned(rows, perItem),
-       .compute = elementOf(op.getLogits())},
+  lowering.launchRows(
+      op, "choose", elementOf(op.getLogits()), rows, routerWork(experts),
       [&](KernelBuilder &k) {
-        Value logits =
-            k.buffer(lowering.buffer(op.getLogits()), {rows, experts});
+        Value logits = k.matrix(lowering.buffer(op.getLogits()));
         Value scores = k.buffer(lowering.result(op.getScores()), {rows, topK});
         Value expertOfChoice = k.buffer(chosen);
         Value gate = k.buffer(lowering.buffer(op.getGate()), {rows, 2});
@@ -124,9 +115,7 @@ static void lowerChoice(RouteOp op, Value chosen, KernelLowering &lowering) {
           }
         };
         auto follow = [&](Value row) {
-          softmaxInto(
-              k, [&](Value e) { return k.loadScalar(logits, {row, e}); }, p,
-              experts);
+          softmaxInto(k, logits, row, p, experts);
           SmallVector<Value> selected;
           for (int64_t choice = 0; choice < topK; ++choice) {
             // Only a larger probability replaces the best, so the lower index
@@ -153,7 +142,7 @@ static void lowerChoice(RouteOp op, Value chosen, KernelLowering &lowering) {
                                       : selected[choice],
                           scores, {row, k.idx(choice)});
         };
-        k.rowsOfWorkItem(rows, perItem, [&](Value row) {
+        k.rowsOfWorkItem([&](Value row) {
           if (forced)
             only(row, *forced);
           else if (gate)
@@ -180,21 +169,20 @@ static void lowerGrouping(RouteOp op, Value chosen, KernelLowering &lowering) {
         Value expertOfRoute = k.buffer(chosen, {rows});
         RoutesView routes(k, lowering.result(op.getRoutes()), type);
         Value next = k.scratch({experts + 1}, k.getI32Type());
-        k.loop(k.idx(0), k.idx(experts + 1), 1,
-               [&](Value e) { k.storeIndex(k.idx(0), next, e); });
-        k.loop(k.idx(0), k.idx(rows), 1, [&](Value route) {
+        k.loop(experts + 1, [&](Value e) { k.storeIndex(k.idx(0), next, e); });
+        k.loop(rows, [&](Value route) {
           Value expert = k.loadIndex(expertOfRoute, route);
           Value count = k.loadIndex(next, expert);
           k.storeIndex(k.add(count, k.idx(1)), next, expert);
         });
         k.loop(k.idx(0), k.idx(experts + 1), 1, k.idx(0),
-               [&](Value e, ValueRange state) {
+               [&](Value e, Value state) {
                  Value count = k.loadIndex(next, e);
-                 k.storeIndex(state[0], next, e);
-                 routes.setFirstRow(e, state[0]);
-                 return SmallVector<Value>{k.add(state[0], count)};
+                 k.storeIndex(state, next, e);
+                 routes.setFirstRow(e, state);
+                 return k.add(state, count);
                });
-        k.loop(k.idx(0), k.idx(rows), 1, [&](Value route) {
+        k.loop(rows, [&](Value route) {
           Value expert = k.loadIndex(expertOfRoute, route);
           Value row = k.loadIndex(next, expert);
           k.storeIndex(k.add(row, k.idx(1)), next, expert);
@@ -216,28 +204,20 @@ static LogicalResult lowerRouteGrad(RouteGradOp op, KernelLowering &lowering) {
   RoutesType type = op.getRoutes().getType();
   int64_t experts = type.getExperts(), topK = type.getTopK();
   int64_t tokens = rowsOf(op.getLogits());
-  int64_t perItem = routerRowsPerWorkItem(tokens, experts);
   bool renormalize = op.getRenormalize() && topK > 1;
-  lowering.launch(
-      op,
-      {.workItems = llvm::divideCeilSigned(tokens, perItem),
-       .compute = elementOf(op.getLogits())},
+  lowering.launchRows(
+      op, elementOf(op.getLogits()), tokens, routerWork(experts),
       [&](KernelBuilder &k) {
-        Value dscores =
-            k.buffer(lowering.buffer(op.getDscores()), {tokens, topK});
-        Value logits =
-            k.buffer(lowering.buffer(op.getLogits()), {tokens, experts});
+        Value dscores = k.matrix(lowering.buffer(op.getDscores()));
+        Value logits = k.matrix(lowering.buffer(op.getLogits()));
         RoutesView routes(k, lowering.buffer(op.getRoutes()), type);
-        Value dlogits =
-            k.buffer(lowering.result(op.getDlogits()), {tokens, experts});
+        Value dlogits = k.matrix(lowering.result(op.getDlogits()));
         Value gate = k.buffer(lowering.buffer(op.getGate()), {tokens, 2});
         Value p = k.scratch({experts}, k.compute());
         Value dp = k.scratch({experts}, k.compute());
         auto follow = [&](Value token) {
-          softmaxInto(
-              k, [&](Value e) { return k.loadScalar(logits, {token, e}); }, p,
-              experts);
-          k.loop(k.idx(0), k.idx(experts), 1,
+          softmaxInto(k, logits, token, p, experts);
+          k.loop(experts,
                  [&](Value e) { k.storeScalar(k.scalar(0.0), dp, e); });
           SmallVector<Value> selected, ds, q;
           for (int64_t choice = 0; choice < topK; ++choice) {
@@ -259,13 +239,13 @@ static LogicalResult lowerRouteGrad(RouteGradOp op, KernelLowering &lowering) {
             k.storeScalar(gradient, dlogits, {token, e});
           });
         };
-        k.rowsOfWorkItem(tokens, perItem, [&](Value token) {
+        k.rowsOfWorkItem([&](Value token) {
           if (!gate)
             return follow(token);
           ifElse(
               k, isGatedOld(k, gate, token),
               [&] {
-                k.loop(k.idx(0), k.idx(experts), 1, [&](Value e) {
+                k.loop(experts, [&](Value e) {
                   k.storeScalar(k.scalar(0.0), dlogits, {token, e});
                 });
               },
@@ -299,30 +279,28 @@ static LogicalResult lowerPool(PoolOp op, KernelLowering &lowering) {
           };
           auto sumBefore = [&](Value end) {
             return k.loop(k.idx(0), end, 1, k.scalar(0.0),
-                          [&](Value j, ValueRange sum) {
-                            return SmallVector<Value>{add(sum[0], j)};
-                          })[0];
+                          [&](Value j, Value sum) { return add(sum, j); });
           };
           auto storeMean = [&](Value sum, Value s, Value slot) {
             Value count = k.toFloat(k.add(slot, k.idx(1)));
             k.storeScalar(k.divf(sum, count), y, {k.workItem(), s, k.idx(n)});
           };
           if (slots) {
-            k.loop(k.idx(0), k.idx(length), 1, [&](Value s) {
+            k.loop(length, [&](Value s) {
               Value slot = k.loadIndex(slots, {k.workItem(), s});
               storeMean(sumBefore(k.add(slot, k.idx(1))), s, slot);
             });
           } else if (looksAhead) {
             Value sum = sumBefore(k.idx(capacity));
-            k.loop(k.idx(0), k.idx(length), 1, [&](Value s) {
+            k.loop(length, [&](Value s) {
               k.storeScalar(sum, y, {k.workItem(), s, k.idx(n)});
             });
           } else {
             k.loop(k.idx(0), k.idx(length), 1, k.scalar(0.0),
-                   [&](Value s, ValueRange state) {
-                     Value sum = add(state[0], s);
+                   [&](Value s, Value state) {
+                     Value sum = add(state, s);
                      storeMean(sum, s, s);
-                     return SmallVector<Value>{sum};
+                     return sum;
                    });
           }
         }
@@ -335,37 +313,33 @@ static LogicalResult lowerPoolGrad(PoolGradOp op, KernelLowering &lowering) {
   int64_t batch = type.getDimSize(0), length = type.getDimSize(1);
   int64_t width = type.getDimSize(2);
   bool looksAhead = op.getKind() == PoolKind::SequenceSum;
-  lowering.launch(
-      op, {.workItems = batch, .compute = elementOf(op.getDy())},
-      [&](KernelBuilder &k) {
-        Value dy = k.buffer(lowering.buffer(op.getDy()));
-        Value dx = k.buffer(lowering.result(op.getDx()));
-        for (int64_t n = 0; n < width; ++n) {
-          auto load = [&](Value s) {
-            return k.loadScalar(dy, {k.workItem(), s, k.idx(n)});
-          };
-          auto store = [&](Value value, Value s) {
-            k.storeScalar(value, dx, {k.workItem(), s, k.idx(n)});
-          };
-          if (looksAhead) {
-            Value sum =
-                k.loop(k.idx(0), k.idx(length), 1, k.scalar(0.0),
-                       [&](Value s, ValueRange state) {
-                         return SmallVector<Value>{k.addf(state[0], load(s))};
-                       })[0];
-            k.loop(k.idx(0), k.idx(length), 1, [&](Value s) { store(sum, s); });
-          } else {
-            k.loop(k.idx(0), k.idx(length), 1, k.scalar(0.0),
-                   [&](Value i, ValueRange state) {
-                     Value s = k.sub(k.idx(length - 1), i);
-                     Value count = k.toFloat(k.add(s, k.idx(1)));
-                     Value sum = k.addf(state[0], k.divf(load(s), count));
-                     store(sum, s);
-                     return SmallVector<Value>{sum};
-                   });
-          }
-        }
-      });
+  lowering.launch(op, {.workItems = batch, .compute = elementOf(op.getDy())},
+                  [&](KernelBuilder &k) {
+                    Value dy = k.buffer(lowering.buffer(op.getDy()));
+                    Value dx = k.buffer(lowering.result(op.getDx()));
+                    for (int64_t n = 0; n < width; ++n) {
+                      auto load = [&](Value s) {
+                        return k.loadScalar(dy, {k.workItem(), s, k.idx(n)});
+                      };
+                      auto store = [&](Value value, Value s) {
+                        k.storeScalar(value, dx, {k.workItem(), s, k.idx(n)});
+                      };
+                      if (looksAhead) {
+                        Value sum = sumInOrder(k, length, load);
+                        k.loop(length, [&](Value s) { store(sum, s); });
+                      } else {
+                        k.loop(k.idx(0), k.idx(length), 1, k.scalar(0.0),
+                               [&](Value i, Value state) {
+                                 Value s = k.sub(k.idx(length - 1), i);
+                                 Value count = k.toFloat(k.add(s, k.idx(1)));
+                                 Value sum =
+                                     k.addf(state, k.divf(load(s), count));
+                                 store(sum, s);
+                                 return sum;
+                               });
+                      }
+                    }
+                  });
   return success();
 }
 
@@ -377,17 +351,13 @@ static LogicalResult lowerCombine(CombineOp op, KernelLowering &lowering) {
   RoutesType type = op.getRoutes().getType();
   int64_t topK = type.getTopK();
   int64_t tokens = rowsOf(op.getResult()), width = widthOf(op.getResult());
-  int64_t perItem = rowsPerWorkItem(tokens, width * topK);
-  lowering.launch(
-      op,
-      {.workItems = llvm::divideCeilSigned(tokens, perItem),
-       .compute = computeTypeOf(op.getResult())},
+  lowering.launchRows(
+      op, computeTypeOf(op.getResult()), tokens, width * topK,
       [&](KernelBuilder &k) {
         Value from = k.buffer(lowering.buffer(op.getRows()));
         RoutesView routes(k, lowering.buffer(op.getRoutes()), type);
         Value y = k.buffer(lowering.result(op.getResult()), {tokens, width});
-        Value scores =
-            k.buffer(lowering.buffer(op.getScores()), {tokens, topK});
+        Value scores = k.matrix(lowering.buffer(op.getScores()));
         Value inUse = routes.rowsInUse();
         auto combine = [&](Value token, int64_t choices) {
           SmallVector<Value> sources, factors;
@@ -410,7 +380,7 @@ static LogicalResult lowerCombine(CombineOp op, KernelLowering &lowering) {
             k.store(sum, y, token, lane);
           });
         };
-        k.rowsOfWorkItem(tokens, perItem, [&](Value token) {
+        k.rowsOfWorkItem([&](Value token) {
           if (topK == 1)
             return combine(token, 1);
           // A token has rows for all of its choices, or for the first alone.

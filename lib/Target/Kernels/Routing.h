@@ -16,15 +16,21 @@ namespace mlir::moe {
 void ifElse(KernelBuilder &k, Value condition, function_ref<void()> thenBody,
             function_ref<void()> elseBody);
 
-/// Tokens for each work item of a loop over tokens and their experts.
-int64_t routerRowsPerWorkItem(int64_t rows, int64_t experts);
+/// The work on a token of a loop over tokens and their experts, in operations.
+inline int64_t routerWork(int64_t experts) {
+  // An exponential and a division are worth some thirty simple operations.
+  return 32 * experts;
+}
 
-/// Sum of `term(e)` over the experts in order.
-Value sumExperts(KernelBuilder &k, int64_t experts,
+/// Sum of `term(i)` for i from 0 to `count`, in order.
+Value sumInOrder(KernelBuilder &k, int64_t count,
                  function_ref<Value(Value)> term);
 
 /// `probabilities[e] = softmax(x)[e]`; returns `log sum_e exp(x(e))`.
 Value softmaxInto(KernelBuilder &k, function_ref<Value(Value)> x,
+                  Value probabilities, int64_t experts);
+/// The same of a row of `logits`.
+Value softmaxInto(KernelBuilder &k, Value logits, Value row,
                   Value probabilities, int64_t experts);
 
 /// Stores the gradient of every logit of a softmax,

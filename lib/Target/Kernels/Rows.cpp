@@ -9,7 +9,6 @@
 
 #include "mlir/Dialect/Arith/IR/Arith.h"
 #include "mlir/Dialect/Math/IR/Math.h"
-#include "mlir/Dialect/Vector/IR/VectorOps.h"
 
 using namespace mlir;
 using namespace mlir::moe;
@@ -29,9 +28,9 @@ Value mlir::moe::maskedTo(KernelBuilder &k, Value value, Lane lane,
 
 Value mlir::moe::sumColumns(KernelBuilder &k, int64_t width,
                             function_ref<Value(Lane)> term) {
-  return k.sum(k.columns(width, k.splat(0.0), [&](Lane lane, ValueRange acc) {
-    return SmallVector<Value>{k.addf(acc[0], maskedTo(k, term(lane), lane, 0))};
-  })[0]);
+  return k.sum(k.columns(width, k.splat(0.0), [&](Lane lane, Value acc) {
+    return k.addf(acc, maskedTo(k, term(lane), lane, 0));
+  }));
 }
 
 Value mlir::moe::exponential(KernelBuilder &k, Value value) {
@@ -44,11 +43,11 @@ Value mlir::moe::logarithm(KernelBuilder &k, Value value) {
 
 SoftmaxSums::SoftmaxSums(KernelBuilder &k, Value x, Value row, int64_t width) {
   constexpr double lowest = -std::numeric_limits<double>::infinity();
-  maximum = k.maximum(
-      k.columns(width, k.splat(lowest), [&](Lane lane, ValueRange acc) {
+  maximum =
+      k.maximum(k.columns(width, k.splat(lowest), [&](Lane lane, Value acc) {
         Value v = maskedTo(k, k.load(x, row, lane), lane, lowest);
-        return SmallVector<Value>{k.maxf(acc[0], v)};
-      })[0]);
+        return k.maxf(acc, v);
+      }));
   Value shift = k.broadcast(maximum);
   sum = sumColumns(k, width, [&](Lane lane) {
     return exponential(k, k.subf(k.load(x, row, lane), shift));
@@ -98,16 +97,12 @@ static void sumPartials(KernelLowering &lowering, Operation *op, Value partials,
         Value last = k.min(k.add(first, k.idx(columnsPerItem)), k.idx(width));
         k.loop(first, last, k.lanes(), [&](Value column) {
           Lane lane{column, Value()};
-          if (width % k.lanes() != 0) {
-            auto maskType = VectorType::get({k.lanes()}, k.getI1Type());
-            lane.mask = vector::CreateMaskOp::create(
-                k, maskType, ValueRange{k.sub(k.idx(width), column)});
-          }
+          if (width % k.lanes() != 0)
+            lane.mask = k.mask(k.sub(k.idx(width), column));
           Value sum = k.loop(k.idx(0), k.idx(parts), 1, k.splat(0.0),
-                             [&](Value part, ValueRange acc) {
-                               return SmallVector<Value>{
-                                   k.addf(acc[0], k.load(from, part, lane))};
-                             })[0];
+                             [&](Value part, Value acc) {
+                               return k.addf(acc, k.load(from, part, lane));
+                             });
           k.store(sum, to, {}, lane);
         });
       });
@@ -150,19 +145,15 @@ void mlir::moe::sumOverRows(KernelLowering &lowering, Operation *op,
 
 static LogicalResult lowerEmbedding(EmbeddingOp op, KernelLowering &lowering) {
   int64_t rows = rowsOf(op.getResult()), width = widthOf(op.getResult());
-  int64_t perItem = rowsPerWorkItem(rows, width);
   double scale = op.getScale().convertToDouble();
   Type element = elementOf(op.getTable());
-  lowering.launch(
-      op,
-      {.workItems = llvm::divideCeilSigned(rows, perItem),
-       .compute = computeTypeOf(op.getTable())},
-      [&](KernelBuilder &k) {
+  lowering.launchRows(
+      op, computeTypeOf(op.getTable()), rows, width, [&](KernelBuilder &k) {
         Value tokens = k.buffer(lowering.buffer(op.getTokens()), {rows});
         Value table = k.buffer(lowering.buffer(op.getTable()));
         Value y = k.buffer(lowering.result(op.getResult()), {rows, width});
         Value factor = k.roundTo(k.splat(scale), element);
-        k.rowsOfWorkItem(rows, perItem, [&](Value row) {
+        k.rowsOfWorkItem([&](Value row) {
           Value token = k.loadIndex(tokens, row);
           k.columns(width, [&](Lane lane) {
             Value v = k.load(table, token, lane);
@@ -199,7 +190,7 @@ static LogicalResult lowerEmbeddingGrad(EmbeddingGradOp op,
         });
         Value first = k.mul(k.workItem(), k.idx(perItem));
         Value last = k.add(first, k.idx(perItem));
-        k.loop(k.idx(0), k.idx(rows), 1, [&](Value row) {
+        k.loop(rows, [&](Value row) {
           Value token = k.loadIndex(tokens, row);
           Value isMine = arith::AndIOp::create(
               k, k.less(token, last),
@@ -227,55 +218,46 @@ static LogicalResult lowerRotaryTable(RotaryTableOp op,
   ArrayRef<float> frequencies = op.getFrequencies();
   int64_t rows = rowsOf(op.getCos()), width = frequencies.size();
   // An element takes two calls of libm.
-  int64_t perItem = rowsPerWorkItem(rows, 16 * width);
   double scale = op.getScale().convertToDouble();
   Type f32 = Float32Type::get(op.getContext());
   Type f64 = Float64Type::get(op.getContext());
-  lowering.launch(
-      op, {.workItems = llvm::divideCeilSigned(rows, perItem), .compute = f64},
-      [&](KernelBuilder &k) {
-        Value positions = k.buffer(lowering.buffer(op.getPositions()), {rows});
-        Value cosines = k.buffer(lowering.result(op.getCos()), {rows, width});
-        Value sines = k.buffer(lowering.result(op.getSin()), {rows, width});
-        // The frequencies are in a scratch buffer so that a loop reads them:
-        // unrolled code would grow with their number.
-        Value table = k.scratch({width}, f32);
-        for (auto [i, frequency] : llvm::enumerate(frequencies))
-          k.storeScalar(k.scalar(frequency), table, k.idx(i));
-        k.rowsOfWorkItem(rows, perItem, [&](Value row) {
-          // The angle is an f32 product, as in transformers; its cosine is
-          // computed in f64.
-          Value position =
-              k.roundTo(k.toFloat(k.loadIndex(positions, row)), f32);
-          k.loop(k.idx(0), k.idx(width), 1, [&](Value i) {
-            Value angle =
-                k.roundTo(k.mulf(position, k.loadScalar(table, i)), f32);
-            Value cosine = math::CosOp::create(k, angle);
-            Value sine = math::SinOp::create(k, angle);
-            k.storeScalar(k.mulf(cosine, k.scalar(scale)), cosines, {row, i});
-            k.storeScalar(k.mulf(sine, k.scalar(scale)), sines, {row, i});
-          });
-        });
+  lowering.launchRows(op, f64, rows, 16 * width, [&](KernelBuilder &k) {
+    Value positions = k.buffer(lowering.buffer(op.getPositions()), {rows});
+    Value cosines = k.buffer(lowering.result(op.getCos()), {rows, width});
+    Value sines = k.buffer(lowering.result(op.getSin()), {rows, width});
+    // The frequencies are in a scratch buffer so that a loop reads them:
+    // unrolled code would grow with their number.
+    Value table = k.scratch({width}, f32);
+    for (auto [i, frequency] : llvm::enumerate(frequencies))
+      k.storeScalar(k.scalar(frequency), table, k.idx(i));
+    k.rowsOfWorkItem([&](Value row) {
+      // The angle is an f32 product, as in transformers; its cosine is
+      // computed in f64.
+      Value position = k.roundTo(k.toFloat(k.loadIndex(positions, row)), f32);
+      k.loop(width, [&](Value i) {
+        Value angle = k.roundTo(k.mulf(position, k.loadScalar(table, i)), f32);
+        Value cosine = math::CosOp::create(k, angle);
+        Value sine = math::SinOp::create(k, angle);
+        k.storeScalar(k.mulf(cosine, k.scalar(scale)), cosines, {row, i});
+        k.storeScalar(k.mulf(sine, k.scalar(scale)), sines, {row, i});
       });
+    });
+  });
   return success();
 }
 
 static LogicalResult lowerRotary(RotaryOp op, KernelLowering &lowering) {
   int64_t rows = rowsOf(op.getInput()), width = widthOf(op.getInput());
   int64_t half = widthOf(op.getCos());
-  int64_t perItem = rowsPerWorkItem(rows, width);
   Type element = elementOf(op.getInput());
   bool inverse = op.getInverse();
-  lowering.launch(
-      op,
-      {.workItems = llvm::divideCeilSigned(rows, perItem),
-       .compute = computeTypeOf(op.getInput())},
-      [&](KernelBuilder &k) {
+  lowering.launchRows(
+      op, computeTypeOf(op.getInput()), rows, width, [&](KernelBuilder &k) {
         Value x = k.buffer(lowering.buffer(op.getInput()), {rows, width});
         Value y = k.buffer(lowering.result(op.getResult()), {rows, width});
         Value cosines = k.buffer(lowering.buffer(op.getCos()), {rows, half});
         Value sines = k.buffer(lowering.buffer(op.getSin()), {rows, half});
-        k.rowsOfWorkItem(rows, perItem, [&](Value row) {
+        k.rowsOfWorkItem([&](Value row) {
           k.loop(k.idx(0), k.idx(width), 2 * half, [&](Value head) {
             k.columns(half, [&](Lane lane) {
               Lane first{k.add(head, lane.column), lane.mask};
@@ -303,18 +285,14 @@ static LogicalResult lowerCacheUpdate(CacheUpdateOp op,
   auto cacheType = cast<RankedTensorType>(op.getCache().getType());
   int64_t batch = cacheType.getDimSize(0), capacity = cacheType.getDimSize(1);
   int64_t rows = rowsOf(op.getRows()), width = widthOf(op.getRows());
-  int64_t perItem = rowsPerWorkItem(rows, width);
   lowering.bind(op.getResult(), lowering.buffer(op.getCache()));
-  lowering.launch(
-      op,
-      {.workItems = llvm::divideCeilSigned(rows, perItem),
-       .compute = computeTypeOf(op.getRows())},
-      [&](KernelBuilder &k) {
+  lowering.launchRows(
+      op, computeTypeOf(op.getRows()), rows, width, [&](KernelBuilder &k) {
         Value cache =
             k.buffer(lowering.buffer(op.getCache()), {batch * capacity, width});
         Value from = k.buffer(lowering.buffer(op.getRows()), {rows, width});
         Value slots = k.buffer(lowering.buffer(op.getSlots()), {rows});
-        k.rowsOfWorkItem(rows, perItem, [&](Value row) {
+        k.rowsOfWorkItem([&](Value row) {
           Value sequence = k.div(row, k.idx(rows / batch));
           Value to =
               k.add(k.mul(sequence, k.idx(capacity)), k.loadIndex(slots, row));

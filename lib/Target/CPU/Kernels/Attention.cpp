@@ -103,24 +103,23 @@ static LogicalResult lowerAttention(AttentionOp op, KernelLowering &lowering) {
 
         Value columns = k.mul(numTiles, k.idx(tiling.tileWidth));
         k.loop(k.idx(0), block.rows.count, 1, [&](Value i) {
-          Value largest = k.maximum(
-              k.loop(k.idx(0), columns, k.lanes(), hidden,
-                     [&](Value column, ValueRange state) {
-                       return SmallVector<Value>{k.maxf(
-                           state[0], k.load(scores, i, {column, Value()}))};
-                     })[0]);
+          Value largest = k.maximum(k.loop(
+              k.idx(0), columns, k.lanes(), hidden,
+              [&](Value column, Value state) {
+                return k.maxf(state, k.load(scores, i, {column, Value()}));
+              }));
           Value shift = k.broadcast(largest);
           Value sum = k.sum(
               k.loop(k.idx(0), columns, k.lanes(), k.splat(0.0),
-                     [&](Value column, ValueRange state) {
+                     [&](Value column, Value state) {
                        Value score = k.load(scores, i, {column, Value()});
                        Value seen = arith::CmpFOp::create(
                            k, arith::CmpFPredicate::OGT, score, hidden);
                        Value p = math::ExpOp::create(k, k.subf(score, shift));
                        p = arith::SelectOp::create(k, seen, p, k.splat(0.0));
                        k.store(p, scores, i, {column, Value()});
-                       return SmallVector<Value>{k.addf(state[0], p)};
-                     })[0]);
+                       return k.addf(state, p);
+                     }));
           k.storeScalar(k.divf(k.scalar(1.0), sum), inverse, i);
           if (lse)
             k.storeScalar(k.addf(largest, math::LogOp::create(k, sum)), lse,

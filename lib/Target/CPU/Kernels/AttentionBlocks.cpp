@@ -112,11 +112,8 @@ Value Scoring::consecutive(Value first) {
 
 /// Ids [first, first + lanes) of row `b`, 0 beyond `length`.
 Value Scoring::loadIds(Value buffer, Value b, Value first, int64_t length) {
-  auto maskType = VectorType::get({shape.lanes}, k.getI1Type());
   Value left = arith::MaxSIOp::create(k, k.sub(k.idx(length), first), k.idx(0));
-  Value mask = vector::CreateMaskOp::create(k, maskType, ValueRange{left});
-  return vector::MaskedLoadOp::create(k, intVector, buffer,
-                                      ValueRange{b, first}, mask, zero());
+  return k.loadElements(buffer, b, {first, k.mask(left)}, shape.lanes);
 }
 
 Scoring::Scores Scoring::score(Value dot, Value querySlots, Value keys) {
@@ -256,10 +253,10 @@ std::pair<Value, Value> mlir::moe::keyBound(KernelBuilder &k,
                                             Value slots, HeadBlock &block,
                                             int64_t tileWidth) {
   Value last = k.loop(
-      k.idx(0), block.rows.count, 1, k.idx(0), [&](Value i, ValueRange state) {
+      k.idx(0), block.rows.count, 1, k.idx(0), [&](Value i, Value state) {
         Value slot = k.loadIndex(slots, {block.b, block.row(i)});
-        return SmallVector<Value>{arith::MaxSIOp::create(k, slot, state[0])};
-      })[0];
+        return arith::MaxSIOp::create(k, slot, state);
+      });
   Value keys = k.min(k.add(last, k.idx(1)), k.idx(shape.keys));
   Value numTiles = k.div(k.add(keys, k.idx(tileWidth - 1)), k.idx(tileWidth));
   return {keys, numTiles};

@@ -15,7 +15,6 @@
 
 #include "mlir/Dialect/Arith/IR/Arith.h"
 #include "mlir/Dialect/Math/IR/Math.h"
-#include "mlir/Dialect/Vector/IR/VectorOps.h"
 
 using namespace mlir;
 using namespace mlir::moe;
@@ -26,25 +25,20 @@ using Lane = KernelBuilder::Lane;
 static Value launchDelta(AttentionGradOp op, const AttentionShape &shape,
                          KernelLowering &lowering) {
   int64_t rows = shape.batch * shape.length * shape.heads;
-  int64_t perItem = rowsPerWorkItem(rows, shape.width);
   Value delta = lowering.temporary({shape.batch, shape.heads, shape.length},
                                    shape.compute);
-  lowering.launch(
-      op,
-      {.label = "delta",
-       .workItems = llvm::divideCeilSigned(rows, perItem),
-       .compute = shape.compute},
-      [&](KernelBuilder &k) {
+  lowering.launchRows(
+      op, "delta", shape.compute, rows, shape.width, [&](KernelBuilder &k) {
         Value out = k.buffer(lowering.buffer(op.getOut()), {rows, shape.width});
         Value dout =
             k.buffer(lowering.buffer(op.getDout()), {rows, shape.width});
         Value to = k.buffer(delta);
-        k.rowsOfWorkItem(rows, perItem, [&](Value row) {
-          Value sum = k.columns(
-              shape.width, k.splat(0.0), [&](Lane lane, ValueRange acc) {
-                return SmallVector<Value>{k.fma(
-                    k.load(out, row, lane), k.load(dout, row, lane), acc[0])};
-              })[0];
+        k.rowsOfWorkItem([&](Value row) {
+          Value sum =
+              k.columns(shape.width, k.splat(0.0), [&](Lane lane, Value acc) {
+                return k.fma(k.load(out, row, lane), k.load(dout, row, lane),
+                             acc);
+              });
           Value token = k.div(row, k.idx(shape.heads));
           k.storeScalar(k.sum(sum), to,
                         {k.div(token, k.idx(shape.length)),
@@ -182,7 +176,7 @@ static void launchKeyGrad(AttentionGradOp op, const AttentionShape &shape,
             k.store(k.splat(0.0), buffer, indices, lane);
           });
         };
-        k.loop(k.idx(0), k.idx(blockRows), 1, [&](Value i) {
+        k.loop(blockRows, [&](Value i) {
           zero(weights, i, columns);
           zero(sums, {k.idx(0), i}, d);
           zero(sums, {k.idx(1), i}, d);
@@ -195,7 +189,7 @@ static void launchKeyGrad(AttentionGradOp op, const AttentionShape &shape,
           k.store(k.addf(before, term), sums, {k.idx(which), i}, lane);
         };
 
-        k.loop(k.idx(0), k.idx(shape.headsPerKv()), 1, [&](Value member) {
+        k.loop(shape.headsPerKv(), [&](Value member) {
           Value head = k.add(k.mul(block.h, k.idx(shape.headsPerKv())), member);
           Value panelHead = k.add(k.mul(block.b, k.idx(shape.heads)), head);
           Scoring scoring(k, shape, head, Value(), segments);
@@ -203,12 +197,9 @@ static void launchKeyGrad(AttentionGradOp op, const AttentionShape &shape,
             return headRow(k, block.b, shape.length, i, shape.heads, head);
           };
           auto perQuery = [&](Value buffer, Value column) -> Value {
-            auto mask = VectorType::get({k.lanes()}, k.getI1Type());
             Value left = arith::MaxSIOp::create(
                 k, k.sub(k.idx(shape.length), column), k.idx(0));
-            return k.load(buffer, {block.b, head},
-                          {column, vector::CreateMaskOp::create(
-                                       k, mask, ValueRange{left})});
+            return k.load(buffer, {block.b, head}, {column, k.mask(left)});
           };
           forEachScore(
               k, tiling, packedKey, d, queryPanels, panelHead, firstTile,

@@ -68,10 +68,14 @@ struct Grouping {
       tiling.doNotSplit();
     return tiling;
   }
-  /// An upper bound for the number of blocks: each expert may have one that is
-  /// not full.
-  int64_t blocks(const MatmulTiling &tiling) const {
-    return tiling.rowBlocks(rows) + (routed ? experts : 0);
+  /// A launch with a work item for each split of each block. The number of
+  /// blocks is an upper bound: each expert may have one that is not full.
+  KernelLowering::Launch launch(Operation *op, const MatmulTiling &tiling,
+                                const ProductTypes &types) const {
+    int64_t blocks = tiling.rowBlocks(rows) + (routed ? experts : 0);
+    return {.workItems = blocks * tiling.splits,
+            .compute = types.compute,
+            .flops = flopsOf(op)};
   }
 };
 

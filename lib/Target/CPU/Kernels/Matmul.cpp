@@ -8,7 +8,6 @@
 #include "Matmul.h"
 
 #include "mlir/Dialect/Arith/IR/Arith.h"
-#include "mlir/Dialect/Vector/IR/VectorOps.h"
 
 using namespace mlir;
 using namespace mlir::moe;
@@ -206,8 +205,7 @@ static RegisterTileColumns columnsOf(KernelBuilder &k,
       // The last panel may lie beyond the last column.
       Value left = arith::MaxSIOp::create(
           k, k.sub(k.idx(tiling.columns), lane.column), k.idx(0));
-      auto maskType = VectorType::get({k.lanes()}, k.getI1Type());
-      lane.mask = vector::CreateMaskOp::create(k, maskType, ValueRange{left});
+      lane.mask = k.mask(left);
     }
     tile.lanes.push_back(lane);
   }
@@ -504,7 +502,7 @@ SmallVector<Value> mlir::moe::loadSums(KernelBuilder &k,
     return sums;
   }
   Value scratch = amxScratch(k, tiling);
-  k.loop(k.idx(0), k.idx(tiling.registerTileRows), 1, [&](Value i) {
+  k.loop(tiling.registerTileRows, [&](Value i) {
     for (auto [j, lane] : llvm::enumerate(columns.lanes))
       k.store(load(i, lane), scratch, i, {k.idx(j * k.lanes()), Value()});
   });

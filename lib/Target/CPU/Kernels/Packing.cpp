@@ -88,11 +88,6 @@ SmallVector<int64_t> mlir::moe::panelShape(int64_t columns, int64_t inner,
   return {panels, steps, types.lanes * types.step};
 }
 
-MemRefType mlir::moe::panelType(int64_t columns, int64_t inner,
-                                const ProductTypes &types, Type element) {
-  return MemRefType::get(panelShape(columns, inner, types), element);
-}
-
 int64_t mlir::moe::stepOfPanels(const KernelBuilder &k, Value panels) {
   return cast<MemRefType>(panels.getType()).getShape().back() / k.lanes();
 }
@@ -191,24 +186,6 @@ static void storeScales(KernelBuilder &k, Value scales, Value panels,
   });
 }
 
-/// The first `count` of `lanes` lanes.
-static Value maskOf(KernelBuilder &k, int64_t lanes, Value count) {
-  return vector::CreateMaskOp::create(
-      k, VectorType::get({lanes}, k.getI1Type()), ValueRange{count});
-}
-
-/// `count` elements, those in `mask` if there is one, zero for the others.
-static Value loadElements(KernelBuilder &k, Value buffer, ValueRange row,
-                          Value column, int64_t count, Value mask) {
-  auto type = VectorType::get(
-      {count}, cast<MemRefType>(buffer.getType()).getElementType());
-  SmallVector<Value> position = indices(row, column);
-  if (!mask)
-    return vector::LoadOp::create(k, type, buffer, position);
-  Value zero = arith::ConstantOp::create(k, k.getZeroAttr(type));
-  return vector::MaskedLoadOp::create(k, type, buffer, position, mask, zero);
-}
-
 /// Transposes a square of vectors: swaps the off-diagonal blocks of half the
 /// side, then those of a quarter, and so on.
 static void transposeSquare(KernelBuilder &k, MutableArrayRef<Value> rows) {
@@ -268,12 +245,12 @@ void mlir::moe::packPanel(KernelBuilder &k, const TransposedRows &rows,
   SmallVector<Value> sources;
   for (int64_t i = 0; i < lanes; ++i)
     sources.push_back(rows.row(k.idx(i)));
-  Value exists = maskOf(k, lanes, rows.count);
+  Value exists = k.mask(rows.count);
   auto packSquare = [&](Value column, Value mask, int64_t stepsOfSquare) {
     Value read = rows.firstColumn ? k.add(rows.firstColumn, column) : column;
     SmallVector<Value> square;
     for (auto [i, source] : llvm::enumerate(sources)) {
-      Value elements = loadElements(k, rows.from, source, read, side, mask);
+      Value elements = k.loadElements(rows.from, source, {read, mask}, side);
       if (convert)
         elements = convert(i, elements);
       square.push_back(vector::BitCastOp::create(k, words, elements));
@@ -297,7 +274,7 @@ void mlir::moe::packPanel(KernelBuilder &k, const TransposedRows &rows,
     return;
   k.ifThen(k.less(k.idx(whole), hi), [&] {
     // All steps that are left, also those beyond the last column.
-    packSquare(k.idx(whole), maskOf(k, side, k.idx(rows.width - whole)),
+    packSquare(k.idx(whole), k.mask(k.idx(rows.width - whole), side),
                steps - whole / step);
   });
 }
@@ -362,7 +339,7 @@ void Steps::pack(Value column, Value mask, const Target &target) {
   for (const Step &packed : steps) {
     SmallVector<Value, 2> loaded;
     for (auto [row, exists] : llvm::zip_equal(packed.rows, packed.exists)) {
-      Value elements = loadElements(k, from, row, column, lanes, mask);
+      Value elements = k.loadElements(from, row, {column, mask}, lanes);
       if (exists) {
         Value zero =
             arith::ConstantOp::create(k, k.getZeroAttr(elements.getType()));
@@ -384,7 +361,7 @@ void Steps::pack(Value column, Value mask, const Target &target) {
     else
       vector::MaskedStoreOp::create(
           k, target.panels, position,
-          maskOf(k, lanes * step, k.idx(target.count * step)), elements);
+          k.mask(k.idx(target.count * step), lanes * step), elements);
   }
 }
 
@@ -408,14 +385,12 @@ void mlir::moe::packSteps(KernelBuilder &k, const SteppedRows &rows,
       for (int64_t lane = 0; lane < panelWidth; lane += lanes) {
         int64_t count = std::min(lanes, panelWidth - lane);
         int64_t present = std::clamp<int64_t>(columns - lane, 0, count);
-        Value mask =
-            present == lanes ? Value() : maskOf(k, lanes, k.idx(present));
+        Value mask = present == lanes ? Value() : k.mask(k.idx(present));
         steps.pack(k.add(panelColumn, k.idx(lane)), mask,
                    {panels, panel, lane, count, transposed});
       }
     };
-    k.loop(k.idx(0), k.idx(whole), 1,
-           [&](Value panel) { packPanelColumns(panel, panelWidth); });
+    k.loop(whole, [&](Value panel) { packPanelColumns(panel, panelWidth); });
     // The last panel, and the one that makes the number of panels even.
     for (int64_t panel = whole; panel < type.getDimSize(0); ++panel)
       packPanelColumns(k.idx(panel), width - panel * panelWidth);
@@ -459,13 +434,13 @@ static void packQuantised(KernelBuilder &k, Value from, Value first,
   constexpr double largestInteger = 127;
   TransposedRows rows = consecutiveRows(k, from, first);
   Value scales = k.scratch({k.lanes()}, k.compute());
-  k.loop(k.idx(0), k.idx(k.lanes()), 1, [&](Value i) {
+  k.loop(k.lanes(), [&](Value i) {
     Value row = rows.row(i);
     Value largest =
-        k.columns(rows.width, k.splat(0.0), [&](Lane lane, ValueRange most) {
+        k.columns(rows.width, k.splat(0.0), [&](Lane lane, Value most) {
           Value magnitude = math::AbsFOp::create(k, k.load(from, row, lane));
-          return SmallVector<Value>{k.maxf(most[0], magnitude)};
-        })[0];
+          return k.maxf(most, magnitude);
+        });
     k.storeScalar(k.divf(k.maximum(largest), k.scalar(largestInteger)), scales,
                   i);
   });
@@ -492,7 +467,7 @@ static void packQuantised(KernelBuilder &k, Value from, Value first,
   };
   packPanel(k, rows, k.idx(0), k.idx(rows.width), stepsIn(k, panels), panels,
             panel, quantise);
-  Lane existing{k.idx(0), maskOf(k, k.lanes(), rows.count)};
+  Lane existing{k.idx(0), k.mask(rows.count)};
   storeScales(k, k.load(scales, ValueRange(), existing), panels, panel);
 }
 

@@ -71,8 +71,6 @@ ProductTypes typesOfWeights(const KernelLowering &lowering, Value input,
 /// The shape of the panels of `columns` columns.
 SmallVector<int64_t> panelShape(int64_t columns, int64_t inner,
                                 const ProductTypes &types);
-MemRefType panelType(int64_t columns, int64_t inner, const ProductTypes &types,
-                     Type element);
 /// Elements of the inner dimension in an inner step of these panels.
 int64_t stepOfPanels(const KernelBuilder &k, Value panels);
 

@@ -35,17 +35,10 @@ static LogicalResult lowerRoutedUp(RoutedUpOp op, KernelLowering &lowering) {
   Value biases = gated ? Value() : lowering.table(kinds[1]);
 
   lowering.launch(
-      op,
-      {.workItems = grouping.blocks(tiling) * tiling.splits,
-       .compute = types.compute,
-       .flops = flopsOf(op)},
-      [&](KernelBuilder &k) {
-        Value x =
-            k.buffer(lowering.buffer(op.getInput()), {grouping.tokens, inner});
-        Value y =
-            k.buffer(lowering.result(op.getHidden()), {grouping.rows, hidden});
-        Value z = k.buffer(lowering.result(op.getPreactivation()),
-                           {grouping.rows, gated ? 2 * hidden : hidden});
+      op, grouping.launch(op, tiling, types), [&](KernelBuilder &k) {
+        Value x = k.matrix(lowering.buffer(op.getInput()));
+        Value y = k.matrix(lowering.result(op.getHidden()));
+        Value z = k.matrix(lowering.result(op.getPreactivation()));
         GroupedRows rows(k, grouping, lowering, op.getRoutes(), tiling);
         Value expert = rows.block.expert;
         OperandTerm operands{first.of(k, expert)};
@@ -102,15 +95,9 @@ static LogicalResult lowerRoutedDown(RoutedDownOp op,
   Value biases = biased ? lowering.table(kinds[1]) : Value();
 
   lowering.launch(
-      op,
-      {.workItems = grouping.blocks(tiling) * tiling.splits,
-       .compute = types.compute,
-       .flops = flopsOf(op)},
-      [&](KernelBuilder &k) {
-        Value h =
-            k.buffer(lowering.buffer(op.getHidden()), {grouping.rows, hidden});
-        Value y =
-            k.buffer(lowering.result(op.getResult()), {grouping.rows, width});
+      op, grouping.launch(op, tiling, types), [&](KernelBuilder &k) {
+        Value h = k.matrix(lowering.buffer(op.getHidden()));
+        Value y = k.matrix(lowering.result(op.getResult()));
         GroupedRows rows(k, grouping, lowering, op.getRoutes(), tiling);
         Value bias = biased ? k.tableEntry(biases, rows.block.expert,
                                            MemRefType::get({width}, element))

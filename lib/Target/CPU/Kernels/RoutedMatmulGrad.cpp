@@ -48,92 +48,80 @@ static LogicalResult lowerRoutedDownGrad(RoutedDownGradOp op,
       lowering.resultInPlaceOf(op, op.getPreactivation(), op.getDz());
   Value biases = !gated && op.getDscores() ? lowering.table(kinds[1]) : Value();
 
-  int64_t workItems = grouping.blocks(tiling) * tiling.splits;
-  lowering.launch(
-      op,
-      {.workItems = workItems, .compute = types.compute, .flops = flopsOf(op)},
-      [&](KernelBuilder &k) {
-        using Lane = KernelBuilder::Lane;
-        Value dy =
-            k.buffer(lowering.buffer(op.getDy()), {grouping.tokens, width});
-        int64_t zWidth = gated ? 2 * hidden : hidden;
-        Value z = k.buffer(lowering.buffer(op.getPreactivation()),
-                           {grouping.rows, zWidth});
-        Value dz = k.buffer(dzBuffer, {grouping.rows, zWidth});
-        GroupedRows rows(k, grouping, lowering, op.getRoutes(), tiling);
-        Value score =
-            k.buffer(lowering.buffer(op.getScores()), {grouping.rows});
-        Value hiddenScaled =
-            k.buffer(lowering.result(op.getScaled()), {grouping.rows, hidden});
-        Value dscore =
-            k.buffer(lowering.result(op.getDscores()), {grouping.rows});
-        // A vector of partial sums of dscore for each row of the block.
-        Value partial;
-        if (dscore) {
-          partial = k.scratch({tiling.blockRows, k.lanes()}, k.compute());
-          k.loop(k.idx(0), k.idx(tiling.blockRows), 1, [&](Value i) {
-            k.store(k.splat(0.0), partial, i, {k.idx(0), Value()});
-          });
-        }
-        multiplyBlock(
-            k,
-            rows.times(dy, /*byToken=*/true, width, types,
-                       OperandTerm{weights.of(k, rows.block.expert)}),
-            [&](Value row, const RegisterTileColumns &tile, ValueRange sums) {
-              Value target = rows.row(row);
-              Value s =
-                  score ? k.broadcast(k.loadScalar(score, rows.route(target)))
-                        : k.splat(1.0);
-              for (auto [h, lane] : llvm::zip_equal(sums, tile.lanes)) {
-                Lane upLane{k.add(lane.column, k.idx(hidden)), lane.mask};
-                Value gate = k.load(z, target, lane);
-                Value act = emitActivation(k, activation, gate);
-                Value slope = emitActivationDerivative(k, activation, gate);
-                Value scaledH = k.mulf(s, h);
-                Value output = act;
-                if (gated) {
-                  Value up = k.load(z, target, upLane);
-                  output = k.mulf(act, up);
-                  k.stream(k.mulf(k.mulf(scaledH, up), slope), dz, target,
-                           lane);
-                  k.stream(k.mulf(scaledH, act), dz, target, upLane);
-                } else {
-                  k.store(k.mulf(scaledH, slope), dz, target, lane);
-                }
-                // The forward multiplied by the rounded output.
-                output = k.roundTo(output, element);
-                if (hiddenScaled)
-                  k.stream(k.mulf(s, output), hiddenScaled, target, lane);
-                if (partial) {
-                  Lane whole{k.idx(0), Value()};
-                  Value sum = k.fma(h, output, k.load(partial, row, whole));
-                  k.store(sum, partial, row, whole);
-                }
-              }
-            },
-            [&](Value row, const RegisterTileColumns &tile) {
-              prefetchRegisterTile(k, tiling, z, rows.row(row), tile);
-              if (gated)
-                prefetchRegisterTile(k, tiling, z, rows.row(row), tile, hidden);
-            });
-        if (!dscore)
-          return;
-        zeroMissing(k, *rows.routes, workItems, dscore);
-        Value bias = biases ? k.tableEntry(biases, rows.block.expert,
-                                           MemRefType::get({width}, element))
-                            : Value();
-        k.loop(k.idx(0), rows.block.count, 1, [&](Value i) {
-          Value sum = k.load(partial, i, {k.idx(0), Value()});
-          Value row = rows.row(i);
-          if (bias)
-            sum = k.columns(width, sum, [&](Lane lane, ValueRange acc) {
-              return SmallVector<Value>{k.fma(k.load(dy, rows.token(row), lane),
-                                              k.load(bias, ValueRange(), lane),
-                                              acc[0])};
-            })[0];
-          k.storeScalar(k.sum(sum), dscore, rows.route(row));
-        });
+  KernelLowering::Launch launch = grouping.launch(op, tiling, types);
+  lowering.launch(op, launch, [&](KernelBuilder &k) {
+    using Lane = KernelBuilder::Lane;
+    Value dy = k.matrix(lowering.buffer(op.getDy()));
+    Value z = k.matrix(lowering.buffer(op.getPreactivation()));
+    Value dz = k.matrix(dzBuffer);
+    GroupedRows rows(k, grouping, lowering, op.getRoutes(), tiling);
+    Value score = k.buffer(lowering.buffer(op.getScores()), {grouping.rows});
+    Value hiddenScaled = k.matrix(lowering.result(op.getScaled()));
+    Value dscore = k.buffer(lowering.result(op.getDscores()), {grouping.rows});
+    // A vector of partial sums of dscore for each row of the block.
+    Value partial;
+    if (dscore) {
+      partial = k.scratch({tiling.blockRows, k.lanes()}, k.compute());
+      k.loop(tiling.blockRows, [&](Value i) {
+        k.store(k.splat(0.0), partial, i, {k.idx(0), Value()});
       });
+    }
+    multiplyBlock(
+        k,
+        rows.times(dy, /*byToken=*/true, width, types,
+                   OperandTerm{weights.of(k, rows.block.expert)}),
+        [&](Value row, const RegisterTileColumns &tile, ValueRange sums) {
+          Value target = rows.row(row);
+          Value s = score ? k.broadcast(k.loadScalar(score, rows.route(target)))
+                          : k.splat(1.0);
+          for (auto [h, lane] : llvm::zip_equal(sums, tile.lanes)) {
+            Lane upLane{k.add(lane.column, k.idx(hidden)), lane.mask};
+            Value gate = k.load(z, target, lane);
+            Value act = emitActivation(k, activation, gate);
+            Value slope = emitActivationDerivative(k, activation, gate);
+            Value scaledH = k.mulf(s, h);
+            Value output = act;
+            if (gated) {
+              Value up = k.load(z, target, upLane);
+              output = k.mulf(act, up);
+              k.stream(k.mulf(k.mulf(scaledH, up), slope), dz, target, lane);
+              k.stream(k.mulf(scaledH, act), dz, target, upLane);
+            } else {
+              k.store(k.mulf(scaledH, slope), dz, target, lane);
+            }
+            // The forward multiplied by the rounded output.
+            output = k.roundTo(output, element);
+            if (hiddenScaled)
+              k.stream(k.mulf(s, output), hiddenScaled, target, lane);
+            if (partial) {
+              Lane whole{k.idx(0), Value()};
+              Value sum = k.fma(h, output, k.load(partial, row, whole));
+              k.store(sum, partial, row, whole);
+            }
+          }
+        },
+        [&](Value row, const RegisterTileColumns &tile) {
+          prefetchRegisterTile(k, tiling, z, rows.row(row), tile);
+          if (gated)
+            prefetchRegisterTile(k, tiling, z, rows.row(row), tile, hidden);
+        });
+    if (!dscore)
+      return;
+    zeroMissing(k, *rows.routes, launch.workItems, dscore);
+    Value bias = biases ? k.tableEntry(biases, rows.block.expert,
+                                       MemRefType::get({width}, element))
+                        : Value();
+    k.loop(k.idx(0), rows.block.count, 1, [&](Value i) {
+      Value sum = k.load(partial, i, {k.idx(0), Value()});
+      Value row = rows.row(i);
+      if (bias)
+        sum = k.columns(width, sum, [&](Lane lane, Value acc) {
+          return k.fma(k.load(dy, rows.token(row), lane),
+                       k.load(bias, ValueRange(), lane), acc);
+        });
+      k.storeScalar(k.sum(sum), dscore, rows.route(row));
+    });
+  });
   return success();
 }
 
@@ -154,16 +142,9 @@ static LogicalResult lowerRoutedInputGrad(RoutedInputGradOp op,
                          RightOperand::Form::Straight, tiling.atUse);
 
   lowering.launch(
-      op,
-      {.workItems = grouping.blocks(tiling) * tiling.splits,
-       .compute = types.compute,
-       .flops = flopsOf(op)},
-      [&](KernelBuilder &k) {
-        int64_t zWidth = gated ? 2 * hidden : hidden;
-        Value dz =
-            k.buffer(lowering.buffer(op.getDz()), {grouping.rows, zWidth});
-        Value dx =
-            k.buffer(lowering.result(op.getResult()), {grouping.rows, width});
+      op, grouping.launch(op, tiling, types), [&](KernelBuilder &k) {
+        Value dz = k.matrix(lowering.buffer(op.getDz()));
+        Value dx = k.matrix(lowering.result(op.getResult()));
         GroupedRows rows(k, grouping, lowering, op.getRoutes(), tiling);
         SmallVector<OperandTerm, 2> terms;
         for (const ExpertWeights &weight : weights)

@@ -116,10 +116,10 @@ Slices::Segment Slices::segment(KernelBuilder &k, const RowOwners &owners,
 
 Value Slices::firstStep(KernelBuilder &k, const RowOwners &owners,
                         Value firstRow, Value i) const {
-  return k.loop(k.idx(0), i, 1, {k.idx(0)}, [&](Value j, ValueRange before) {
+  return k.loop(k.idx(0), i, 1, k.idx(0), [&](Value j, Value before) {
     Value own = stepsOf(k, segment(k, owners, firstRow, j));
-    return SmallVector<Value>{k.add(before[0], own)};
-  })[0];
+    return k.add(before, own);
+  });
 }
 
 /// An expert's sums after the slice before if it `goesOn` from there, else 0.
@@ -142,31 +142,27 @@ static void packSlice(KernelLowering &lowering, RoutedWeightGradOp op,
                       const Slices &slices, const SteppedOperand &operand,
                       bool tokenOrder, Value first) {
   const Grouping &grouping = slices.grouping;
-  launchSteps(lowering, op, operand, slices.types, slices.steps,
-              [&](KernelBuilder &k, Value mine, Value end, PackRows pack) {
-                Value firstRow = k.number(first);
-                RowOwners owners(k, grouping, lowering, op.getRoutes());
-                auto count = static_cast<int64_t>(slices.experts.size());
-                // A work item packs its share of all experts' inner steps.
-                k.loop(k.idx(0), k.idx(count), 1, {k.idx(0)},
-                       [&](Value i, ValueRange steps) {
-                         Slices::Segment segment =
-                             slices.segment(k, owners, firstRow, i);
-                         Value own = slices.stepsOf(k, segment);
-                         Value first = arith::MaxSIOp::create(
-                             k, k.sub(mine, steps[0]), k.idx(0));
-                         Value last = k.min(k.sub(end, steps[0]), own);
-                         k.ifThen(k.less(first, last), [&] {
-                           auto row = [&](Value r) {
-                             return operandRow(owners, tokenOrder,
-                                               k.add(segment.lo, r));
-                           };
-                           pack({k.sub(segment.hi, segment.lo), row, steps[0]},
-                                first, last);
-                         });
-                         return SmallVector<Value>{k.add(steps[0], own)};
-                       });
-              });
+  launchSteps(
+      lowering, op, operand, slices.types, slices.steps,
+      [&](KernelBuilder &k, Value mine, Value end, PackRows pack) {
+        Value firstRow = k.number(first);
+        RowOwners owners(k, grouping, lowering, op.getRoutes());
+        auto count = static_cast<int64_t>(slices.experts.size());
+        // A work item packs its share of all experts' inner steps.
+        k.loop(k.idx(0), k.idx(count), 1, k.idx(0), [&](Value i, Value steps) {
+          Slices::Segment segment = slices.segment(k, owners, firstRow, i);
+          Value own = slices.stepsOf(k, segment);
+          Value first = arith::MaxSIOp::create(k, k.sub(mine, steps), k.idx(0));
+          Value last = k.min(k.sub(end, steps), own);
+          k.ifThen(k.less(first, last), [&] {
+            auto row = [&](Value r) {
+              return operandRow(owners, tokenOrder, k.add(segment.lo, r));
+            };
+            pack({k.sub(segment.hi, segment.lo), row, steps}, first, last);
+          });
+          return k.add(steps, own);
+        });
+      });
 }
 
 /// The buffers of the gradients, and whether the op adds to them: it does if it
@@ -284,15 +280,15 @@ static LogicalResult lowerRoutedBiasGrad(RoutedBiasGradOp op,
           auto [lo, hi] = owners.rowsOf(e);
           k.columns(width, [&, lo = lo, hi = hi](KernelBuilder::Lane lane) {
             Value sum =
-                k.loop(lo, hi, 1, k.splat(0.0), [&](Value r, ValueRange acc) {
+                k.loop(lo, hi, 1, k.splat(0.0), [&](Value r, Value acc) {
                   Value row = operandRow(owners, tokenOrder, r);
                   Value value = k.load(dy, row, lane);
                   if (!scores)
-                    return SmallVector<Value>{k.addf(acc[0], value)};
+                    return k.addf(acc, value);
                   Value score =
                       k.broadcast(k.loadScalar(scores, owners.route(r)));
-                  return SmallVector<Value>{k.fma(score, value, acc[0])};
-                })[0];
+                  return k.fma(score, value, acc);
+                });
             k.store(sum, db, ValueRange(), lane);
           });
         });
