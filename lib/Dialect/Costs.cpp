@@ -24,10 +24,10 @@ int64_t mlir::moe::sizeInBytes(Type type) {
   if (auto routes = dyn_cast<RoutesType>(type))
     return routes.getNumIntegers() * static_cast<int64_t>(sizeof(int32_t));
   auto shaped = dyn_cast<ShapedType>(type);
-  return shaped ? llvm::divideCeilSigned(shaped.getNumElements() *
-                                             shaped.getElementTypeBitWidth(),
-                                         8)
-                : 0;
+  return shaped
+             ? llvm::divideCeilSigned(
+                   shaped.getNumElements() * shaped.getElementTypeBitWidth(), 8)
+             : 0;
 }
 
 /// Of a [B,S,columns] value that sums `inner` terms for every element.
@@ -153,8 +153,9 @@ Products RoutedInputGradOp::getProducts() {
 }
 
 Products RoutedWeightGradOp::getProducts() {
-  int64_t rows = typeOf(getLhs()).getRank() == 2 ? rowsOf(getLhs())
-                                                 : numRows(getRoutes(), getLhs());
+  int64_t rows = typeOf(getLhs()).getRank() == 2
+                     ? rowsOf(getLhs())
+                     : numRows(getRoutes(), getLhs());
   Products products = expertProducts(getDweights(), rows, getRoutes());
   for (MatrixProduct &product : products)
     product.weight = Value();

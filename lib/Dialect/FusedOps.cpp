@@ -188,10 +188,10 @@ LogicalResult RoutedWeightGradOp::verify() {
     return success();
   int64_t rows = typeOf(getDweights().front()).getDimSize(0);
   int64_t offset = getOffset();
-  if (offset < 0 || offset + rows > lastDim(getLhs()))
-    return emitOpError() << "expected columns within [0, " << lastDim(getLhs())
-                         << "), but got [" << offset << ", " << offset + rows
-                         << ")";
+  if (offset < 0 || offset > lastDim(getLhs()) - rows)
+    return emitOpError() << "expected " << rows << " columns within [0, "
+                         << lastDim(getLhs()) << "), but got those from "
+                         << offset << " on";
   for (Value dweight : getDweights())
     if (failed(verifyType(*this, "a result", dweight, {rows, lastDim(getRhs())},
                           preciseElementOf(getLhs()))))

@@ -59,8 +59,9 @@ Type RoutesType::parse(AsmParser &parser) {
                                 /*withTrailingX=*/false) ||
       parser.parseComma() || parser.parseInteger(topK) || parser.parseGreater())
     return {};
-  if (sizes.size() != 2) {
-    parser.emitError(loc) << "expected routes of tokens x experts";
+  if (sizes.size() != 2 || ShapedType::isDynamic(sizes[1])) {
+    parser.emitError(loc) << "expected routes of tokens x experts, of which "
+                             "only the tokens may be unknown";
     return {};
   }
   return parser.getChecked<RoutesType>(loc, parser.getContext(), sizes[0],

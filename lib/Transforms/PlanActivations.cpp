@@ -28,6 +28,9 @@ namespace {
 /// The arithmetic of an op, roughly: all but matrix products is about one
 /// operation for each element.
 double numOperations(Operation *op) {
+  // The softmax between the products of attention costs about as much as they.
+  if (isa<AttentionOp>(op))
+    return 2 * flopsOf(op);
   if (isa<CostOpInterface>(op))
     return flopsOf(op);
   int64_t elements = 0;
@@ -378,10 +381,10 @@ void fitBudget(MutableArrayRef<Pair> pairs, int64_t budget) {
       if (!change || change->bytes <= 0)
         return;
       // One more, so that what costs nothing can be compared too.
-      double score = static_cast<double>(change->bytes) /
-                     (change->operations + 1);
-      double bestScore = static_cast<double>(best.bytes) /
-                         (best.operations + 1);
+      double score =
+          static_cast<double>(change->bytes) / (change->operations + 1);
+      double bestScore =
+          static_cast<double>(best.bytes) / (best.operations + 1);
       if (bestPair && score <= bestScore)
         return;
       bestPair = &pair;

@@ -74,7 +74,7 @@ func.func private @f(!moe.routes<0x2, 1>)
 
 // -----
 
-// expected-error@below {{expected routes of tokens x experts}}
+// expected-error@below {{expected routes of tokens x experts, of which only the tokens may be unknown}}
 func.func private @f(!moe.routes<2, 1>)
 // mended: <2, 1> => <?x2, 1>
 

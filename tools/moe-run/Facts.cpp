@@ -56,9 +56,8 @@ public:
       } else {
         count(&op, values);
         ValueFacts known = {
-            llvm::any_of(of(op.getOperands()), [](ValueFacts operand) {
-              return operand.isActive;
-            })};
+            llvm::any_of(of(op.getOperands()),
+                         [](ValueFacts operand) { return operand.isActive; })};
         results.assign(op.getNumResults(), known);
       }
       for (auto [result, known] : llvm::zip_equal(op.getResults(), results))

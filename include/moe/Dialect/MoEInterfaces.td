@@ -51,7 +51,9 @@ def MoE_CostOpInterface : OpInterface<"CostOpInterface"> {
       "::llvm::SmallVector<::mlir::moe::MatrixProduct>", "getProducts">,
   ];
 }
-def MoE_Products : DeclareOpInterfaceMethods<MoE_CostOpInterface>;
+// Not a record of its own, so that the reference of the dialect names the
+// interface.
+defvar MoE_Products = DeclareOpInterfaceMethods<MoE_CostOpInterface>;
 
 def MoE_LevelOpInterface : OpInterface<"LevelOpInterface"> {
   let cppNamespace = "::mlir::moe";

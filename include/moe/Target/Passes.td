@@ -158,11 +158,6 @@ def ExpandMath : Pass<"moe-expand-math"> {
   let dependentDialects = [
     "mlir::arith::ArithDialect", "mlir::math::MathDialect",
     "mlir::vector::VectorDialect"];
-  let options = [
-    Option<"expandBf16", "expand-bf16", "bool", "false",
-           "round to bf16 by integer arithmetic, for machines without an "
-           "instruction for it">,
-  ];
 }
 
 #endif // MOE_TARGET_PASSES

@@ -8,7 +8,6 @@
 #include "moe/Target/Passes.h"
 
 #include "mlir/Dialect/Arith/IR/Arith.h"
-#include "mlir/Dialect/Arith/Transforms/Passes.h"
 #include "mlir/Dialect/Math/IR/Math.h"
 #include "mlir/Dialect/Math/Transforms/Passes.h"
 #include "mlir/Dialect/Vector/IR/VectorOps.h"
@@ -35,22 +34,6 @@ struct ExpandMath : moe::impl::ExpandMathBase<ExpandMath> {
         [](StringRef name) { return llvm::is_contained(expanded, name); },
         /*enableAvx2=*/false);
     if (failed(applyPatternsGreedily(getOperation(), std::move(patterns))))
-      return signalPassFailure();
-    if (expandBf16)
-      expandRounding();
-  }
-
-private:
-  /// Upstream's patterns would expand widening too, which every machine does in
-  /// one instruction: they get the roundings alone.
-  void expandRounding() {
-    SmallVector<Operation *> roundings;
-    getOperation()->walk([&](arith::TruncFOp op) { roundings.push_back(op); });
-    RewritePatternSet patterns(&getContext());
-    arith::populateExpandBFloat16Patterns(patterns);
-    GreedyRewriteConfig config;
-    config.setStrictness(GreedyRewriteStrictness::ExistingOps);
-    if (failed(applyOpPatternsGreedily(roundings, std::move(patterns), config)))
       signalPassFailure();
   }
 };

@@ -203,6 +203,35 @@ static Type shapedAs(Value value, Type type) {
   return type;
 }
 
+/// Rounds f32 to bf16 by integer arithmetic, to nearest and ties to even: on a
+/// machine without an instruction for it, the backend would call a function for
+/// each element. With upstream's patterns for it
+/// (populateExpandBFloat16Patterns) loops spill registers
+/// (test/Target/inner-loops.mlir).
+static Value roundToBf16(KernelBuilder &k, Value value) {
+  Type type = shapedAs(value, k.getI32Type());
+  auto number = [&](int32_t n) -> Value {
+    if (auto vector = dyn_cast<VectorType>(type))
+      return arith::ConstantOp::create(k, DenseElementsAttr::get(vector, n));
+    return arith::ConstantOp::create(k, k.getI32IntegerAttr(n));
+  };
+  Value bits = arith::BitcastOp::create(k, type, value);
+  Value half = number(16);
+  Value odd = arith::AndIOp::create(k, arith::ShRUIOp::create(k, bits, half),
+                                    number(1));
+  Value rounded = arith::AddIOp::create(
+      k, arith::AddIOp::create(k, bits, number(0x7fff)), odd);
+  // Of a NaN the upper bits could be those of an infinity.
+  Value quiet = arith::OrIOp::create(k, bits, number(0x400000));
+  Value isNan =
+      arith::CmpFOp::create(k, arith::CmpFPredicate::UNO, value, value);
+  Value chosen = arith::SelectOp::create(k, isNan, quiet, rounded);
+  Value upper =
+      arith::TruncIOp::create(k, shapedAs(value, k.getI16Type()),
+                              arith::ShRUIOp::create(k, chosen, half));
+  return arith::BitcastOp::create(k, shapedAs(value, k.getBF16Type()), upper);
+}
+
 /// Rounds or widens to the element type `element`.
 static Value convertTo(KernelBuilder &k, Value value, Type element) {
   Type current = getElementTypeOrSelf(value.getType());
@@ -210,6 +239,9 @@ static Value convertTo(KernelBuilder &k, Value value, Type element) {
     return value;
   if (current.getIntOrFloatBitWidth() < element.getIntOrFloatBitWidth())
     return arith::ExtFOp::create(k, shapedAs(value, element), value);
+  if (current.isF32() && element.isBF16() &&
+      k.target().bf16Products == Bf16Products::Widened)
+    return roundToBf16(k, value);
   return arith::TruncFOp::create(k, shapedAs(value, element), value);
 }
 

@@ -105,8 +105,7 @@ void mlir::moe::buildCpuPipeline(OpPassManager &pm,
   kernels.addPass(createCanonicalizerPass());
   kernels.addPass(createCSEPass());
   kernels.addPass(createLoopInvariantCodeMotionPass());
-  kernels.addPass(createExpandMath(
-      ExpandMathOptions{options.bf16Products == Bf16Products::Widened}));
+  kernels.addPass(createExpandMath());
   kernels.addPass(createSCFToControlFlowPass());
   // What has an intrinsic is converted before the rest goes to libm: fused
   // multiply-adds must not become calls. Conversion to libm takes vectors
