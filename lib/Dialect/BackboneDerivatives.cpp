@@ -71,11 +71,7 @@ Operation *AttentionOp::saveForBackward(RewriterBase &rewriter) {
                                     static_cast<int64_t>(getHeads()),
                                     query.getDimSize(1)},
                                    preciseType(query.getElementType()));
-  auto saving = AttentionOp::create(
-      rewriter, getLoc(), TypeRange{getResult().getType(), lse},
-      getOperation()->getOperands(), getOperation()->getAttrs());
-  rewriter.replaceOp(*this, saving.getResult());
-  return saving;
+  return replaceBySaving(rewriter, *this, lse);
 }
 
 void AttentionOp::buildVjp(OpBuilder &b, ValueRange dy, ArrayRef<bool> wanted,

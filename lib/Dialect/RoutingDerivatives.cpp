@@ -57,27 +57,17 @@ static int64_t tokensOf(Value input) {
 Operation *FfnOp::saveForBackward(RewriterBase &rewriter) {
   if (getPreactivation())
     return *this;
-  auto saving =
-      FfnOp::create(rewriter, getLoc(),
-                    TypeRange{getResult().getType(),
-                              preactivationType(getWeights(), getForm(),
-                                                tokensOf(getInput()))},
-                    getOperation()->getOperands(), getOperation()->getAttrs());
-  rewriter.replaceOp(*this, saving.getResult());
-  return saving;
+  return replaceBySaving(
+      rewriter, *this,
+      preactivationType(getWeights(), getForm(), tokensOf(getInput())));
 }
 
 Operation *ExpertsOp::saveForBackward(RewriterBase &rewriter) {
   if (getPreactivation())
     return *this;
-  auto saving = ExpertsOp::create(
-      rewriter, getLoc(),
-      TypeRange{getResult().getType(),
-                preactivationType(getWeights(), getForm(),
-                                  getRoutes().getType().getRows())},
-      getOperation()->getOperands(), getOperation()->getAttrs());
-  rewriter.replaceOp(*this, saving.getResult());
-  return saving;
+  return replaceBySaving(rewriter, *this,
+                         preactivationType(getWeights(), getForm(),
+                                           getRoutes().getType().getRows()));
 }
 
 /// Builds `moe.experts_grad` and assigns its results to the gradients of the
