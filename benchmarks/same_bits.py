@@ -159,7 +159,7 @@ class Recorder:
         """Bytes of each program, compiled as moe-run does."""
         case, shape = self.case, f"embed-model=false rows={self.case.rows} length={self.case.length}"
         step = f"train-pipeline={shape} memory-budget={case.budget}"
-        cpu = "hoist=frozen" + (" gradients=written" if case.accumulate == 1 else "")
+        cpu = "packed-once=frozen" + (" gradients=written" if case.accumulate == 1 else "")
         gate, classifier = (",language_gate", "classifier=0.1") if case.gates else ("", "")
         stage1, generate = f"{step} balance=0.01", "generate-pipeline=embed-model=false capacity=96"
         programs = {
