@@ -12,6 +12,7 @@
 #include "mlir/IR/Builders.h"
 #include "llvm/Support/FormatVariadic.h"
 
+#include <array>
 #include <cmath>
 
 namespace mlir::moe {
@@ -24,13 +25,12 @@ using namespace mlir::moe;
 
 namespace {
 
-/// The router losses of a function and of those that it calls: balance and
-/// prior losses for each MoE layer, the classifier's for each language gate.
-struct RouterLosses {
-  SmallVector<Value> balance;
-  SmallVector<Value> prior;
-  SmallVector<Value> classifier;
-};
+enum LossKind { Balance, Prior, Classifier };
+
+/// The router losses of a function and of those that it calls, by kind: balance
+/// and prior losses for each MoE layer, the classifier's for each language
+/// gate.
+using RouterLosses = std::array<SmallVector<Value>, 3>;
 
 /// The values that router losses read beside the logits. In @step these are
 /// bound inputs, in any other function additional arguments.
@@ -51,11 +51,7 @@ public:
 
 private:
   /// How many losses of each kind a function returns in addition.
-  struct LossCounts {
-    size_t numBalance = 0;
-    size_t numPrior = 0;
-    size_t numClassifier = 0;
-  };
+  using LossCounts = std::array<size_t, 3>;
 
   void buildForRoute(RouteOp route, const LossInputs &inputs,
                      RouterLosses &losses);
@@ -122,16 +118,16 @@ void RouterLossBuilder::buildForRoute(RouteOp route, const LossInputs &inputs,
   builder.setInsertionPointAfter(route);
   MLIRContext *context = route.getContext();
   if (balance)
-    losses.balance.push_back(BalanceLossOp::create(
+    losses[Balance].push_back(BalanceLossOp::create(
         builder, route.getLoc(), inputs.microBatchWeight.getType(),
         route.getLogits(), route.getRoutes(), inputs.microBatchWeight,
         LossFormAttr::get(context, balanceForm)));
   if (prior)
-    losses.prior.push_back(LanguagePriorLossOp::create(
+    losses[Prior].push_back(LanguagePriorLossOp::create(
         builder, route.getLoc(), inputs.oldWeight.getType(), route.getLogits(),
         inputs.old, inputs.oldWeight, LossFormAttr::get(context, priorForm)));
   if (classifier && route.getGate())
-    losses.classifier.push_back(ClassifierLossOp::create(
+    losses[Classifier].push_back(ClassifierLossOp::create(
         builder, route.getLoc(), inputs.positionWeight.getType(),
         route.getGate(), inputs.old, inputs.positionWeight));
 }
@@ -145,11 +141,10 @@ void RouterLossBuilder::buildForCall(func::CallOp call,
     return;
   LossCounts counts = extend(callee, inputs);
   ValueRange results = replaceCall(call, callee, needed(inputs));
-  llvm::append_range(losses.balance, results.take_front(counts.numBalance));
-  llvm::append_range(losses.prior,
-                     results.slice(counts.numBalance, counts.numPrior));
-  llvm::append_range(losses.classifier,
-                     results.take_back(counts.numClassifier));
+  for (auto [ofKind, count] : llvm::zip_equal(losses, counts)) {
+    llvm::append_range(ofKind, results.take_front(count));
+    results = results.drop_front(count);
+  }
 }
 
 RouterLossBuilder::LossCounts
@@ -169,11 +164,12 @@ RouterLossBuilder::extend(func::FuncOp function, const LossInputs &inputs) {
     inside.positionWeight =
         addArgument(function, inputs.positionWeight.getType());
   RouterLosses losses = build(function, inside);
-  addResults(function, losses.balance);
-  addResults(function, losses.prior);
-  addResults(function, losses.classifier);
-  return extended[function] = {losses.balance.size(), losses.prior.size(),
-                               losses.classifier.size()};
+  LossCounts counts;
+  for (auto [ofKind, count] : llvm::zip_equal(losses, counts)) {
+    addResults(function, ofKind);
+    count = ofKind.size();
+  }
+  return extended[function] = counts;
 }
 
 struct AddObjective : moe::impl::AddObjectiveBase<AddObjective> {
@@ -269,9 +265,9 @@ struct AddObjective : moe::impl::AddObjectiveBase<AddObjective> {
       names.push_back(name);
       coefficients.push_back(coefficient);
     };
-    addTerm("balance", losses.balance, balance);
-    addTerm("language_prior", losses.prior, languagePrior);
-    addTerm("classifier", losses.classifier, classifier);
+    addTerm("balance", losses[Balance], balance);
+    addTerm("language_prior", losses[Prior], languagePrior);
+    addTerm("classifier", losses[Classifier], classifier);
 
     Value loss =
         WeightedSumOp::create(builder, loc, scalar, terms, coefficients);

@@ -20,14 +20,9 @@ include "mlir/Interfaces/SideEffectInterfaces.td"
 class MoE_BackboneOp<string mnemonic, list<Trait> traits = [],
                      list<string> methods = [],
                      string first = "Model", string last = "Fused">
-    : MoE_Op<mnemonic, !listconcat([Pure, MoE_Levels<first, last>,
+    : MoE_TensorOp<mnemonic, !listconcat([Pure, MoE_Levels<first, last>,
         DeclareOpInterfaceMethods<MoE_DifferentiableOpInterface, methods>],
-        traits)> {
-  let assemblyFormat = [{
-    operands attr-dict `:` functional-type(operands, results)
-  }];
-  let hasVerifier = 1;
-}
+        traits)>;
 
 def MoE_EmbeddingOp : MoE_BackboneOp<"embedding", [MoE_CheapToRecompute]> {
   let summary = "looks tokens up in a table";
@@ -140,7 +135,7 @@ def MoE_AddOp : MoE_BackboneOp<"add", [Commutative, SameOperandsAndResultType]> 
   let hasVerifier = 0;
 }
 
-def MoE_RotaryTableOp : MoE_Op<"rotary_table",
+def MoE_RotaryTableOp : MoE_TensorOp<"rotary_table",
     [Pure, MoE_Levels<"Model", "Fused">]> {
   let summary = "cosines and sines of the rotary embedding";
   let description = [{
@@ -159,10 +154,6 @@ def MoE_RotaryTableOp : MoE_Op<"rotary_table",
   let arguments = (ins MoE_Ids:$positions, DenseF32ArrayAttr:$frequencies,
                        DefaultValuedAttr<F64Attr, "1.0">:$scale);
   let results = (outs MoE_Precise:$cos, MoE_Precise:$sin);
-  let assemblyFormat = [{
-    operands attr-dict `:` functional-type(operands, results)
-  }];
-  let hasVerifier = 1;
 }
 
 def MoE_RotaryOp : MoE_BackboneOp<"rotary", [MoE_CheapToRecompute,
@@ -229,7 +220,7 @@ def MoE_AttentionOp : MoE_BackboneOp<"attention", [MoE_Products,
   let results = (outs MoE_Activation:$result, Optional<MoE_Precise>:$lse);
 }
 
-def MoE_CacheUpdateOp : MoE_Op<"cache_update",
+def MoE_CacheUpdateOp : MoE_TensorOp<"cache_update",
     [Pure, MoE_Levels<"Objective", "Fused">, AllTypesMatch<["cache", "result"]>,
      AllElementTypesMatch<["cache", "rows"]>]> {
   let summary = "puts rows into a key or value cache, in place";
@@ -250,13 +241,9 @@ def MoE_CacheUpdateOp : MoE_Op<"cache_update",
   let arguments = (ins MoE_Activation:$cache, MoE_Activation:$rows,
                        MoE_Ids:$slots);
   let results = (outs MoE_Activation:$result);
-  let assemblyFormat = [{
-    operands attr-dict `:` functional-type(operands, results)
-  }];
-  let hasVerifier = 1;
 }
 
-def MoE_LastTokenOp : MoE_Op<"last_token",
+def MoE_LastTokenOp : MoE_TensorOp<"last_token",
     [Pure, MoE_Levels<"Objective", "Fused">, AllElementTypesMatch<["input", "result"]>]> {
   let summary = "the last token of every row";
   let description = [{
@@ -272,10 +259,6 @@ def MoE_LastTokenOp : MoE_Op<"last_token",
   }];
   let arguments = (ins MoE_Activation:$input);
   let results = (outs MoE_Activation:$result);
-  let assemblyFormat = [{
-    operands attr-dict `:` functional-type(operands, results)
-  }];
-  let hasVerifier = 1;
 }
 
 def MoE_FfnOp : MoE_BackboneOp<"ffn",

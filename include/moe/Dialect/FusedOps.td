@@ -21,14 +21,8 @@ def MoE_StaticShapes : PredOpTrait<"operands and results have static shapes",
          CPred<"::llvm::all_of($_op.getResultTypes(), hasStaticShape)">]>>;
 
 class MoE_FusedOp<string mnemonic, list<Trait> traits = []>
-    : MoE_Op<mnemonic,
-             !listconcat([Pure, MoE_Levels<"Fused", "Fused">, MoE_StaticShapes],
-                         traits)> {
-  let assemblyFormat = [{
-    operands attr-dict `:` functional-type(operands, results)
-  }];
-  let hasVerifier = 1;
-}
+    : MoE_TensorOp<mnemonic, !listconcat(
+          [Pure, MoE_Levels<"Fused", "Fused">, MoE_StaticShapes], traits)>;
 
 def MoE_RoutedUpOp : MoE_FusedOp<"routed_up", [MoE_Products, AttrSizedOperandSegments]> {
   let summary = "grouped matmul into the hidden width, with the activation";

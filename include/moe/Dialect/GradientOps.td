@@ -15,13 +15,8 @@ include "moe/Dialect/RoutingOps.td"
 
 class MoE_GradientOp<string mnemonic, list<Trait> traits = [],
                      string last = "Fused">
-    : MoE_Op<mnemonic,
-             !listconcat([Pure, MoE_Levels<"Step", last>], traits)> {
-  let assemblyFormat = [{
-    operands attr-dict `:` functional-type(operands, results)
-  }];
-  let hasVerifier = 1;
-}
+    : MoE_TensorOp<mnemonic,
+                   !listconcat([Pure, MoE_Levels<"Step", last>], traits)>;
 
 def MoE_EmbeddingGradOp : MoE_GradientOp<"embedding_grad"> {
   let summary = "gradient of moe.embedding with respect to its table";

@@ -41,7 +41,7 @@ def MoE_CrossEntropyOp : MoE_LossOp<"cross_entropy"> {
   let results = (outs MoE_Scalar:$loss);
 }
 
-def MoE_TokenLogprobsOp : MoE_Op<"token_logprobs",
+def MoE_TokenLogprobsOp : MoE_TensorOp<"token_logprobs",
     [Pure, MoE_Levels<"Objective", "Fused">]> {
   let summary = "the log-probability of every label";
   let description = [{
@@ -58,10 +58,6 @@ def MoE_TokenLogprobsOp : MoE_Op<"token_logprobs",
   }];
   let arguments = (ins MoE_Activation:$logits, MoE_Ids:$labels);
   let results = (outs TensorRankOf<[F64, F32], [2]>:$result);
-  let assemblyFormat = [{
-    operands attr-dict `:` functional-type(operands, results)
-  }];
-  let hasVerifier = 1;
 }
 
 def MoE_BalanceLossOp : MoE_LossOp<"balance_loss"> {

@@ -58,4 +58,13 @@ def MoE_Dialect : Dialect {
 class MoE_Op<string mnemonic, list<Trait> traits = []>
     : Op<MoE_Dialect, mnemonic, traits>;
 
+// An op of the levels above kernels, whose constraints a verifier checks.
+class MoE_TensorOp<string mnemonic, list<Trait> traits = []>
+    : MoE_Op<mnemonic, traits> {
+  let assemblyFormat = [{
+    operands attr-dict `:` functional-type(operands, results)
+  }];
+  let hasVerifier = 1;
+}
+
 #endif // MOE_DIALECT_MOEDIALECT

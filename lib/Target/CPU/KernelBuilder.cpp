@@ -243,8 +243,7 @@ static SmallVector<Value> positionOf(ValueRange indices,
 
 Value KernelBuilder::loadElements(Value buffer, ValueRange indices, Lane lane,
                                   int64_t count) {
-  Type element = cast<MemRefType>(buffer.getType()).getElementType();
-  auto type = VectorType::get({count}, element);
+  auto type = VectorType::get({count}, getElementTypeOrSelf(buffer));
   SmallVector<Value> position = positionOf(indices, lane);
   if (!lane.mask)
     return vector::LoadOp::create(*this, type, buffer, position);
@@ -269,8 +268,8 @@ Value KernelBuilder::load(Value buffer, ValueRange indices, Lane lane) {
 
 void KernelBuilder::store(Value vector, Value buffer, ValueRange indices,
                           Lane lane) {
-  Type element = cast<MemRefType>(buffer.getType()).getElementType();
-  storeLane(*this, convertTo(*this, vector, element), buffer, indices, lane);
+  storeLane(*this, convertTo(*this, vector, getElementTypeOrSelf(buffer)),
+            buffer, indices, lane);
 }
 
 void KernelBuilder::stream(Value vector, Value buffer, ValueRange indices,
@@ -308,8 +307,7 @@ Value KernelBuilder::loadBits(Value buffer, ValueRange indices, Lane lane) {
 
 void KernelBuilder::storeBits(Value bits, Value buffer, ValueRange indices,
                               Lane lane) {
-  Type element = cast<MemRefType>(buffer.getType()).getElementType();
-  auto type = VectorType::get({lanes()}, element);
+  auto type = VectorType::get({lanes()}, getElementTypeOrSelf(buffer));
   storeLane(*this, vector::BitCastOp::create(*this, type, bits), buffer,
             indices, lane);
 }
@@ -320,9 +318,9 @@ Value KernelBuilder::loadScalar(Value buffer, ValueRange indices) {
 
 void KernelBuilder::storeScalar(Value scalar, Value buffer,
                                 ValueRange indices) {
-  Type element = cast<MemRefType>(buffer.getType()).getElementType();
-  memref::StoreOp::create(*this, convertTo(*this, scalar, element), buffer,
-                          indices);
+  memref::StoreOp::create(
+      *this, convertTo(*this, scalar, getElementTypeOrSelf(buffer)), buffer,
+      indices);
 }
 
 Value KernelBuilder::scalar(double value) {

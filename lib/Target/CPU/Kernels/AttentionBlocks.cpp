@@ -51,9 +51,8 @@ Value mlir::moe::packHeads(KernelLowering &lowering, Operation *op, Value rows,
                            const AttentionShape &shape) {
   int64_t width = shape.width;
   SmallVector<int64_t> panels = panelShape(length, width, shape.scores);
-  Type element = cast<MemRefType>(rows.getType()).getElementType();
   Value packed = lowering.temporary(
-      {shape.batch * heads, panels[0], panels[1], panels[2]}, element);
+      {shape.batch * heads, panels[0], panels[1], panels[2]}, elementOf(rows));
   lowering.launch(op,
                   {.label = "pack",
                    .workItems = shape.batch * heads * panels[0],
@@ -168,10 +167,9 @@ Value mlir::moe::headRow(KernelBuilder &k, Value b, int64_t length, Value i,
 HeadPanels::HeadPanels(KernelBuilder &k, Value rows, Value b, Value h,
                        const AttentionShape &shape)
     : k(k), rows(rows), b(b), h(h), shape(shape) {
-  Type element = cast<MemRefType>(rows.getType()).getElementType();
-  SmallVector<int64_t> panels =
-      panelShape(accumulators * shape.lanes, shape.width, shape.scores);
-  scratch = k.scratch(panels, element);
+  scratch = k.scratch(
+      panelShape(accumulators * shape.lanes, shape.width, shape.scores),
+      elementOf(rows));
 }
 
 Value HeadPanels::pack(Value firstPanel) {

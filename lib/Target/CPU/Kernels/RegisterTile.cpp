@@ -65,9 +65,8 @@ static amx::TileType amxTileType(int64_t rows, Type element) {
 
 Value mlir::moe::loadAmxTile(KernelBuilder &k, Value buffer,
                              ValueRange position, int64_t rows) {
-  Type element = cast<MemRefType>(buffer.getType()).getElementType();
-  return amx::TileLoadOp::create(k, amxTileType(rows, element), buffer,
-                                 position);
+  amx::TileType type = amxTileType(rows, getElementTypeOrSelf(buffer));
+  return amx::TileLoadOp::create(k, type, buffer, position);
 }
 
 Value mlir::moe::zeroAmxTile(KernelBuilder &k, int64_t rows) {
