@@ -20,9 +20,9 @@ void EmbeddingOp::buildVjp(OpBuilder &b, ValueRange dy, ArrayRef<bool> wanted,
 void RmsNormOp::buildVjp(OpBuilder &b, ValueRange dy, ArrayRef<bool> wanted,
                          MutableArrayRef<Value> grads) {
   if (wanted[0])
-    grads[0] = RmsNormGradOp::create(b, getLoc(), getInput().getType(), dy[0],
-                                     getInput(), getWeight(), getEpsilonAttr(),
-                                     getOffsetAttr());
+    grads[0] =
+        RmsNormGradOp::create(b, getLoc(), dy[0], getInput(), getWeight(),
+                              getEpsilonAttr(), getOffsetAttr());
   if (wanted[1])
     grads[1] =
         RmsNormWeightGradOp::create(b, getLoc(), gradientType(getWeight()),
@@ -32,9 +32,8 @@ void RmsNormOp::buildVjp(OpBuilder &b, ValueRange dy, ArrayRef<bool> wanted,
 void LayerNormOp::buildVjp(OpBuilder &b, ValueRange dy, ArrayRef<bool> wanted,
                            MutableArrayRef<Value> grads) {
   if (wanted[0])
-    grads[0] =
-        LayerNormGradOp::create(b, getLoc(), getInput().getType(), dy[0],
-                                getInput(), getWeight(), getEpsilonAttr());
+    grads[0] = LayerNormGradOp::create(b, getLoc(), dy[0], getInput(),
+                                       getWeight(), getEpsilonAttr());
   if (wanted[1])
     grads[1] =
         LayerNormWeightGradOp::create(b, getLoc(), gradientType(getWeight()),
@@ -60,8 +59,8 @@ void RotaryOp::buildVjp(OpBuilder &b, ValueRange dy, ArrayRef<bool> wanted,
                         MutableArrayRef<Value> grads) {
   // A rotation's transpose is its inverse. The table depends on no parameter.
   if (wanted[0])
-    grads[0] = RotaryOp::create(b, getLoc(), getInput().getType(), dy[0],
-                                getCos(), getSin(), !getInverse());
+    grads[0] =
+        RotaryOp::create(b, getLoc(), dy[0], getCos(), getSin(), !getInverse());
 }
 
 Operation *AttentionOp::saveForBackward(RewriterBase &rewriter) {
@@ -72,20 +71,15 @@ Operation *AttentionOp::saveForBackward(RewriterBase &rewriter) {
                                     static_cast<int64_t>(getHeads()),
                                     query.getDimSize(1)},
                                    preciseType(query.getElementType()));
-  auto saving = AttentionOp::create(
-      rewriter, getLoc(), TypeRange{getResult().getType(), lse},
-      getOperation()->getOperands(), getOperation()->getAttrs());
-  rewriter.replaceOp(*this, saving.getResult());
-  return saving;
+  return replaceBySaving(rewriter, *this, lse);
 }
 
 void AttentionOp::buildVjp(OpBuilder &b, ValueRange dy, ArrayRef<bool> wanted,
                            MutableArrayRef<Value> grads) {
   auto grad = AttentionGradOp::create(
-      b, getLoc(), getQuery().getType(), getKey().getType(),
-      getValue().getType(), dy[0], getQuery(), getKey(), getValue(),
-      getResult(), getLse(), getSlots(), getSegments(), getHeadsAttr(),
-      getKvHeadsAttr(), getScaleAttr(), getWindowAttr(), getAlibiAttr());
+      b, getLoc(), dy[0], getQuery(), getKey(), getValue(), getResult(),
+      getLse(), getSlots(), getSegments(), getHeadsAttr(), getKvHeadsAttr(),
+      getScaleAttr(), getWindowAttr(), getAlibiAttr());
   Value values[] = {grad.getDquery(), grad.getDkey(), grad.getDvalue()};
   for (int i : {0, 1, 2})
     if (wanted[i])

@@ -18,28 +18,16 @@ LogicalResult EmbeddingOp::verify() {
 }
 
 LogicalResult RmsNormOp::verify() {
-  if (failed(verifySameType(*this, "a result", getInput(), getResult())) ||
-      failed(verifySameElement(*this, getInput(), getWeight())) ||
-      failed(verifyPositive(*this, "epsilon", getEpsilon())))
-    return failure();
   return verifyMultiple(*this, lastDim(getWeight()), lastDim(getInput()));
 }
 
 LogicalResult LayerNormOp::verify() {
-  if (failed(verifySameType(*this, "a result", getInput(), getResult())) ||
-      failed(verifySameElement(*this, getInput(), getWeight())) ||
-      failed(verifySameElement(*this, getInput(), getBias())) ||
-      failed(verifyPositive(*this, "epsilon", getEpsilon())) ||
-      failed(verifyDim(*this, "a weight", lastDim(getInput()),
-                       lastDim(getWeight()))))
-    return failure();
-  return verifyDim(*this, "a bias", lastDim(getInput()), lastDim(getBias()));
+  return verifyDim(*this, "a weight", lastDim(getInput()),
+                   lastDim(getWeight()));
 }
 
 LogicalResult LinearOp::verify() {
   if (failed(verifyLeading(*this, getInput(), getResult())) ||
-      failed(verifySameElement(*this, getInput(), getResult())) ||
-      failed(verifySameElement(*this, getInput(), getWeight())) ||
       failed(verifyDim(*this, "an input width",
                        typeOf(getWeight()).getDimSize(1),
                        lastDim(getInput()))) ||
@@ -64,9 +52,7 @@ LogicalResult RotaryTableOp::verify() {
 }
 
 LogicalResult RotaryOp::verify() {
-  if (failed(verifySameType(*this, "a result", getInput(), getResult())) ||
-      failed(verifySameType(*this, "a table of sines", getCos(), getSin())) ||
-      failed(verifyLeading(*this, getInput(), getCos())))
+  if (failed(verifyLeading(*this, getInput(), getCos())))
     return failure();
   return verifyMultiple(*this, 2 * lastDim(getCos()), lastDim(getInput()));
 }
@@ -80,10 +66,8 @@ LogicalResult AttentionOp::verify() {
   int64_t rows = typeOf(getQuery()).getDimSize(0);
   int64_t length = typeOf(getQuery()).getDimSize(1);
   int64_t slots = typeOf(getKey()).getDimSize(1);
-  if (failed(verifySameType(*this, "a result", getQuery(), getResult())) ||
-      failed(verifySameElement(*this, getQuery(), getKey())) ||
+  if (failed(verifySameElement(*this, getQuery(), getKey())) ||
       failed(verifyShape(*this, "keys", getKey(), {rows, slots, *width})) ||
-      failed(verifySameType(*this, "values", getKey(), getValue())) ||
       failed(verifyShape(*this, "slots", getSlots(), {rows, length})))
     return failure();
   if (getSegments() &&
@@ -92,9 +76,6 @@ LogicalResult AttentionOp::verify() {
                         "as many keys as queries, since there are segments,",
                         length, slots))))
     return failure();
-  if (getWindow() && static_cast<int64_t>(*getWindow()) <= 0)
-    return emitOpError() << "expected a positive window, but got "
-                         << static_cast<int64_t>(*getWindow());
   if (getLse())
     return verifyShape(*this, "a log-sum-exp", getLse(), {rows, heads, length});
   return success();
@@ -103,9 +84,7 @@ LogicalResult AttentionOp::verify() {
 LogicalResult CacheUpdateOp::verify() {
   ArrayRef<int64_t> cache = typeOf(getCache()).getShape();
   int64_t tokens = typeOf(getRows()).getDimSize(1);
-  if (failed(verifySameType(*this, "a result", getCache(), getResult())) ||
-      failed(verifySameElement(*this, getCache(), getRows())) ||
-      failed(verifyShape(*this, "rows", getRows(),
+  if (failed(verifyShape(*this, "rows", getRows(),
                          {cache[0], tokens, cache[2]})) ||
       failed(verifyShape(*this, "slots", getSlots(), {cache[0], tokens})))
     return failure();
@@ -116,8 +95,7 @@ LogicalResult CacheUpdateOp::verify() {
 
 LogicalResult LastTokenOp::verify() {
   ArrayRef<int64_t> input = typeOf(getInput()).getShape();
-  if (failed(verifySameElement(*this, getInput(), getResult())) ||
-      failed(
+  if (failed(
           verifyShape(*this, "a result", getResult(), {input[0], 1, input[2]})))
     return failure();
   // The one token must not be a dynamic dimension.
@@ -131,20 +109,16 @@ LogicalResult LastTokenOp::verify() {
 static LogicalResult verifyFfns(Operation *op, Value input, ValueRange weights,
                                 FfnForm form, int64_t experts,
                                 Value preactivation, int64_t rows) {
-  int64_t each = weightsPerExpert(form);
-  if (failed(verifyNumWeights(op, weights, each, experts)))
-    return failure();
   int64_t width = lastDim(input);
-  int64_t hidden = typeOf(weights.front()).getDimSize(0);
+  int64_t hidden = weights.empty() ? 0 : typeOf(weights[0]).getDimSize(0);
   SmallVector<SmallVector<int64_t>> shapes;
   if (form == FfnForm::Gated)
     shapes = {{hidden, width}, {hidden, width}, {width, hidden}};
   else
     shapes = {{hidden, width}, {hidden}, {width, hidden}, {width}};
-  Type element = typeOf(input).getElementType();
-  for (auto [i, weight] : llvm::enumerate(weights))
-    if (failed(verifyType(op, "a weight", weight, shapes[i % each], element)))
-      return failure();
+  if (failed(verifyWeights(op, weights, shapes, experts,
+                           typeOf(input).getElementType())))
+    return failure();
   if (preactivation)
     return verifyShape(op, "a pre-activation", preactivation,
                        {rows, preactivationWidth(form, hidden)});
@@ -152,15 +126,12 @@ static LogicalResult verifyFfns(Operation *op, Value input, ValueRange weights,
 }
 
 LogicalResult FfnOp::verify() {
-  if (failed(verifySameType(*this, "a result", getInput(), getResult())))
-    return failure();
   return verifyFfns(*this, getInput(), getWeights(), getForm(), /*experts=*/1,
                     getPreactivation(), numTokens(getInput()));
 }
 
 LogicalResult ExpertsOp::verify() {
-  if (failed(verifySameType(*this, "a result", getInput(), getResult())) ||
-      failed(verifyLeading(*this, getInput(), getScores())) ||
+  if (failed(verifyLeading(*this, getInput(), getScores())) ||
       failed(verifyDim(*this, "scores", getRoutes().getType().getTopK(),
                        lastDim(getScores()))) ||
       failed(verifyRoutes(*this, getRoutes(), getInput())))

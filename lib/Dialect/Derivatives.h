@@ -33,6 +33,16 @@ void buildProductVjp(OpT op, OpBuilder &b, Value dy, ArrayRef<bool> wanted,
                                           dy, input);
 }
 
+/// Replaces `op` by one that returns a value of type `saved`, too.
+template <typename OpT>
+Operation *replaceBySaving(RewriterBase &rewriter, OpT op, Type saved) {
+  auto saving = OpT::create(rewriter, op.getLoc(),
+                            TypeRange{op.getResult().getType(), saved},
+                            op->getOperands(), op->getAttrs());
+  rewriter.replaceOp(op, saving.getResult());
+  return saving;
+}
+
 } // namespace mlir::moe
 
 #endif // MOE_LIB_DIALECT_DERIVATIVES_H

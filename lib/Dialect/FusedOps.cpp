@@ -10,41 +10,13 @@
 using namespace mlir;
 using namespace mlir::moe;
 
-/// Checks the weights of the first half of an FFN: matrices [F,D], and where
-/// `bias` says so a vector [F] after each.
-static LogicalResult verifyUpWeights(Operation *op, ValueRange weights,
-                                     int64_t each, bool bias, int64_t experts,
-                                     int64_t hidden, int64_t width,
-                                     Type element) {
-  if (failed(verifyNumWeights(op, weights, each, experts)))
-    return failure();
-  for (auto [i, weight] : llvm::enumerate(weights)) {
-    SmallVector<int64_t> shape = {hidden, width};
-    if (bias && i % 2 == 1)
-      shape = {hidden};
-    if (failed(verifyType(op, "a weight", weight, shape, element)))
-      return failure();
-  }
-  return success();
-}
-
-/// Checks the weights of the second half of an FFN: a matrix [D,F], in the
-/// plain form a vector [D] after it, for each expert.
-static LogicalResult verifyDownWeights(Operation *op, ValueRange weights,
-                                       FfnForm form, int64_t experts,
-                                       int64_t hidden, int64_t width,
-                                       Type element) {
-  if (failed(verifyNumWeights(op, weights, form == FfnForm::Gated ? 1 : 2,
-                              experts)))
-    return failure();
-  for (auto [i, weight] : llvm::enumerate(weights)) {
-    SmallVector<int64_t> shape = {width, hidden};
-    if (form == FfnForm::Plain && i % 2 == 1)
-      shape = {width};
-    if (failed(verifyType(op, "a weight", weight, shape, element)))
-      return failure();
-  }
-  return success();
+/// The shapes of an expert's weights in the second half of an FFN: a matrix
+/// [D,F], in the plain form a vector [D] after it.
+static SmallVector<SmallVector<int64_t>>
+downShapes(FfnForm form, int64_t hidden, int64_t width) {
+  if (form == FfnForm::Gated)
+    return {{width, hidden}};
+  return {{width, hidden}, {width}};
 }
 
 static Type elementOf(Value value) { return typeOf(value).getElementType(); }
@@ -89,10 +61,12 @@ LogicalResult RoutedUpOp::verify() {
   Type element = elementOf(getInput());
   int64_t hidden = lastDim(getHidden());
   int64_t rows = numRows(getRoutes(), getInput());
+  SmallVector<SmallVector<int64_t>> shapes(2, {hidden, lastDim(getInput())});
+  if (getForm() == FfnForm::Plain)
+    shapes[1] = {hidden};
   if (failed(verifyRoutes(*this, getRoutes(), getInput())) ||
-      failed(verifyUpWeights(
-          *this, getWeights(), /*each=*/2, getForm() == FfnForm::Plain,
-          numExperts(getRoutes()), hidden, lastDim(getInput()), element)) ||
+      failed(verifyWeights(*this, getWeights(), shapes, numExperts(getRoutes()),
+                           element)) ||
       failed(
           verifyType(*this, "a result", getHidden(), {rows, hidden}, element)))
     return failure();
@@ -103,9 +77,10 @@ LogicalResult RoutedUpOp::verify() {
 }
 
 LogicalResult RoutedDownOp::verify() {
-  if (failed(verifyDownWeights(*this, getWeights(), getForm(),
-                               numExperts(getRoutes()), lastDim(getHidden()),
-                               lastDim(getResult()), elementOf(getHidden()))))
+  if (failed(verifyWeights(
+          *this, getWeights(),
+          downShapes(getForm(), lastDim(getHidden()), lastDim(getResult())),
+          numExperts(getRoutes()), elementOf(getHidden()))))
     return failure();
   return verifyRowsOrTokens(*this, getResult(), getRoutes(), getHidden());
 }
@@ -132,9 +107,9 @@ LogicalResult RoutedDownGradOp::verify() {
   int64_t hidden = getForm() == FfnForm::Gated ? wide / 2 : wide;
   int64_t rows = numRows(getRoutes(), getDy());
   if (failed(verifyRoutes(*this, getRoutes(), getDy())) ||
-      failed(verifyDownWeights(*this, getWeights(), getForm(),
-                               numExperts(getRoutes()), hidden,
-                               lastDim(getDy()), element)) ||
+      failed(verifyWeights(*this, getWeights(),
+                           downShapes(getForm(), hidden, lastDim(getDy())),
+                           numExperts(getRoutes()), element)) ||
       failed(verifyShape(*this, "a pre-activation", getPreactivation(),
                          {rows, preactivationWidth(getForm(), hidden)})))
     return failure();
@@ -154,9 +129,10 @@ LogicalResult RoutedInputGradOp::verify() {
   int64_t wide = lastDim(getDz());
   bool gated = getForm() == FfnForm::Gated;
   int64_t hidden = gated ? wide / 2 : wide;
-  if (failed(verifyUpWeights(*this, getWeights(), /*each=*/gated ? 2 : 1,
-                             /*bias=*/false, numExperts(getRoutes()), hidden,
-                             lastDim(getResult()), elementOf(getDz()))) ||
+  SmallVector<SmallVector<int64_t>> shapes(gated ? 2 : 1,
+                                           {hidden, lastDim(getResult())});
+  if (failed(verifyWeights(*this, getWeights(), shapes, numExperts(getRoutes()),
+                           elementOf(getDz()))) ||
       failed(verifyDim(*this, "a pre-activation width",
                        preactivationWidth(getForm(), hidden), wide)))
     return failure();
@@ -255,8 +231,5 @@ LogicalResult LinearCrossEntropyOp::verify() {
       failed(verifyType(*this, "a gradient of the weight", getDweight(),
                         typeOf(getWeight()).getShape(), precise)))
     return failure();
-  if (static_cast<int64_t>(getChunk()) < 1)
-    return emitOpError() << "expected a chunk of at least 1, but got "
-                         << static_cast<int64_t>(getChunk());
   return success();
 }

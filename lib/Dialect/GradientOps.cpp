@@ -17,33 +17,19 @@ LogicalResult EmbeddingGradOp::verify() {
 }
 
 LogicalResult RmsNormGradOp::verify() {
-  if (failed(verifySameType(*this, "an input", getDy(), getInput())) ||
-      failed(verifySameType(*this, "a result", getInput(), getDx())) ||
-      failed(verifyPositive(*this, "epsilon", getEpsilon())))
-    return failure();
   return verifyMultiple(*this, lastDim(getWeight()), lastDim(getInput()));
 }
 
 LogicalResult RmsNormWeightGradOp::verify() {
-  if (failed(verifySameType(*this, "an input", getDy(), getInput())) ||
-      failed(verifyPositive(*this, "epsilon", getEpsilon())))
-    return failure();
   return verifyMultiple(*this, lastDim(getDweight()), lastDim(getInput()));
 }
 
 LogicalResult LayerNormGradOp::verify() {
-  if (failed(verifySameType(*this, "an input", getDy(), getInput())) ||
-      failed(verifySameType(*this, "a result", getInput(), getDx())) ||
-      failed(verifyPositive(*this, "epsilon", getEpsilon())))
-    return failure();
   return verifyDim(*this, "a weight", lastDim(getInput()),
                    lastDim(getWeight()));
 }
 
 LogicalResult LayerNormWeightGradOp::verify() {
-  if (failed(verifySameType(*this, "an input", getDy(), getInput())) ||
-      failed(verifyPositive(*this, "epsilon", getEpsilon())))
-    return failure();
   return verifyDim(*this, "a result", lastDim(getInput()),
                    lastDim(getDweight()));
 }
@@ -74,16 +60,7 @@ LogicalResult AttentionGradOp::verify() {
     return failure();
   int64_t rows = typeOf(getQuery()).getDimSize(0);
   int64_t length = typeOf(getQuery()).getDimSize(1);
-  if (failed(verifySameType(*this, "an output", getQuery(), getOut())) ||
-      failed(verifySameType(*this, "its gradient", getQuery(), getDout())) ||
-      failed(verifySameType(*this, "a gradient of the query", getQuery(),
-                            getDquery())) ||
-      failed(verifyShape(*this, "keys", getKey(), {rows, length, *width})) ||
-      failed(verifySameType(*this, "values", getKey(), getValue())) ||
-      failed(verifySameType(*this, "a gradient of the keys", getKey(),
-                            getDkey())) ||
-      failed(verifySameType(*this, "a gradient of the values", getKey(),
-                            getDvalue())))
+  if (failed(verifyShape(*this, "keys", getKey(), {rows, length, *width})))
     return failure();
   return verifyShape(*this, "a log-sum-exp", getLse(), {rows, heads, length});
 }
@@ -102,8 +79,7 @@ LogicalResult ExpertsGradOp::verify() {
     return emitOpError() << "expected scores and routes together";
   if (getDscores() && !getScores())
     return emitOpError() << "expected scores, since their gradient is wanted";
-  if (failed(verifySameType(*this, "an input", getDy(), getInput())) ||
-      failed(verifyRoutes(*this, getRoutes(), getInput())))
+  if (failed(verifyRoutes(*this, getRoutes(), getInput())))
     return failure();
   if (getDx())
     return verifySameType(*this, "a gradient of the input", getInput(),
@@ -112,14 +88,10 @@ LogicalResult ExpertsGradOp::verify() {
 }
 
 LogicalResult RouteGradOp::verify() {
-  RoutesType routes = getRoutes().getType();
   if (failed(verifyLeading(*this, getLogits(), getDscores())) ||
-      failed(verifySameType(*this, "a result", getLogits(), getDlogits())) ||
-      failed(verifyDim(*this, "logits for each expert", routes.getExperts(),
-                       lastDim(getLogits()))) ||
-      failed(verifyDim(*this, "scores", routes.getTopK(),
-                       lastDim(getDscores()))) ||
-      failed(verifyRoutes(*this, getRoutes(), getLogits())))
+      failed(verifyLogits(*this, getLogits(), getRoutes())) ||
+      failed(verifyDim(*this, "scores", getRoutes().getType().getTopK(),
+                       lastDim(getDscores()))))
     return failure();
   if (!getGate())
     return success();
@@ -128,35 +100,20 @@ LogicalResult RouteGradOp::verify() {
   return verifyDim(*this, "classes", 2, lastDim(getGate()));
 }
 
-LogicalResult PoolGradOp::verify() {
-  return verifySameType(*this, "a result", getDy(), getDx());
-}
-
 LogicalResult ClassifierLossGradOp::verify() {
-  if (failed(verifySameType(*this, "a result", getLogits(), getDlogits())) ||
-      failed(verifyLeading(*this, getLogits(), getOld())))
+  if (failed(verifyLeading(*this, getLogits(), getOld())))
     return failure();
   return verifyDim(*this, "classes", 2, lastDim(getLogits()));
 }
 
 LogicalResult CrossEntropyGradOp::verify() {
-  if (failed(verifySameType(*this, "a result", getLogits(), getDlogits())))
-    return failure();
   return verifyLeading(*this, getLogits(), getLabels());
 }
 
 LogicalResult BalanceLossGradOp::verify() {
-  if (failed(verifySameType(*this, "a result", getLogits(), getDlogits())))
-    return failure();
-  RoutesType routes = getRoutes().getType();
-  if (failed(verifyDim(*this, "logits for each expert", routes.getExperts(),
-                       lastDim(getLogits()))))
-    return failure();
-  return verifyRoutes(*this, getRoutes(), getLogits());
+  return verifyLogits(*this, getLogits(), getRoutes());
 }
 
 LogicalResult LanguagePriorLossGradOp::verify() {
-  if (failed(verifySameType(*this, "a result", getLogits(), getDlogits())))
-    return failure();
   return verifyLeading(*this, getLogits(), getOld());
 }

@@ -16,17 +16,16 @@ void CrossEntropyOp::buildVjp(OpBuilder &b, ValueRange dy,
                               ArrayRef<bool> wanted,
                               MutableArrayRef<Value> grads) {
   if (wanted[0])
-    grads[0] =
-        CrossEntropyGradOp::create(b, getLoc(), getLogits().getType(), dy[0],
-                                   getLogits(), getLabels(), getWeight());
+    grads[0] = CrossEntropyGradOp::create(b, getLoc(), dy[0], getLogits(),
+                                          getLabels(), getWeight());
 }
 
 void BalanceLossOp::buildVjp(OpBuilder &b, ValueRange dy, ArrayRef<bool> wanted,
                              MutableArrayRef<Value> grads) {
   if (wanted[0])
-    grads[0] = BalanceLossGradOp::create(b, getLoc(), getLogits().getType(),
-                                         dy[0], getLogits(), getRoutes(),
-                                         getWeight(), getFormAttr());
+    grads[0] =
+        BalanceLossGradOp::create(b, getLoc(), dy[0], getLogits(), getRoutes(),
+                                  getWeight(), getFormAttr());
 }
 
 void LanguagePriorLossOp::buildVjp(OpBuilder &b, ValueRange dy,
@@ -34,17 +33,15 @@ void LanguagePriorLossOp::buildVjp(OpBuilder &b, ValueRange dy,
                                    MutableArrayRef<Value> grads) {
   if (wanted[0])
     grads[0] = LanguagePriorLossGradOp::create(
-        b, getLoc(), getLogits().getType(), dy[0], getLogits(), getOld(),
-        getWeight(), getFormAttr());
+        b, getLoc(), dy[0], getLogits(), getOld(), getWeight(), getFormAttr());
 }
 
 void ClassifierLossOp::buildVjp(OpBuilder &b, ValueRange dy,
                                 ArrayRef<bool> wanted,
                                 MutableArrayRef<Value> grads) {
   if (wanted[0])
-    grads[0] =
-        ClassifierLossGradOp::create(b, getLoc(), getLogits().getType(), dy[0],
-                                     getLogits(), getOld(), getWeight());
+    grads[0] = ClassifierLossGradOp::create(b, getLoc(), dy[0], getLogits(),
+                                            getOld(), getWeight());
 }
 
 void WeightedSumOp::buildVjp(OpBuilder &b, ValueRange dy, ArrayRef<bool> wanted,

@@ -21,12 +21,7 @@ LogicalResult TokenLogprobsOp::verify() {
 }
 
 LogicalResult BalanceLossOp::verify() {
-  int64_t width = cast<RankedTensorType>(getLogits().getType()).getDimSize(2);
-  int64_t experts = getRoutes().getType().getExperts();
-  if (width != experts)
-    return emitOpError() << "expected logits for " << experts
-                         << " experts, but got " << width;
-  return verifyRoutes(*this, getRoutes(), getLogits());
+  return verifyLogits(*this, getLogits(), getRoutes());
 }
 
 LogicalResult LanguagePriorLossOp::verify() {

@@ -25,8 +25,7 @@ void PoolOp::buildVjp(OpBuilder &b, ValueRange dy, ArrayRef<bool> wanted,
                       MutableArrayRef<Value> grads) {
   assert(!getSlots() && "slots come with a cache, in inference alone");
   if (wanted[0])
-    grads[0] = PoolGradOp::create(b, getLoc(), getInput().getType(), dy[0],
-                                  getKindAttr());
+    grads[0] = PoolGradOp::create(b, getLoc(), dy[0], getKindAttr());
 }
 
 void RouteOp::buildVjp(OpBuilder &b, ValueRange dy, ArrayRef<bool> wanted,
@@ -35,9 +34,8 @@ void RouteOp::buildVjp(OpBuilder &b, ValueRange dy, ArrayRef<bool> wanted,
   // neither has a forced score.
   if (!wanted[0] || !dy[1] || getForcedExpert())
     return;
-  grads[0] = RouteGradOp::create(b, getLoc(), getLogits().getType(), dy[1],
-                                 getLogits(), getRoutes(), getGate(),
-                                 getRenormalizeAttr());
+  grads[0] = RouteGradOp::create(b, getLoc(), dy[1], getLogits(), getRoutes(),
+                                 getGate(), getRenormalizeAttr());
 }
 
 /// The type of the pre-activation of `rows` rows.
@@ -59,27 +57,17 @@ static int64_t tokensOf(Value input) {
 Operation *FfnOp::saveForBackward(RewriterBase &rewriter) {
   if (getPreactivation())
     return *this;
-  auto saving =
-      FfnOp::create(rewriter, getLoc(),
-                    TypeRange{getResult().getType(),
-                              preactivationType(getWeights(), getForm(),
-                                                tokensOf(getInput()))},
-                    getOperation()->getOperands(), getOperation()->getAttrs());
-  rewriter.replaceOp(*this, saving.getResult());
-  return saving;
+  return replaceBySaving(
+      rewriter, *this,
+      preactivationType(getWeights(), getForm(), tokensOf(getInput())));
 }
 
 Operation *ExpertsOp::saveForBackward(RewriterBase &rewriter) {
   if (getPreactivation())
     return *this;
-  auto saving = ExpertsOp::create(
-      rewriter, getLoc(),
-      TypeRange{getResult().getType(),
-                preactivationType(getWeights(), getForm(),
-                                  getRoutes().getType().getRows())},
-      getOperation()->getOperands(), getOperation()->getAttrs());
-  rewriter.replaceOp(*this, saving.getResult());
-  return saving;
+  return replaceBySaving(rewriter, *this,
+                         preactivationType(getWeights(), getForm(),
+                                           getRoutes().getType().getRows()));
 }
 
 /// Builds `moe.experts_grad` and assigns its results to the gradients of the

@@ -44,17 +44,10 @@ void RouteOp::build(OpBuilder &builder, OperationState &state, Value logits,
 LogicalResult RouteOp::verify() {
   int64_t experts = getRoutes().getType().getExperts();
   int64_t topK = getRoutes().getType().getTopK();
-  int64_t width = cast<RankedTensorType>(getLogits().getType()).getDimSize(2);
-  int64_t scores = cast<RankedTensorType>(getScores().getType()).getDimSize(2);
   if (failed(verifyLeading(*this, getLogits(), getScores())) ||
-      failed(verifyRoutes(*this, getRoutes(), getLogits())))
+      failed(verifyLogits(*this, getLogits(), getRoutes())) ||
+      failed(verifyDim(*this, "scores", topK, lastDim(getScores()))))
     return failure();
-  if (width != experts)
-    return emitOpError() << "expected logits for " << experts
-                         << " experts, but got " << width;
-  if (scores != topK)
-    return emitOpError() << "expected " << topK << " scores, but got "
-                         << scores;
   if (std::optional<uint64_t> forced = getForcedExpert()) {
     if (static_cast<int64_t>(*forced) >= experts)
       return emitOpError() << "expected a forced expert below " << experts

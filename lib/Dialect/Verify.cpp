@@ -62,14 +62,6 @@ LogicalResult mlir::moe::verifyShape(Operation *op, StringRef what, Value value,
                            << shape(expected) << ", but got " << typeOf(value);
 }
 
-LogicalResult mlir::moe::verifyPositive(Operation *op, StringRef name,
-                                        const APFloat &value) {
-  if (value.isNegative() || value.isZero() || value.isNaN())
-    return op->emitOpError() << "expected a positive " << name << ", but got "
-                             << value.convertToDouble();
-  return success();
-}
-
 LogicalResult mlir::moe::verifyMultiple(Operation *op, int64_t factor,
                                         int64_t width) {
   if (factor > 0 && width % factor == 0)
@@ -90,13 +82,18 @@ FailureOr<int64_t> mlir::moe::verifyHeads(Operation *op, int64_t queryWidth,
   return queryWidth / heads * kvHeads;
 }
 
-LogicalResult mlir::moe::verifyNumWeights(Operation *op, ValueRange weights,
-                                          int64_t each, int64_t experts) {
-  if (static_cast<int64_t>(weights.size()) == each * experts)
-    return success();
-  return op->emitOpError() << "expected " << each * experts << " weights ("
-                           << each << " for each expert), but got "
-                           << weights.size();
+LogicalResult mlir::moe::verifyWeights(Operation *op, ValueRange weights,
+                                       ArrayRef<SmallVector<int64_t>> shapes,
+                                       int64_t experts, Type element) {
+  if (weights.size() != shapes.size() * experts)
+    return op->emitOpError()
+           << "expected " << shapes.size() * experts << " weights ("
+           << shapes.size() << " for each expert), but got " << weights.size();
+  for (auto [i, weight] : llvm::enumerate(weights))
+    if (failed(verifyType(op, "a weight", weight, shapes[i % shapes.size()],
+                          element)))
+      return failure();
+  return success();
 }
 
 LogicalResult mlir::moe::verifyType(Operation *op, StringRef what, Value value,
@@ -121,6 +118,14 @@ LogicalResult mlir::moe::verifyRoutes(Operation *op, Value routes,
     return success();
   return verifyDim(op, "routed tokens", numTokens(tokens),
                    cast<RoutesType>(routes.getType()).getTokens());
+}
+
+LogicalResult mlir::moe::verifyLogits(Operation *op, Value logits,
+                                      TypedValue<RoutesType> routes) {
+  if (failed(verifyDim(op, "logits for each expert",
+                       routes.getType().getExperts(), lastDim(logits))))
+    return failure();
+  return verifyRoutes(op, routes, logits);
 }
 
 int64_t mlir::moe::numRows(Value routes, Value tokens) {

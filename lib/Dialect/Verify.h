@@ -38,9 +38,6 @@ LogicalResult verifySameElement(Operation *op, Value expected, Value actual);
 LogicalResult verifyShape(Operation *op, StringRef what, Value value,
                           ArrayRef<int64_t> expected);
 
-LogicalResult verifyPositive(Operation *op, StringRef name,
-                             const APFloat &value);
-
 /// Checks that a width is a multiple of `factor`.
 LogicalResult verifyMultiple(Operation *op, int64_t factor, int64_t width);
 
@@ -49,9 +46,10 @@ LogicalResult verifyMultiple(Operation *op, int64_t factor, int64_t width);
 FailureOr<int64_t> verifyHeads(Operation *op, int64_t queryWidth, int64_t heads,
                                int64_t kvHeads);
 
-/// Checks that there are `each` weights for `experts` experts.
-LogicalResult verifyNumWeights(Operation *op, ValueRange weights, int64_t each,
-                               int64_t experts);
+/// Checks that each of `experts` experts has weights of these shapes.
+LogicalResult verifyWeights(Operation *op, ValueRange weights,
+                            ArrayRef<SmallVector<int64_t>> shapes,
+                            int64_t experts, Type element);
 
 /// Checks the whole type of `value`, which is called `what`.
 LogicalResult verifyType(Operation *op, StringRef what, Value value,
@@ -67,6 +65,10 @@ int64_t numTokens(Value value);
 
 /// Checks that `routes`, if any, are for as many tokens as `tokens` [B,S,...].
 LogicalResult verifyRoutes(Operation *op, Value routes, Value tokens);
+
+/// Checks that `logits` are for the experts and the tokens of `routes`.
+LogicalResult verifyLogits(Operation *op, Value logits,
+                           TypedValue<RoutesType> routes);
 
 /// The number of routed rows, or, without `routes` (null), that of tokens.
 int64_t numRows(Value routes, Value tokens);

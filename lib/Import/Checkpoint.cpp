@@ -53,22 +53,20 @@ void Checkpoint::openSharded() {
   JsonReader weightMap = JsonReader(index, main.string()).at("weight_map");
   weightMap.expectObject();
 
-  std::map<std::string, std::shared_ptr<const SafetensorsFile>> files;
+  SafetensorsFolder shards(root);
   for (const auto &[key, value] : weightMap.json().items()) {
     std::string name = value.is_string() ? value.get<std::string>() : "";
     // A shard lies beside its index and nowhere else.
     if (name.empty() || fs::path(name).filename() != name || name == "..")
       weightMap.at(key).expected("the name of a file");
-    auto &file = files[name];
-    if (!file)
-      file = SafetensorsFile::open(root / name);
+    auto file = shards.open(name);
     const TensorInfo *tensor = file->find(key);
     if (!tensor)
       fail(root / name, ": expected tensor '", key, "', which ",
            main.filename(), " says is there, but there is none");
     tensors[key] = {file, tensor};
   }
-  for (const auto &[name, file] : files)
+  for (const auto &[name, file] : shards.opened())
     for (const TensorInfo &tensor : file->tensors())
       if (weightMap.at(tensor.name).json() != name)
         fail(root / name, ": expected only tensors that ", main.filename(),
@@ -147,17 +145,12 @@ FoundTensors polymoe::findTensors(const ModelConfig &config,
 /// Whether a tensor of type `from` can be read as a parameter of type `to`:
 /// exactly, or as the fp32 master of a narrower parameter.
 static bool canRead(DType from, DType to) {
-  switch (to) {
-  case DType::F64:
-    return from == DType::F64 || from == DType::F32 || from == DType::BF16 ||
-           from == DType::F16;
-  case DType::F32:
-    return from == DType::F32 || from == DType::BF16 || from == DType::F16;
-  case DType::BF16:
-    return from == DType::BF16 || from == DType::F32;
-  default:
-    return false;
-  }
+  static const std::map<DType, std::set<DType>> readable = {
+      {DType::F64, {DType::F64, DType::F32, DType::BF16, DType::F16}},
+      {DType::F32, {DType::F32, DType::BF16, DType::F16}},
+      {DType::BF16, {DType::BF16, DType::F32}}};
+  auto types = readable.find(to);
+  return types != readable.end() && types->second.contains(from);
 }
 
 DType polymoe::chooseType(const ModelConfig &config,

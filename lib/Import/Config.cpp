@@ -17,28 +17,43 @@ using Json = JsonReader::Json;
 
 namespace {
 
-struct FamilyName {
-  Family family;
-  const char *name;
-};
+template <typename T> using Names = std::pair<T, const char *>[];
 
-constexpr FamilyName familyNames[] = {
+constexpr Names<Family> familyNames = {
     {Family::Llama, "llama"}, {Family::Mistral, "mistral"},
     {Family::Qwen2, "qwen2"}, {Family::Qwen3, "qwen3"},
     {Family::Gemma, "gemma"}, {Family::Bloom, "bloom"},
 };
 
-struct TypeName {
-  DType type;
-  const char *name;
-};
-
-constexpr TypeName typeNames[] = {
+constexpr Names<DType> typeNames = {
     {DType::F64, "float64"},
     {DType::F32, "float32"},
     {DType::BF16, "bfloat16"},
     {DType::F16, "float16"},
 };
+
+constexpr Names<GatePool> poolNames = {
+    {GatePool::Token, "token"},
+    {GatePool::CausalMean, "causal-mean"},
+    {GatePool::SequenceSum, "sequence-sum"},
+};
+
+template <typename Table, typename T>
+const char *nameIn(const Table &table, T value) {
+  for (const auto &[known, name] : table)
+    if (known == value)
+      return name;
+  return "";
+}
+
+template <typename T, size_t N>
+std::optional<T> valueIn(const std::pair<T, const char *> (&table)[N],
+                         const std::string &wanted) {
+  for (const auto &[known, name] : table)
+    if (name == wanted)
+      return known;
+  return std::nullopt;
+}
 
 /// Keys that do not change what the model computes in inference: names,
 /// special tokens, training and generation settings, outputs to return.
@@ -145,9 +160,8 @@ private:
     auto name = reader.findString(key);
     if (!name)
       return std::nullopt;
-    for (const TypeName &type : typeNames)
-      if (*name == type.name)
-        return type.type;
+    if (auto type = valueIn(typeNames, *name))
+      return type;
     reader.fail(key, "float32, bfloat16, float16 or float64", *name);
   }
 
@@ -447,14 +461,11 @@ private:
       config.gates[layer] = true;
     }
     std::string pool = reader.string("polymoe_gate_pool");
-    for (GatePool known :
-         {GatePool::Token, GatePool::CausalMean, GatePool::SequenceSum})
-      if (pool == nameOf(known)) {
-        config.gatePool = known;
-        return;
-      }
-    reader.fail("polymoe_gate_pool", "token, causal-mean or sequence-sum",
-                pool);
+    auto known = valueIn(poolNames, pool);
+    if (!known)
+      reader.fail("polymoe_gate_pool", "token, causal-mean or sequence-sum",
+                  pool);
+    config.gatePool = *known;
   }
 
   int64_t checkExperts(const std::string &key, int64_t experts) {
@@ -474,36 +485,17 @@ private:
 } // namespace
 
 const char *polymoe::nameOf(Family family) {
-  for (const FamilyName &entry : familyNames)
-    if (entry.family == family)
-      return entry.name;
-  return "";
+  return nameIn(familyNames, family);
 }
 
-const char *polymoe::nameOf(GatePool pool) {
-  switch (pool) {
-  case GatePool::Token:
-    return "token";
-  case GatePool::CausalMean:
-    return "causal-mean";
-  case GatePool::SequenceSum:
-    return "sequence-sum";
-  }
-  return "";
-}
+const char *polymoe::nameOf(GatePool pool) { return nameIn(poolNames, pool); }
 
 std::optional<Family> polymoe::familyNamed(const std::string &name) {
-  for (const FamilyName &entry : familyNames)
-    if (name == entry.name)
-      return entry.family;
-  return std::nullopt;
+  return valueIn(familyNames, name);
 }
 
 const char *polymoe::configNameOf(DType type) {
-  for (const TypeName &entry : typeNames)
-    if (entry.type == type)
-      return entry.name;
-  return "";
+  return nameIn(typeNames, type);
 }
 
 ModelConfig polymoe::parseConfig(const Json &json, const std::string &file) {

@@ -29,23 +29,6 @@ constexpr const char *tensorsName = "delta.safetensors";
 constexpr const char *indexName = "delta.json";
 constexpr const char *moduleName = "model.mlir";
 
-/// Opens every file once.
-class Files {
-public:
-  explicit Files(fs::path folder) : folder(std::move(folder)) {}
-
-  const SafetensorsFile &open(const std::string &name) {
-    auto &file = files[name];
-    if (!file)
-      file = SafetensorsFile::open(folder / name);
-    return *file;
-  }
-
-private:
-  fs::path folder;
-  std::map<std::string, std::shared_ptr<const SafetensorsFile>> files;
-};
-
 /// The tensors of a base: a Hugging Face folder, a module or a run folder.
 class Base {
 public:
@@ -59,13 +42,10 @@ public:
     LoadedModule loaded = loadModule(path, context);
     if (fs::is_directory(path))
       useCheckpoints(path, warn, *loaded.module);
+    SafetensorsFolder files(loaded.folder);
     for (const ParameterSpec &spec : extractParameterSpecs(*loaded.module))
-      if (auto *origin = std::get_if<CheckpointOrigin>(&spec.origin)) {
-        auto &file = files[origin->file];
-        if (!file)
-          file = SafetensorsFile::open(loaded.folder / origin->file);
-        used.emplace(origin->key, file);
-      }
+      if (auto *origin = std::get_if<CheckpointOrigin>(&spec.origin))
+        used.emplace(origin->key, files.open(origin->file));
   }
 
   struct Found {
@@ -90,7 +70,6 @@ public:
 
 private:
   std::optional<Checkpoint> checkpoint;
-  std::map<std::string, std::shared_ptr<const SafetensorsFile>> files;
   std::set<std::pair<std::string, std::shared_ptr<const SafetensorsFile>>> used;
 };
 
@@ -140,10 +119,8 @@ static void writeDelta(const fs::path &path, std::vector<ParameterSpec> specs,
   for (ParameterSpec &spec : specs)
     spec.trainable = false;
   ThreadPool pool;
-  ParameterOptions options;
-  options.requireAllKeys = false;
-  options.training = false;
-  ParameterStore store(specs, folder, pool, options);
+  ParameterStore store(specs, folder, pool,
+                       {.requireAllKeys = false, .training = false});
   SafetensorsWriter writer(path, trainedMetadata());
   for (const ParameterSpec &spec : specs)
     writer.add(
@@ -188,7 +165,7 @@ void polymoe::exportDelta(const fs::path &source, const fs::path &output,
 
   // The tensors of the base. A file is called base/ and its own name, with a
   // number if two have the same name.
-  Files files(loaded.folder);
+  SafetensorsFolder files(loaded.folder);
   std::vector<ParameterSpec> specs = extractParameterSpecs(module);
   std::map<std::string, std::string> nameOfFile;
   std::set<std::string> names;
@@ -196,7 +173,7 @@ void polymoe::exportDelta(const fs::path &source, const fs::path &output,
   Json index = {
       {"format", "polymoe-delta"}, {"version", 1}, {"base", Json::array()}};
   for (const auto &[file, key] : tensorsOf(specs)) {
-    const SafetensorsFile &opened = files.open(file);
+    const SafetensorsFile &opened = *files.open(file);
     if (!base && holdsTrained(opened))
       continue;
     Identity identity = identityOf(opened, opened.get(key));

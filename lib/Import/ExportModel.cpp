@@ -67,8 +67,8 @@ void dropUntrainedGates(mlir::ModuleOp module, Specs &specs) {
 /// parameter that an initialiser draws gets the type of its master.
 class StoredTypes {
 public:
-  StoredTypes(const Specs &specs, fs::path folder)
-      : specs(specs), folder(std::move(folder)) {}
+  StoredTypes(const Specs &specs, const fs::path &folder)
+      : specs(specs), files(folder) {}
 
   DType of(const ParameterSpec &spec) {
     const ParameterSpec *root = &spec;
@@ -83,10 +83,8 @@ public:
     if (!origin)
       return spec.trainable && spec.dtype == DType::BF16 ? DType::F32
                                                          : spec.dtype;
-    auto &file = files[origin->file];
-    if (!file)
-      file = SafetensorsFile::open(folder / origin->file);
-    std::optional<DType> type = file->get(origin->key).dtype;
+    std::optional<DType> type =
+        files.open(origin->file)->get(origin->key).dtype;
     // Parameters do not have the type f16; f32 holds its values.
     if (type == DType::F16)
       return DType::F32;
@@ -95,8 +93,7 @@ public:
 
 private:
   const Specs &specs;
-  fs::path folder;
-  std::map<std::string, std::shared_ptr<const SafetensorsFile>> files;
+  SafetensorsFolder files;
 };
 
 //===----------------------------------------------------------------------===//
@@ -262,11 +259,9 @@ void polymoe::exportHuggingFace(const fs::path &source, const fs::path &output,
   for (const ParameterLayout &parameter : layout)
     list.push_back(specs.at(parameter.name));
   ThreadPool pool;
-  ParameterOptions parameterOptions;
   // A trained run no longer reads all keys of its base checkpoint.
-  parameterOptions.requireAllKeys = false;
-  parameterOptions.training = false;
-  ParameterStore store(list, loaded.folder, pool, parameterOptions);
+  ParameterStore store(list, loaded.folder, pool,
+                       {.requireAllKeys = false, .training = false});
 
   OutputFolder folder(output, options.replace);
   writeTensors(tensors, store, folder.path(), options.maxShardBytes);

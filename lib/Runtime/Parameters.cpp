@@ -8,7 +8,6 @@
 #include "moe/Runtime/Parameters.h"
 #include "moe/Runtime/Error.h"
 #include "moe/Runtime/Files.h"
-#include "moe/Runtime/Safetensors.h"
 #include "moe/Runtime/ThreadPool.h"
 
 #include <algorithm>
@@ -16,7 +15,6 @@
 #include <cmath>
 #include <cstring>
 #include <numbers>
-#include <set>
 
 using namespace polymoe;
 
@@ -32,11 +30,6 @@ static void forChunks(ThreadPool &pool, int64_t count, const Body &body) {
   });
 }
 
-struct ParameterStore::File {
-  std::shared_ptr<const SafetensorsFile> file;
-  std::set<std::string> used;
-};
-
 struct ParameterStore::Entry {
   int64_t elements = 0;
   void *value = nullptr;
@@ -51,8 +44,8 @@ ParameterStore::~ParameterStore() = default;
 ParameterStore::ParameterStore(std::vector<ParameterSpec> specs,
                                std::filesystem::path base, ThreadPool &pool,
                                ParameterOptions options)
-    : parameters(std::move(specs)), base(std::move(base)), pool(pool),
-      options(std::move(options)), entries(parameters.size()) {
+    : parameters(std::move(specs)), pool(pool), options(std::move(options)),
+      files(std::move(base)), entries(parameters.size()) {
   checkSpecs();
   for (size_t i = 0; i < parameters.size(); ++i)
     load(i);
@@ -275,14 +268,6 @@ void ParameterStore::load(size_t index) {
 // Checkpoint origins
 //===----------------------------------------------------------------------===//
 
-ParameterStore::File &ParameterStore::openFile(const std::string &name) {
-  auto it = files.find(name);
-  if (it == files.end())
-    it =
-        files.emplace(name, File{SafetensorsFile::open(base / name), {}}).first;
-  return it->second;
-}
-
 namespace {
 /// `count` pieces of a tensor, each `length` elements long, the first at
 /// element `begin`, `stride` elements apart.
@@ -328,13 +313,12 @@ void ParameterStore::loadFromCheckpoint(size_t index,
   const ParameterSpec &spec = parameters[index];
   Entry &entry = entries[index];
   const auto &origin = std::get<CheckpointOrigin>(root.origin);
-  File &source = openFile(origin.file);
-  const SafetensorsFile &file = *source.file;
+  const SafetensorsFile &file = *files.open(origin.file);
   const TensorInfo *tensor = file.find(origin.key);
   if (!tensor)
     fail(file.path(), ": key '", origin.key, "' is missing (parameter '",
          root.name, "')");
-  source.used.insert(origin.key);
+  used.insert(tensor);
 
   const std::string where = concat(file.path(), ": key '", origin.key, "': ");
   const bool readable =
@@ -394,15 +378,14 @@ void ParameterStore::loadFromCheckpoint(size_t index,
 
 std::vector<std::string> ParameterStore::unusedKeys() const {
   std::vector<std::string> unused;
-  for (const auto &[name, file] : files)
-    for (const TensorInfo &tensor : file.file->tensors())
-      if (!file.used.contains(tensor.name) &&
+  for (const auto &[name, file] : files.opened())
+    for (const TensorInfo &tensor : file->tensors())
+      if (!used.contains(&tensor) &&
           std::none_of(options.ignoredKeys.begin(), options.ignoredKeys.end(),
                        [&](const std::string &pattern) {
                          return matches(pattern, tensor.name);
                        }))
-        unused.push_back(
-            concat(file.file->path(), ": key '", tensor.name, "'"));
+        unused.push_back(concat(file->path(), ": key '", tensor.name, "'"));
   return unused;
 }
 

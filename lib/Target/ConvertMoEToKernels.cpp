@@ -172,7 +172,7 @@ LogicalResult Converter::convertOp(Operation *op) {
     }
     func::ReturnOp::create(builder, op->getLoc());
   } else if (const LoweringTable::Function *lower = table.find(op)) {
-    return (*lower)(op, lowering);
+    (*lower)(op, lowering);
   } else {
     return op->emitOpError() << "expected an op of the fused level";
   }

@@ -307,7 +307,7 @@ func.func @f(%h: tensor<2x8x64xf32>, %w: tensor<512x64xf32>, %labels: tensor<2x9
 
 // moe.linear_cross_entropy (C2)
 func.func @f(%h: tensor<2x8x64xf32>, %w: tensor<512x64xf32>, %labels: tensor<2x8xi32>, %weight: tensor<f32>) {
-  // expected-error@below {{expected a chunk of at least 1, but got 0}}
+  // expected-error@below {{attribute 'chunk' failed to satisfy constraint: 64-bit signless integer attribute whose value is positive}}
   %loss, %dx = moe.linear_cross_entropy %h, %w, %labels, %weight {chunk = 0 : i64}
     : (tensor<2x8x64xf32>, tensor<512x64xf32>, tensor<2x8xi32>, tensor<f32>) -> tensor<f32> dx(tensor<2x8x64xf32>)
   return

@@ -23,7 +23,7 @@ func.func @f(%t: tensor<2x7xi32>, %dy: tensor<2x8x64xf32>) {
 
 // moe.rms_norm_grad (C1)
 func.func @f(%dy: tensor<2x8x64xf32>, %x: tensor<2x8x32xf32>, %w: tensor<32xf32>) {
-  // expected-error@below {{expected an input of type 'tensor<2x8x64xf32>', but got 'tensor<2x8x32xf32>'}}
+  // expected-error@below {{failed to verify that all of {dy, input, dx} have same type}}
   %d = moe.rms_norm_grad %dy, %x, %w {epsilon = 1.0e-5} : (tensor<2x8x64xf32>, tensor<2x8x32xf32>, tensor<32xf32>) -> tensor<2x8x32xf32>
   return
 }
@@ -33,7 +33,7 @@ func.func @f(%dy: tensor<2x8x64xf32>, %x: tensor<2x8x32xf32>, %w: tensor<32xf32>
 
 // moe.rms_norm_grad (C1)
 func.func @f(%dy: tensor<2x8x64xf32>, %x: tensor<2x8x64xf32>, %w: tensor<64xf32>) {
-  // expected-error@below {{expected a result of type 'tensor<2x8x64xf32>', but got 'tensor<2x8x32xf32>'}}
+  // expected-error@below {{failed to verify that all of {dy, input, dx} have same type}}
   %d = moe.rms_norm_grad %dy, %x, %w {epsilon = 1.0e-5} : (tensor<2x8x64xf32>, tensor<2x8x64xf32>, tensor<64xf32>) -> tensor<2x8x32xf32>
   return
 }
@@ -53,7 +53,7 @@ func.func @f(%dy: tensor<2x8x64xf32>, %x: tensor<2x8x64xf32>, %w: tensor<48xf32>
 
 // moe.rms_norm_grad (C3)
 func.func @f(%dy: tensor<2x8x64xf32>, %x: tensor<2x8x64xf32>, %w: tensor<64xf32>) {
-  // expected-error@below {{expected a positive epsilon, but got 0.000000e+00}}
+  // expected-error@below {{attribute 'epsilon' failed to satisfy constraint: 64-bit float attribute whose value is positive}}
   %d = moe.rms_norm_grad %dy, %x, %w {epsilon = 0.0} : (tensor<2x8x64xf32>, tensor<2x8x64xf32>, tensor<64xf32>) -> tensor<2x8x64xf32>
   return
 }
@@ -63,7 +63,7 @@ func.func @f(%dy: tensor<2x8x64xf32>, %x: tensor<2x8x64xf32>, %w: tensor<64xf32>
 
 // moe.layer_norm_grad (C1)
 func.func @f(%dy: tensor<2x8x64xf32>, %x: tensor<2x8x32xf32>, %w: tensor<32xf32>) {
-  // expected-error@below {{expected an input of type 'tensor<2x8x64xf32>', but got 'tensor<2x8x32xf32>'}}
+  // expected-error@below {{failed to verify that all of {dy, input, dx} have same type}}
   %d = moe.layer_norm_grad %dy, %x, %w {epsilon = 1.0e-5} : (tensor<2x8x64xf32>, tensor<2x8x32xf32>, tensor<32xf32>) -> tensor<2x8x32xf32>
   return
 }
@@ -73,7 +73,7 @@ func.func @f(%dy: tensor<2x8x64xf32>, %x: tensor<2x8x32xf32>, %w: tensor<32xf32>
 
 // moe.layer_norm_grad (C1)
 func.func @f(%dy: tensor<2x8x64xf32>, %x: tensor<2x8x64xf32>, %w: tensor<64xf32>) {
-  // expected-error@below {{expected a result of type 'tensor<2x8x64xf32>', but got 'tensor<2x8x32xf32>'}}
+  // expected-error@below {{failed to verify that all of {dy, input, dx} have same type}}
   %d = moe.layer_norm_grad %dy, %x, %w {epsilon = 1.0e-5} : (tensor<2x8x64xf32>, tensor<2x8x64xf32>, tensor<64xf32>) -> tensor<2x8x32xf32>
   return
 }
@@ -93,7 +93,7 @@ func.func @f(%dy: tensor<2x8x64xf32>, %x: tensor<2x8x64xf32>, %w: tensor<32xf32>
 
 // moe.layer_norm_grad (C3)
 func.func @f(%dy: tensor<2x8x64xf32>, %x: tensor<2x8x64xf32>, %w: tensor<64xf32>) {
-  // expected-error@below {{expected a positive epsilon, but got 0.000000e+00}}
+  // expected-error@below {{attribute 'epsilon' failed to satisfy constraint: 64-bit float attribute whose value is positive}}
   %d = moe.layer_norm_grad %dy, %x, %w {epsilon = 0.0} : (tensor<2x8x64xf32>, tensor<2x8x64xf32>, tensor<64xf32>) -> tensor<2x8x64xf32>
   return
 }
@@ -103,7 +103,7 @@ func.func @f(%dy: tensor<2x8x64xf32>, %x: tensor<2x8x64xf32>, %w: tensor<64xf32>
 
 // moe.rms_norm_weight_grad (C1)
 func.func @f(%dy: tensor<2x8x64xf32>, %x: tensor<2x8x64xbf16>) {
-  // expected-error@below {{expected an input of type 'tensor<2x8x64xf32>', but got 'tensor<2x8x64xbf16>'}}
+  // expected-error@below {{failed to verify that all of {dy, input} have same type}}
   %d = moe.rms_norm_weight_grad %dy, %x {epsilon = 1.0e-5} : (tensor<2x8x64xf32>, tensor<2x8x64xbf16>) -> tensor<64xf32>
   return
 }
@@ -123,7 +123,7 @@ func.func @f(%dy: tensor<2x8x64xf32>, %x: tensor<2x8x64xf32>) {
 
 // moe.rms_norm_weight_grad (C3)
 func.func @f(%dy: tensor<2x8x64xf32>, %x: tensor<2x8x64xf32>) {
-  // expected-error@below {{expected a positive epsilon, but got 0.000000e+00}}
+  // expected-error@below {{attribute 'epsilon' failed to satisfy constraint: 64-bit float attribute whose value is positive}}
   %d = moe.rms_norm_weight_grad %dy, %x {epsilon = 0.0} : (tensor<2x8x64xf32>, tensor<2x8x64xf32>) -> tensor<64xf32>
   return
 }
@@ -133,7 +133,7 @@ func.func @f(%dy: tensor<2x8x64xf32>, %x: tensor<2x8x64xf32>) {
 
 // moe.layer_norm_weight_grad (C1)
 func.func @f(%dy: tensor<2x8x64xf32>, %x: tensor<2x8x64xbf16>) {
-  // expected-error@below {{expected an input of type 'tensor<2x8x64xf32>', but got 'tensor<2x8x64xbf16>'}}
+  // expected-error@below {{failed to verify that all of {dy, input} have same type}}
   %d = moe.layer_norm_weight_grad %dy, %x {epsilon = 1.0e-5} : (tensor<2x8x64xf32>, tensor<2x8x64xbf16>) -> tensor<64xf32>
   return
 }
@@ -153,7 +153,7 @@ func.func @f(%dy: tensor<2x8x64xf32>, %x: tensor<2x8x64xf32>) {
 
 // moe.layer_norm_weight_grad (C3)
 func.func @f(%dy: tensor<2x8x64xf32>, %x: tensor<2x8x64xf32>) {
-  // expected-error@below {{expected a positive epsilon, but got 0.000000e+00}}
+  // expected-error@below {{attribute 'epsilon' failed to satisfy constraint: 64-bit float attribute whose value is positive}}
   %d = moe.layer_norm_weight_grad %dy, %x {epsilon = 0.0} : (tensor<2x8x64xf32>, tensor<2x8x64xf32>) -> tensor<64xf32>
   return
 }
@@ -214,7 +214,7 @@ func.func @f(%do: tensor<2x8x64xf32>, %q: tensor<2x8x64xf32>, %k: tensor<2x8x16x
 
 // moe.attention_grad (C1)
 func.func @f(%do: tensor<2x8x64xf32>, %q: tensor<2x8x64xf32>, %k: tensor<2x8x32xf32>, %v: tensor<2x8x32xf32>, %o: tensor<2x8x32xf32>, %lse: tensor<2x4x8xf32>, %slots: tensor<2x8xi32>) {
-  // expected-error@below {{expected an output of type 'tensor<2x8x64xf32>', but got 'tensor<2x8x32xf32>'}}
+  // expected-error@below {{failed to verify that all of {query, out, dout, dquery} have same type}}
   %dq, %dk, %dv = moe.attention_grad %do, %q, %k, %v, %o, %lse, %slots {heads = 4 : i64, kv_heads = 2 : i64, scale = 0.25}
     : (tensor<2x8x64xf32>, tensor<2x8x64xf32>, tensor<2x8x32xf32>, tensor<2x8x32xf32>, tensor<2x8x32xf32>, tensor<2x4x8xf32>, tensor<2x8xi32>) -> (tensor<2x8x64xf32>, tensor<2x8x32xf32>, tensor<2x8x32xf32>)
   return
@@ -295,7 +295,7 @@ func.func @f(%dy: tensor<2x8x64xf32>, %x: tensor<2x8x64xf32>, %z: tensor<16x192x
 
 // moe.experts_grad (C3)
 func.func @f(%dy: tensor<2x8x32xf32>, %x: tensor<2x8x64xf32>, %s: tensor<2x8x1xf32>, %r: !moe.routes<16x1, 1>, %z: tensor<16x192xf32>, %g: tensor<96x64xf32>, %u: tensor<96x64xf32>, %d: tensor<64x96xf32>) {
-  // expected-error@below {{expected an input of type 'tensor<2x8x32xf32>', but got 'tensor<2x8x64xf32>'}}
+  // expected-error@below {{failed to verify that all of {dy, input} have same type}}
   %dx, %ds, %dd = moe.experts_grad %dy, %x scores(%s) routes(%r) preactivation(%z) weights(%g, %u, %d) {form = #moe.ffn<gated>, activation = #moe.activation<silu>, wanted = array<i1: false, false, true>}
     : (tensor<2x8x32xf32>, tensor<2x8x64xf32>, tensor<2x8x1xf32>, !moe.routes<16x1, 1>, tensor<16x192xf32>, tensor<96x64xf32>, tensor<96x64xf32>, tensor<64x96xf32>) -> dx(tensor<2x8x64xf32>) dscores(tensor<2x8x1xf32>) dweights(tensor<64x96xf32>)
   return
@@ -326,7 +326,7 @@ func.func @f(%ds: tensor<2x8x1xf32>, %l: tensor<2x8x6xf32>, %r: !moe.routes<16x6
 
 // moe.cross_entropy_grad (C1)
 func.func @f(%g: tensor<f32>, %l: tensor<2x8x512xf32>, %labels: tensor<2x8xi32>, %w: tensor<f32>) {
-  // expected-error@below {{expected a result of type 'tensor<2x8x512xf32>', but got 'tensor<2x8x500xf32>'}}
+  // expected-error@below {{failed to verify that all of {logits, dlogits} have same type}}
   %d = moe.cross_entropy_grad %g, %l, %labels, %w : (tensor<f32>, tensor<2x8x512xf32>, tensor<2x8xi32>, tensor<f32>) -> tensor<2x8x500xf32>
   return
 }
@@ -376,7 +376,7 @@ func.func @f(%ds: tensor<2x8x2xf32>, %l: tensor<2x8x6xf32>, %r: !moe.routes<16x6
 
 // moe.pool_grad (C1)
 func.func @f(%dy: tensor<2x8x2xf32>) {
-  // expected-error@below {{expected a result of type 'tensor<2x8x2xf32>', but got 'tensor<2x7x2xf32>'}}
+  // expected-error@below {{requires the same type for all operands and results}}
   %dx = moe.pool_grad %dy {kind = #moe.pool<causal_mean>} : (tensor<2x8x2xf32>) -> tensor<2x7x2xf32>
   return
 }

@@ -24,7 +24,7 @@ func.func @f(%x: tensor<?x?x64xf32>, %w: tensor<6x64xf32>) {
 
 // moe.route (C1)
 func.func @f(%l: tensor<?x?x5xf32>) {
-  // expected-error@below {{expected logits for 6 experts, but got 5}}
+  // expected-error@below {{expected logits for each expert of 6, but got 5}}
   %r, %s = moe.route %l : (tensor<?x?x5xf32>) -> (!moe.routes<?x6, 2>, tensor<?x?x2xf32>)
   return
 }
@@ -34,7 +34,7 @@ func.func @f(%l: tensor<?x?x5xf32>) {
 
 // moe.route (C1)
 func.func @f(%l: tensor<?x?x6xf32>) {
-  // expected-error@below {{expected 2 scores, but got 3}}
+  // expected-error@below {{expected scores of 2, but got 3}}
   %r, %s = moe.route %l : (tensor<?x?x6xf32>) -> (!moe.routes<?x6, 2>, tensor<?x?x3xf32>)
   return
 }
@@ -103,7 +103,7 @@ func.func @f(%l: tensor<?x?x6xf32>) {
 
 // moe.experts (C1)
 func.func @f(%x: tensor<2x8x64xf32>, %s: tensor<2x8x2xf32>, %r: !moe.routes<16x2, 2>, %g0: tensor<96x64xf32>, %u0: tensor<96x64xf32>, %d0: tensor<64x96xf32>, %g1: tensor<96x64xf32>, %u1: tensor<96x64xf32>, %d1: tensor<64x96xf32>) {
-  // expected-error@below {{expected a result of type 'tensor<2x8x64xf32>', but got 'tensor<2x8x96xf32>'}}
+  // expected-error@below {{failed to verify that all of {input, result} have same type}}
   %y = moe.experts %x, %s, %r, %g0, %u0, %d0, %g1, %u1, %d1 {form = #moe.ffn<gated>, activation = #moe.activation<silu>}
     : (tensor<2x8x64xf32>, tensor<2x8x2xf32>, !moe.routes<16x2, 2>, tensor<96x64xf32>, tensor<96x64xf32>, tensor<64x96xf32>, tensor<96x64xf32>, tensor<96x64xf32>, tensor<64x96xf32>) -> tensor<2x8x96xf32>
   return
@@ -177,7 +177,7 @@ func.func @f(%l: tensor<2x8x512xf32>, %labels: tensor<2x8xi32>) {
 
 // moe.balance_loss (C1)
 func.func @f(%l: tensor<?x?x5xf32>, %r: !moe.routes<?x6, 2>, %w: tensor<f32>) {
-  // expected-error@below {{expected logits for 6 experts, but got 5}}
+  // expected-error@below {{expected logits for each expert of 6, but got 5}}
   %loss = moe.balance_loss %l, %r, %w {form = #moe.form<paper>} : (tensor<?x?x5xf32>, !moe.routes<?x6, 2>, tensor<f32>) -> tensor<f32>
   return
 }

@@ -116,7 +116,7 @@ func.func @f(%t: tensor<?x?xi32>, %w: tensor<512x64xf32>) {
 
 // moe.rms_norm (C1)
 func.func @f(%x: tensor<?x?x64xf32>, %w: tensor<64xf32>) {
-  // expected-error@below {{expected a result of type 'tensor<?x?x64xf32>', but got 'tensor<?x?x64xbf16>'}}
+  // expected-error@below {{failed to verify that all of {input, result} have same type}}
   %y = moe.rms_norm %x, %w {epsilon = 1.0e-5} : (tensor<?x?x64xf32>, tensor<64xf32>) -> tensor<?x?x64xbf16>
   return
 }
@@ -136,7 +136,7 @@ func.func @f(%x: tensor<?x?x64xf32>, %w: tensor<48xf32>) {
 
 // moe.rms_norm (C2)
 func.func @f(%x: tensor<?x?x64xf32>, %w: tensor<64xbf16>) {
-  // expected-error@below {{expected element type 'f32', but got 'bf16'}}
+  // expected-error@below {{failed to verify that all of {input, weight} have same element type}}
   %y = moe.rms_norm %x, %w {epsilon = 1.0e-5} : (tensor<?x?x64xf32>, tensor<64xbf16>) -> tensor<?x?x64xf32>
   return
 }
@@ -146,7 +146,7 @@ func.func @f(%x: tensor<?x?x64xf32>, %w: tensor<64xbf16>) {
 
 // moe.rms_norm (C3)
 func.func @f(%x: tensor<?x?x64xf32>, %w: tensor<64xf32>) {
-  // expected-error@below {{expected a positive epsilon, but got 0.000000e+00}}
+  // expected-error@below {{attribute 'epsilon' failed to satisfy constraint: 64-bit float attribute whose value is positive}}
   %y = moe.rms_norm %x, %w {epsilon = 0.0} : (tensor<?x?x64xf32>, tensor<64xf32>) -> tensor<?x?x64xf32>
   return
 }
@@ -156,7 +156,7 @@ func.func @f(%x: tensor<?x?x64xf32>, %w: tensor<64xf32>) {
 
 // moe.layer_norm (C1)
 func.func @f(%x: tensor<?x?x64xf32>, %w: tensor<64xf32>, %b: tensor<64xf32>) {
-  // expected-error@below {{expected a result of type 'tensor<?x?x64xf32>', but got 'tensor<?x?x32xf32>'}}
+  // expected-error@below {{failed to verify that all of {input, result} have same type}}
   %y = moe.layer_norm %x, %w, %b {epsilon = 1.0e-5} : (tensor<?x?x64xf32>, tensor<64xf32>, tensor<64xf32>) -> tensor<?x?x32xf32>
   return
 }
@@ -165,9 +165,9 @@ func.func @f(%x: tensor<?x?x64xf32>, %w: tensor<64xf32>, %b: tensor<64xf32>) {
 // -----
 
 // moe.layer_norm (C2)
-func.func @f(%x: tensor<?x?x64xf32>, %w: tensor<32xf32>, %b: tensor<64xf32>) {
+func.func @f(%x: tensor<?x?x64xf32>, %w: tensor<32xf32>, %b: tensor<32xf32>) {
   // expected-error@below {{expected a weight of 64, but got 32}}
-  %y = moe.layer_norm %x, %w, %b {epsilon = 1.0e-5} : (tensor<?x?x64xf32>, tensor<32xf32>, tensor<64xf32>) -> tensor<?x?x64xf32>
+  %y = moe.layer_norm %x, %w, %b {epsilon = 1.0e-5} : (tensor<?x?x64xf32>, tensor<32xf32>, tensor<32xf32>) -> tensor<?x?x64xf32>
   return
 }
 // mended: tensor<32xf32> => tensor<64xf32>
@@ -176,7 +176,7 @@ func.func @f(%x: tensor<?x?x64xf32>, %w: tensor<32xf32>, %b: tensor<64xf32>) {
 
 // moe.layer_norm (C2)
 func.func @f(%x: tensor<?x?x64xf32>, %w: tensor<64xf32>, %b: tensor<32xf32>) {
-  // expected-error@below {{expected a bias of 64, but got 32}}
+  // expected-error@below {{failed to verify that all of {weight, bias} have same type}}
   %y = moe.layer_norm %x, %w, %b {epsilon = 1.0e-5} : (tensor<?x?x64xf32>, tensor<64xf32>, tensor<32xf32>) -> tensor<?x?x64xf32>
   return
 }
@@ -186,7 +186,7 @@ func.func @f(%x: tensor<?x?x64xf32>, %w: tensor<64xf32>, %b: tensor<32xf32>) {
 
 // moe.layer_norm (C3)
 func.func @f(%x: tensor<?x?x64xf32>, %w: tensor<64xf32>, %b: tensor<64xf32>) {
-  // expected-error@below {{expected a positive epsilon, but got -1.000000e-05}}
+  // expected-error@below {{attribute 'epsilon' failed to satisfy constraint: 64-bit float attribute whose value is positive}}
   %y = moe.layer_norm %x, %w, %b {epsilon = -1.0e-5} : (tensor<?x?x64xf32>, tensor<64xf32>, tensor<64xf32>) -> tensor<?x?x64xf32>
   return
 }
@@ -226,7 +226,7 @@ func.func @f(%x: tensor<?x?x64xf32>, %w: tensor<96x64xf32>, %b: tensor<64xf32>) 
 
 // moe.linear (C1)
 func.func @f(%x: tensor<?x?x64xf32>, %w: tensor<96x64xbf16>) {
-  // expected-error@below {{expected element type 'f32', but got 'bf16'}}
+  // expected-error@below {{failed to verify that all of {input, weight, result} have same element type}}
   %y = moe.linear %x, %w : (tensor<?x?x64xf32>, tensor<96x64xbf16>) -> tensor<?x?x96xf32>
   return
 }
@@ -256,7 +256,7 @@ func.func @f(%p: tensor<?x?xi32>) {
 
 // moe.rotary (C1)
 func.func @f(%q: tensor<?x?x64xf32>, %c: tensor<?x?x8xf32>, %s: tensor<?x?x8xf32>) {
-  // expected-error@below {{expected a result of type 'tensor<?x?x64xf32>', but got 'tensor<?x?x32xf32>'}}
+  // expected-error@below {{failed to verify that all of {input, result} have same type}}
   %y = moe.rotary %q, %c, %s : (tensor<?x?x64xf32>, tensor<?x?x8xf32>, tensor<?x?x8xf32>) -> tensor<?x?x32xf32>
   return
 }
@@ -276,7 +276,7 @@ func.func @f(%q: tensor<?x?x64xf32>, %c: tensor<?x?x12xf32>, %s: tensor<?x?x12xf
 
 // moe.rotary (C2)
 func.func @f(%q: tensor<?x?x64xf32>, %c: tensor<?x?x8xf32>, %s: tensor<?x?x4xf32>) {
-  // expected-error@below {{expected a table of sines of type 'tensor<?x?x8xf32>', but got 'tensor<?x?x4xf32>'}}
+  // expected-error@below {{failed to verify that all of {cos, sin} have same type}}
   %y = moe.rotary %q, %c, %s : (tensor<?x?x64xf32>, tensor<?x?x8xf32>, tensor<?x?x4xf32>) -> tensor<?x?x64xf32>
   return
 }
@@ -286,9 +286,20 @@ func.func @f(%q: tensor<?x?x64xf32>, %c: tensor<?x?x8xf32>, %s: tensor<?x?x4xf32
 
 // moe.attention (C1)
 func.func @f(%q: tensor<2x8x64xf32>, %k: tensor<2x8x16xf32>, %v: tensor<2x8x32xf32>, %slots: tensor<2x8xi32>) {
-  // expected-error@below {{expected keys of type 'tensor<2x8x32xf32>', but got 'tensor<2x8x16xf32>'}}
+  // expected-error@below {{failed to verify that all of {key, value} have same type}}
   %o = moe.attention %q, %k, %v, %slots {heads = 4 : i64, kv_heads = 2 : i64, scale = 0.25}
     : (tensor<2x8x64xf32>, tensor<2x8x16xf32>, tensor<2x8x32xf32>, tensor<2x8xi32>) -> tensor<2x8x64xf32>
+  return
+}
+// mended: tensor<2x8x16xf32> => tensor<2x8x32xf32>
+
+// -----
+
+// moe.attention (C1)
+func.func @f(%q: tensor<2x8x64xf32>, %k: tensor<2x8x16xf32>, %v: tensor<2x8x16xf32>, %slots: tensor<2x8xi32>) {
+  // expected-error@below {{expected keys of type 'tensor<2x8x32xf32>', but got 'tensor<2x8x16xf32>'}}
+  %o = moe.attention %q, %k, %v, %slots {heads = 4 : i64, kv_heads = 2 : i64, scale = 0.25}
+    : (tensor<2x8x64xf32>, tensor<2x8x16xf32>, tensor<2x8x16xf32>, tensor<2x8xi32>) -> tensor<2x8x64xf32>
   return
 }
 // mended: tensor<2x8x16xf32> => tensor<2x8x32xf32>
@@ -341,7 +352,7 @@ func.func @f(%q: tensor<2x8x64xf32>, %k: tensor<2x16x32xf32>, %v: tensor<2x16x32
 
 // moe.attention (C4)
 func.func @f(%q: tensor<2x8x64xf32>, %k: tensor<2x8x32xf32>, %v: tensor<2x8x32xf32>, %slots: tensor<2x8xi32>) {
-  // expected-error@below {{expected a positive window, but got 0}}
+  // expected-error@below {{attribute 'window' failed to satisfy constraint: 64-bit signless integer attribute whose value is positive}}
   %o = moe.attention %q, %k, %v, %slots {heads = 4 : i64, kv_heads = 2 : i64, scale = 0.25, window = 0 : i64}
     : (tensor<2x8x64xf32>, tensor<2x8x32xf32>, tensor<2x8x32xf32>, tensor<2x8xi32>) -> tensor<2x8x64xf32>
   return
@@ -414,7 +425,7 @@ func.func @f(%h: tensor<?x?x64xf32>) {
 
 // moe.ffn (C1)
 func.func @f(%x: tensor<2x8x64xf32>, %g: tensor<96x64xf32>, %u: tensor<96x64xf32>, %d: tensor<64x96xf32>) {
-  // expected-error@below {{expected a result of type 'tensor<2x8x64xf32>', but got 'tensor<2x8x96xf32>'}}
+  // expected-error@below {{failed to verify that all of {input, result} have same type}}
   %y = moe.ffn %x, %g, %u, %d {form = #moe.ffn<gated>, activation = #moe.activation<silu>} : (tensor<2x8x64xf32>, tensor<96x64xf32>, tensor<96x64xf32>, tensor<64x96xf32>) -> tensor<2x8x96xf32>
   return
 }

@@ -48,7 +48,8 @@ def MoE_EmbeddingOp : MoE_BackboneOp<"embedding", [MoE_CheapToRecompute]> {
   let results = (outs MoE_Activation:$result);
 }
 
-def MoE_RmsNormOp : MoE_BackboneOp<"rms_norm", [MoE_CheapToRecompute]> {
+def MoE_RmsNormOp : MoE_BackboneOp<"rms_norm", [MoE_CheapToRecompute,
+    AllTypesMatch<["input", "result"]>, AllElementTypesMatch<["input", "weight"]>]> {
   let summary = "root-mean-square normalisation of a row, or of groups in it";
   let description = [{
     For every group `g` of `d = len(weight)` consecutive elements of a row:
@@ -69,12 +70,14 @@ def MoE_RmsNormOp : MoE_BackboneOp<"rms_norm", [MoE_CheapToRecompute]> {
     ```
   }];
   let arguments = (ins MoE_Activation:$input, MoE_Vector:$weight,
-                       F64Attr:$epsilon,
+                       MoE_PositiveAttr:$epsilon,
                        DefaultValuedAttr<F64Attr, "0.0">:$offset);
   let results = (outs MoE_Activation:$result);
 }
 
-def MoE_LayerNormOp : MoE_BackboneOp<"layer_norm", [MoE_CheapToRecompute]> {
+def MoE_LayerNormOp : MoE_BackboneOp<"layer_norm", [MoE_CheapToRecompute,
+    AllTypesMatch<["input", "result"]>, AllTypesMatch<["weight", "bias"]>,
+    AllElementTypesMatch<["input", "weight"]>]> {
   let summary = "layer normalisation of a row";
   let description = [{
     `y = (x - mean(x)) / sqrt(var(x) + epsilon) * weight + bias` over the last
@@ -92,11 +95,12 @@ def MoE_LayerNormOp : MoE_BackboneOp<"layer_norm", [MoE_CheapToRecompute]> {
     ```
   }];
   let arguments = (ins MoE_Activation:$input, MoE_Vector:$weight,
-                       MoE_Vector:$bias, F64Attr:$epsilon);
+                       MoE_Vector:$bias, MoE_PositiveAttr:$epsilon);
   let results = (outs MoE_Activation:$result);
 }
 
-def MoE_LinearOp : MoE_BackboneOp<"linear", [MoE_Products]> {
+def MoE_LinearOp : MoE_BackboneOp<"linear",
+    [MoE_Products, AllElementTypesMatch<["input", "weight", "result"]>]> {
   let summary = "a linear map of every token";
   let description = [{
     `y[b,s,n] = sum_k x[b,s,k] w[n,k] (+ bias[n])`, summed over `k` in
@@ -161,7 +165,8 @@ def MoE_RotaryTableOp : MoE_Op<"rotary_table",
   let hasVerifier = 1;
 }
 
-def MoE_RotaryOp : MoE_BackboneOp<"rotary", [MoE_CheapToRecompute]> {
+def MoE_RotaryOp : MoE_BackboneOp<"rotary", [MoE_CheapToRecompute,
+    AllTypesMatch<["input", "result"]>, AllTypesMatch<["cos", "sin"]>]> {
   let summary = "rotates the halves of every head by its position";
   let description = [{
     For every head of `d = 2 * table width`: `y1 = x1 cos - x2 sin`, `y2 = x2
@@ -184,7 +189,8 @@ def MoE_RotaryOp : MoE_BackboneOp<"rotary", [MoE_CheapToRecompute]> {
   let results = (outs MoE_Activation:$result);
 }
 
-def MoE_AttentionOp : MoE_BackboneOp<"attention", [MoE_Products], ["saveForBackward"]> {
+def MoE_AttentionOp : MoE_BackboneOp<"attention", [MoE_Products,
+    AllTypesMatch<["query", "result"]>, AllTypesMatch<["key", "value"]>], ["saveForBackward"]> {
   let summary = "causal softmax attention";
   let description = [{
     Key `j` of row `b` stands in slot `j`; query `i` in slot `slots[b,i]`. The
@@ -218,12 +224,14 @@ def MoE_AttentionOp : MoE_BackboneOp<"attention", [MoE_Products], ["saveForBackw
                        MoE_Activation:$value, MoE_Ids:$slots,
                        Optional<MoE_Ids>:$segments, I64Attr:$heads,
                        I64Attr:$kv_heads, F64Attr:$scale,
-                       OptionalAttr<I64Attr>:$window, UnitAttr:$alibi);
+                       OptionalAttr<ConfinedAttr<I64Attr, [IntPositive]>>:$window,
+                       UnitAttr:$alibi);
   let results = (outs MoE_Activation:$result, Optional<MoE_Precise>:$lse);
 }
 
 def MoE_CacheUpdateOp : MoE_Op<"cache_update",
-    [Pure, MoE_Levels<"Objective", "Fused">]> {
+    [Pure, MoE_Levels<"Objective", "Fused">, AllTypesMatch<["cache", "result"]>,
+     AllElementTypesMatch<["cache", "rows"]>]> {
   let summary = "puts rows into a key or value cache, in place";
   let description = [{
     `result = cache` with `result[b, slots[b,s], :] = rows[b, s, :]`. The result
@@ -249,7 +257,7 @@ def MoE_CacheUpdateOp : MoE_Op<"cache_update",
 }
 
 def MoE_LastTokenOp : MoE_Op<"last_token",
-    [Pure, MoE_Levels<"Objective", "Fused">]> {
+    [Pure, MoE_Levels<"Objective", "Fused">, AllElementTypesMatch<["input", "result"]>]> {
   let summary = "the last token of every row";
   let description = [{
     `y[b,0,:] = x[b,S-1,:]`. Generation needs only the logits of this token.
@@ -270,7 +278,8 @@ def MoE_LastTokenOp : MoE_Op<"last_token",
   let hasVerifier = 1;
 }
 
-def MoE_FfnOp : MoE_BackboneOp<"ffn", [MoE_Products], ["saveForBackward"],
+def MoE_FfnOp : MoE_BackboneOp<"ffn",
+                               [MoE_Products, AllTypesMatch<["input", "result"]>], ["saveForBackward"],
                                /*first=*/"Model", /*last=*/"Step"> {
   let summary = "the feed-forward network of a layer";
   let description = [{

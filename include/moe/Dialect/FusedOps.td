@@ -279,7 +279,7 @@ def MoE_LinearCrossEntropyOp : MoE_FusedOp<"linear_cross_entropy",
   }];
   let arguments = (ins MoE_Activation:$input, MoE_Matrix:$weight,
                        MoE_Ids:$labels, MoE_Scalar:$loss_weight,
-                       I64Attr:$chunk);
+                       ConfinedAttr<I64Attr, [IntPositive]>:$chunk);
   let results = (outs MoE_Scalar:$loss, Optional<MoE_Activation>:$dx,
                       Optional<MoE_Matrix>:$dweight);
   let assemblyFormat = [{

@@ -42,7 +42,7 @@ def MoE_EmbeddingGradOp : MoE_GradientOp<"embedding_grad"> {
   let results = (outs MoE_Matrix:$dtable);
 }
 
-def MoE_RmsNormGradOp : MoE_GradientOp<"rms_norm_grad"> {
+def MoE_RmsNormGradOp : MoE_GradientOp<"rms_norm_grad", [AllTypesMatch<["dy", "input", "dx"]>]> {
   let summary = "gradient of moe.rms_norm with respect to its input";
   let description = [{
     With `r = 1 / sqrt(mean(x^2) + epsilon)` and `g = dy * (offset + weight)`:
@@ -60,12 +60,13 @@ def MoE_RmsNormGradOp : MoE_GradientOp<"rms_norm_grad"> {
     ```
   }];
   let arguments = (ins MoE_Activation:$dy, MoE_Activation:$input,
-                       MoE_Vector:$weight, F64Attr:$epsilon,
+                       MoE_Vector:$weight, MoE_PositiveAttr:$epsilon,
                        DefaultValuedAttr<F64Attr, "0.0">:$offset);
   let results = (outs MoE_Activation:$dx);
 }
 
-def MoE_RmsNormWeightGradOp : MoE_GradientOp<"rms_norm_weight_grad"> {
+def MoE_RmsNormWeightGradOp
+    : MoE_GradientOp<"rms_norm_weight_grad", [AllTypesMatch<["dy", "input"]>]> {
   let summary = "gradient of moe.rms_norm with respect to its weight";
   let description = [{
     `dweight = sum over groups of dy * x * r`.
@@ -82,11 +83,12 @@ def MoE_RmsNormWeightGradOp : MoE_GradientOp<"rms_norm_weight_grad"> {
     ```
   }];
   let arguments = (ins MoE_Activation:$dy, MoE_Activation:$input,
-                       F64Attr:$epsilon);
+                       MoE_PositiveAttr:$epsilon);
   let results = (outs MoE_Vector:$dweight);
 }
 
-def MoE_LayerNormGradOp : MoE_GradientOp<"layer_norm_grad"> {
+def MoE_LayerNormGradOp
+    : MoE_GradientOp<"layer_norm_grad", [AllTypesMatch<["dy", "input", "dx"]>]> {
   let summary = "gradient of moe.layer_norm with respect to its input";
   let description = [{
     With `n` the normalised row, `r = 1 / sqrt(var + epsilon)`, `g = dy *
@@ -103,11 +105,12 @@ def MoE_LayerNormGradOp : MoE_GradientOp<"layer_norm_grad"> {
     ```
   }];
   let arguments = (ins MoE_Activation:$dy, MoE_Activation:$input,
-                       MoE_Vector:$weight, F64Attr:$epsilon);
+                       MoE_Vector:$weight, MoE_PositiveAttr:$epsilon);
   let results = (outs MoE_Activation:$dx);
 }
 
-def MoE_LayerNormWeightGradOp : MoE_GradientOp<"layer_norm_weight_grad"> {
+def MoE_LayerNormWeightGradOp
+    : MoE_GradientOp<"layer_norm_weight_grad", [AllTypesMatch<["dy", "input"]>]> {
   let summary = "gradient of moe.layer_norm with respect to its weight";
   let description = [{
     `dweight = sum over rows of dy * n`, `n` the normalised row. The gradient
@@ -124,7 +127,7 @@ def MoE_LayerNormWeightGradOp : MoE_GradientOp<"layer_norm_weight_grad"> {
     ```
   }];
   let arguments = (ins MoE_Activation:$dy, MoE_Activation:$input,
-                       F64Attr:$epsilon);
+                       MoE_PositiveAttr:$epsilon);
   let results = (outs MoE_Vector:$dweight);
 }
 
@@ -179,7 +182,9 @@ def MoE_ColumnSumOp : MoE_GradientOp<"column_sum"> {
   let results = (outs MoE_Vector:$result);
 }
 
-def MoE_AttentionGradOp : MoE_GradientOp<"attention_grad", [MoE_Products]> {
+def MoE_AttentionGradOp : MoE_GradientOp<"attention_grad",
+    [MoE_Products, AllTypesMatch<["query", "out", "dout", "dquery"]>,
+     AllTypesMatch<["key", "value", "dkey", "dvalue"]>]> {
   let summary = "gradient of moe.attention";
   let description = [{
     With `p` the probabilities, recomputed from `lse`, and `delta_i = out_i .
@@ -210,7 +215,8 @@ def MoE_AttentionGradOp : MoE_GradientOp<"attention_grad", [MoE_Products]> {
 }
 
 def MoE_ExpertsGradOp : MoE_GradientOp<"experts_grad",
-    [MoE_Products, AttrSizedOperandSegments, AttrSizedResultSegments], /*last=*/"Step"> {
+    [MoE_Products, AttrSizedOperandSegments, AttrSizedResultSegments,
+     AllTypesMatch<["dy", "input"]>], /*last=*/"Step"> {
   let summary = "gradient of moe.experts and of moe.ffn";
   let description = [{
     Without `scores` and `routes` it is the gradient of `moe.ffn`. `wanted[i]` says whether
@@ -251,7 +257,7 @@ def MoE_ExpertsGradOp : MoE_GradientOp<"experts_grad",
   }];
 }
 
-def MoE_RouteGradOp : MoE_GradientOp<"route_grad"> {
+def MoE_RouteGradOp : MoE_GradientOp<"route_grad", [AllTypesMatch<["logits", "dlogits"]>]> {
   let summary = "gradient of the scores of moe.route with respect to the logits";
   let description = [{
     With `p = softmax(logits)`, `q` the selected of them and `Z` their sum:
@@ -276,7 +282,7 @@ def MoE_RouteGradOp : MoE_GradientOp<"route_grad"> {
   let results = (outs MoE_Precise:$dlogits);
 }
 
-def MoE_PoolGradOp : MoE_GradientOp<"pool_grad"> {
+def MoE_PoolGradOp : MoE_GradientOp<"pool_grad", [SameOperandsAndResultType]> {
   let summary = "gradient of moe.pool without slots";
   let description = [{
     `causal_mean`: `dx[b,j] = sum over s >= j of dy[b,s] / (s + 1)`, from the
@@ -293,9 +299,11 @@ def MoE_PoolGradOp : MoE_GradientOp<"pool_grad"> {
   }];
   let arguments = (ins MoE_Precise:$dy, MoE_PoolAttr:$kind);
   let results = (outs MoE_Precise:$dx);
+  let hasVerifier = 0;
 }
 
-def MoE_CrossEntropyGradOp : MoE_GradientOp<"cross_entropy_grad"> {
+def MoE_CrossEntropyGradOp
+    : MoE_GradientOp<"cross_entropy_grad", [AllTypesMatch<["logits", "dlogits"]>]> {
   let summary = "gradient of moe.cross_entropy";
   let description = [{
     `dlogits = dloss * weight * (softmax(logits) - onehot(label))`, 0 where the
@@ -314,7 +322,8 @@ def MoE_CrossEntropyGradOp : MoE_GradientOp<"cross_entropy_grad"> {
   let results = (outs MoE_Activation:$dlogits);
 }
 
-def MoE_BalanceLossGradOp : MoE_GradientOp<"balance_loss_grad"> {
+def MoE_BalanceLossGradOp
+    : MoE_GradientOp<"balance_loss_grad", [AllTypesMatch<["logits", "dlogits"]>]> {
   let summary = "gradient of moe.balance_loss";
   let description = [{
     `dp_e = dloss * weight * f_e / T` (times K in the reference form), then
@@ -336,7 +345,7 @@ def MoE_BalanceLossGradOp : MoE_GradientOp<"balance_loss_grad"> {
 }
 
 def MoE_LanguagePriorLossGradOp
-    : MoE_GradientOp<"language_prior_loss_grad"> {
+    : MoE_GradientOp<"language_prior_loss_grad", [AllTypesMatch<["logits", "dlogits"]>]> {
   let summary = "gradient of moe.language_prior_loss";
   let description = [{
     For old tokens, `paper`: `dlogits = dloss * weight * (p - onehot(0))`;
@@ -356,7 +365,8 @@ def MoE_LanguagePriorLossGradOp
   let results = (outs MoE_Precise:$dlogits);
 }
 
-def MoE_ClassifierLossGradOp : MoE_GradientOp<"classifier_loss_grad"> {
+def MoE_ClassifierLossGradOp
+    : MoE_GradientOp<"classifier_loss_grad", [AllTypesMatch<["logits", "dlogits"]>]> {
   let summary = "gradient of moe.classifier_loss";
   let description = [{
     `dlogits = dloss * weight * (softmax(logits) - onehot(class))`.

@@ -84,6 +84,10 @@ def MoE_AnyOrigin : Attr<
   let convertFromStorage = "$_self";
 }
 
+def MoE_PositiveAttr : ConfinedAttr<F64Attr, [AttrConstraint<
+    CPred<"::llvm::cast<::mlir::FloatAttr>($_self).getValueAsDouble() > 0">,
+    "whose value is positive">]>;
+
 //===----------------------------------------------------------------------===//
 // Kinds
 //===----------------------------------------------------------------------===//

@@ -122,7 +122,8 @@ def MoE_RouteOp : MoE_BackboneOp<"route"> {
                                  "int64_t":$topK)>];
 }
 
-def MoE_ExpertsOp : MoE_BackboneOp<"experts", [MoE_Products], ["saveForBackward"],
+def MoE_ExpertsOp : MoE_BackboneOp<"experts",
+                                   [MoE_Products, AllTypesMatch<["input", "result"]>], ["saveForBackward"],
                                    /*first=*/"Model", /*last=*/"Step"> {
   let summary = "a mixture of feed-forward networks";
   let description = [{

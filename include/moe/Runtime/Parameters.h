@@ -37,10 +37,10 @@
 #include "moe/Runtime/Blockwise.h"
 #include "moe/Runtime/Memory.h"
 #include "moe/Runtime/Program.h"
+#include "moe/Runtime/Safetensors.h"
 
 #include <filesystem>
-#include <map>
-#include <memory>
+#include <set>
 #include <span>
 #include <string>
 #include <unordered_map>
@@ -48,8 +48,6 @@
 
 namespace polymoe {
 
-class SafetensorsFile;
-struct TensorInfo;
 class ThreadPool;
 
 /// The type in which the moments of AdamW are kept.
@@ -162,7 +160,6 @@ public:
 
 private:
   struct Entry;
-  struct File;
   void checkSpecs();
   const ParameterSpec &rootOf(const ParameterSpec &spec) const;
   void load(size_t index);
@@ -174,14 +171,13 @@ private:
   void makeGradients();
   int64_t layOutGradients(std::span<const GradientPlace> places);
   Buffer allocate(int64_t bytes, const std::string &what);
-  File &openFile(const std::string &name);
 
   std::vector<ParameterSpec> parameters;
   std::unordered_map<std::string, size_t> names;
-  std::filesystem::path base;
   ThreadPool &pool;
   ParameterOptions options;
-  std::map<std::string, File> files;
+  SafetensorsFolder files;
+  std::set<const TensorInfo *> used;
   std::vector<Entry> entries;
   std::vector<TrainableParameter> trainable;
   Buffer gradientMemory;

@@ -79,6 +79,27 @@ private:
   std::map<std::string, std::string> meta;
 };
 
+/// The files of a folder, each opened once.
+class SafetensorsFolder {
+public:
+  using File = std::shared_ptr<const SafetensorsFile>;
+
+  explicit SafetensorsFolder(std::filesystem::path folder)
+      : folder(std::move(folder)) {}
+
+  File open(const std::string &name) {
+    File &file = files[name];
+    if (!file)
+      file = SafetensorsFile::open(folder / name);
+    return file;
+  }
+  const std::map<std::string, File> &opened() const { return files; }
+
+private:
+  std::filesystem::path folder;
+  std::map<std::string, File> files;
+};
+
 /// Writes a safetensors file. Nothing is at `path` before finish(), which
 /// streams the tensors to the disk; a file that cannot be finished leaves
 /// nothing behind.

@@ -19,6 +19,7 @@
 #include "moe/Dialect/MoE.h"
 #include "moe/Target/CPU/TargetDescription.h"
 
+#include "mlir/Dialect/Arith/IR/Arith.h"
 #include "mlir/IR/ImplicitLocOpBuilder.h"
 #include "llvm/ADT/MapVector.h"
 
@@ -62,13 +63,17 @@ public:
   //===------------------------------------------------------------------===//
 
   Value idx(int64_t value);
-  Value add(Value a, Value b);
-  Value sub(Value a, Value b);
-  Value mul(Value a, Value b);
-  Value div(Value a, Value b);
-  Value rem(Value a, Value b);
-  Value min(Value a, Value b);
+  Value add(Value a, Value b) { return createOrFold<arith::AddIOp>(a, b); }
+  Value sub(Value a, Value b) { return createOrFold<arith::SubIOp>(a, b); }
+  Value mul(Value a, Value b) { return createOrFold<arith::MulIOp>(a, b); }
+  Value div(Value a, Value b) { return createOrFold<arith::DivUIOp>(a, b); }
+  Value rem(Value a, Value b) { return createOrFold<arith::RemUIOp>(a, b); }
+  Value min(Value a, Value b) { return createOrFold<arith::MinSIOp>(a, b); }
+  Value max(Value a, Value b) { return arith::MaxSIOp::create(*this, a, b); }
   Value less(Value a, Value b);
+  Value select(Value condition, Value a, Value b) {
+    return arith::SelectOp::create(*this, condition, a, b);
+  }
   /// Loads an i32 and turns it into an index.
   Value loadIndex(Value buffer, ValueRange indices);
   /// Stores an index as an i32.
@@ -143,6 +148,8 @@ public:
   /// conversion.
   Value loadElements(Value buffer, ValueRange indices, Lane lane,
                      int64_t count);
+  /// Zeroes the first `width` columns of row `indices`.
+  void zeroRow(Value buffer, ValueRange indices, int64_t width);
   /// Load and store `lane` as integers, without conversion: for moving data.
   Value loadBits(Value buffer, ValueRange indices, Lane lane);
   void storeBits(Value bits, Value buffer, ValueRange indices, Lane lane);
@@ -154,10 +161,10 @@ public:
   Value scalar(double value);
   Value splat(double value);
   Value broadcast(Value scalar);
-  Value addf(Value a, Value b);
-  Value subf(Value a, Value b);
-  Value mulf(Value a, Value b);
-  Value divf(Value a, Value b);
+  Value addf(Value a, Value b) { return arith::AddFOp::create(*this, a, b); }
+  Value subf(Value a, Value b) { return arith::SubFOp::create(*this, a, b); }
+  Value mulf(Value a, Value b) { return arith::MulFOp::create(*this, a, b); }
+  Value divf(Value a, Value b) { return arith::DivFOp::create(*this, a, b); }
   Value maxf(Value a, Value b);
   Value fma(Value a, Value b, Value c);
   /// Sum of the lanes, pairwise in a fixed order.

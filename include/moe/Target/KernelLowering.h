@@ -140,20 +140,24 @@ int64_t rowsPerWorkItem(int64_t rows, int64_t width);
 /// Lowerings by op name.
 class LoweringTable {
 public:
-  using Function =
-      std::function<LogicalResult(Operation *op, KernelLowering &lowering)>;
+  using Function = std::function<void(Operation *op, KernelLowering &lowering)>;
 
-  template <typename OpT>
-  void add(LogicalResult (*lower)(OpT, KernelLowering &)) {
-    functions[OpT::getOperationName()] = [lower](Operation *op,
-                                                 KernelLowering &lowering) {
-      return lower(cast<OpT>(op), lowering);
-    };
+  /// Adds functions, each for the op that it takes.
+  template <typename... OpTs>
+  void add(void (*...lower)(OpTs, KernelLowering &)) {
+    (addOne(lower), ...);
   }
   /// The lowering of `op`, or null.
   const Function *find(Operation *op) const;
 
 private:
+  template <typename OpT> void addOne(void (*lower)(OpT, KernelLowering &)) {
+    functions[OpT::getOperationName()] = [lower](Operation *op,
+                                                 KernelLowering &lowering) {
+      lower(cast<OpT>(op), lowering);
+    };
+  }
+
   llvm::StringMap<Function> functions;
 };
 

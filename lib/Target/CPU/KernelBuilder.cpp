@@ -7,7 +7,6 @@
 
 #include "moe/Target/KernelBuilder.h"
 
-#include "mlir/Dialect/Arith/IR/Arith.h"
 #include "mlir/Dialect/LLVMIR/LLVMDialect.h"
 #include "mlir/Dialect/Math/IR/Math.h"
 #include "mlir/Dialect/MemRef/IR/MemRef.h"
@@ -71,24 +70,6 @@ Value KernelBuilder::tableEntry(Value outside, Value index, MemRefType type) {
 
 Value KernelBuilder::idx(int64_t value) {
   return arith::ConstantIndexOp::create(*this, value);
-}
-Value KernelBuilder::add(Value a, Value b) {
-  return createOrFold<arith::AddIOp>(a, b);
-}
-Value KernelBuilder::sub(Value a, Value b) {
-  return createOrFold<arith::SubIOp>(a, b);
-}
-Value KernelBuilder::mul(Value a, Value b) {
-  return createOrFold<arith::MulIOp>(a, b);
-}
-Value KernelBuilder::div(Value a, Value b) {
-  return createOrFold<arith::DivUIOp>(a, b);
-}
-Value KernelBuilder::rem(Value a, Value b) {
-  return createOrFold<arith::RemUIOp>(a, b);
-}
-Value KernelBuilder::min(Value a, Value b) {
-  return createOrFold<arith::MinSIOp>(a, b);
 }
 Value KernelBuilder::less(Value a, Value b) {
   return createOrFold<arith::CmpIOp>(arith::CmpIPredicate::slt, a, b);
@@ -307,6 +288,10 @@ void KernelBuilder::stream(Value vector, Value buffer, ValueRange indices,
   needsFence = true;
 }
 
+void KernelBuilder::zeroRow(Value buffer, ValueRange indices, int64_t width) {
+  columns(width, [&](Lane lane) { store(splat(0.0), buffer, indices, lane); });
+}
+
 void KernelBuilder::finish() {
   if (needsFence)
     LLVM::CallIntrinsicOp::create(*this, getStringAttr("llvm.x86.sse.sfence"),
@@ -350,18 +335,6 @@ Value KernelBuilder::splat(double value) {
 }
 Value KernelBuilder::broadcast(Value scalar) {
   return vector::BroadcastOp::create(*this, vectorType(), scalar);
-}
-Value KernelBuilder::addf(Value a, Value b) {
-  return arith::AddFOp::create(*this, a, b);
-}
-Value KernelBuilder::subf(Value a, Value b) {
-  return arith::SubFOp::create(*this, a, b);
-}
-Value KernelBuilder::mulf(Value a, Value b) {
-  return arith::MulFOp::create(*this, a, b);
-}
-Value KernelBuilder::divf(Value a, Value b) {
-  return arith::DivFOp::create(*this, a, b);
 }
 Value KernelBuilder::maxf(Value a, Value b) {
   return arith::MaximumFOp::create(*this, a, b);

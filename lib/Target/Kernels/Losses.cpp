@@ -14,8 +14,6 @@
 #include "Routing.h"
 #include "Rows.h"
 
-#include "mlir/Dialect/Arith/IR/Arith.h"
-
 using namespace mlir;
 using namespace mlir::moe;
 
@@ -34,8 +32,10 @@ static Value gradientFactor(OpT op, KernelLowering &lowering,
                 loadOnly(k, lowering.buffer(op.getWeight())));
 }
 
-static Value isNegative(KernelBuilder &k, Value index) {
-  return k.less(index, k.idx(0));
+/// Whether a token is of an old language.
+static Value isOld(KernelBuilder &k, Value old, Value token) {
+  return arith::CmpIOp::create(k, arith::CmpIPredicate::ne,
+                               k.loadIndex(old, token), k.idx(0));
 }
 
 /// `loss = weight * sum of terms`.
@@ -72,7 +72,7 @@ static void lowerLabelTerms(KernelLowering &lowering, Operation *op,
         k.rowsOfWorkItem([&](Value row) {
           Value target = k.loadIndex(label, row);
           ifElse(
-              k, isNegative(k, target),
+              k, k.less(target, k.idx(0)),
               [&] { k.storeScalar(k.scalar(0.0), terms, row); },
               [&] {
                 SoftmaxSums sums(k, x, row, width);
@@ -86,24 +86,20 @@ static void lowerLabelTerms(KernelLowering &lowering, Operation *op,
       });
 }
 
-static LogicalResult lowerCrossEntropy(CrossEntropyOp op,
-                                       KernelLowering &lowering) {
+static void lowerCrossEntropy(CrossEntropyOp op, KernelLowering &lowering) {
   Value terms = lowering.temporary({rowsOf(op.getLogits())},
                                    computeTypeOf(op.getLogits()));
   lowerLabelTerms(lowering, op, op.getLogits(), op.getLabels(), terms, 1);
   sumTerms(lowering, op, terms, op.getWeight(), op.getLoss());
-  return success();
 }
 
-static LogicalResult lowerTokenLogprobs(TokenLogprobsOp op,
-                                        KernelLowering &lowering) {
+static void lowerTokenLogprobs(TokenLogprobsOp op, KernelLowering &lowering) {
   lowerLabelTerms(lowering, op, op.getLogits(), op.getLabels(),
                   lowering.result(op.getResult()), -1);
-  return success();
 }
 
-static LogicalResult lowerCrossEntropyGrad(CrossEntropyGradOp op,
-                                           KernelLowering &lowering) {
+static void lowerCrossEntropyGrad(CrossEntropyGradOp op,
+                                  KernelLowering &lowering) {
   int64_t rows = rowsOf(op.getLogits()), width = widthOf(op.getLogits());
   lowering.launchRows(
       op, computeTypeOf(op.getLogits()), rows, width, [&](KernelBuilder &k) {
@@ -114,18 +110,12 @@ static LogicalResult lowerCrossEntropyGrad(CrossEntropyGradOp op,
         k.rowsOfWorkItem([&](Value row) {
           Value target = k.loadIndex(label, row);
           ifElse(
-              k, isNegative(k, target),
-              [&] {
-                k.columns(width, [&](Lane lane) {
-                  k.store(k.splat(0.0), dx, row, lane);
-                });
-              },
+              k, k.less(target, k.idx(0)), [&] { k.zeroRow(dx, row, width); },
               [&] {
                 crossEntropyGradient(k, x, row, width, target, factor, dx);
               });
         });
       });
-  return success();
 }
 
 //===----------------------------------------------------------------------===//
@@ -143,8 +133,7 @@ static Value expertShare(KernelBuilder &k, const RoutesView &routes, Value e,
   return k.mulf(k.toFloat(share), k.scalar(unit / routes.numRows()));
 }
 
-static LogicalResult lowerBalanceLoss(BalanceLossOp op,
-                                      KernelLowering &lowering) {
+static void lowerBalanceLoss(BalanceLossOp op, KernelLowering &lowering) {
   RoutesType type = op.getRoutes().getType();
   int64_t tokens = rowsOf(op.getLogits()), experts = type.getExperts();
   int64_t perItem = rowsPerWorkItem(tokens, routerWork(experts));
@@ -189,11 +178,10 @@ static LogicalResult lowerBalanceLoss(BalanceLossOp op,
             k.mulf(loadOnly(k, lowering.buffer(op.getWeight())), total),
             k.buffer(lowering.result(op.getLoss()), {1}), k.idx(0));
       });
-  return success();
 }
 
-static LogicalResult lowerBalanceLossGrad(BalanceLossGradOp op,
-                                          KernelLowering &lowering) {
+static void lowerBalanceLossGrad(BalanceLossGradOp op,
+                                 KernelLowering &lowering) {
   RoutesType type = op.getRoutes().getType();
   int64_t tokens = rowsOf(op.getLogits()), experts = type.getExperts();
   lowering.launchRows(
@@ -221,15 +209,14 @@ static LogicalResult lowerBalanceLossGrad(BalanceLossGradOp op,
           });
         });
       });
-  return success();
 }
 
 //===----------------------------------------------------------------------===//
 // Old languages stay with expert 0
 //===----------------------------------------------------------------------===//
 
-static LogicalResult lowerLanguagePriorLoss(LanguagePriorLossOp op,
-                                            KernelLowering &lowering) {
+static void lowerLanguagePriorLoss(LanguagePriorLossOp op,
+                                   KernelLowering &lowering) {
   int64_t tokens = rowsOf(op.getLogits()), experts = widthOf(op.getLogits());
   Type compute = elementOf(op.getLogits());
   Value terms = lowering.temporary({tokens}, compute);
@@ -245,10 +232,8 @@ static LogicalResult lowerLanguagePriorLoss(LanguagePriorLossOp op,
           auto logit = [&](Value e) {
             return k.loadScalar(logits, {token, e});
           };
-          Value isOld = arith::CmpIOp::create(
-              k, arith::CmpIPredicate::ne, k.loadIndex(old, token), k.idx(0));
           ifElse(
-              k, isOld,
+              k, isOld(k, old, token),
               [&] {
                 Value logSum = softmaxInto(k, logit, p, experts);
                 Value first = logit(k.idx(0));
@@ -265,11 +250,10 @@ static LogicalResult lowerLanguagePriorLoss(LanguagePriorLossOp op,
         });
       });
   sumTerms(lowering, op, terms, op.getWeight(), op.getLoss());
-  return success();
 }
 
-static LogicalResult lowerLanguagePriorLossGrad(LanguagePriorLossGradOp op,
-                                                KernelLowering &lowering) {
+static void lowerLanguagePriorLossGrad(LanguagePriorLossGradOp op,
+                                       KernelLowering &lowering) {
   int64_t tokens = rowsOf(op.getLogits()), experts = widthOf(op.getLogits());
   bool isReference = op.getForm() == LossForm::Reference;
   lowering.launchRows(
@@ -293,10 +277,8 @@ static LogicalResult lowerLanguagePriorLossGrad(LanguagePriorLossGradOp op,
           auto logit = [&](Value e) {
             return k.loadScalar(logits, {token, e});
           };
-          Value isOld = arith::CmpIOp::create(
-              k, arith::CmpIPredicate::ne, k.loadIndex(old, token), k.idx(0));
           ifElse(
-              k, isOld,
+              k, isOld(k, old, token),
               [&] {
                 softmaxInto(k, logit, p, experts);
                 if (isReference) {
@@ -320,7 +302,6 @@ static LogicalResult lowerLanguagePriorLossGrad(LanguagePriorLossGradOp op,
               });
         });
       });
-  return success();
 }
 
 //===----------------------------------------------------------------------===//
@@ -329,13 +310,10 @@ static LogicalResult lowerLanguagePriorLossGrad(LanguagePriorLossGradOp op,
 
 /// The class of a token: 0 where its language is old.
 static Value classOf(KernelBuilder &k, Value old, Value token) {
-  Value isOld = arith::CmpIOp::create(k, arith::CmpIPredicate::ne,
-                                      k.loadIndex(old, token), k.idx(0));
-  return arith::SelectOp::create(k, isOld, k.idx(0), k.idx(1));
+  return k.select(isOld(k, old, token), k.idx(0), k.idx(1));
 }
 
-static LogicalResult lowerClassifierLoss(ClassifierLossOp op,
-                                         KernelLowering &lowering) {
+static void lowerClassifierLoss(ClassifierLossOp op, KernelLowering &lowering) {
   int64_t tokens = rowsOf(op.getLogits());
   Type compute = elementOf(op.getLogits());
   Value terms = lowering.temporary({tokens}, compute);
@@ -355,11 +333,10 @@ static LogicalResult lowerClassifierLoss(ClassifierLossOp op,
         });
       });
   sumTerms(lowering, op, terms, op.getWeight(), op.getLoss());
-  return success();
 }
 
-static LogicalResult lowerClassifierLossGrad(ClassifierLossGradOp op,
-                                             KernelLowering &lowering) {
+static void lowerClassifierLossGrad(ClassifierLossGradOp op,
+                                    KernelLowering &lowering) {
   int64_t tokens = rowsOf(op.getLogits());
   lowering.launchRows(
       op, elementOf(op.getLogits()), tokens, routerWork(2),
@@ -381,15 +358,13 @@ static LogicalResult lowerClassifierLossGrad(ClassifierLossGradOp op,
                         {token, right});
         });
       });
-  return success();
 }
 
 //===----------------------------------------------------------------------===//
 // Sums of losses
 //===----------------------------------------------------------------------===//
 
-static LogicalResult lowerWeightedSum(WeightedSumOp op,
-                                      KernelLowering &lowering) {
+static void lowerWeightedSum(WeightedSumOp op, KernelLowering &lowering) {
   lowering.launch(
       op, {.workItems = 1, .compute = elementOf(op.getResult())},
       [&](KernelBuilder &k) {
@@ -403,18 +378,11 @@ static LogicalResult lowerWeightedSum(WeightedSumOp op,
         k.storeScalar(sum, k.buffer(lowering.result(op.getResult()), {1}),
                       k.idx(0));
       });
-  return success();
 }
 
 void mlir::moe::addLossLowerings(LoweringTable &table) {
-  table.add<CrossEntropyOp>(lowerCrossEntropy);
-  table.add<TokenLogprobsOp>(lowerTokenLogprobs);
-  table.add<CrossEntropyGradOp>(lowerCrossEntropyGrad);
-  table.add<BalanceLossOp>(lowerBalanceLoss);
-  table.add<BalanceLossGradOp>(lowerBalanceLossGrad);
-  table.add<LanguagePriorLossOp>(lowerLanguagePriorLoss);
-  table.add<LanguagePriorLossGradOp>(lowerLanguagePriorLossGrad);
-  table.add<ClassifierLossOp>(lowerClassifierLoss);
-  table.add<ClassifierLossGradOp>(lowerClassifierLossGrad);
-  table.add<WeightedSumOp>(lowerWeightedSum);
+  table.add(lowerCrossEntropy, lowerTokenLogprobs, lowerCrossEntropyGrad,
+            lowerBalanceLoss, lowerBalanceLossGrad, lowerLanguagePriorLoss,
+            lowerLanguagePriorLossGrad, lowerClassifierLoss,
+            lowerClassifierLossGrad, lowerWeightedSum);
 }

@@ -18,7 +18,7 @@ using Lane = KernelBuilder::Lane;
 // Root mean square
 //===----------------------------------------------------------------------===//
 
-static LogicalResult lowerRmsNorm(RmsNormOp op, KernelLowering &lowering) {
+static void lowerRmsNorm(RmsNormOp op, KernelLowering &lowering) {
   // A group is normalised as a row of its own, as in QK-norm.
   int64_t width = widthOf(op.getWeight());
   int64_t rows = rowsOf(op.getInput()) * widthOf(op.getInput()) / width;
@@ -43,11 +43,9 @@ static LogicalResult lowerRmsNorm(RmsNormOp op, KernelLowering &lowering) {
           });
         });
       });
-  return success();
 }
 
-static LogicalResult lowerRmsNormGrad(RmsNormGradOp op,
-                                      KernelLowering &lowering) {
+static void lowerRmsNormGrad(RmsNormGradOp op, KernelLowering &lowering) {
   int64_t width = widthOf(op.getWeight());
   int64_t rows = rowsOf(op.getInput()) * widthOf(op.getInput()) / width;
   double epsilon = op.getEpsilon().convertToDouble();
@@ -78,11 +76,10 @@ static LogicalResult lowerRmsNormGrad(RmsNormGradOp op,
           });
         });
       });
-  return success();
 }
 
-static LogicalResult lowerRmsNormWeightGrad(RmsNormWeightGradOp op,
-                                            KernelLowering &lowering) {
+static void lowerRmsNormWeightGrad(RmsNormWeightGradOp op,
+                                   KernelLowering &lowering) {
   int64_t width = widthOf(op.getDweight());
   int64_t rows = rowsOf(op.getInput()) * widthOf(op.getInput()) / width;
   double epsilon = op.getEpsilon().convertToDouble();
@@ -98,7 +95,6 @@ static LogicalResult lowerRmsNormWeightGrad(RmsNormWeightGradOp op,
           };
         };
       });
-  return success();
 }
 
 //===----------------------------------------------------------------------===//
@@ -134,7 +130,7 @@ struct RowStatistics {
 
 } // namespace
 
-static LogicalResult lowerLayerNorm(LayerNormOp op, KernelLowering &lowering) {
+static void lowerLayerNorm(LayerNormOp op, KernelLowering &lowering) {
   int64_t rows = rowsOf(op.getInput()), width = widthOf(op.getInput());
   double epsilon = op.getEpsilon().convertToDouble();
   lowering.launchRows(
@@ -152,11 +148,9 @@ static LogicalResult lowerLayerNorm(LayerNormOp op, KernelLowering &lowering) {
           });
         });
       });
-  return success();
 }
 
-static LogicalResult lowerLayerNormGrad(LayerNormGradOp op,
-                                        KernelLowering &lowering) {
+static void lowerLayerNormGrad(LayerNormGradOp op, KernelLowering &lowering) {
   int64_t rows = rowsOf(op.getInput()), width = widthOf(op.getInput());
   double epsilon = op.getEpsilon().convertToDouble();
   lowering.launchRows(
@@ -187,11 +181,10 @@ static LogicalResult lowerLayerNormGrad(LayerNormGradOp op,
           });
         });
       });
-  return success();
 }
 
-static LogicalResult lowerLayerNormWeightGrad(LayerNormWeightGradOp op,
-                                              KernelLowering &lowering) {
+static void lowerLayerNormWeightGrad(LayerNormWeightGradOp op,
+                                     KernelLowering &lowering) {
   int64_t rows = rowsOf(op.getInput()), width = widthOf(op.getInput());
   double epsilon = op.getEpsilon().convertToDouble();
   sumOverRows(
@@ -206,14 +199,9 @@ static LogicalResult lowerLayerNormWeightGrad(LayerNormWeightGradOp op,
           };
         };
       });
-  return success();
 }
 
 void mlir::moe::addNormLowerings(LoweringTable &table) {
-  table.add<RmsNormOp>(lowerRmsNorm);
-  table.add<RmsNormGradOp>(lowerRmsNormGrad);
-  table.add<RmsNormWeightGradOp>(lowerRmsNormWeightGrad);
-  table.add<LayerNormOp>(lowerLayerNorm);
-  table.add<LayerNormGradOp>(lowerLayerNormGrad);
-  table.add<LayerNormWeightGradOp>(lowerLayerNormWeightGrad);
+  table.add(lowerRmsNorm, lowerRmsNormGrad, lowerRmsNormWeightGrad,
+            lowerLayerNorm, lowerLayerNormGrad, lowerLayerNormWeightGrad);
 }

@@ -20,8 +20,6 @@
 
 #include "moe/Target/KernelBuilder.h"
 
-#include "mlir/Dialect/Arith/IR/Arith.h"
-
 namespace mlir::moe {
 
 /// The routes that a kernel reads or makes.
@@ -59,12 +57,12 @@ public:
   Value rowsInUse() const { return firstRow(k.idx(experts)); }
   /// The expert of a row: the number of experts whose rows end before it.
   Value expertOf(Value row) const {
-    return k.loop(
-        k.idx(1), k.idx(experts), 1, k.idx(0), [&](Value e, Value state) {
-          Value isBefore = k.less(row, firstRow(e));
-          Value one = arith::SelectOp::create(k, isBefore, k.idx(0), k.idx(1));
-          return k.add(state, one);
-        });
+    return k.loop(k.idx(1), k.idx(experts), 1, k.idx(0),
+                  [&](Value e, Value state) {
+                    Value isBefore = k.less(row, firstRow(e));
+                    Value one = k.select(isBefore, k.idx(0), k.idx(1));
+                    return k.add(state, one);
+                  });
   }
 
   void setRow(Value row, Value route) const {

@@ -14,7 +14,6 @@
 #include "RoutesView.h"
 #include "Rows.h"
 
-#include "mlir/Dialect/Arith/IR/Arith.h"
 #include "mlir/Dialect/SCF/IR/SCF.h"
 
 using namespace mlir;
@@ -120,16 +119,16 @@ static void lowerChoice(RouteOp op, Value chosen, KernelLowering &lowering) {
           for (int64_t choice = 0; choice < topK; ++choice) {
             // Only a larger probability replaces the best, so the lower index
             // wins ties. Experts that were selected before have -1.
-            SmallVector<Value> best = k.loop(
-                k.idx(0), k.idx(experts), 1, {k.scalar(-1.0), k.idx(0)},
-                [&](Value e, ValueRange state) {
-                  Value candidate = k.loadScalar(p, e);
-                  Value larger = arith::CmpFOp::create(
-                      k, arith::CmpFPredicate::OGT, candidate, state[0]);
-                  return SmallVector<Value>{
-                      arith::SelectOp::create(k, larger, candidate, state[0]),
-                      arith::SelectOp::create(k, larger, e, state[1])};
-                });
+            SmallVector<Value> best =
+                k.loop(k.idx(0), k.idx(experts), 1, {k.scalar(-1.0), k.idx(0)},
+                       [&](Value e, ValueRange state) {
+                         Value candidate = k.loadScalar(p, e);
+                         Value larger = arith::CmpFOp::create(
+                             k, arith::CmpFPredicate::OGT, candidate, state[0]);
+                         return SmallVector<Value>{
+                             k.select(larger, candidate, state[0]),
+                             k.select(larger, e, state[1])};
+                       });
             k.storeScalar(k.scalar(-1.0), p, best[1]);
             choose(row, choice, best[1]);
             selected.push_back(best[0]);
@@ -191,16 +190,15 @@ static void lowerGrouping(RouteOp op, Value chosen, KernelLowering &lowering) {
       });
 }
 
-static LogicalResult lowerRoute(RouteOp op, KernelLowering &lowering) {
+static void lowerRoute(RouteOp op, KernelLowering &lowering) {
   Value chosen = lowering.temporary(
       {rowsOf(op.getLogits()), op.getRoutes().getType().getTopK()},
       IntegerType::get(op.getContext(), 32));
   lowerChoice(op, chosen, lowering);
   lowerGrouping(op, chosen, lowering);
-  return success();
 }
 
-static LogicalResult lowerRouteGrad(RouteGradOp op, KernelLowering &lowering) {
+static void lowerRouteGrad(RouteGradOp op, KernelLowering &lowering) {
   RoutesType type = op.getRoutes().getType();
   int64_t experts = type.getExperts(), topK = type.getTopK();
   int64_t tokens = rowsOf(op.getLogits());
@@ -252,7 +250,6 @@ static LogicalResult lowerRouteGrad(RouteGradOp op, KernelLowering &lowering) {
               [&] { follow(token); });
         });
       });
-  return success();
 }
 
 //===----------------------------------------------------------------------===//
@@ -261,7 +258,7 @@ static LogicalResult lowerRouteGrad(RouteGradOp op, KernelLowering &lowering) {
 
 // A row of a batch is a work item: a running sum of a few numbers per token.
 
-static LogicalResult lowerPool(PoolOp op, KernelLowering &lowering) {
+static void lowerPool(PoolOp op, KernelLowering &lowering) {
   auto type = cast<RankedTensorType>(op.getInput().getType());
   int64_t batch = type.getDimSize(0), capacity = type.getDimSize(1);
   int64_t width = type.getDimSize(2);
@@ -305,10 +302,9 @@ static LogicalResult lowerPool(PoolOp op, KernelLowering &lowering) {
           }
         }
       });
-  return success();
 }
 
-static LogicalResult lowerPoolGrad(PoolGradOp op, KernelLowering &lowering) {
+static void lowerPoolGrad(PoolGradOp op, KernelLowering &lowering) {
   auto type = cast<RankedTensorType>(op.getDy().getType());
   int64_t batch = type.getDimSize(0), length = type.getDimSize(1);
   int64_t width = type.getDimSize(2);
@@ -340,14 +336,13 @@ static LogicalResult lowerPoolGrad(PoolGradOp op, KernelLowering &lowering) {
                       }
                     }
                   });
-  return success();
 }
 
 //===----------------------------------------------------------------------===//
 // Combine
 //===----------------------------------------------------------------------===//
 
-static LogicalResult lowerCombine(CombineOp op, KernelLowering &lowering) {
+static void lowerCombine(CombineOp op, KernelLowering &lowering) {
   RoutesType type = op.getRoutes().getType();
   int64_t topK = type.getTopK();
   int64_t tokens = rowsOf(op.getResult()), width = widthOf(op.getResult());
@@ -389,13 +384,8 @@ static LogicalResult lowerCombine(CombineOp op, KernelLowering &lowering) {
               [&] { combine(token, topK); }, [&] { combine(token, 1); });
         });
       });
-  return success();
 }
 
 void mlir::moe::addRoutingLowerings(LoweringTable &table) {
-  table.add<RouteOp>(lowerRoute);
-  table.add<RouteGradOp>(lowerRouteGrad);
-  table.add<PoolOp>(lowerPool);
-  table.add<PoolGradOp>(lowerPoolGrad);
-  table.add<CombineOp>(lowerCombine);
+  table.add(lowerRoute, lowerRouteGrad, lowerPool, lowerPoolGrad, lowerCombine);
 }

@@ -7,7 +7,6 @@
 
 #include "Rows.h"
 
-#include "mlir/Dialect/Arith/IR/Arith.h"
 #include "mlir/Dialect/Math/IR/Math.h"
 
 using namespace mlir;
@@ -23,7 +22,7 @@ Value mlir::moe::maskedTo(KernelBuilder &k, Value value, Lane lane,
                           double fill) {
   if (!lane.mask)
     return value;
-  return arith::SelectOp::create(k, lane.mask, value, k.splat(fill));
+  return k.select(lane.mask, value, k.splat(fill));
 }
 
 Value mlir::moe::sumColumns(KernelBuilder &k, int64_t width,
@@ -124,9 +123,7 @@ void mlir::moe::sumOverRows(KernelLowering &lowering, Operation *op,
                   [&](KernelBuilder &k) {
                     Value to = k.buffer(partials);
                     RowTerm rowTerm = term(k);
-                    k.columns(width, [&](Lane lane) {
-                      k.store(k.splat(0.0), to, k.workItem(), lane);
-                    });
+                    k.zeroRow(to, k.workItem(), width);
                     k.rowsOfWorkItem(rows, perItem, [&](Value row) {
                       LaneTerm laneTerm = rowTerm(row);
                       k.columns(width, [&](Lane lane) {
@@ -143,7 +140,7 @@ void mlir::moe::sumOverRows(KernelLowering &lowering, Operation *op,
 // Embedding
 //===----------------------------------------------------------------------===//
 
-static LogicalResult lowerEmbedding(EmbeddingOp op, KernelLowering &lowering) {
+static void lowerEmbedding(EmbeddingOp op, KernelLowering &lowering) {
   int64_t rows = rowsOf(op.getResult()), width = widthOf(op.getResult());
   double scale = op.getScale().convertToDouble();
   Type element = elementOf(op.getTable());
@@ -161,11 +158,9 @@ static LogicalResult lowerEmbedding(EmbeddingOp op, KernelLowering &lowering) {
           });
         });
       });
-  return success();
 }
 
-static LogicalResult lowerEmbeddingGrad(EmbeddingGradOp op,
-                                        KernelLowering &lowering) {
+static void lowerEmbeddingGrad(EmbeddingGradOp op, KernelLowering &lowering) {
   int64_t rows = rowsOf(op.getDy()), width = widthOf(op.getDy());
   int64_t vocabulary = rowsOf(op.getDtable());
   double scale = op.getScale().convertToDouble();
@@ -183,11 +178,8 @@ static LogicalResult lowerEmbeddingGrad(EmbeddingGradOp op,
         Value dy = k.buffer(lowering.buffer(op.getDy()), {rows, width});
         Value dtable = k.buffer(lowering.result(op.getDtable()));
         Value factor = k.roundTo(k.splat(scale), element);
-        k.rowsOfWorkItem(vocabulary, perItem, [&](Value token) {
-          k.columns(width, [&](Lane lane) {
-            k.store(k.splat(0.0), dtable, token, lane);
-          });
-        });
+        k.rowsOfWorkItem(vocabulary, perItem,
+                         [&](Value token) { k.zeroRow(dtable, token, width); });
         Value first = k.mul(k.workItem(), k.idx(perItem));
         Value last = k.add(first, k.idx(perItem));
         k.loop(rows, [&](Value row) {
@@ -206,15 +198,13 @@ static LogicalResult lowerEmbeddingGrad(EmbeddingGradOp op,
           });
         });
       });
-  return success();
 }
 
 //===----------------------------------------------------------------------===//
 // Rotary embedding
 //===----------------------------------------------------------------------===//
 
-static LogicalResult lowerRotaryTable(RotaryTableOp op,
-                                      KernelLowering &lowering) {
+static void lowerRotaryTable(RotaryTableOp op, KernelLowering &lowering) {
   ArrayRef<float> frequencies = op.getFrequencies();
   int64_t rows = rowsOf(op.getCos()), width = frequencies.size();
   // An element takes two calls of libm.
@@ -243,10 +233,9 @@ static LogicalResult lowerRotaryTable(RotaryTableOp op,
       });
     });
   });
-  return success();
 }
 
-static LogicalResult lowerRotary(RotaryOp op, KernelLowering &lowering) {
+static void lowerRotary(RotaryOp op, KernelLowering &lowering) {
   int64_t rows = rowsOf(op.getInput()), width = widthOf(op.getInput());
   int64_t half = widthOf(op.getCos());
   Type element = elementOf(op.getInput());
@@ -273,15 +262,13 @@ static LogicalResult lowerRotary(RotaryOp op, KernelLowering &lowering) {
           });
         });
       });
-  return success();
 }
 
 //===----------------------------------------------------------------------===//
 // Caches
 //===----------------------------------------------------------------------===//
 
-static LogicalResult lowerCacheUpdate(CacheUpdateOp op,
-                                      KernelLowering &lowering) {
+static void lowerCacheUpdate(CacheUpdateOp op, KernelLowering &lowering) {
   auto cacheType = cast<RankedTensorType>(op.getCache().getType());
   int64_t batch = cacheType.getDimSize(0), capacity = cacheType.getDimSize(1);
   int64_t rows = rowsOf(op.getRows()), width = widthOf(op.getRows());
@@ -301,10 +288,9 @@ static LogicalResult lowerCacheUpdate(CacheUpdateOp op,
           });
         });
       });
-  return success();
 }
 
-static LogicalResult lowerLastToken(LastTokenOp op, KernelLowering &lowering) {
+static void lowerLastToken(LastTokenOp op, KernelLowering &lowering) {
   auto type = cast<RankedTensorType>(op.getInput().getType());
   int64_t batch = type.getDimSize(0), length = type.getDimSize(1);
   int64_t width = type.getDimSize(2);
@@ -320,14 +306,13 @@ static LogicalResult lowerLastToken(LastTokenOp op, KernelLowering &lowering) {
           k.store(k.load(x, last, lane), y, k.workItem(), lane);
         });
       });
-  return success();
 }
 
 //===----------------------------------------------------------------------===//
 // Sums
 //===----------------------------------------------------------------------===//
 
-static LogicalResult lowerAdd(AddOp op, KernelLowering &lowering) {
+static void lowerAdd(AddOp op, KernelLowering &lowering) {
   auto type = cast<RankedTensorType>(op.getType());
   int64_t count = type.getNumElements();
   // The tensor is seen as rows of `width` elements, whatever its shape.
@@ -354,10 +339,9 @@ static LogicalResult lowerAdd(AddOp op, KernelLowering &lowering) {
           k.ifThen(k.less(k.idx(workItems - 2), k.workItem()),
                    [&] { addFrom(k.idx(count - rest), rest); });
       });
-  return success();
 }
 
-static LogicalResult lowerColumnSum(ColumnSumOp op, KernelLowering &lowering) {
+static void lowerColumnSum(ColumnSumOp op, KernelLowering &lowering) {
   int64_t rows = rowsOf(op.getDy()), width = widthOf(op.getDy());
   sumOverRows(
       lowering, op, rows, op.getResult(), [&](KernelBuilder &k) -> RowTerm {
@@ -366,17 +350,10 @@ static LogicalResult lowerColumnSum(ColumnSumOp op, KernelLowering &lowering) {
           return [&k, dy, row](Lane lane) { return k.load(dy, row, lane); };
         };
       });
-  return success();
 }
 
 void mlir::moe::addRowLowerings(LoweringTable &table) {
-  table.add<EmbeddingOp>(lowerEmbedding);
-  table.add<EmbeddingGradOp>(lowerEmbeddingGrad);
-  table.add<RotaryTableOp>(lowerRotaryTable);
-  table.add<RotaryOp>(lowerRotary);
-  table.add<CacheUpdateOp>(lowerCacheUpdate);
-  table.add<LastTokenOp>(lowerLastToken);
-  table.add<AddOp>(lowerAdd);
-  table.add<ColumnSumOp>(lowerColumnSum);
+  table.add(lowerEmbedding, lowerEmbeddingGrad, lowerRotaryTable, lowerRotary,
+            lowerCacheUpdate, lowerLastToken, lowerAdd, lowerColumnSum);
   addNormLowerings(table);
 }

@@ -7,7 +7,6 @@
 
 #include "AttentionBlocks.h"
 
-#include "mlir/Dialect/Arith/IR/Arith.h"
 #include "mlir/Dialect/Math/IR/Math.h"
 
 #include <limits>
@@ -32,7 +31,7 @@ static int64_t sharedHeads(const AttentionShape &shape) {
   return shared;
 }
 
-static LogicalResult lowerAttention(AttentionOp op, KernelLowering &lowering) {
+static void lowerAttention(AttentionOp op, KernelLowering &lowering) {
   AttentionShape shape(op, lowering.target());
   // A few queries with a cache do not pay for packing all of it: work items
   // pack the keys that they see.
@@ -96,9 +95,8 @@ static LogicalResult lowerAttention(AttentionOp op, KernelLowering &lowering) {
                      block.rows.count, [&](Value i, Value column, Value dot) {
                        auto [score, visible] =
                            scoring.ofQuery(dot, block.b, block.row(i), column);
-                       k.store(
-                           arith::SelectOp::create(k, visible, score, hidden),
-                           scores, i, {column, Value()});
+                       k.store(k.select(visible, score, hidden), scores, i,
+                               {column, Value()});
                      });
 
         Value columns = k.mul(numTiles, k.idx(tiling.tileWidth));
@@ -109,17 +107,18 @@ static LogicalResult lowerAttention(AttentionOp op, KernelLowering &lowering) {
                 return k.maxf(state, k.load(scores, i, {column, Value()}));
               }));
           Value shift = k.broadcast(largest);
-          Value sum = k.sum(
-              k.loop(k.idx(0), columns, k.lanes(), k.splat(0.0),
-                     [&](Value column, Value state) {
-                       Value score = k.load(scores, i, {column, Value()});
-                       Value seen = arith::CmpFOp::create(
-                           k, arith::CmpFPredicate::OGT, score, hidden);
-                       Value p = math::ExpOp::create(k, k.subf(score, shift));
-                       p = arith::SelectOp::create(k, seen, p, k.splat(0.0));
-                       k.store(p, scores, i, {column, Value()});
-                       return k.addf(state, p);
-                     }));
+          Value sum =
+              k.sum(k.loop(k.idx(0), columns, k.lanes(), k.splat(0.0),
+                           [&](Value column, Value state) {
+                             Value score = k.load(scores, i, {column, Value()});
+                             Value seen = arith::CmpFOp::create(
+                                 k, arith::CmpFPredicate::OGT, score, hidden);
+                             Value p =
+                                 math::ExpOp::create(k, k.subf(score, shift));
+                             p = k.select(seen, p, k.splat(0.0));
+                             k.store(p, scores, i, {column, Value()});
+                             return k.addf(state, p);
+                           }));
           k.storeScalar(k.divf(k.scalar(1.0), sum), inverse, i);
           if (lse)
             k.storeScalar(k.addf(largest, math::LogOp::create(k, sum)), lse,
@@ -141,9 +140,8 @@ static LogicalResult lowerAttention(AttentionOp op, KernelLowering &lowering) {
                       lane);
             });
       });
-  return success();
 }
 
 void mlir::moe::addAttentionLowerings(LoweringTable &table) {
-  table.add<AttentionOp>(lowerAttention);
+  table.add(lowerAttention);
 }

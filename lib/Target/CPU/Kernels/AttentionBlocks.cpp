@@ -7,7 +7,6 @@
 
 #include "AttentionBlocks.h"
 
-#include "mlir/Dialect/Arith/IR/Arith.h"
 #include "mlir/Dialect/Vector/IR/VectorOps.h"
 
 #include <bit>
@@ -33,8 +32,7 @@ static void packHeadPanel(KernelBuilder &k, Value from, Value b, Value h,
                           Value panel, int64_t length, int64_t heads,
                           int64_t width, Value to, ValueRange position) {
   Value first = k.mul(panel, k.idx(k.lanes()));
-  Value count =
-      arith::MaxSIOp::create(k, k.sub(k.idx(length), first), k.idx(0));
+  Value count = k.max(k.sub(k.idx(length), first), k.idx(0));
   int64_t steps = cast<MemRefType>(to.getType()).getShape().end()[-2];
   packPanel(k,
             {.from = from,
@@ -91,7 +89,7 @@ Scoring::Scoring(KernelBuilder &k, const AttentionShape &shape, Value head,
   for (int64_t h = 1; h < shape.heads; ++h) {
     Value isHead =
         arith::CmpIOp::create(k, arith::CmpIPredicate::eq, head, k.idx(h));
-    slope = arith::SelectOp::create(k, isHead, k.scalar(slopes[h]), slope);
+    slope = k.select(isHead, k.scalar(slopes[h]), slope);
   }
 }
 
@@ -112,7 +110,7 @@ Value Scoring::consecutive(Value first) {
 
 /// Ids [first, first + lanes) of row `b`, 0 beyond `length`.
 Value Scoring::loadIds(Value buffer, Value b, Value first, int64_t length) {
-  Value left = arith::MaxSIOp::create(k, k.sub(k.idx(length), first), k.idx(0));
+  Value left = k.max(k.sub(k.idx(length), first), k.idx(0));
   return k.loadElements(buffer, b, {first, k.mask(left)}, shape.lanes);
 }
 
@@ -255,7 +253,7 @@ std::pair<Value, Value> mlir::moe::keyBound(KernelBuilder &k,
   Value last = k.loop(
       k.idx(0), block.rows.count, 1, k.idx(0), [&](Value i, Value state) {
         Value slot = k.loadIndex(slots, {block.b, block.row(i)});
-        return arith::MaxSIOp::create(k, slot, state);
+        return k.max(slot, state);
       });
   Value keys = k.min(k.add(last, k.idx(1)), k.idx(shape.keys));
   Value numTiles = k.div(k.add(keys, k.idx(tileWidth - 1)), k.idx(tileWidth));

@@ -13,7 +13,6 @@
 
 #include "AttentionBlocks.h"
 
-#include "mlir/Dialect/Arith/IR/Arith.h"
 #include "mlir/Dialect/Math/IR/Math.h"
 
 using namespace mlir;
@@ -107,8 +106,8 @@ static void launchQueryGrad(AttentionGradOp op, const AttentionShape &shape,
               Value shift =
                   k.broadcast(k.loadScalar(lse, {block.b, block.h, row}));
               Value p = math::ExpOp::create(k, k.subf(score, shift));
-              k.store(arith::SelectOp::create(k, visible, p, k.splat(0.0)),
-                      weights, i, {column, Value()});
+              k.store(k.select(visible, p, k.splat(0.0)), weights, i,
+                      {column, Value()});
             });
         forEachScore(k, tiling, packedDout, d, valuePanels, panelHead, k.idx(0),
                      numTiles, block.rows.count,
@@ -171,15 +170,10 @@ static void launchKeyGrad(AttentionGradOp op, const AttentionShape &shape,
         int64_t columns = llvm::alignTo(shape.length, tiling.tileWidth);
         Value weights = k.scratch({blockRows, columns}, k.compute());
         Value sums = k.scratch({2, blockRows, d}, k.compute());
-        auto zero = [&](Value buffer, ValueRange indices, int64_t width) {
-          k.columns(width, [&](Lane lane) {
-            k.store(k.splat(0.0), buffer, indices, lane);
-          });
-        };
         k.loop(blockRows, [&](Value i) {
-          zero(weights, i, columns);
-          zero(sums, {k.idx(0), i}, d);
-          zero(sums, {k.idx(1), i}, d);
+          k.zeroRow(weights, i, columns);
+          k.zeroRow(sums, {k.idx(0), i}, d);
+          k.zeroRow(sums, {k.idx(1), i}, d);
         });
         // Queries before the block see none of its keys.
         Value firstTile = k.div(block.rows.first, k.idx(tiling.tileWidth));
@@ -197,21 +191,19 @@ static void launchKeyGrad(AttentionGradOp op, const AttentionShape &shape,
             return headRow(k, block.b, shape.length, i, shape.heads, head);
           };
           auto perQuery = [&](Value buffer, Value column) -> Value {
-            Value left = arith::MaxSIOp::create(
-                k, k.sub(k.idx(shape.length), column), k.idx(0));
+            Value left = k.max(k.sub(k.idx(shape.length), column), k.idx(0));
             return k.load(buffer, {block.b, head}, {column, k.mask(left)});
           };
-          forEachScore(
-              k, tiling, packedKey, d, queryPanels, panelHead, firstTile,
-              k.idx(tiling.tilesAcross), block.rows.count,
-              [&](Value i, Value column, Value dot) {
-                auto [score, visible] =
-                    scoring.ofKey(dot, block.b, block.row(i), column);
-                Value p = math::ExpOp::create(
-                    k, k.subf(score, perQuery(lse, column)));
-                k.store(arith::SelectOp::create(k, visible, p, k.splat(0.0)),
-                        weights, i, {column, Value()});
-              });
+          forEachScore(k, tiling, packedKey, d, queryPanels, panelHead,
+                       firstTile, k.idx(tiling.tilesAcross), block.rows.count,
+                       [&](Value i, Value column, Value dot) {
+                         auto [score, visible] =
+                             scoring.ofKey(dot, block.b, block.row(i), column);
+                         Value p = math::ExpOp::create(
+                             k, k.subf(score, perQuery(lse, column)));
+                         k.store(k.select(visible, p, k.splat(0.0)), weights, i,
+                                 {column, Value()});
+                       });
           forEachWeightedSum(k, d, weights, firstQuery, k.idx(shape.length),
                              block.rows.count, blockRows, dout, queryRow,
                              [&](Value i, Lane lane, Value sum) {
@@ -240,8 +232,7 @@ static void launchKeyGrad(AttentionGradOp op, const AttentionShape &shape,
       });
 }
 
-static LogicalResult lowerAttentionGrad(AttentionGradOp op,
-                                        KernelLowering &lowering) {
+static void lowerAttentionGrad(AttentionGradOp op, KernelLowering &lowering) {
   AttentionShape shape(op, lowering.target());
   auto pack = [&](Value tensor, int64_t length, int64_t heads) {
     return packHeads(lowering, op, lowering.buffer(tensor), length, heads,
@@ -254,9 +245,8 @@ static LogicalResult lowerAttentionGrad(AttentionGradOp op,
   Value queryPanels = pack(op.getQuery(), shape.length, shape.heads);
   Value doutPanels = pack(op.getDout(), shape.length, shape.heads);
   launchKeyGrad(op, shape, queryPanels, doutPanels, delta, lowering);
-  return success();
 }
 
 void mlir::moe::addAttentionGradLowerings(LoweringTable &table) {
-  table.add<AttentionGradOp>(lowerAttentionGrad);
+  table.add(lowerAttentionGrad);
 }

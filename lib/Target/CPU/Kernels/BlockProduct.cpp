@@ -219,11 +219,7 @@ void Multiplier::run(
   sums = k.scratch({tiling.blockRows, columns}, k.compute());
   Value rows = rowsOfRegisterTiles(k, product.block, tiling.registerTileRows,
                                    tiling.blockRows);
-  k.loop(k.idx(0), rows, 1, [&](Value i) {
-    k.columns(columns, [&](KernelBuilder::Lane lane) {
-      k.store(k.splat(0.0), sums, i, lane);
-    });
-  });
+  k.loop(k.idx(0), rows, 1, [&](Value i) { k.zeroRow(sums, i, columns); });
   int64_t whole = (inner - 1) / tiling.slice * tiling.slice;
   for (size_t i = 0; i < terms.size(); ++i) {
     Value firstOfTerm = k.idx(static_cast<int64_t>(i) * inner);

@@ -114,35 +114,29 @@ static void lowerProjection(Operation *op, const ProductTypes &types,
                 bias ? lowering.buffer(bias) : Value());
 }
 
-static LogicalResult lowerLinear(LinearOp op, KernelLowering &lowering) {
+static void lowerLinear(LinearOp op, KernelLowering &lowering) {
   ProductTypes types = typesOfWeights(lowering, op.getInput(), op.getWeight());
   lowerProjection(op, types, op.getInput(), op.getWeight(), op.getBias(),
                   op.getResult(), lowering);
-  return success();
 }
 
 /// A projection whose result chooses between experts or languages. Its weight
 /// is never quantised: that would save little and might change a choice.
-static LogicalResult lowerChoice(Operation *op, Value input, Value weight,
-                                 Value logits, KernelLowering &lowering) {
+static void lowerChoice(Operation *op, Value input, Value weight, Value logits,
+                        KernelLowering &lowering) {
   ProductTypes types(lowering.target(), elementOf(input), elementOf(weight));
   lowerProjection(op, types, input, weight, Value(), logits, lowering);
-  return success();
 }
 
-static LogicalResult lowerRouter(RouterOp op, KernelLowering &lowering) {
-  return lowerChoice(op, op.getInput(), op.getWeight(), op.getLogits(),
-                     lowering);
+static void lowerRouter(RouterOp op, KernelLowering &lowering) {
+  lowerChoice(op, op.getInput(), op.getWeight(), op.getLogits(), lowering);
 }
 
-static LogicalResult lowerLanguageGate(LanguageGateOp op,
-                                       KernelLowering &lowering) {
-  return lowerChoice(op, op.getInput(), op.getWeight(), op.getLogits(),
-                     lowering);
+static void lowerLanguageGate(LanguageGateOp op, KernelLowering &lowering) {
+  lowerChoice(op, op.getInput(), op.getWeight(), op.getLogits(), lowering);
 }
 
-static LogicalResult lowerInputGrad(LinearInputGradOp op,
-                                    KernelLowering &lowering) {
+static void lowerInputGrad(LinearInputGradOp op, KernelLowering &lowering) {
   ProductTypes types(lowering.target(), elementOf(op.getDy()),
                      elementOf(op.getWeight()));
   Value panels =
@@ -155,11 +149,9 @@ static LogicalResult lowerInputGrad(LinearInputGradOp op,
                  .rows = rowsOf(op.getDy()),
                  .inner = widthOf(op.getDy()),
                  .columns = widthOf(op.getDx())});
-  return success();
 }
 
-static LogicalResult lowerWeightGrad(LinearWeightGradOp op,
-                                     KernelLowering &lowering) {
+static void lowerWeightGrad(LinearWeightGradOp op, KernelLowering &lowering) {
   Value sum = lowering.takeSum(op.getDweight());
   launchOuterProducts(lowering, op,
                       {.lhs = lowering.buffer(op.getDy()),
@@ -169,13 +161,9 @@ static LogicalResult lowerWeightGrad(LinearWeightGradOp op,
                        .lhsWidth = widthOf(op.getDy()),
                        .rhsWidth = widthOf(op.getInput()),
                        .accumulate = bool(sum)});
-  return success();
 }
 
 void mlir::moe::addMatmulLowerings(LoweringTable &table) {
-  table.add<LinearOp>(lowerLinear);
-  table.add<RouterOp>(lowerRouter);
-  table.add<LanguageGateOp>(lowerLanguageGate);
-  table.add<LinearInputGradOp>(lowerInputGrad);
-  table.add<LinearWeightGradOp>(lowerWeightGrad);
+  table.add(lowerLinear, lowerRouter, lowerLanguageGate, lowerInputGrad,
+            lowerWeightGrad);
 }

@@ -51,9 +51,7 @@ static void launchSoftmaxGrad(LinearCrossEntropyOp op, Value logits,
             k, k.less(label, k.idx(0)),
             [&] {
               k.storeScalar(k.scalar(0.0), losses, token);
-              k.columns(vocabulary, [&](Lane lane) {
-                k.store(k.splat(0.0), dx, row, lane);
-              });
+              k.zeroRow(dx, row, vocabulary);
             },
             [&] {
               Value loss = crossEntropyGradient(k, x, row, vocabulary, label,
@@ -63,8 +61,8 @@ static void launchSoftmaxGrad(LinearCrossEntropyOp op, Value logits,
       });
 }
 
-static LogicalResult lowerLinearCrossEntropy(LinearCrossEntropyOp op,
-                                             KernelLowering &lowering) {
+static void lowerLinearCrossEntropy(LinearCrossEntropyOp op,
+                                    KernelLowering &lowering) {
   int64_t tokens = rowsOf(op.getInput()), inner = widthOf(op.getInput());
   auto weightType = cast<RankedTensorType>(op.getWeight().getType());
   int64_t vocabulary = weightType.getDimSize(0);
@@ -135,9 +133,8 @@ static LogicalResult lowerLinearCrossEntropy(LinearCrossEntropyOp op,
                     });
                     k.storeScalar(sum, to, k.idx(0));
                   });
-  return success();
 }
 
 void mlir::moe::addLinearCrossEntropyLowering(LoweringTable &table) {
-  table.add<LinearCrossEntropyOp>(lowerLinearCrossEntropy);
+  table.add(lowerLinearCrossEntropy);
 }

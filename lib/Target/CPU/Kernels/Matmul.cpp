@@ -7,8 +7,6 @@
 
 #include "Matmul.h"
 
-#include "mlir/Dialect/Arith/IR/Arith.h"
-
 using namespace mlir;
 using namespace mlir::moe;
 
@@ -126,7 +124,7 @@ RowBlock mlir::moe::routedRowBlock(KernelBuilder &k, Value index,
             k.add(begin, k.mul(k.sub(index, blocksBefore), k.idx(blockRows)));
         Value count = k.min(k.sub(end, first), k.idx(blockRows));
         auto select = [&](Value a, Value b) -> Value {
-          return arith::SelectOp::create(k, inside, a, b);
+          return k.select(inside, a, b);
         };
         return SmallVector<Value>{blocksAfter, select(first, state[1]),
                                   select(count, state[2]), select(e, state[3])};
@@ -178,11 +176,7 @@ void mlir::moe::packRows(KernelBuilder &k, Value from, const RowBlock &block,
   });
   Value last = rowsOfRegisterTiles(
       k, block, std::min(types.registerTileRows, blockRows), blockRows);
-  k.loop(block.count, last, 1, [&](Value i) {
-    k.columns(width, [&](KernelBuilder::Lane lane) {
-      k.store(k.splat(0.0), scratch, i, lane);
-    });
-  });
+  k.loop(block.count, last, 1, [&](Value i) { k.zeroRow(scratch, i, width); });
 }
 
 Value mlir::moe::packRows(KernelBuilder &k, Value from, const RowBlock &block,
@@ -203,8 +197,7 @@ static RegisterTileColumns columnsOf(KernelBuilder &k,
     KernelBuilder::Lane lane{k.add(first, k.idx(j * k.lanes())), Value()};
     if (tiling.columns % tiling.tileWidth != 0) {
       // The last panel may lie beyond the last column.
-      Value left = arith::MaxSIOp::create(
-          k, k.sub(k.idx(tiling.columns), lane.column), k.idx(0));
+      Value left = k.max(k.sub(k.idx(tiling.columns), lane.column), k.idx(0));
       lane.mask = k.mask(left);
     }
     tile.lanes.push_back(lane);
@@ -239,8 +232,7 @@ void mlir::moe::forEachRegisterTile(
                          k.idx(tiling.tilesAcross));
   // Nothing is prepared for an empty block.
   if (prepare)
-    lastTile = arith::SelectOp::create(k, k.less(k.idx(0), block.count),
-                                       lastTile, firstTile);
+    lastTile = k.select(k.less(k.idx(0), block.count), lastTile, firstTile);
   k.loop(firstTile, lastTile, 1, [&](Value number) {
     RegisterTileColumns tile = columnsOf(k, tiling, number);
     if (prepare)

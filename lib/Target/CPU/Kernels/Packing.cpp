@@ -7,7 +7,6 @@
 
 #include "Packing.h"
 
-#include "mlir/Dialect/Arith/IR/Arith.h"
 #include "mlir/Dialect/Math/IR/Math.h"
 #include "mlir/Dialect/Vector/IR/VectorOps.h"
 
@@ -222,7 +221,7 @@ TransposedRows mlir::moe::consecutiveRows(KernelBuilder &k, Value from,
                                           Value first) {
   auto type = cast<MemRefType>(from.getType());
   int64_t rows = type.getDimSize(0);
-  Value count = arith::MaxSIOp::create(k, k.sub(k.idx(rows), first), k.idx(0));
+  Value count = k.max(k.sub(k.idx(rows), first), k.idx(0));
   return {.from = from,
           .row =
               [&k, first, rows](Value i) {
@@ -259,7 +258,7 @@ void mlir::moe::packPanel(KernelBuilder &k, const TransposedRows &rows,
     Value first = k.div(column, k.idx(step));
     Value zero = arith::ConstantOp::create(k, k.getZeroAttr(words));
     for (int64_t i = 0; i < stepsOfSquare; ++i) {
-      Value kept = arith::SelectOp::create(k, exists, square[i], zero);
+      Value kept = k.select(exists, square[i], zero);
       Value elements =
           vector::BitCastOp::create(k, VectorType::get({side}, element), kept);
       SmallVector<Value> position =
@@ -343,7 +342,7 @@ void Steps::pack(Value column, Value mask, const Target &target) {
       if (exists) {
         Value zero =
             arith::ConstantOp::create(k, k.getZeroAttr(elements.getType()));
-        elements = arith::SelectOp::create(k, exists, elements, zero);
+        elements = k.select(exists, elements, zero);
       }
       loaded.push_back(elements);
     }
@@ -461,7 +460,7 @@ static void packQuantised(KernelBuilder &k, Value from, Value first,
     Value quotient =
         k.divf(elements, vector::BroadcastOp::create(k, wide, scale));
     Value zero = arith::ConstantOp::create(k, k.getZeroAttr(wide));
-    quotient = arith::SelectOp::create(k, isUsable(scale), quotient, zero);
+    quotient = k.select(isUsable(scale), quotient, zero);
     return arith::FPToSIOp::create(k, wide.clone(k.getI8Type()),
                                    math::RoundEvenOp::create(k, quotient));
   };

@@ -11,7 +11,7 @@
 using namespace mlir;
 using namespace mlir::moe;
 
-static LogicalResult lowerRoutedUp(RoutedUpOp op, KernelLowering &lowering) {
+static void lowerRoutedUp(RoutedUpOp op, KernelLowering &lowering) {
   Grouping grouping(op.getRoutes(), op.getInput());
   int64_t inner = widthOf(op.getInput()), hidden = widthOf(op.getHidden());
   Type element = elementOf(op.getInput());
@@ -75,11 +75,9 @@ static LogicalResult lowerRoutedUp(RoutedUpOp op, KernelLowering &lowering) {
               }
             });
       });
-  return success();
 }
 
-static LogicalResult lowerRoutedDown(RoutedDownOp op,
-                                     KernelLowering &lowering) {
+static void lowerRoutedDown(RoutedDownOp op, KernelLowering &lowering) {
   Grouping grouping(op.getRoutes(), op.getHidden());
   int64_t hidden = widthOf(op.getHidden()), width = widthOf(op.getResult());
   Type element = elementOf(op.getHidden());
@@ -114,10 +112,8 @@ static LogicalResult lowerRoutedDown(RoutedDownOp op,
               storeSums(k, values, y, rows.row(row), tile);
             });
       });
-  return success();
 }
 
 void mlir::moe::addRoutedMatmulLowerings(LoweringTable &table) {
-  table.add<RoutedUpOp>(lowerRoutedUp);
-  table.add<RoutedDownOp>(lowerRoutedDown);
+  table.add(lowerRoutedUp, lowerRoutedDown);
 }

@@ -9,8 +9,6 @@
 #include "Kernels/Activation.h"
 #include "Kernels/Routing.h"
 
-#include "mlir/Dialect/Arith/IR/Arith.h"
-
 using namespace mlir;
 using namespace mlir::moe;
 
@@ -20,15 +18,14 @@ static void zeroMissing(KernelBuilder &k, const RoutesView &routes,
                         int64_t workItems, Value ofRoutes) {
   Value share = k.idx(llvm::divideCeilSigned(routes.numRows(), workItems));
   Value first = k.mul(k.workItem(), share);
-  Value begin = arith::MaxSIOp::create(k, first, routes.rowsInUse());
+  Value begin = k.max(first, routes.rowsInUse());
   k.loop(begin, k.min(k.add(first, share), k.idx(routes.numRows())), 1,
          [&](Value row) {
            k.storeScalar(k.scalar(0.0), ofRoutes, routes.route(row));
          });
 }
 
-static LogicalResult lowerRoutedDownGrad(RoutedDownGradOp op,
-                                         KernelLowering &lowering) {
+static void lowerRoutedDownGrad(RoutedDownGradOp op, KernelLowering &lowering) {
   Grouping grouping(op.getRoutes(), op.getDy());
   int64_t width = widthOf(op.getDy());
   bool gated = op.getForm() == FfnForm::Gated;
@@ -122,11 +119,10 @@ static LogicalResult lowerRoutedDownGrad(RoutedDownGradOp op,
       k.storeScalar(k.sum(sum), dscore, rows.route(row));
     });
   });
-  return success();
 }
 
-static LogicalResult lowerRoutedInputGrad(RoutedInputGradOp op,
-                                          KernelLowering &lowering) {
+static void lowerRoutedInputGrad(RoutedInputGradOp op,
+                                 KernelLowering &lowering) {
   Grouping grouping(op.getRoutes(), op.getDz());
   bool gated = op.getForm() == FfnForm::Gated;
   int64_t hidden = widthOf(op.getDz()) / (gated ? 2 : 1);
@@ -155,10 +151,8 @@ static LogicalResult lowerRoutedInputGrad(RoutedInputGradOp op,
               storeSums(k, sums, dx, rows.row(row), tile);
             });
       });
-  return success();
 }
 
 void mlir::moe::addRoutedMatmulGradLowerings(LoweringTable &table) {
-  table.add<RoutedDownGradOp>(lowerRoutedDownGrad);
-  table.add<RoutedInputGradOp>(lowerRoutedInputGrad);
+  table.add(lowerRoutedDownGrad, lowerRoutedInputGrad);
 }

@@ -14,7 +14,6 @@
 
 #include "Grouping.h"
 
-#include "mlir/Dialect/Arith/IR/Arith.h"
 #include "mlir/Dialect/SCF/IR/SCF.h"
 
 using namespace mlir;
@@ -87,7 +86,7 @@ Value Slices::expert(KernelBuilder &k, Value i) const {
     if (int64_t skipped = experts[j] - experts[j - 1] - 1) {
       Value isBefore = k.less(i, k.idx(static_cast<int64_t>(j)));
       Value next = k.add(expert, k.idx(skipped));
-      expert = arith::SelectOp::create(k, isBefore, expert, next);
+      expert = k.select(isBefore, expert, next);
     }
   return expert;
 }
@@ -98,7 +97,7 @@ Slices::Segment Slices::segment(KernelBuilder &k, const RowOwners &owners,
   // Slices do not cut inner steps: an expert's rows pair up from its first on.
   int64_t together = types.step * types.stepsOfAmxTile;
   auto cut = [&, begin = begin, end = end](Value row) {
-    Value before = arith::MaxSIOp::create(k, k.sub(row, begin), k.idx(0));
+    Value before = k.max(k.sub(row, begin), k.idx(0));
     Value whole =
         k.mul(k.div(k.add(before, k.idx(together - 1)), k.idx(together)),
               k.idx(together));
@@ -152,7 +151,7 @@ static void packSlice(KernelLowering &lowering, RoutedWeightGradOp op,
         k.loop(k.idx(0), k.idx(count), 1, k.idx(0), [&](Value i, Value steps) {
           Slices::Segment segment = slices.segment(k, owners, firstRow, i);
           Value own = slices.stepsOf(k, segment);
-          Value first = arith::MaxSIOp::create(k, k.sub(mine, steps), k.idx(0));
+          Value first = k.max(k.sub(mine, steps), k.idx(0));
           Value last = k.min(k.sub(end, steps), own);
           k.ifThen(k.less(first, last), [&] {
             auto row = [&](Value r) {
@@ -179,10 +178,10 @@ gradientsOf(RoutedWeightGradOp op, KernelLowering &lowering) {
   return {buffers, addsUp};
 }
 
-static LogicalResult lowerRoutedWeightGrad(RoutedWeightGradOp op,
-                                           KernelLowering &lowering) {
+static void lowerRoutedWeightGrad(RoutedWeightGradOp op,
+                                  KernelLowering &lowering) {
   if (op.getExperts().empty())
-    return success();
+    return;
   Grouping grouping(op.getRoutes(), op.getLhs());
   auto weight = cast<RankedTensorType>(op.getDweights().front().getType());
   int64_t m = weight.getDimSize(0), n = weight.getDimSize(1);
@@ -258,11 +257,9 @@ static LogicalResult lowerRoutedWeightGrad(RoutedWeightGradOp op,
           });
         });
   }
-  return success();
 }
 
-static LogicalResult lowerRoutedBiasGrad(RoutedBiasGradOp op,
-                                         KernelLowering &lowering) {
+static void lowerRoutedBiasGrad(RoutedBiasGradOp op, KernelLowering &lowering) {
   Grouping grouping(op.getRoutes(), op.getDy());
   int64_t width = widthOf(op.getDy());
   bool tokenOrder = inTokenOrder(op.getDy());
@@ -293,10 +290,8 @@ static LogicalResult lowerRoutedBiasGrad(RoutedBiasGradOp op,
           });
         });
   }
-  return success();
 }
 
 void mlir::moe::addRoutedParameterGradLowerings(LoweringTable &table) {
-  table.add<RoutedWeightGradOp>(lowerRoutedWeightGrad);
-  table.add<RoutedBiasGradOp>(lowerRoutedBiasGrad);
+  table.add(lowerRoutedWeightGrad, lowerRoutedBiasGrad);
 }
