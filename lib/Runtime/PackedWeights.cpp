@@ -8,7 +8,6 @@
 #include "moe/Runtime/PackedWeights.h"
 #include "moe/Runtime/Parameters.h"
 
-
 using namespace polymoe;
 
 void *PackedWeights::memoryOf(const Binding &binding) {
