@@ -72,6 +72,11 @@ AccumulateGradientOp::verifySymbolUses(SymbolTableCollection &tables) {
                       /*sameElement=*/false);
   if (failed(parameter))
     return failure();
+  auto type = cast<RankedTensorType>(parameter->getType());
+  if (Type precise = preciseType(type.getElementType());
+      precise != getValue().getType().getElementType())
+    return emitOpError() << "expected a gradient in " << precise << ", but got "
+                         << getValue().getType();
   if (!parameter->getTrainable())
     return emitOpError() << "expected a trainable parameter, but "
                          << getNameAttr() << " is frozen";

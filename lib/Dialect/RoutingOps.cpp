@@ -49,9 +49,10 @@ LogicalResult RouteOp::verify() {
       failed(verifyDim(*this, "scores", topK, lastDim(getScores()))))
     return failure();
   if (std::optional<uint64_t> forced = getForcedExpert()) {
-    if (static_cast<int64_t>(*forced) >= experts)
-      return emitOpError() << "expected a forced expert below " << experts
-                           << ", but got " << *forced;
+    auto expert = static_cast<int64_t>(*forced);
+    if (expert < 0 || expert >= experts)
+      return emitOpError() << "expected a forced expert in [0, " << experts
+                           << "), but got " << expert;
     if (topK != 1)
       return emitOpError() << "expected one expert a token, since it is "
                               "forced, but got "

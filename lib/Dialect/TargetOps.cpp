@@ -55,7 +55,8 @@ void KernelOp::print(OpAsmPrinter &printer) {
 /// What a launch may pass to a kernel.
 static bool isLaunchArgument(Type type) {
   if (auto buffer = dyn_cast<MemRefType>(type))
-    return buffer.hasStaticShape();
+    return buffer.hasStaticShape() && buffer.getLayout().isIdentity() &&
+           !buffer.getMemorySpace();
   return isa<TableType, IndexType>(type);
 }
 

@@ -62,7 +62,18 @@ void BufferReuse::findAccumulated(ArrayRef<func::CallOp> calls, unsigned i) {
     Value result = call.getResult(i);
     if (!result.hasOneUse() || !isa<AccumulateGradientOp>(*result.user_begin()))
       return;
-    updates.push_back(*result.user_begin());
+    // Two results that are added to one gradient must not both be added where
+    // they are made: work items would add to the same elements.
+    auto update = cast<AccumulateGradientOp>(*result.user_begin());
+    if (llvm::any_of(call.getResults(), [&](Value other) {
+          return other != result &&
+                 llvm::any_of(other.getUsers(), [&](Operation *user) {
+                   auto also = dyn_cast<AccumulateGradientOp>(user);
+                   return also && also.getName() == update.getName();
+                 });
+        }))
+      return;
+    updates.push_back(update);
   }
   if (llvm::all_of(updates, [&](Operation *update) {
         return onlyTerms.contains(update);

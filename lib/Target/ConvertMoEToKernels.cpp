@@ -7,11 +7,12 @@
 //
 // Every result gets a buffer of its own, and every op becomes launches that
 // write its results' buffers. In SSA form no value is overwritten, so this
-// needs neither alias analysis nor copies. Lifetimes decide afterwards which
-// buffers share memory (moe-plan-arena). There are two exceptions
-// (BufferReuse.h): a result that is only added to a gradient is made in the
-// gradient's buffer, and an op may write its result over an operand that is not
-// read again.
+// needs no alias analysis, and copies only arguments that are returned.
+// Lifetimes decide afterwards which buffers share memory (moe-plan-arena).
+// Three exceptions write in place: a result that is only added to a gradient is
+// made in the gradient's buffer, an op may write its result over an operand
+// that is not read again (both: BufferReuse.h), and a cache is updated where it
+// lies.
 //
 //===----------------------------------------------------------------------===//
 
@@ -87,7 +88,31 @@ bool isOfFusedLevel(Type type) {
   if (auto routes = dyn_cast<RoutesType>(type))
     return routes.hasStaticShape();
   auto tensor = dyn_cast<RankedTensorType>(type);
-  return tensor && tensor.hasStaticShape();
+  return tensor && tensor.hasStaticShape() && tensor.getNumElements() > 0;
+}
+
+/// Checks what every part of the conversion relies on.
+LogicalResult verifyFunction(func::FuncOp function) {
+  if (!function.getBody().hasOneBlock())
+    return function.emitOpError() << "expected a body of one block";
+  auto verifyTypes = [](Operation *op, TypeRange types) -> LogicalResult {
+    for (Type type : types)
+      if (!isOfFusedLevel(type))
+        return op->emitOpError() << "expected tensors of static shape with "
+                                    "elements, or routes of static size, but "
+                                    "got "
+                                 << type;
+    return success();
+  };
+  for (Operation &op : function.getBody().front()) {
+    if (failed(verifyTypes(&op, op.getResultTypes())))
+      return failure();
+    if (isa<GetParameterOp, AccumulateGradientOp>(op) && function.isPrivate())
+      return op.emitOpError()
+             << "expected to be in an entry point, which hands "
+                "parameters to the functions that it calls";
+  }
+  return verifyTypes(function, function.getArgumentTypes());
 }
 
 } // namespace
@@ -181,16 +206,6 @@ LogicalResult Converter::convertOp(Operation *op) {
 
 LogicalResult Converter::convertFunction(func::FuncOp function) {
   OpBuilder &builder = lowering.builder();
-  if (!function.getBody().hasOneBlock())
-    return function.emitOpError() << "expected a body of one block";
-  FunctionType signature = function.getFunctionType();
-  for (Type type :
-       llvm::concat<const Type>(signature.getInputs(), signature.getResults()))
-    if (!isOfFusedLevel(type))
-      return function.emitOpError() << "expected tensors of static shape or "
-                                       "routes of static size, but got "
-                                    << type;
-
   // Results become arguments, since the caller owns all memory.
   SmallVector<Type> types;
   SmallVector<DictionaryAttr> attributes;
@@ -306,8 +321,11 @@ FailureOr<ParameterValues> ConvertMoEToKernels::weightsToQuantise() {
 
 void ConvertMoEToKernels::runOnOperation() {
   ModuleOp module = getOperation();
+  SmallVector<func::FuncOp> functions(module.getOps<func::FuncOp>());
   FailureOr<ParameterValues> quantised = weightsToQuantise();
-  if (failed(quantised))
+  if (failed(quantised) || llvm::any_of(functions, [](func::FuncOp function) {
+        return failed(verifyFunction(function));
+      }))
     return signalPassFailure();
   Converter converter(module,
                       TargetDescription{.vectorBytes = vectorBytes,
@@ -315,7 +333,6 @@ void ConvertMoEToKernels::runOnOperation() {
                                         .l2Bytes = l2Bytes},
                       valuesPackedOnce(module, packedOnce),
                       std::move(*quantised), writesGradients);
-  SmallVector<func::FuncOp> functions(module.getOps<func::FuncOp>());
   for (func::FuncOp function : functions)
     if (failed(converter.convertFunction(function)))
       return signalPassFailure();

@@ -128,9 +128,12 @@ void KernelLowering::launch(Operation *op, const Launch &launch,
     name += "_" + launch.label.str();
   SmallVector<KernelOp> &known = kernels[name];
   auto end = OpBuilder::atBlockEnd(module.getBody());
-  auto kernel = KernelOp::create(end, op->getLoc(),
-                                 name + "_" + std::to_string(known.size()),
-                                 APFloat(launch.flops), /*bytes=*/APFloat(0.0));
+  size_t number = known.size();
+  while (module.lookupSymbol(name + "_" + std::to_string(number)))
+    ++number;
+  auto kernel =
+      KernelOp::create(end, op->getLoc(), name + "_" + std::to_string(number),
+                       APFloat(launch.flops), /*bytes=*/APFloat(0.0));
   KernelBuilder kernelBuilder(kernel, launch.compute, targetDescription);
   body(kernelBuilder);
   kernelBuilder.finish();

@@ -131,19 +131,6 @@ std::string Tokenizer::decode(const std::vector<int32_t> &ids,
 
 int32_t Tokenizer::vocabularySize() const { return impl->size; }
 
-std::optional<int32_t> Tokenizer::tokenToId(std::string_view token) const {
-  if (auto id = impl->added.idOf(token))
-    return id;
-  auto found = impl->model.vocabulary().find(token);
-  return found == impl->model.vocabulary().end() ? std::nullopt
-                                                 : std::optional(found->second);
-}
-
-std::optional<std::string> Tokenizer::idToToken(int32_t id) const {
-  const std::string *token = impl->tokenOf(id);
-  return token ? std::optional(*token) : std::nullopt;
-}
-
 bool Tokenizer::isSpecial(int32_t id) const {
   const std::string *token = impl->tokenOf(id);
   return token && impl->added.isSpecial(*token);

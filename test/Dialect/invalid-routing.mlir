@@ -82,7 +82,17 @@ func.func private @f(!moe.routes<2, 1>)
 
 // moe.route (C3)
 func.func @f(%l: tensor<?x?x6xf32>) {
-  // expected-error@below {{expected a forced expert below 6, but got 6}}
+  // expected-error@below {{expected a forced expert in [0, 6), but got -1}}
+  %r, %s = moe.route %l {forced_expert = -1 : i64} : (tensor<?x?x6xf32>) -> (!moe.routes<?x6, 1>, tensor<?x?x1xf32>)
+  return
+}
+// mended: forced_expert = -1 => forced_expert = 0
+
+// -----
+
+// moe.route (C3)
+func.func @f(%l: tensor<?x?x6xf32>) {
+  // expected-error@below {{expected a forced expert in [0, 6), but got 6}}
   %r, %s = moe.route %l {forced_expert = 6 : i64} : (tensor<?x?x6xf32>) -> (!moe.routes<?x6, 1>, tensor<?x?x1xf32>)
   return
 }

@@ -80,7 +80,19 @@ func.func @f(%g: tensor<5xf32>) {
   moe.accumulate_gradient @w, %g : tensor<5xf32>
   return
 }
-// mended: tensor<5xf32> => tensor<4xbf16>
+// mended: tensor<5xf32> => tensor<4xf32>
+
+// -----
+
+// moe.accumulate_gradient (C2)
+moe.parameter trainable backbone @w : tensor<4xbf16> from #moe.init<zeros, seed = 0>
+func.func @f(%g: tensor<4xbf16>) {
+  // expected-error@below {{expected a gradient in 'f32', but got 'tensor<4xbf16>'}}
+  moe.accumulate_gradient @w, %g : tensor<4xbf16>
+  return
+}
+// mended: %g: tensor<4xbf16> => %g: tensor<4xf32>
+// mended: %g : tensor<4xbf16> => %g : tensor<4xf32>
 
 // -----
 

@@ -16,3 +16,33 @@ func.func @f(%q: tensor<1x32x16xf32>, %k: tensor<1x700000x16xf32>, %slots: tenso
     : (tensor<1x32x16xf32>, tensor<1x700000x16xf32>, tensor<1x700000x16xf32>, tensor<1x32xi32>) -> tensor<1x32x16xf32>
   return %o : tensor<1x32x16xf32>
 }
+
+// -----
+
+// expected-error@below {{expected a body of one block}}
+func.func private @declared(%x: tensor<1x4x8xf32>) -> tensor<1x4x8xf32>
+func.func @f(%x: tensor<1x4x8xf32>) -> tensor<1x4x8xf32> {
+  %y = call @declared(%x) : (tensor<1x4x8xf32>) -> tensor<1x4x8xf32>
+  return %y : tensor<1x4x8xf32>
+}
+
+// -----
+
+moe.parameter backbone @w : tensor<8x8xf32> from #moe.init<zeros, seed = 0>
+func.func private @layer(%x: tensor<1x4x8xf32>) -> tensor<1x4x8xf32> {
+  // expected-error@below {{expected to be in an entry point, which hands parameters to the functions that it calls}}
+  %w = moe.get_parameter @w : tensor<8x8xf32>
+  %y = moe.linear %x, %w : (tensor<1x4x8xf32>, tensor<8x8xf32>) -> tensor<1x4x8xf32>
+  return %y : tensor<1x4x8xf32>
+}
+func.func @f(%x: tensor<1x4x8xf32>) -> tensor<1x4x8xf32> {
+  %y = call @layer(%x) : (tensor<1x4x8xf32>) -> tensor<1x4x8xf32>
+  return %y : tensor<1x4x8xf32>
+}
+
+// -----
+
+// expected-error@below {{expected tensors of static shape with elements, or routes of static size, but got 'tensor<1x4x0xf32>'}}
+func.func @f(%x: tensor<1x4x0xf32>) {
+  return
+}

@@ -28,8 +28,8 @@ def MoE_RoutesType : MoE_Type<"Routes", "routes"> {
     with a score of 0 and gets a gradient of 0.
 
     There is memory for `T*K` rows, and those in use come first. Their number is
-    data on the device, which the host never reads. What lies behind them is not
-    specified, and no kernel computes or reads it.
+    data on the device, which the host never reads. Matrices of rows hold nothing
+    behind the rows in use; the routes list the missing routes there.
 
     The scores are a tensor of their own: they have gradients, the assignment
     has none (docs/Rationale.md).

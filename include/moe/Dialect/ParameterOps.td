@@ -78,6 +78,7 @@ def MoE_AccumulateGradientOp : MoE_Op<"accumulate_gradient",
 
     Constraints:
     - (C1) `name` is a trainable `moe.parameter` of the shape of `value`.
+    - (C2) `value` is of f32, or of f64 for a f64 parameter.
 
     Example:
     ```mlir

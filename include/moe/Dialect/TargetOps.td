@@ -30,7 +30,7 @@ def MoE_PointerTableOp : MoE_Op<"pointer_table", [Pure]> {
   let hasVerifier = 1;
 }
 
-def MoE_TableEntryOp : MoE_Op<"table_entry", [Pure]> {
+def MoE_TableEntryOp : MoE_Op<"table_entry", [NoMemoryEffect]> {
   let summary = "the buffer at a position of a table, inside a kernel";
   let description = [{
     Reads the address at `position` when the kernel runs; `position` may depend
@@ -94,7 +94,8 @@ def MoE_KernelOp : MoE_Op<"kernel",
 }
 
 def MoE_DispatchOp : MoE_Op<"dispatch",
-    [DeclareOpInterfaceMethods<SymbolUserOpInterface>]> {
+    [HasParent<"::mlir::func::FuncOp">,
+     DeclareOpInterfaceMethods<SymbolUserOpInterface>]> {
   let summary = "runs a kernel over its work items";
   let description = [{
     Calls `kernel(item, arguments)` for every `item` in [0, workItems), in any
@@ -116,7 +117,8 @@ def MoE_DispatchOp : MoE_Op<"dispatch",
     moe.dispatch @clear [8] (%x) : memref<8xf32>
     ```
   }];
-  let arguments = (ins FlatSymbolRefAttr:$kernel, I64Attr:$workItems,
+  let arguments = (ins FlatSymbolRefAttr:$kernel,
+                       ConfinedAttr<I64Attr, [IntNonNegative]>:$workItems,
                        OptionalAttr<StrAttr>:$derives,
                        Variadic<AnyType>:$arguments);
   let assemblyFormat = [{

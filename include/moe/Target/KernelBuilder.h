@@ -100,13 +100,14 @@ public:
   /// `rows`, or what is left of them.
   void rowsOfWorkItem(int64_t rows, int64_t rowsPerWorkItem,
                       function_ref<void(Value)> body);
-  /// Says what rows the work items of the launch share.
+  /// Says how many rows the launch has and how many each work item takes.
   void setRows(int64_t rows, int64_t rowsPerWorkItem) {
     launchedRows = rows, launchedRowsPerWorkItem = rowsPerWorkItem;
   }
   /// Calls `body` for each row of this work item, in a kernel that
   /// KernelLowering::launchRows launches.
   void rowsOfWorkItem(function_ref<void(Value)> body) {
+    assert(launchedRowsPerWorkItem > 0 && "expected launchRows");
     rowsOfWorkItem(launchedRows, launchedRowsPerWorkItem, body);
   }
 

@@ -24,7 +24,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
-#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -59,9 +58,6 @@ public:
 
   /// One more than the largest id.
   int32_t vocabularySize() const;
-  std::optional<int32_t> tokenToId(std::string_view token) const;
-  /// The token as the file spells it, not as text: see decode().
-  std::optional<std::string> idToToken(int32_t id) const;
   /// Whether `id` is one that decode() skips on request.
   bool isSpecial(int32_t id) const;
 

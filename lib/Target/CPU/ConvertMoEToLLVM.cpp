@@ -260,10 +260,9 @@ void ConvertMoEToLLVM::lowerBody(Block &body) {
   for (Operation &op : llvm::make_early_inc_range(body)) {
     OpBuilder builder(&op);
     Location loc = op.getLoc();
-    if (auto constant = dyn_cast<arith::ConstantOp>(op)) {
-      int64_t number = cast<IntegerAttr>(constant.getValue()).getInt();
+    if (auto constant = dyn_cast<arith::ConstantIndexOp>(op)) {
       Value lowered = LLVM::ConstantOp::create(
-          builder, loc, builder.getI64IntegerAttr(number));
+          builder, loc, builder.getI64IntegerAttr(constant.value()));
       op.getResult(0).replaceAllUsesWith(lowered);
     } else if (isa<memref::ViewOp>(op)) {
       Value arena = op.getOperand(0), offset = op.getOperand(1);
@@ -284,6 +283,11 @@ void ConvertMoEToLLVM::lowerBody(Block &body) {
     } else if (isa<func::ReturnOp>(op)) {
       LLVM::ReturnOp::create(builder, loc, ValueRange());
     } else {
+      if (!isa<LLVM::LLVMDialect>(op.getDialect())) {
+        op.emitOpError() << "expected launches of kernels, calls and views of "
+                            "the arena, as moe-plan-arena leaves them";
+        signalPassFailure();
+      }
       continue;
     }
     op.erase();
@@ -302,11 +306,16 @@ void ConvertMoEToLLVM::runOnOperation() {
           {pointer, pointer, builder.getI64Type(), pointer, pointer}));
 
   for (auto function :
-       llvm::make_early_inc_range(module.getOps<func::FuncOp>()))
+       llvm::make_early_inc_range(module.getOps<func::FuncOp>())) {
+    if (!function.getBody().hasOneBlock()) {
+      function.emitOpError() << "expected a body of one block";
+      return signalPassFailure();
+    }
     if (function.isPrivate())
       lowerFunction(function);
     else
       lowerEntry(function);
+  }
   for (auto kernel : llvm::make_early_inc_range(module.getOps<KernelOp>()))
     lowerKernel(kernel);
   MoEDialect::TargetAttrHelper(&getContext())

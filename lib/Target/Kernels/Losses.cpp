@@ -19,11 +19,6 @@ using namespace mlir::moe;
 
 using Lane = KernelBuilder::Lane;
 
-/// Loads the element of a buffer that has only one.
-static Value loadOnly(KernelBuilder &k, Value outside) {
-  return k.loadScalar(k.buffer(outside, {1}), k.idx(0));
-}
-
 /// `dloss * weight`, the factor of all gradients of a loss.
 template <typename OpT>
 static Value gradientFactor(OpT op, KernelLowering &lowering,
@@ -36,24 +31,6 @@ static Value gradientFactor(OpT op, KernelLowering &lowering,
 static Value isOld(KernelBuilder &k, Value old, Value token) {
   return arith::CmpIOp::create(k, arith::CmpIPredicate::ne,
                                k.loadIndex(old, token), k.idx(0));
-}
-
-/// `loss = weight * sum of terms`.
-static void sumTerms(KernelLowering &lowering, Operation *op, Value terms,
-                     Value weight, Value loss) {
-  int64_t count = cast<MemRefType>(terms.getType()).getNumElements();
-  lowering.launch(
-      op,
-      {.label = "total",
-       .workItems = 1,
-       .compute = Float64Type::get(op->getContext())},
-      [&](KernelBuilder &k) {
-        Value from = k.buffer(terms);
-        Value sum = sumColumns(
-            k, count, [&](Lane lane) { return k.load(from, {}, lane); });
-        k.storeScalar(k.mulf(loadOnly(k, lowering.buffer(weight)), sum),
-                      k.buffer(lowering.result(loss), {1}), k.idx(0));
-      });
 }
 
 //===----------------------------------------------------------------------===//
@@ -90,7 +67,7 @@ static void lowerCrossEntropy(CrossEntropyOp op, KernelLowering &lowering) {
   Value terms = lowering.temporary({rowsOf(op.getLogits())},
                                    computeTypeOf(op.getLogits()));
   lowerLabelTerms(lowering, op, op.getLogits(), op.getLabels(), terms, 1);
-  sumTerms(lowering, op, terms, op.getWeight(), op.getLoss());
+  sumTerms(lowering, op, terms, op.getLoss(), op.getWeight());
 }
 
 static void lowerTokenLogprobs(TokenLogprobsOp op, KernelLowering &lowering) {
@@ -249,7 +226,7 @@ static void lowerLanguagePriorLoss(LanguagePriorLossOp op,
               [&] { k.storeScalar(k.scalar(0.0), to, token); });
         });
       });
-  sumTerms(lowering, op, terms, op.getWeight(), op.getLoss());
+  sumTerms(lowering, op, terms, op.getLoss(), op.getWeight());
 }
 
 static void lowerLanguagePriorLossGrad(LanguagePriorLossGradOp op,
@@ -332,7 +309,7 @@ static void lowerClassifierLoss(ClassifierLossOp op, KernelLowering &lowering) {
                         token);
         });
       });
-  sumTerms(lowering, op, terms, op.getWeight(), op.getLoss());
+  sumTerms(lowering, op, terms, op.getLoss(), op.getWeight());
 }
 
 static void lowerClassifierLossGrad(ClassifierLossGradOp op,

@@ -78,6 +78,29 @@ Value mlir::moe::crossEntropyGradient(KernelBuilder &k, Value x, Value row,
   return sums.minusLogProbability(k, atTarget);
 }
 
+Value mlir::moe::loadOnly(KernelBuilder &k, Value outside) {
+  return k.loadScalar(k.buffer(outside, {1}), k.idx(0));
+}
+
+void mlir::moe::sumTerms(KernelLowering &lowering, Operation *op, Value terms,
+                         Value loss, Value weight) {
+  int64_t count = cast<MemRefType>(terms.getType()).getNumElements();
+  lowering.launch(op,
+                  {.label = "total",
+                   .workItems = 1,
+                   .compute = Float64Type::get(op->getContext())},
+                  [&](KernelBuilder &k) {
+                    Value from = k.buffer(terms);
+                    Value sum = sumColumns(k, count, [&](Lane lane) {
+                      return k.load(from, {}, lane);
+                    });
+                    if (weight)
+                      sum = k.mulf(loadOnly(k, lowering.buffer(weight)), sum);
+                    k.storeScalar(sum, k.buffer(lowering.result(loss), {1}),
+                                  k.idx(0));
+                  });
+}
+
 /// `result[c] = sum over parts p, in order, of partials[p, c]`.
 static void sumPartials(KernelLowering &lowering, Operation *op, Value partials,
                         Value result) {

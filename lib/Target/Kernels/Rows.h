@@ -26,6 +26,14 @@ Value maskedTo(KernelBuilder &k, Value value, KernelBuilder::Lane lane,
 Value sumColumns(KernelBuilder &k, int64_t width,
                  function_ref<Value(KernelBuilder::Lane)> term);
 
+/// Inside a kernel: the element of a buffer of one.
+Value loadOnly(KernelBuilder &k, Value outside);
+
+/// Launches `loss = sum of terms`, times `weight` if it is given. Losses are
+/// sums of many small terms, so in f64.
+void sumTerms(KernelLowering &lowering, Operation *op, Value terms, Value loss,
+              Value weight = {});
+
 Value exponential(KernelBuilder &k, Value value);
 Value logarithm(KernelBuilder &k, Value value);
 

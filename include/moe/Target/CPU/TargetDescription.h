@@ -81,8 +81,8 @@ struct TargetDescription {
   /// The fewest columns that make it worth copying the rows of a block for
   /// another work item.
   static constexpr int64_t splitColumns = 512;
-  /// Bytes of the longest row that is copied whole: 48 rows take 3 MiB of a
-  /// thread's stack.
+  /// Bytes of the longest row that is copied whole. The rows of a block lie on
+  /// a thread's stack: 48 such rows take 3 MiB there, 256 with AMX take 16 MiB.
   static constexpr int64_t longestRow = 64 << 10;
   /// Longer rows are taken in slices of so many bytes, which fit the L1 cache,
   /// for so many columns of sums.

@@ -9,7 +9,7 @@
 // block of rows from the routes at run time and reads weights through a table,
 // so one kernel serves any number of experts, including those without rows.
 // Without routes there is one expert, and row t is token t: the FFN of a dense
-// layer runs the same kernels and gets the same bits.
+// layer has the same schedule and gets the bits that it would get as an expert.
 //
 //===----------------------------------------------------------------------===//
 

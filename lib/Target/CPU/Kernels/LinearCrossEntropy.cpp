@@ -120,19 +120,7 @@ static void lowerLinearCrossEntropy(LinearCrossEntropyOp op,
                            .accumulate = first > 0});
   }
 
-  lowering.launch(op,
-                  {.label = "sum",
-                   .workItems = 1,
-                   // Losses are sums of many small terms, so in f64.
-                   .compute = Float64Type::get(op.getContext())},
-                  [&](KernelBuilder &k) {
-                    Value from = k.buffer(losses);
-                    Value to = k.buffer(lowering.result(op.getLoss()), {1});
-                    Value sum = sumColumns(k, tokens, [&](Lane lane) {
-                      return k.load(from, ValueRange(), lane);
-                    });
-                    k.storeScalar(sum, to, k.idx(0));
-                  });
+  sumTerms(lowering, op, losses, op.getLoss());
 }
 
 void mlir::moe::addLinearCrossEntropyLowering(LoweringTable &table) {

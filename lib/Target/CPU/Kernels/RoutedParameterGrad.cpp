@@ -7,8 +7,8 @@
 //
 // The gradients of all experts that train are made together, from their rows
 // only. Rows are taken in slices, in their order, which bounds the memory for
-// packed operands. Each expert's sums continue from those after the slice
-// before, so a sum is one chain of multiply-adds, however rows are sliced.
+// packed operands. Each expert's sums continue from where the previous slice
+// left them, so a sum is one chain of multiply-adds, however rows are sliced.
 //
 //===----------------------------------------------------------------------===//
 
@@ -37,7 +37,7 @@ struct Slices {
   /// The rows [lo, hi) of one expert that are in one slice.
   struct Segment {
     Value lo, hi;
-    /// Whether the slice before has rows of the expert.
+    /// Whether an earlier slice has rows of the expert.
     Value goesOn;
     /// Whether this slice writes the expert's gradient: it has rows of the
     /// expert, or it is the first slice and the expert has no rows at all, so
