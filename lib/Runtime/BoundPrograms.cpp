@@ -10,13 +10,17 @@
 #include "moe/Runtime/Parameters.h"
 
 using namespace polymoe;
+using Kind = Binding::Kind;
 
 void BoundProgram::read(const std::string &name, std::span<float> to) const {
   for (size_t i = 0; i < arguments.size(); ++i) {
     const Binding &binding = entry().bindings[i];
-    if (binding.kind == Binding::Kind::Output && binding.name == name)
-      return convert(binding.dtype, arguments[i], DType::F32, to.data(),
-                     int64_t(to.size()));
+    if (binding.kind != Kind::Output || binding.name != name)
+      continue;
+    const int64_t count = binding.elements();
+    if (int64_t(to.size()) != count)
+      fail("expected ", count, " numbers of '", name, "', but got ", to.size());
+    return convert(binding.dtype, arguments[i], DType::F32, to.data(), count);
   }
   fail("expected a program that returns '", name, "'");
 }
@@ -28,22 +32,20 @@ BoundPrograms::BoundPrograms(std::unique_ptr<ProgramSource> source,
 
 BoundProgram &BoundPrograms::bind(const ProgramUse &use) {
   const Program &program = source->get(use);
-  auto [known, isNew] = bound.try_emplace(&program, BoundProgram{program});
-  BoundProgram &made = known->second;
-  if (!isNew)
-    return made;
+  if (auto known = bound.find(&program); known != bound.end())
+    return known->second;
+  BoundProgram made{program};
   for (const Binding &binding : made.entry().bindings) {
     void *memory = nullptr; // of other kinds: known at each run
-    if (binding.kind == Binding::Kind::Input ||
-        binding.kind == Binding::Kind::Output)
+    if (binding.kind == Kind::Input || binding.kind == Kind::Output)
       memory = made.buffers.emplace_back(binding.bytes(), binding.name).data();
-    else if (binding.kind == Binding::Kind::Parameter)
+    else if (binding.kind == Kind::Parameter)
       memory = store.value(binding.name);
-    else if (binding.kind == Binding::Kind::Packed)
+    else if (binding.kind == Kind::Packed)
       memory = packed.memoryOf(binding);
     made.arguments.push_back(memory);
   }
-  return made;
+  return bound.emplace(&program, std::move(made)).first->second;
 }
 
 void BoundPrograms::run(BoundProgram &program, const Provide &provide) {
@@ -52,22 +54,20 @@ void BoundPrograms::run(BoundProgram &program, const Provide &provide) {
   for (size_t i = 0; i < entry.bindings.size(); ++i) {
     const Binding &binding = entry.bindings[i];
     void *&memory = program.arguments[i];
-    if (binding.kind == Binding::Kind::Input ||
-        binding.kind == Binding::Kind::State) {
+    if (binding.kind == Kind::Input || binding.kind == Kind::State) {
       if (!provide(binding, memory))
-        fail("expected an input that the driver knows, but the program asks "
-             "for '",
+        fail("expected an input that the driver knows, but the program needs '",
              binding.name, "'");
-    } else if (binding.kind == Binding::Kind::Gradient) {
+    } else if (binding.kind == Kind::Gradient) {
       memory = store.gradient(binding.name); // may have been placed elsewhere
-    } else if (binding.kind == Binding::Kind::Arena) {
+    } else if (binding.kind == Kind::Arena) {
       if (arena.size() < binding.bytes())
         arena = Buffer(binding.bytes(), "the arena of " + entry.name);
       memory = arena.data();
     }
   }
   for (size_t i = 0; i < entry.bindings.size(); ++i)
-    if (entry.bindings[i].kind == Binding::Kind::StepGradient)
+    if (entry.bindings[i].kind == Kind::StepGradient)
       program.arguments[i] = arena.as<std::byte>() + entry.bindings[i].offset;
   // Kernels keep their scratch on the stack, and this thread runs some too.
   runOnLargeStack([&] {

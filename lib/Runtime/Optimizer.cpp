@@ -13,6 +13,7 @@
 #include <algorithm>
 #include <cmath>
 #include <numbers>
+#include <numeric>
 
 using namespace polymoe;
 
@@ -58,9 +59,9 @@ template <typename T> static double sumOfSquares(const T *values, int64_t n) {
 double polymoe::gradientNorm(const ParameterStore &store, MoeContext &context) {
   const std::vector<Chunk> chunks = chunksOf(store);
   std::vector<double> partial(chunks.size());
-  auto sumOfChunk = [&](int64_t tile) {
-    const auto &[parameter, begin, end] = chunks[size_t(tile)];
-    partial[size_t(tile)] =
+  auto sumOfChunk = [&](int64_t item) {
+    const auto &[parameter, begin, end] = chunks[size_t(item)];
+    partial[size_t(item)] =
         parameter.masterType == DType::F64
             ? sumOfSquares(static_cast<double *>(parameter.gradient) + begin,
                            end - begin)
@@ -68,10 +69,7 @@ double polymoe::gradientNorm(const ParameterStore &store, MoeContext &context) {
                            end - begin);
   };
   parallelFor(context, "gradient norm", int64_t(chunks.size()), sumOfChunk);
-  double sum = 0;
-  for (double part : partial)
-    sum += part;
-  return std::sqrt(sum);
+  return std::sqrt(std::accumulate(partial.begin(), partial.end(), 0.0));
 }
 
 namespace {
@@ -139,8 +137,8 @@ void polymoe::updateByAdamW(ParameterStore &store, MoeContext &context,
   const Coefficients<float> narrow = coefficients(float());
   const Coefficients<double> wide = coefficients(double());
   const std::vector<Chunk> chunks = chunksOf(store);
-  auto updateChunk = [&](int64_t tile) {
-    const auto &[s, begin, end] = chunks[size_t(tile)];
+  auto updateChunk = [&](int64_t item) {
+    const auto &[s, begin, end] = chunks[size_t(item)];
     if (s.masterType == DType::F64)
       updateElements(static_cast<double *>(s.master) + begin,
                      static_cast<const double *>(s.gradient) + begin,

@@ -6,18 +6,24 @@
 //===----------------------------------------------------------------------===//
 
 #include "moe/Runtime/BoundPrograms.h"
+#include "moe/Runtime/Error.h"
 #include "moe/Runtime/HostTrainee.h"
 #include "moe/Runtime/Parameters.h"
 #include "moe/Runtime/SequencePlaces.h"
 
 #include <algorithm>
 #include <cstring>
+#include <numeric>
 
 using namespace polymoe;
 using Entry = ProgramUse::Entry;
 using Kind = Binding::Kind;
 
-static void fillIds(void *memory, const std::vector<int32_t> &ids) {
+static void fillIds(const Binding &binding, void *memory,
+                    const std::vector<int32_t> &ids) {
+  if (int64_t(ids.size()) != binding.elements())
+    fail("expected ", binding.elements(), " numbers of '", binding.name,
+         "', but got ", ids.size());
   std::memcpy(memory, ids.data(), ids.size() * sizeof(int32_t));
 }
 
@@ -30,11 +36,10 @@ static bool fillFromBatch(const Batch &batch, const Binding &binding,
       {"positions", &Batch::positions},
       {"segments", &Batch::segments},
       {"old", &Batch::old}};
-  auto field = fields.find(binding.name);
-  if (field != fields.end())
-    fillIds(memory, batch.*field->second);
+  if (auto field = fields.find(binding.name); field != fields.end())
+    fillIds(binding, memory, batch.*field->second);
   else if (binding.name == "slots") // 0, 1, 2, ... in every row
-    for (int64_t i = 0; i < batch.rows * batch.length; ++i)
+    for (int64_t i = 0, count = binding.elements(); i < count; ++i)
       static_cast<int32_t *>(memory)[i] = int32_t(i % batch.length);
   else
     return false;
@@ -236,13 +241,10 @@ int64_t ProgramGenerator::feedPieces(const Continuation &continuation,
     const int64_t piece = fits == std::end(prefill) ? smallest : *fits;
     const int64_t first = std::min(done, count - piece);
     auto tokens = continuation.tokens.subspan(size_t(first), size_t(piece));
-    Feed one{places.placeOf(continuation.sequence),
-             1,
-             piece,
-             {tokens.begin(), tokens.end()},
-             {}};
-    for (int64_t i = 0; i < piece; ++i)
-      one.slots.push_back(int32_t(length + first + i));
+    Feed one{places.placeOf(continuation.sequence), 1, piece,
+             std::vector(tokens.begin(), tokens.end()),
+             std::vector<int32_t>(size_t(piece))};
+    std::iota(one.slots.begin(), one.slots.end(), int32_t(length + first));
     run(one, logits);
     done = first + piece;
   }
@@ -259,9 +261,9 @@ void ProgramGenerator::run(const Feed &feed, std::span<float> logits) {
     if (binding.kind == Kind::State)
       memory = places.memoryOf(binding, feed.first);
     else if (binding.name == "tokens")
-      fillIds(memory, feed.tokens);
+      fillIds(binding, memory, feed.tokens);
     else if (binding.name == "slots" || binding.name == "positions")
-      fillIds(memory, feed.slots);
+      fillIds(binding, memory, feed.slots);
     else if (binding.name == "segments")
       std::memset(memory, 0, size_t(binding.bytes()));
     else

@@ -11,7 +11,8 @@
 |* context that the runtime made and one array of pointers, whose meaning the
 |* entry point's bindings give (moe/Runtime/Program.h). All memory belongs to
 |* the caller: compiled code allocates nothing. Every buffer that compiled code
-|* writes begins at a multiple of 64 bytes.
+|* writes begins at a multiple of 64 bytes, except states: they are aligned to
+|* their element type only.
 |*
 |* A launch of a kernel calls the kernel's task once for every work item in
 |* [0, items), in any order, on any thread. Work items write disjoint memory,

@@ -11,8 +11,8 @@
 // drivers own everything else: data, schedules, checkpoints.
 //
 // A device may keep parameters, gradients and optimiser states in memory of its
-// own: the interfaces show none of them. They come to the host, into the
-// ParameterStore, when a checkpoint is written.
+// own: the interfaces show none of them. Masters and optimiser states come to
+// the ParameterStore when a checkpoint is written; gradients never do.
 //
 //===----------------------------------------------------------------------===//
 
@@ -63,9 +63,9 @@ struct LossWeights {
   double position = 0;   ///< 1 / tokens in the optimiser step, labels or not
 };
 
-/// Named scalars: "loss" (what is differentiated), "next_token", "balance",
-/// "language_prior", "classifier", each already weighted by LossWeights,
-/// without the loss's coefficient.
+/// Named scalars. "loss" is what is differentiated, with all coefficients; the
+/// others ("next_token", "balance", "language_prior", "classifier") are its
+/// terms, weighted by LossWeights, before their coefficients.
 using Losses = std::map<std::string, double>;
 
 struct StepResult {

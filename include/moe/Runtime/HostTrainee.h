@@ -18,7 +18,7 @@
 
 namespace polymoe {
 
-/// Which one it is of an optimiser step.
+/// The index of a micro-batch, and how many its optimiser step has.
 struct MicroBatch {
   int64_t index = 0, count = 1;
 };
@@ -35,10 +35,10 @@ public:
   void copyFromStore() override { parametersChanged(); }
 
   /// Forward and backward of the training objective. Gradients of trainable
-  /// parameters are added to those in the parameter store; the first
-  /// micro-batch of a step finds them zero. Those of a step of one micro-batch
-  /// may lie in memory that the next call of any part of the executor
-  /// overwrites.
+  /// parameters are added to those in the parameter store. At `which.index` 0
+  /// the implementation zeroes the gradients first. Those of a step of one
+  /// micro-batch may lie in memory that the next call of any part of the
+  /// executor overwrites.
   virtual Losses accumulateGradients(const Batch &batch,
                                      const LossWeights &weights,
                                      MicroBatch which = {}) = 0;

@@ -88,8 +88,8 @@ struct Binding {
                  ///< calls; written by the entry points named prepare_*
     State,       ///< memory that lasts over calls: key and value caches
     Arena,       ///< memory of all buffers, undefined between calls
-    StepGradient ///< gradient of parameter `name` of the last call alone, in
-                 ///< the arena at `offset`
+    StepGradient ///< the gradient of parameter `name` that the last call
+                 ///< computed, not a sum over calls, in the arena at `offset`
   };
   Kind kind;
   std::string name;
@@ -112,7 +112,8 @@ struct EntryPoint {
 struct KernelCost {
   std::string name;
   double flops = 0; ///< of products; a fused multiply-add counts two
-  double bytes = 0; ///< of all buffers that it is given, each once
+  double bytes = 0; ///< of all buffers that it is given, each once; those in
+                    ///< tables, such as experts' weights, are not counted
 };
 
 struct Program {

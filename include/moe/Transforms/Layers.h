@@ -94,8 +94,8 @@ FailureOr<ParameterOp> declareParameter(ParameterOp neighbor, bool trainable,
                                         RankedTensorType type, Attribute origin,
                                         SymbolTable &symbols);
 
-/// Gives a layer a copy of its function, so that a change of it leaves other
-/// layers that call the function alone. The call stays as it is.
+/// Gives `layer` its own copy of its function, so that changing the copy does
+/// not affect other layers. Does not redirect the call: see replaceCall.
 void cloneFunction(Layer &layer, const Twine &suffix, SymbolTable &symbols);
 
 } // namespace mlir::moe
