@@ -24,7 +24,6 @@ void PackedWeights::prepare(const Program &program) {
     const int64_t needed = trains ? version : 1;
     if (!entry || prepared[entry] >= needed)
       continue;
-    prepared[entry] = version;
     bool isCurrent = true;
     std::vector<void *> arguments;
     for (const Binding &binding : entry->bindings) {
@@ -33,6 +32,7 @@ void PackedWeights::prepare(const Program &program) {
                                    : store.value(binding.name));
       isCurrent &= !isPacked || values[binding.name].version >= needed;
     }
+    prepared[entry] = version;
     if (isCurrent)
       continue;
     entry->function(&context, arguments.data());
