@@ -30,7 +30,8 @@ struct SpecializeShapes : moe::impl::SpecializeShapesBase<SpecializeShapes> {
                          << rows.getValue() << " and " << length.getValue();
       return signalPassFailure();
     }
-    // Only the two leading dimensions may be dynamic; any other one is an error.
+    // Only the two leading dimensions may be dynamic; any other one is an
+    // error.
     RankedTensorType stillDynamic;
     AttrTypeReplacer replacer;
     replacer.addReplacement([&](RankedTensorType type) -> std::optional<Type> {

@@ -88,6 +88,7 @@ func.func @score(%tokens: tensor<1x24xi32> {moe.binding = #moe.binding<input, "t
   %y = moe.routed_down %h weights(%d) {form = #moe.ffn<gated>}
     : (tensor<24x64xbf16>, tensor<128x64xbf16>) -> tensor<1x24x128xbf16>
   %logits = moe.linear %y, %e : (tensor<1x24x128xbf16>, tensor<48x128xbf16>) -> tensor<1x24x48xbf16>
-  // GRADIENT moe.accumulate_gradient @t, %a : tensor<40x128xbf16>
+  // GRADIENT %dt = arith.constant dense<0.0> : tensor<40x128xf32>
+  // GRADIENT moe.accumulate_gradient @t, %dt : tensor<40x128xf32>
   return %f, %m, %l, %logits : tensor<1x24x40xbf16>, tensor<1x24x40xbf16>, tensor<1x24x4xf32>, tensor<1x24x48xbf16>
 }
