@@ -59,7 +59,7 @@ bool isDictionaryOf(Attribute value, ArrayRef<Entry> entries) {
   return found == dictionary.size();
 }
 
-const Rule rules[] = {
+constexpr Rule rules[] = {
     {MoEDialect::BackwardAttrHelper::getNameStr(), "a func.func",
      is<func::FuncOp>, "the name of a func.func",
      [](Operation *op, Attribute value) {
