@@ -7,7 +7,7 @@
 
 #include "moe/Import/Config.h"
 
-#include "RopeReader.h"
+#include "RopeKeys.h"
 #include "StrictReader.h"
 #include "moe/Runtime/Error.h"
 
@@ -105,7 +105,6 @@ void rejectUnsupported(StrictReader &reader) {
        {"is_encoder_decoder", "add_cross_attention", "tie_encoder_decoder",
         "use_bidirectional_attention", "rope_interleaved"})
     reader.only(key, false);
-  reader.only("partial_rotary_factor", 1.0);
   reader.only("pruned_heads", Json::object());
 }
 
@@ -198,7 +197,7 @@ private:
     // Llama's first configurations have no such key.
     if (config.family == Family::Llama)
       rope.theta = 10000.0;
-    config.rope = readRope(reader, rope).full;
+    config.rope = readRope(reader, config.headDim, rope).full;
     parseWindows();
   }
 
