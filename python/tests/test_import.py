@@ -84,9 +84,21 @@ def test_any_of_several_ends_ends_a_text(tool, tmp_path, documents):
     ids = ",".join(map(str, prompt))
     first = int(tool("moe-run", "generate", tmp_path / "model.mlir", "--prompt-tokens", ids, "--max-tokens=1"))
     generate = ["moe-run", "generate", tmp_path / "model.mlir", "--prompt=A cell", "--max-tokens=8"]
-    config = json.loads((tmp_path / "hf" / "config.json").read_text())
-    config["eos_token_id"] = [(first + 1) % 256, first]
-    (tmp_path / "hf" / "config.json").write_text(json.dumps(config))
+
+    def set_ends(name, ends):
+        path = tmp_path / "hf" / name
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"eos_token_id": ends}))
+
+    # generation_config.json is heard first, as by `transformers`.
+    ends, other = [(first + 1) % 256, first], (first + 1) % 256
+    set_ends("config.json", ends)
+    set_ends("generation_config.json", other)
+    assert tool(*generate) != "\n"
+    set_ends("config.json", other)
+    set_ends("generation_config.json", ends)
+    assert tool(*generate) == "\n"
+    set_ends("config.json", ends)
+    (tmp_path / "hf" / "generation_config.json").unlink()
     assert tool(*generate) == "\n"
     assert tool(*generate, "--ignore-eos") != "\n"
 
