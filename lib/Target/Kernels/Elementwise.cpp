@@ -38,22 +38,19 @@ static void launchElementwise(
   auto type = cast<MemRefType>(to.getType());
   int64_t width = type.getRank() ? type.getShape().back() : 1;
   int64_t rows = type.getNumElements() / width;
-  lowering.launchRows(
-      op, label, type.getElementType(), rows, width, [&](KernelBuilder &k) {
-        auto matrix = [&](Value buffer) {
-          return k.buffer(buffer, {rows, width});
-        };
-        SmallVector<Value> sources = llvm::map_to_vector(from, matrix);
-        Value target = matrix(to);
-        k.rowsOfWorkItem([&](Value row) {
-          k.columns(width, [&](KernelBuilder::Lane lane) {
-            auto vectors = llvm::map_to_vector(sources, [&](Value source) {
-              return k.load(source, row, lane);
-            });
-            k.store(value(k, vectors), target, row, lane);
-          });
-        });
+  Type compute = preciseType(type.getElementType());
+  lowering.launchRows(op, label, compute, rows, width, [&](KernelBuilder &k) {
+    auto matrix = [&](Value buffer) { return k.buffer(buffer, {rows, width}); };
+    SmallVector<Value> sources = llvm::map_to_vector(from, matrix);
+    Value target = matrix(to);
+    k.rowsOfWorkItem([&](Value row) {
+      k.columns(width, [&](KernelBuilder::Lane lane) {
+        auto vectors = llvm::map_to_vector(
+            sources, [&](Value source) { return k.load(source, row, lane); });
+        k.store(value(k, vectors), target, row, lane);
       });
+    });
+  });
 }
 
 void mlir::moe::launchFill(KernelLowering &lowering, Operation *op,
@@ -63,9 +60,9 @@ void mlir::moe::launchFill(KernelLowering &lowering, Operation *op,
       [&](KernelBuilder &k, ArrayRef<Value>) { return k.splat(value); });
 }
 
-void mlir::moe::launchAdd(KernelLowering &lowering, Operation *op, Value term,
-                          Value sum) {
-  launchElementwise(lowering, op, "add", {sum, term}, sum,
+void mlir::moe::launchAdd(KernelLowering &lowering, Operation *op,
+                          StringRef label, Value a, Value b, Value sum) {
+  launchElementwise(lowering, op, label, {a, b}, sum,
                     [](KernelBuilder &k, ArrayRef<Value> vectors) {
                       return k.addf(vectors[0], vectors[1]);
                     });

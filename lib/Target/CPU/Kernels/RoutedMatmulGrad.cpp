@@ -59,9 +59,8 @@ static void lowerRoutedDownGrad(RoutedDownGradOp op, KernelLowering &lowering) {
     Value partial;
     if (dscore) {
       partial = k.scratch({tiling.blockRows, k.lanes()}, k.compute());
-      k.loop(tiling.blockRows, [&](Value i) {
-        k.store(k.splat(0.0), partial, i, {k.idx(0), Value()});
-      });
+      k.loop(tiling.blockRows,
+             [&](Value i) { k.zeroRow(partial, i, k.lanes()); });
     }
     multiplyBlock(
         k,
