@@ -103,7 +103,9 @@ static void lowerChoice(RouteOp op, Value chosen, KernelLowering &lowering) {
           }
         };
         auto follow = [&](Value row) {
-          softmaxInto(k, logits, row, p, experts);
+          Value logSum = softmaxInto(k, logits, row, p, experts);
+          Value isNan = arith::CmpFOp::create(k, arith::CmpFPredicate::UNO,
+                                              logSum, logSum);
           SmallVector<Value> selected;
           for (int64_t choice = 0; choice < topK; ++choice) {
             // Only a larger probability replaces the best, so the lower index
@@ -120,7 +122,8 @@ static void lowerChoice(RouteOp op, Value chosen, KernelLowering &lowering) {
                        });
             k.storeScalar(k.scalar(-1.0), p, best[1]);
             choose(row, choice, best[1]);
-            selected.push_back(best[0]);
+            // No comparison finds a NaN, which the scores must not hide.
+            selected.push_back(k.select(isNan, logSum, best[0]));
           }
           Value total = selected[0];
           for (int64_t choice = 1; choice < topK; ++choice)
