@@ -9,7 +9,6 @@
 #include "moe/Runtime/Error.h"
 
 #include <bit>
-#include <cmath>
 #include <cstdlib>
 #include <cstring>
 #include <sys/mman.h>
