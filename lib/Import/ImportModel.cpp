@@ -266,7 +266,8 @@ private:
             slots, segments, builder.getI64IntegerAttr(config.heads),
             builder.getI64IntegerAttr(config.kvHeads),
             builder.getF64FloatAttr(scale), window,
-            config.rope ? UnitAttr() : builder.getUnitAttr())
+            config.rope ? UnitAttr() : builder.getUnitAttr(),
+            /*softcap=*/FloatAttr())
             .getResult();
     hidden = moe::AddOp::create(builder, loc, hidden,
                                 linear(attended, weights[Part::Output]));
