@@ -17,6 +17,7 @@ COMMANDS = {
     "import-text": "polymoe.import_text",
     "train-tokenizer": "polymoe.train_tokenizer",
     "tokenize": "polymoe.tokenize",
+    "import-gguf": "polymoe.import_gguf",
     "new-model": "polymoe.new_model",
     "reference": "polymoe.reference",
     "demo": "polymoe.demo",
@@ -27,6 +28,7 @@ SUMMARIES = {
     "import-text": "check your own text and bring it into the same form",
     "train-tokenizer": "train a byte-level BPE tokenizer on fetched or imported text",
     "tokenize": "turn text and a tokenizer into a corpus folder for moe-run",
+    "import-gguf": "turn a GGUF file into a checkpoint to import",
     "new-model": "make a small random dense checkpoint to import",
     "reference": "compute log-probabilities or a continuation with transformers",
     "demo": "the main job: teach a small model three languages, compare, report",
@@ -37,6 +39,7 @@ typical order:
   polymoe fetch-text el en es           text        work/text/<language>.jsonl
   polymoe train-tokenizer ...           tokenizer   tokenizer.json
   polymoe tokenize ...                  corpus      what moe-run --data reads
+  polymoe import-gguf model.gguf ...    checkpoint  what moe-translate --import-hf reads
   polymoe new-model ...                 checkpoint  what moe-translate --import-hf reads
 
 `polymoe <command> --help` shows each command with examples.

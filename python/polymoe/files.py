@@ -24,7 +24,7 @@ def atomic_path(path):
         yield temporary
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())
-        temporary.chmod(0o666 & ~_umask())
+        make_readable(temporary)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -55,6 +55,11 @@ def atomic_folder(path, replace=False):
             os.replace(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def make_readable(path):
+    """Gives a file that a library made for its owner alone the usual rights."""
+    path.chmod(0o666 & ~_umask())
 
 
 def write_text(path, text):
