@@ -93,6 +93,9 @@ def model_config(path, reader, tensors):
             settings[name] = metadata.own(key)
     for key in ("model_type", "tie_word_embeddings"):
         settings.pop(key)
+    for key in ("bos_token_id", "eos_token_id", "pad_token_id"):
+        # Not what another model of the family has.
+        settings.setdefault(key, None)
     settings["tie_word_embeddings"] = "output.weight" not in tensors
     taken = _extend(metadata, tensors, settings)
     if metadata.unread:
@@ -210,7 +213,7 @@ def _llama3(metadata, settings, factors):
     base = settings.get("rope_theta", 10000.0)
     scaling = {
         "rope_type": "llama3",
-        "factor": max(factors),
+        "factor": float(f"{max(factors):.4g}"),
         "low_freq_factor": low,
         "high_freq_factor": high,
         "original_max_position_embeddings": original,
