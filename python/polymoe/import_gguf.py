@@ -61,6 +61,7 @@ def run(args):
 def import_gguf(files, out, dtype="auto", pre_tokenizer=None, shard_size="5GB", force=False):
     """Writes the folder."""
     with atomic_folder(out, replace=force) as folder, _whole_file(files, folder.parent) as path:
+        say(f"{files[0]}: reading metadata and tokenizer")
         reader = read_gguf(path)
         tensors = _tensors(path, reader)
         types = collections.Counter(tensor.tensor_type.name for tensor in tensors.values())
@@ -101,7 +102,10 @@ def _whole_file(files, folder):
             for file in files:
                 with open(file, "rb") as part:
                     shutil.copyfileobj(part, target, 1 << 24)
-        yield whole
+        try:
+            yield whole
+        except UserError as error:
+            raise UserError(str(error).replace(str(whole), f"{files[0]} with its other parts")) from None
 
 
 def read_gguf(path):

@@ -169,6 +169,7 @@ REFUSED = {
     "levels": ("a.jsonl", b'{"text": "a", "x": ' + b"[" * 200000, ":1: expected one JSON object a line"),
     "boolean id": ("a.jsonl", b'{"id": true, "text": "a"}', ":1: expected a string as 'id', but got a boolean"),
     "element": ("a.json", b'[{"text": "a"}, 7]', ":2: expected a JSON object, but got a number"),
+    "long key": ("a.jsonl", b'{"' + b"k" * 3000000 + b'": 1}', ":1: expected a key 'text'"),
     "cut gzip": ("a.jsonl.gz", gzip.compress(LINE.encode())[:-9], ": expected a whole gzip file"),
     "utf-16 without a mark": ("a.txt", "ab\n\ncd".encode("utf-16-le"), ":1: expected text in UTF-8, but got a zero"),
     "cut utf-16": ("a.jsonl", (LINE + "\n").encode("utf-16")[:-1], ": expected utf-16"),
@@ -180,7 +181,7 @@ def test_text_is_refused(name, content, message, tmp_path, capsys):
     (tmp_path / name).write_bytes(content)
     assert run("import-text", f"el={tmp_path / name}", "--out", tmp_path / "out") == 1
     error = capsys.readouterr().err
-    assert f"{tmp_path / name}{message}" in error and error.count("\n") == 1
+    assert f"{tmp_path / name}{message}" in error and error.count("\n") == 1 and len(error) < 5000
 
 
 def test_integer_ids_are_read(tokenize, tmp_path):
