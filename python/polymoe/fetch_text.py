@@ -28,7 +28,7 @@ from pathlib import Path
 from polymoe.errors import UserError
 from polymoe.files import read_json, write_documents, write_json
 from polymoe.languages import HELP_PACKAGES
-from polymoe.progress import progress, say
+from polymoe.progress import check_jobs, progress, say
 
 # Raised when the cleaning changes, so that cached text is made anew.
 CLEANER_VERSION = 1
@@ -74,6 +74,7 @@ def run(args):
 
 def fetch(languages, work, jobs=None, force=False):
     """Fetches the languages that are missing; returns {language: path}."""
+    jobs = check_jobs(jobs)
     languages = sorted(HELP_PACKAGES) if languages == ["all"] else list(dict.fromkeys(languages))
     for language in languages:
         if language not in HELP_PACKAGES:
@@ -83,7 +84,7 @@ def fetch(languages, work, jobs=None, force=False):
     if missing:
         # English is needed to tell which paragraphs were left untranslated.
         packages = _download(list(dict.fromkeys(["en", *missing])), work / "debs")
-        _clean_all(missing, packages, paths, jobs or os.cpu_count())
+        _clean_all(missing, packages, paths, jobs)
     for language in languages:
         about = read_json(_sidecar(paths[language]))
         say(f"{language}: {about['documents']} documents, {about['characters']} characters, {paths[language]}")
