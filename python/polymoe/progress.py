@@ -48,11 +48,9 @@ def progress(title, total):
         now = time.monotonic()
         if now - last >= 5 or (done == total and now - start >= 2):
             last = now
-            print(
-                f"{title}: {done}/{total} ({now - start:.0f} s){' ' + note if note else ''}",
-                file=sys.stderr,
-                flush=True,
-            )
+            took = now - start
+            left = f", {took * (total - done) / done:.0f} s left" if 0 < done < total else ""
+            say(f"{title}: {done}/{total} ({took:.0f} s{left}){' ' + note if note else ''}")
 
     yield advance
 

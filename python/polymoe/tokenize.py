@@ -3,11 +3,12 @@
 """Turn text and a tokenizer into a corpus folder, as moe-run --data reads it.
 
 Documents are split into train, valid and test by a hash of their id: a
-document and its translations are in the same split in every language. Each
-document begins with the token that the tokenizer's template puts before a
-text, if it puts one (`bos` of corpus.json), and ends with its end of text
-(`eos`). Documents are whole, whatever tokenizer.json says of truncation. The
-result is the same bytes for any number of jobs.
+document and its translations are in the same split in every language. What is
+--held-out is evaluated and never trained on. Each document begins with the
+token that the tokenizer's template puts before a text, if it puts one (`bos` of
+corpus.json), and ends with its end of text (`eos`). Documents are whole,
+whatever tokenizer.json says of truncation. The result is the same bytes for any
+number of jobs.
 
 Reads JSON lines, .json arrays, and both compressed by gzip.
 
@@ -32,7 +33,7 @@ from polymoe.errors import UserError
 from polymoe.files import atomic_folder, read_documents, read_json, save_tensors, write_json
 from polymoe.languages import check_language, parse_rounds
 from polymoe.progress import check_jobs, progress, say
-from polymoe.splits import SPLITS, parse_split, split_of
+from polymoe.splits import HELD_OUT, SPLITS, parse_split, split_of
 
 # What transformers reads beside tokenizer.json: tokens, and names of tokens.
 _BESIDE = ("tokenizer_config.json", "added_tokens.json", "special_tokens_map.json")
@@ -50,6 +51,12 @@ def add_arguments(parser):
         help="each language's round: 0 for what the base knows, 1 for new ones",
     )
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
+    parser.add_argument(
+        "--held-out",
+        default="",
+        metavar="L,...",
+        help="languages whose documents are half for validation, half for test, and none for training",
+    )
     parser.add_argument("--split", default="96/2/2", help="train/valid/test shares in percent (default: 96/2/2)")
     parser.add_argument(
         "--shard-tokens",
@@ -77,6 +84,7 @@ def run(args):
         args.jobs,
         args.force,
         args.bos,
+        [code for code in args.held_out.split(",") if code],
     )
     totals = collections.Counter()
     for shard in corpus["shards"]:
@@ -97,9 +105,13 @@ def tokenize(
     jobs=None,
     force=False,
     bos=True,
+    held_out=(),
 ):
     """Writes the corpus folder; returns the contents of corpus.json."""
-    shares = parse_split(split)
+    for code in held_out:
+        if code not in rounds:
+            raise UserError(f"--held-out: expected a language of --rounds ({', '.join(rounds)}), but got '{code}'")
+    shares = dict.fromkeys(rounds, parse_split(split)) | dict.fromkeys(held_out, HELD_OUT)
     if shard_tokens < 1:
         raise UserError(f"--shard-tokens: expected at least 1, but got {shard_tokens}")
     jobs = check_jobs(jobs)
@@ -219,8 +231,8 @@ def _write_shards(folder, documents, rounds, shares, tokenizer, tokenizer_file, 
         for language in rounds:
             texts = {split: [] for split in SPLITS}
             for identifier, text in documents[language]:
-                texts[split_of(identifier, shares)].append(text)
-            if not texts["train"]:
+                texts[split_of(identifier, shares[language])].append(text)
+            if shares[language] != HELD_OUT and not texts["train"]:
                 raise UserError(
                     f"--split: expected documents of '{language}' for training, but it has {len(documents[language])} documents in all"
                 )
