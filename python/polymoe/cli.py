@@ -86,7 +86,7 @@ def main(argv=None):
     try:
         return args.run(args) or 0
     except UserError as error:
-        print(f"polymoe {args.command}: error: {error}", file=sys.stderr)
+        print(f"polymoe {args.command}: error: {_shortened(str(error))}", file=sys.stderr)
         return 1
     except BrokenPipeError:
         # The reader (`| head`) has gone; nothing is left to tell it.
@@ -102,3 +102,11 @@ def main(argv=None):
         where = f"{error.filename}: " if error.filename else ""
         print(f"polymoe {args.command}: error: {where}{error.strerror or error}", file=sys.stderr)
         return 1
+
+
+def _shortened(text, limit=4000):
+    """One line, without the middle of what an error quotes from a file at length."""
+    text = " ".join(text.splitlines())
+    if len(text) <= limit:
+        return text
+    return f"{text[: limit // 2]} ... ({len(text)} characters) ... {text[-limit // 2 :]}"

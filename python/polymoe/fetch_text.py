@@ -36,7 +36,7 @@ from polymoe.domains import fetch as fetch_domain
 from polymoe.errors import UserError
 from polymoe.files import read_json, write_documents, write_json
 from polymoe.languages import HELP_PACKAGES
-from polymoe.progress import progress, say
+from polymoe.progress import check_jobs, progress, say
 
 # Raised when the cleaning changes, so that cached text is made anew.
 CLEANER_VERSION = 1
@@ -82,6 +82,7 @@ def run(args):
 
 def fetch(languages, work, jobs=None, force=False):
     """Fetches the languages that are missing; returns {language: path}."""
+    jobs = check_jobs(jobs)
     languages = sorted(HELP_PACKAGES) if languages == ["all"] else list(dict.fromkeys(languages))
     for language in languages:
         if language not in HELP_PACKAGES and language not in DOMAINS:
@@ -90,10 +91,8 @@ def fetch(languages, work, jobs=None, force=False):
             )
     paths = {language: work / "text" / f"{language}.jsonl" for language in languages}
     missing = [language for language in languages if force or not _is_current(paths[language])]
-    if missing:
-        # English is needed to tell which paragraphs were left untranslated.
-        _fetch_domains([code for code in missing if code in DOMAINS], work / "debs", paths)
-        _fetch_help([code for code in missing if code not in DOMAINS], work / "debs", paths, jobs or os.cpu_count())
+    _fetch_domains([code for code in missing if code in DOMAINS], work / "debs", paths)
+    _fetch_help([code for code in missing if code not in DOMAINS], work / "debs", paths, jobs)
     for language in languages:
         about = read_json(_sidecar(paths[language]))
         say(f"{language}: {about['documents']} documents, {about['characters']} characters, {paths[language]}")

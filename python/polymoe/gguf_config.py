@@ -65,6 +65,7 @@ def model_config(path, reader, tensors):
     import transformers
     from transformers.integrations import GGUF_CONFIG_MAPPING
     from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
     metadata = Metadata(path, reader)
     family = metadata.architecture
@@ -72,7 +73,8 @@ def model_config(path, reader, tensors):
     dense = [
         name
         for name in GGUF_CONFIG_MAPPING
-        if name in transformers.models.auto.modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES or name == "gemma3"
+        # transformers' own spellings, with _, are no names of GGUF families.
+        if name == "gemma3" or (name in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and "_" not in name)
     ]
     if family not in dense or metadata.own("expert_count", 0):
         raise UserError(
@@ -93,8 +95,15 @@ def model_config(path, reader, tensors):
             settings[name] = metadata.own(key)
     for key in ("model_type", "tie_word_embeddings"):
         settings.pop(key)
-    settings["tie_word_embeddings"] = "output.weight" not in tensors
+    for key in ("bos_token_id", "eos_token_id", "pad_token_id"):
+        # Not what another model of the family has.
+        settings.setdefault(key, None)
     taken = _extend(metadata, tensors, settings)
+    if "output.weight" in tensors and _are_equal(tensors["output.weight"], tensors.get("token_embd.weight")):
+        taken.add("output.weight")
+    settings["tie_word_embeddings"] = "output.weight" not in tensors or "output.weight" in taken
+    if not hasattr(transformers.CONFIG_MAPPING[raw["model_type"]], "head_dim"):
+        settings.pop("head_dim", None)
     if metadata.unread:
         raise UserError(
             f"{path}: expected no key '{family}.{sorted(metadata.unread)[0]}', whose meaning is not known here"
@@ -104,6 +113,12 @@ def model_config(path, reader, tensors):
     except Exception as error:
         raise UserError(f"{path}: expected the metadata of a {family} model, but got {error}") from None
     return config, taken
+
+
+def _are_equal(head, embedding):
+    """Whether a file holds one matrix twice."""
+    same = embedding is not None and head.tensor_type == embedding.tensor_type and head.shape[0] == embedding.shape[0]
+    return same and head.data.shape == embedding.data.shape and bool((head.data == embedding.data).all())
 
 
 def generation_config(reader, config):
@@ -210,7 +225,7 @@ def _llama3(metadata, settings, factors):
     base = settings.get("rope_theta", 10000.0)
     scaling = {
         "rope_type": "llama3",
-        "factor": max(factors),
+        "factor": float(f"{max(factors):.4g}"),
         "low_freq_factor": low,
         "high_freq_factor": high,
         "original_max_position_embeddings": original,

@@ -98,10 +98,6 @@ def write_tokenizer(gguf_path, folder, pre=None):
         "add_bos_token": adds_bos,
         "add_eos_token": adds_eos,
         "clean_up_tokenization_spaces": False,
-        "added_tokens_decoder": {
-            str(token["id"]): {key: value for key, value in token.items() if key != "id"}
-            for token in state["added_tokens"]
-        },
         **({"chat_template": config["chat_template"]} if config.get("chat_template") else {}),
     }
     for name, value in (("tokenizer.json", state), ("tokenizer_config.json", settings)):

@@ -24,13 +24,14 @@ examples:
 
 import collections
 import contextlib
+import json
 import re
 import shutil
 import tempfile
 from pathlib import Path
 
 from polymoe.errors import UserError
-from polymoe.files import atomic_folder, make_readable, write_json
+from polymoe.files import atomic_folder, save_tensors, write_json
 from polymoe.gguf_config import generation_config, model_config
 from polymoe.gguf_tokenizer import write_tokenizer
 from polymoe.progress import progress, say
@@ -60,6 +61,7 @@ def run(args):
 def import_gguf(files, out, dtype="auto", pre_tokenizer=None, shard_size="5GB", force=False):
     """Writes the folder."""
     with atomic_folder(out, replace=force) as folder, _whole_file(files, folder.parent) as path:
+        say(f"{files[0]}: reading metadata and tokenizer")
         reader = read_gguf(path)
         tensors = _tensors(path, reader)
         types = collections.Counter(tensor.tensor_type.name for tensor in tensors.values())
@@ -68,7 +70,7 @@ def import_gguf(files, out, dtype="auto", pre_tokenizer=None, shard_size="5GB", 
         write_tokenizer(path, folder, pre_tokenizer)
         weights = {name: tensor for name, tensor in tensors.items() if name not in taken}
         _write_weights(path, reader, weights, config, folder, dtype, shard_size)
-        config.save_pretrained(folder)
+        _write_config(config, folder)
         write_json(folder / "generation_config.json", generation_config(reader, config))
     quantised = ", ".join(f"{count} {name}" for name, count in types.items() if name not in _PLAIN)
     if quantised:
@@ -100,7 +102,10 @@ def _whole_file(files, folder):
             for file in files:
                 with open(file, "rb") as part:
                     shutil.copyfileobj(part, target, 1 << 24)
-        yield whole
+        try:
+            yield whole
+        except UserError as error:
+            raise UserError(str(error).replace(str(whole), f"{files[0]} with its other parts")) from None
 
 
 def read_gguf(path):
@@ -149,11 +154,16 @@ def _element_type(tensors):
     return _PLAIN.get(types.pop(), "bfloat16") if len(types) == 1 else "bfloat16"
 
 
+def _write_config(config, folder):
+    """Without what transformers keeps for itself, such as _name_or_path."""
+    values = json.loads(config.to_json_string())
+    write_json(folder / "config.json", {key: value for key, value in values.items() if not key.startswith("_")})
+
+
 def _write_weights(path, reader, tensors, config, folder, dtype, shard_size):
     """Dequantises tensor by tensor; at most one file's weights are in memory."""
     import torch
     from huggingface_hub import split_torch_state_dict_into_shards
-    from safetensors.torch import save_file
     from transformers import AutoModelForCausalLM
     from transformers.modeling_gguf_pytorch_utils import TENSOR_PROCESSORS, TensorProcessor, get_gguf_hf_weights_map
 
@@ -186,8 +196,7 @@ def _write_weights(path, reader, tensors, config, folder, dtype, shard_size):
                 if not values[key].isfinite().all():
                     raise UserError(f"{path}: expected finite numbers in '{tensor.name}' as {dtype}, but got others")
                 advance()
-            save_file(values, folder / file, metadata={"format": "pt"})
-            make_readable(folder / file)
+            save_tensors(values, folder / file, framework="torch")
     if shards.is_sharded:
         write_json(
             folder / "model.safetensors.index.json",

@@ -178,7 +178,9 @@ def test_a_corpus_is_what_the_architecture_says(text, tokenizer, documents, tmp_
     out = tmp_path / "corpus"
     assert tokenize(text, tokenizer, out) == 0
     corpus = read_json(out / "corpus.json")
-    assert corpus.keys() == {"format", "version", "vocabulary", "eos", "tokenizer", "languages", "shards"}
+    assert corpus.keys() == {
+        "format", "version", "vocabulary", "bos", "eos", "tokenizer", "tokenizer_sha256", "languages", "shards",
+    }  # fmt: skip
     assert (corpus["format"], corpus["version"], corpus["vocabulary"], corpus["eos"]) == ("polymoe-corpus", 1, 300, 0)
     assert corpus["languages"] == [{"code": "en", "round": 0}, {"code": "el", "round": 1}]
     loaded = load_tokenizer(out / corpus["tokenizer"])
