@@ -6,6 +6,7 @@ import functools
 import os
 import shutil
 import subprocess
+import tempfile
 from pathlib import Path
 
 from polymoe.errors import UserError
@@ -21,10 +22,13 @@ def download(names, folder):
         options = _options(lambda options: _unknown(missing, options), folder)
         with progress("downloading", len(missing)) as advance:
             for name in missing:
-                _apt("download", [name], options, folder)
-                packages[name] = _find(name, folder)
-                if packages[name] is None:
-                    raise UserError(f"{folder}: apt-get downloaded no {name}_*.deb")
+                # What an interrupted download leaves is no package.
+                with tempfile.TemporaryDirectory(dir=folder) as scratch:
+                    _apt("download", [name], options, scratch)
+                    package = _find(name, Path(scratch))
+                    if package is None:
+                        raise UserError(f"{folder}: apt-get downloaded no {name}_*.deb")
+                    packages[name] = package.rename(folder / package.name)
                 advance(note=name)
     return packages
 

@@ -59,7 +59,7 @@ def add_arguments(parser):
     parser.add_argument(
         "--text", type=Path, help="folder with <language>.jsonl; what it does not have is fetched (default: all is)"
     )
-    parser.add_argument("--bin", type=Path, default=Path("build/bin"), help="folder of the tools (default: build/bin)")
+    parser.add_argument("--bin", type=Path, help="folder of the tools (default: build/bin, or where PATH has moe-run)")
     parser.add_argument("--threads", type=int, help="threads of the tools (default: theirs)")
     parser.add_argument("--quick", action="store_true", help="a few steps and documents, to see that all works")
     parser.add_argument("--seed", type=int, help="of the data's order and the new weights (default: the recipe's)")

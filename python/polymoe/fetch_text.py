@@ -91,9 +91,8 @@ def fetch(languages, work, jobs=None, force=False):
             )
     paths = {language: work / "text" / f"{language}.jsonl" for language in languages}
     missing = [language for language in languages if force or not _is_current(paths[language])]
-    if missing:
-        _fetch_domains([code for code in missing if code in DOMAINS], work / "debs", paths)
-        _fetch_help([code for code in missing if code not in DOMAINS], work / "debs", paths, jobs)
+    _fetch_domains([code for code in missing if code in DOMAINS], work / "debs", paths)
+    _fetch_help([code for code in missing if code not in DOMAINS], work / "debs", paths, jobs)
     for language in languages:
         about = read_json(_sidecar(paths[language]))
         say(f"{language}: {about['documents']} documents, {about['characters']} characters, {paths[language]}")

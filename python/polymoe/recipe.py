@@ -236,7 +236,8 @@ def _check(recipe, path):
         _expect(holds, expected, value, path, key)
 
     for language in [*recipe.languages, *recipe.evaluation.domains]:
-        check_language(language, f"{path}: languages")
+        code = check_language(language, f"{path}: languages")
+        expect(code == language, f"'{code}', as languages are written here", language, "languages")
     rounds = set(recipe.languages.values())
     expect(len(rounds) > 1 and 0 in rounds, "old languages (0) and new ones (1)", recipe.languages, "languages")
     for domain in recipe.evaluation.domains:

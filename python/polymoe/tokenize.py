@@ -4,11 +4,12 @@
 
 Documents are split into train, valid and test by a hash of their id: a
 document and its translations are in the same split in every language. What is
---held-out is evaluated and never trained on. Each document begins with the
-token that the tokenizer's template puts before a text, if it puts one (`bos` of
-corpus.json), and ends with its end of text (`eos`). Documents are whole,
-whatever tokenizer.json says of truncation. The result is the same bytes for any
-number of jobs.
+--held-out is evaluated and never trained on.
+
+Each document begins with the token that the tokenizer's template puts before a
+text, if it puts one (`bos` of corpus.json), and ends with its end of text
+(`eos`). Documents are whole, whatever tokenizer.json says of truncation. The
+result is the same bytes for any number of jobs.
 
 Reads JSON lines, .json arrays, and both compressed by gzip.
 
@@ -84,7 +85,7 @@ def run(args):
         args.jobs,
         args.force,
         args.bos,
-        [code for code in args.held_out.split(",") if code],
+        [check_language(code, "--held-out") for code in args.held_out.split(",") if code],
     )
     totals = collections.Counter()
     for shard in corpus["shards"]:

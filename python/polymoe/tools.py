@@ -4,6 +4,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 from pathlib import Path
@@ -12,6 +13,8 @@ from polymoe.errors import UserError
 
 # The file descriptor, whatever sys.stderr has become.
 STDERR = 2
+
+BUILD = Path("build/bin")
 
 # A save writes all that trains with its optimiser's state, gigabytes.
 MIN_STEPS_BETWEEN_SAVES = 20
@@ -33,7 +36,11 @@ _TRAINING = {
 class Tools:
     """moe-translate, moe-opt and moe-run of one folder."""
 
-    def __init__(self, folder, threads=None, dtype=None):
+    def __init__(self, folder=None, threads=None, dtype=None):
+        """Without a folder: build/bin here, or where the shell finds moe-run."""
+        if folder is None:
+            found = shutil.which("moe-run")
+            folder = Path(found).parent if found and not BUILD.is_dir() else BUILD
         self.folder = Path(folder)
         self.threads = threads
         self.dtype = dtype
