@@ -25,7 +25,7 @@ COMMANDS = {
 }
 
 SUMMARIES = {
-    "fetch-text": "fetch parallel text in 34 languages from Debian packages",
+    "fetch-text": "fetch parallel text in 33 languages from Debian packages",
     "import-text": "check your own text and bring it into the same form",
     "train-tokenizer": "train a byte-level BPE tokenizer on fetched or imported text",
     "tokenize": "turn text and a tokenizer into a corpus folder for moe-run",

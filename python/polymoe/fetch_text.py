@@ -1,6 +1,6 @@
 # Part of PolyMoE, under the Apache License v2.0 with LLVM Exceptions.
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-"""Fetch real text: the LibreOffice help, translated into 34 languages.
+"""Fetch real text: the LibreOffice help, translated into 33 languages.
 
 Downloads the Debian packages libreoffice-help-<language> with apt-get (neither
 root nor an installation is needed), and turns their pages into documents:

@@ -49,7 +49,7 @@ def add_arguments(parser):
         "--pre-tokenizer", metavar="NAME", help="how text is cut into words, where the file names none or one unknown"
     )
     parser.add_argument(
-        "--shard-size", default="5GB", metavar="SIZE", help="largest safetensors file, held in memory (default: 5GB)"
+        "--shard-size", default="2GB", metavar="SIZE", help="largest safetensors file, held in memory (default: 2GB)"
     )
     parser.add_argument("--force", action="store_true", help="replace DIR if it is there")
 
@@ -58,7 +58,7 @@ def run(args):
     import_gguf(args.files, args.out, args.dtype, args.pre_tokenizer, args.shard_size, args.force)
 
 
-def import_gguf(files, out, dtype="auto", pre_tokenizer=None, shard_size="5GB", force=False):
+def import_gguf(files, out, dtype="auto", pre_tokenizer=None, shard_size="2GB", force=False):
     """Writes the folder."""
     with atomic_folder(out, replace=force) as folder, _whole_file(files, folder.parent) as path:
         say(f"{files[0]}: reading metadata and tokenizer")
@@ -162,6 +162,7 @@ def _write_config(config, folder):
 
 def _write_weights(path, reader, tensors, config, folder, dtype, shard_size):
     """Dequantises tensor by tensor; at most one file's weights are in memory."""
+    import numpy
     import torch
     from huggingface_hub import split_torch_state_dict_into_shards
     from transformers import AutoModelForCausalLM
@@ -192,7 +193,8 @@ def _write_weights(path, reader, tensors, config, folder, dtype, shard_size):
                         f"{path}: expected the shape {list(parameters[key].shape)} of '{tensor.name}', as the metadata say,"
                         f" but got {list(value.shape)}"
                     )
-                values[key] = torch.tensor(value).to(dtype)
+                # Tensors that are not quantised are views of the file, which nobody may write to.
+                values[key] = torch.from_numpy(numpy.require(value, requirements=["C", "W"])).to(dtype)
                 if not values[key].isfinite().all():
                     raise UserError(f"{path}: expected finite numbers in '{tensor.name}' as {dtype}, but got others")
                 advance()

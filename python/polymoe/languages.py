@@ -11,8 +11,9 @@ import re
 from polymoe.errors import UserError
 
 # Languages with a help package, by our code; the value is the package's suffix.
+# Slovak's (sk) is empty in Debian 12.
 _SUFFIX_IS_CODE = (
-    "ca cs da de dz el en-gb es et eu fi fr gl hi hu id it ja km ko nl om pl pt pt-br ru sk sl sv tr vi zh-tw"
+    "ca cs da de dz el en-gb es et eu fi fr gl hi hu id it ja km ko nl om pl pt pt-br ru sl sv tr vi zh-tw"
 )
 HELP_PACKAGES = {code: code for code in _SUFFIX_IS_CODE.split()} | {"en": "en-us", "zh": "zh-cn"}
 
