@@ -4,7 +4,8 @@
 
 transformers builds the vocabulary, the merges and the added tokens. It knows
 few of the pre-tokenizers that `tokenizer.ggml.pre` names and takes GPT-2's for
-the others without a word, so the pre-tokenizer comes from the table here.
+the others without a word, so the pre-tokenizer comes from the table here. It
+does not heed `add_space_prefix` either.
 """
 
 import dataclasses
@@ -80,15 +81,17 @@ def write_tokenizer(gguf_path, folder, pre=None):
     try:
         architecture, tokenizer, config = get_gguf_tokenizer(str(gguf_path))
         backend, _ = convert_gguf_tokenizer(architecture, tokenizer)
-    except (KeyError, ValueError, IndexError, TypeError) as error:
+    except Exception as error:
         raise UserError(f"{gguf_path}: expected a tokenizer in the metadata, but got {_reason(error)}") from None
     state = json.loads(backend.to_str())
     # What the text is cut to or filled up to is the caller's choice.
     state["truncation"] = state["padding"] = None
-    byte_level = tokenizer["tokenizer_type"] == "gpt2"
-    kind = _pre_tokenizer(gguf_path, tokenizer, pre) if byte_level else None
-    if kind:
+    kind = None
+    if tokenizer["tokenizer_type"] == "gpt2":
+        kind = _pre_tokenizer(gguf_path, tokenizer, pre)
         _split_by(state, kind)
+    elif tokenizer["tokenizer_type"] == "llama":
+        _mark_spaces(state, tokenizer.get("add_prefix_space", True))
     adds_bos = config.get("add_bos_token", bool(kind and kind.adds_bos))
     adds_eos = config.get("add_eos_token", False)
     state["post_processor"] = _template(gguf_path, backend, config, adds_bos, adds_eos)
@@ -125,6 +128,19 @@ def _split_by(state, kind):
     state["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [*splits, spelling]}
     state["model"]["ignore_merges"] = kind.ignore_merges
     state["normalizer"] = {"type": "NFC"} if kind.nfc else None
+
+
+def _mark_spaces(state, adds_prefix):
+    """As SentencePiece does: each space becomes a mark, and one more stands
+    before the text and after each special token, whatever follows there."""
+    space, mark = " ", "\u2581"
+    prefix = [{"type": "Prepend", "prepend": mark}] if adds_prefix else []
+    strip = [{"type": "Strip", "content": space, "start": 1, "stop": 0}] if adds_prefix else []
+    replace = {"type": "Replace", "pattern": {"String": space}, "content": mark}
+    back = {"type": "Replace", "pattern": {"String": mark}, "content": space}
+    state["normalizer"] = {"type": "Sequence", "normalizers": [*prefix, replace]}
+    state["pre_tokenizer"] = None
+    state["decoder"] = {"type": "Sequence", "decoders": [back, {"type": "ByteFallback"}, {"type": "Fuse"}, *strip]}
 
 
 def _template(gguf_path, backend, config, adds_bos, adds_eos):

@@ -405,22 +405,42 @@ def test_an_unknown_pre_tokenizer_is_named_by_hand(pre, tmp_path, capsys):
     assert "--pre-tokenizer: expected one of" in refused(tmp_path / "model.gguf", capsys, "--pre-tokenizer=x")
 
 
-def add_pieces(writer):
+PIECES = ["▁", "a", "b", "▁a", "ab", "▁ab", "▁▁", "▁▁▁", "c", "bc", "abc"]
+
+
+def add_pieces(writer, prefix=None):
     """A vocabulary of SentencePiece: scores instead of merges, bytes."""
-    tokens = ["<unk>", "<s>", "</s>", *(f"<0x{i:02X}>" for i in range(256)), "▁", "a", "b", "▁a", "ab", "▁ab"]
+    tokens = ["<unk>", "<s>", "</s>", *(f"<0x{i:02X}>" for i in range(256)), *PIECES]
+    fill = [f"<unused{i}>" for i in range(300 - len(tokens))]
+    scores = [-100.0 - i if len(piece) == 1 else i - 20.0 for i, piece in enumerate(PIECES)]
     writer.add_tokenizer_model("llama")
     writer.add_tokenizer_pre("default")
-    writer.add_token_list(tokens + [f"<unused{i}>" for i in range(300 - len(tokens))])
-    writer.add_token_scores([0.0] * 259 + [-9.0, -8.0, -7.0, -3.0, -1.0, -2.0] + [-99.0] * 35)
-    writer.add_token_types([2, 3, 3] + [6] * 256 + [1] * 41)
+    writer.add_token_list(tokens + fill)
+    writer.add_token_scores([0.0] * 259 + scores + [-999.0] * len(fill))
+    writer.add_token_types([2, 3, 3] + [6] * 256 + [1] * (len(PIECES) + len(fill)))
     writer.add_bos_token_id(1)
     writer.add_eos_token_id(2)
     writer.add_unk_token_id(0)
+    if prefix is not None:
+        writer.add_add_space_prefix(prefix)
 
 
-def test_pieces_merge_by_score(tmp_path):
-    write(tmp_path / "model.gguf", tokenizer=add_pieces)
+@pytest.mark.parametrize("prefix", [None, True, False])
+def test_pieces_merge_by_score_and_spaces_are_marks(prefix, tmp_path):
+    """Expected are the ids that llama.cpp gives."""
+    write(tmp_path / "model.gguf", tokenizer=lambda writer: add_pieces(writer, prefix))
     import_gguf([tmp_path / "model.gguf"], tmp_path / "hf")
-    # ab before ▁a, then ▁ab; what has no piece is spelled in bytes.
-    assert encode(tmp_path / "hf", "ab abc")[:2] == [1, 264]
-    assert encode(tmp_path / "hf", "ab abc")[2:] == [264, 3 + ord("c")]
+    loaded = Tokenizer.from_file(str(tmp_path / "hf" / "tokenizer.json"))
+    expected = {
+        "ab abc": (["▁ab", "▁", "abc"], ["ab", "▁", "abc"]),
+        " ab": (["▁▁", "ab"], ["▁ab"]),
+        "  ab": (["▁▁▁", "ab"], ["▁▁", "ab"]),
+        "</s>ab</s> ab": (["</s>", "▁ab", "</s>", "▁▁", "ab"], ["</s>", "ab", "</s>", "▁ab"]),
+        "é": (["▁", "<0xC3>", "<0xA9>"], ["<0xC3>", "<0xA9>"]),
+        "": ([], []),
+    }
+    for text, tokens in expected.items():
+        encoding = loaded.encode(text)
+        assert encoding.tokens == ["<s>", *tokens[prefix is False]]
+        if "</s>" not in text:
+            assert loaded.decode(encoding.ids) == text
