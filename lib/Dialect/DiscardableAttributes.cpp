@@ -178,3 +178,14 @@ DictionaryAttr BindingAttr::asAttributes() {
   return DictionaryAttr::get(getContext(),
                              NamedAttribute(helper.getName(), *this));
 }
+
+BlockArgument mlir::moe::addArgument(func::FuncOp function, Type type,
+                                     BindingAttr binding) {
+  unsigned index = function.getNumArguments();
+  LogicalResult inserted = function.insertArgument(
+      index, type, binding ? binding.asAttributes() : DictionaryAttr(),
+      function.getLoc());
+  assert(succeeded(inserted) && "func.func takes any argument");
+  (void)inserted;
+  return function.getArgument(index);
+}

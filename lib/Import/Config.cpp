@@ -7,6 +7,7 @@
 
 #include "moe/Import/Config.h"
 
+#include "RopeKeys.h"
 #include "StrictReader.h"
 #include "moe/Runtime/Error.h"
 
@@ -104,7 +105,6 @@ void rejectUnsupported(StrictReader &reader) {
        {"is_encoder_decoder", "add_cross_attention", "tie_encoder_decoder",
         "use_bidirectional_attention", "rope_interleaved"})
     reader.only(key, false);
-  reader.only("partial_rotary_factor", 1.0);
   reader.only("pruned_heads", Json::object());
 }
 
@@ -193,7 +193,11 @@ private:
     config.tied = reader.findBool("tie_word_embeddings")
                       .value_or(config.family == Family::Gemma);
     parseBiases();
-    parseRope();
+    RopeDefaults rope;
+    // Llama's first configurations have no such key.
+    if (config.family == Family::Llama)
+      rope.theta = 10000.0;
+    config.rope = readRope(reader, config.headDim, rope).full;
     parseWindows();
   }
 
@@ -286,75 +290,6 @@ private:
     config.queryKeyNorm = config.family == Family::Qwen3;
     // The gated FFN of the dialect has no biases; no released model has them.
     reader.only("mlp_bias", false);
-  }
-
-  void parseRope() {
-    auto theta = reader.findNumber("rope_theta");
-    auto newer = reader.find("rope_parameters");
-    auto older = reader.find("rope_scaling");
-    RopeConfig rope;
-    if (newer)
-      rope = parseRope("rope_parameters", *newer, theta);
-    if (older) {
-      RopeConfig other = parseRope("rope_scaling", *older, theta);
-      if (newer && other != rope)
-        older->expected("the same as 'rope_parameters'");
-      rope = other;
-    }
-    if (!newer && !older)
-      rope.theta = checkTheta("rope_theta", theta, std::nullopt);
-    config.rope = rope;
-  }
-
-  double checkTheta(const std::string &key, std::optional<double> outer,
-                    std::optional<double> inner) {
-    if (outer && inner && *outer != *inner)
-      reader.fail("rope_theta", "that of '" + key + "', " + number(*inner),
-                  number(*outer));
-    // Llama's first configurations have no such key.
-    if (!outer && !inner && config.family == Family::Llama)
-      return 10000.0;
-    double theta = inner ? *inner : outer.value_or(0);
-    if (theta <= 1)
-      reader.fail("rope_theta", "a number above 1",
-                  inner || outer ? number(theta) : "none");
-    return theta;
-  }
-
-  static std::string number(double value) { return Json(value).dump(); }
-
-  RopeConfig parseRope(const std::string &key, const JsonReader &object,
-                       std::optional<double> outerTheta) {
-    object.expectObject();
-    StrictReader rope(object);
-    RopeConfig result;
-    auto type = rope.findString("rope_type"), legacy = rope.findString("type");
-    if (type && legacy && *type != *legacy)
-      rope.fail("rope_type", "that of 'type', " + *legacy, *type);
-    if (!type)
-      type = legacy;
-    auto theta = rope.findNumber("rope_theta");
-    result.theta = checkTheta(key, outerTheta, theta);
-    rope.only("partial_rotary_factor", 1.0);
-    if (!type || *type == "default") {
-      result.type = RopeConfig::Type::Default;
-    } else if (*type == "linear") {
-      result.type = RopeConfig::Type::Linear;
-      result.factor = rope.positiveNumber("factor");
-    } else if (*type == "llama3") {
-      result.type = RopeConfig::Type::Llama3;
-      result.factor = rope.positiveNumber("factor");
-      result.lowFrequencyFactor = rope.positiveNumber("low_freq_factor");
-      result.highFrequencyFactor = rope.positiveNumber("high_freq_factor");
-      if (result.highFrequencyFactor <= result.lowFrequencyFactor)
-        object.at("high_freq_factor").expected("more than 'low_freq_factor'");
-      result.originalPositions =
-          rope.integer("original_max_position_embeddings");
-    } else {
-      rope.fail("rope_type", "default, linear or llama3", *type);
-    }
-    rope.finish({});
-    return result;
   }
 
   void parseWindows() {

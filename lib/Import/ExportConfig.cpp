@@ -5,6 +5,7 @@
 //
 //===----------------------------------------------------------------------===//
 
+#include "RopeKeys.h"
 #include "moe/Dialect/MoE.h"
 #include "moe/Import/Export.h"
 #include "moe/Import/Module.h"
@@ -151,13 +152,6 @@ static void makeExplicit(const ModelConfig &config, Json &json) {
   json["tie_word_embeddings"] = config.tied;
   json["sliding_window"] =
       config.windows.front() ? Json(*config.windows.front()) : Json();
-  // The forms of the configuration have the base in different places.
-  Json *holder = &json;
-  if (auto it = json.find("rope_parameters");
-      it != json.end() && it->is_object())
-    holder = &*it;
-  if (!json.contains("rope_theta") && !holder->contains("rope_theta"))
-    (*holder)["rope_theta"] = config.rope->theta;
 }
 
 Json polymoe::toJson(const ModelConfig &config, Json json) {
@@ -182,6 +176,8 @@ Json polymoe::toJson(const ModelConfig &config, Json json) {
         "polymoe_experts", "polymoe_top_k", "polymoe_language_gates",
         "polymoe_gate_pool"})
     json.erase(key);
+  if (config.rope)
+    writeRope({*config.rope, *config.rope}, {}, json);
   if (type != sourceType &&
       (type == "mixtral" || config.family == Family::Mistral))
     makeExplicit(config, json);

@@ -47,13 +47,32 @@ moe::Role roleOf(const ParameterLayout &parameter) {
   return parameter.expert > 0 ? moe::Role::Expert : moe::Role::Backbone;
 }
 
+/// What the user should know of frequencies that depend on the length of a
+/// sequence, if these do. In transformers the longest sequence of a batch
+/// chooses them; here they are the same for all.
+std::optional<std::string> contextNote(const RopeConfig &rope,
+                                       std::optional<int64_t> context) {
+  using Type = RopeConfig::Type;
+  if (rope.type != Type::LongRope && rope.type != Type::Dynamic)
+    return std::nullopt;
+  if (auto limit = ropeContext(rope, context))
+    return "the rotary embedding is made for sequences of at most " +
+           std::to_string(*limit) +
+           " tokens; --context=N makes it for longer ones";
+  return "the rotary embedding has the long factors for all sequences; "
+         "without --context it has the short ones, for at most " +
+         std::to_string(static_cast<int64_t>(rope.originalPositions)) +
+         " tokens";
+}
+
 /// Builds the module of a model. Values that stand for parameters are looked up
 /// by the part of the layer that they are.
 class ModelBuilder {
 public:
   ModelBuilder(const ModelConfig &config, DType type,
-               const FoundTensors &tensors, MLIRContext &context)
-      : config(config), tensors(tensors), builder(&context),
+               const FoundTensors &tensors, const ImportOptions &options,
+               MLIRContext &context)
+      : config(config), tensors(tensors), options(options), builder(&context),
         loc(builder.getUnknownLoc()), element(elementTypeOf(type, context)),
         precise(moe::preciseType(element)),
         ids(RankedTensorType::get({dynamic, dynamic}, builder.getI32Type())) {}
@@ -139,12 +158,15 @@ private:
     SmallVector<Value> common;
     if (config.rope) {
       std::vector<float> frequencies =
-          ropeFrequencies(*config.rope, config.headDim);
-      Type tableType = preciseTensor(config.headDim / 2);
+          ropeFrequencies(*config.rope, config.headDim, options.context);
+      Type tableType = preciseTensor(static_cast<int64_t>(frequencies.size()));
+      IntegerAttr maxLength;
+      if (auto tokens = ropeContext(*config.rope, options.context))
+        maxLength = builder.getI64IntegerAttr(*tokens);
       auto rotary = moe::RotaryTableOp::create(
           builder, loc, tableType, tableType, positions,
           builder.getDenseF32ArrayAttr(frequencies),
-          builder.getF64FloatAttr(1.0));
+          builder.getF64FloatAttr(config.rope->attentionFactor), maxLength);
       llvm::append_range(common, rotary.getResults());
     }
     common.append({slots, segments});
@@ -252,9 +274,8 @@ private:
       key = norm(key, weights[Part::KeyNorm]);
     }
     if (config.rope) {
-      query =
-          moe::RotaryOp::create(builder, loc, query.getType(), query, cos, sin);
-      key = moe::RotaryOp::create(builder, loc, key.getType(), key, cos, sin);
+      query = rotated(query, cos, sin);
+      key = rotated(key, cos, sin);
     }
     IntegerAttr window;
     if (config.windows[layer])
@@ -266,7 +287,8 @@ private:
             slots, segments, builder.getI64IntegerAttr(config.heads),
             builder.getI64IntegerAttr(config.kvHeads),
             builder.getF64FloatAttr(scale), window,
-            config.rope ? UnitAttr() : builder.getUnitAttr())
+            config.rope ? UnitAttr() : builder.getUnitAttr(),
+            /*softcap=*/FloatAttr())
             .getResult();
     hidden = moe::AddOp::create(builder, loc, hidden,
                                 linear(attended, weights[Part::Output]));
@@ -274,6 +296,17 @@ private:
     hidden = moe::AddOp::create(builder, loc, hidden,
                                 feedForward(layer, ffnInput, weights));
     func::ReturnOp::create(builder, loc, hidden);
+  }
+
+  Value rotated(Value heads, Value cos, Value sin) {
+    const RopeConfig &rope = *config.rope;
+    IntegerAttr headDim;
+    if (rotatedWidth(rope, config.headDim) != config.headDim)
+      headDim = builder.getI64IntegerAttr(config.headDim);
+    return moe::RotaryOp::create(
+        builder, loc, heads.getType(), heads, cos, sin,
+        /*inverse=*/UnitAttr(),
+        rope.interleaved ? builder.getUnitAttr() : UnitAttr(), headDim);
   }
 
   Value feedForward(int64_t layer, Value input, Weights &weights) {
@@ -327,6 +360,7 @@ private:
 
   const ModelConfig &config;
   const FoundTensors &tensors;
+  const ImportOptions &options;
   OpBuilder builder;
   Location loc;
   Type element, precise;
@@ -338,7 +372,8 @@ private:
 
 ImportedModel polymoe::importHuggingFace(const fs::path &folder,
                                          const fs::path &moduleFolder,
-                                         MLIRContext &context) {
+                                         MLIRContext &context,
+                                         const ImportOptions &options) {
   if (!fs::is_directory(folder))
     fail(folder, ": expected a folder with config.json and safetensors");
   fs::path configFile = folder / "config.json";
@@ -352,8 +387,11 @@ ImportedModel polymoe::importHuggingFace(const fs::path &folder,
   context.loadDialect<moe::MoEDialect, func::FuncDialect>();
   ImportedModel imported;
   imported.module =
-      ModelBuilder(config, type, tensors, context).build(moduleFolder);
+      ModelBuilder(config, type, tensors, options, context).build(moduleFolder);
   imported.ignored = tensors.ignored;
+  if (config.rope)
+    if (auto note = contextNote(*config.rope, options.context))
+      imported.notes.push_back(*note);
 
   Builder builder(&context);
   NamedAttrList model;

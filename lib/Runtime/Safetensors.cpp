@@ -12,8 +12,6 @@
 #include <algorithm>
 #include <cstring>
 #include <set>
-#include <sys/mman.h>
-#include <unistd.h>
 
 using namespace polymoe;
 using nlohmann::json;

@@ -172,13 +172,15 @@ const CachedSignature &CacheBuilder::extend(func::FuncOp function) {
   return signatures[function] = signature;
 }
 
-/// Makes the ops that end in the logits and work token by token, the final norm
-/// and the output projection, work on the last token alone. Returns the logits.
+/// Makes the ops that end in the logits and work token by token, the final
+/// norm, the output projection and what scales or caps, work on the last token
+/// alone. Returns the logits.
 Value keepLastToken(Value logits) {
   SmallVector<Operation *> head;
   Value hidden = logits;
   while (Operation *op = hidden.getDefiningOp()) {
-    if (!isa<LinearOp, RmsNormOp, LayerNormOp>(op) || !hidden.hasOneUse())
+    if (!isa<LinearOp, RmsNormOp, LayerNormOp, ScaleOp, SoftCapOp>(op) ||
+        !hidden.hasOneUse())
       break;
     head.push_back(op);
     hidden = op->getOperand(0);
@@ -199,20 +201,21 @@ Value keepLastToken(Value logits) {
   return last;
 }
 
-struct InsertCache : moe::impl::InsertCacheBase<InsertCache> {
-  using InsertCacheBase::InsertCacheBase;
+struct InsertCache : FailablePass<moe::impl::InsertCacheBase<InsertCache>> {
+  using FailablePass::FailablePass;
 
-  void runOnOperation() override {
-    if (failed(run(getOperation())))
-      signalPassFailure();
-  }
-
-  LogicalResult run(ModuleOp module) {
+  LogicalResult run(ModuleOp module) override {
     if (capacity < 1)
       return module.emitError() << "expected a capacity of at least 1, but got "
                                 << capacity.getValue();
     FailureOr<func::FuncOp> forward = lookupForward(module);
     if (failed(forward) || failed(lookupOutput(*forward, "logits")))
+      return failure();
+
+    WalkResult fits = module.walk([&](RotaryTableOp table) {
+      return WalkResult(table.verifyLength(capacity));
+    });
+    if (fits.wasInterrupted())
       return failure();
 
     llvm::StringMap<unsigned> numCaches;

@@ -37,15 +37,10 @@ struct Expansion {
   SmallVector<Value> parameters;
 };
 
-struct Upcycle : moe::impl::UpcycleBase<Upcycle> {
-  using UpcycleBase::UpcycleBase;
+struct Upcycle : FailablePass<moe::impl::UpcycleBase<Upcycle>> {
+  using FailablePass::FailablePass;
 
-  void runOnOperation() override {
-    if (failed(run(getOperation())))
-      signalPassFailure();
-  }
-
-  LogicalResult run(ModuleOp module);
+  LogicalResult run(ModuleOp module) override;
   FailureOr<SmallVector<Expansion>> plan(ModuleOp module,
                                          const SymbolTable &symbols);
   void expandFunction(const Expansion &expansion, func::FuncOp function,

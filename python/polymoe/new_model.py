@@ -73,6 +73,10 @@ _ROPE_SCALINGS = {
         "high_freq_factor": 4.0,
         "original_max_position_embeddings": 32,
     },
+    "yarn": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32},
+    "dynamic": {"rope_type": "dynamic", "factor": 2.5},
+    # The lists of factors are as long as there are frequencies: _config writes them.
+    "longrope": {"rope_type": "longrope", "original_max_position_embeddings": 64},
 }
 
 
@@ -239,6 +243,10 @@ def _config(family, sizes, rope, special):
             tie_word_embeddings=sizes["tie"],
             **special,
         )
+    if rope["rope_type"] == "longrope":
+        count = (sizes["head_dim"] or sizes["hidden"] // sizes["heads"]) // 2
+        factors = {"short_factor": 0.01, "long_factor": 0.3}
+        rope = rope | {key: [1 + step * i for i in range(count)] for key, step in factors.items()}
     options = {
         "vocab_size": sizes["vocab"],
         "hidden_size": sizes["hidden"],

@@ -188,7 +188,7 @@ func.func @f(%x: tensor<?x?x64xf32>, %w: tensor<32xf32>, %b: tensor<32xf32>) {
 
 // moe.layer_norm (C2)
 func.func @f(%x: tensor<?x?x64xf32>, %w: tensor<64xf32>, %b: tensor<32xf32>) {
-  // expected-error@below {{failed to verify that all of {weight, bias} have same type}}
+  // expected-error@below {{expected a bias of type 'tensor<64xf32>', but got 'tensor<32xf32>'}}
   %y = moe.layer_norm %x, %w, %b {epsilon = 1.0e-5} : (tensor<?x?x64xf32>, tensor<64xf32>, tensor<32xf32>) -> tensor<?x?x64xf32>
   return
 }
@@ -256,6 +256,36 @@ func.func @f(%a: tensor<?x?x64xf32>, %b: tensor<?x?x32xf32>) {
 
 // -----
 
+// moe.scale (C1)
+func.func @f(%x: tensor<?x?x64xf32>) {
+  // expected-error@below {{requires the same type for all operands and results}}
+  %y = "moe.scale"(%x) {factor = 2.0} : (tensor<?x?x64xf32>) -> tensor<?x?x32xf32>
+  return
+}
+// mended: tensor<?x?x32xf32> => tensor<?x?x64xf32>
+
+// -----
+
+// moe.soft_cap (C1)
+func.func @f(%x: tensor<?x?x64xf32>) {
+  // expected-error@below {{requires the same type for all operands and results}}
+  %y = "moe.soft_cap"(%x) {cap = 2.0} : (tensor<?x?x64xf32>) -> tensor<?x?x64xbf16>
+  return
+}
+// mended: tensor<?x?x64xbf16> => tensor<?x?x64xf32>
+
+// -----
+
+// moe.soft_cap (C2)
+func.func @f(%x: tensor<?x?x64xf32>) {
+  // expected-error@below {{attribute 'cap' failed to satisfy constraint: 64-bit float attribute whose value is positive}}
+  %y = moe.soft_cap %x {cap = 0.0} : tensor<?x?x64xf32>
+  return
+}
+// mended: cap = 0.0 => cap = 2.0
+
+// -----
+
 // moe.rotary_table (C1)
 func.func @f(%p: tensor<?x?xi32>) {
   // expected-error@below {{expected a table width of 2, but got 3}}
@@ -263,6 +293,26 @@ func.func @f(%p: tensor<?x?xi32>) {
   return
 }
 // mended: tensor<?x?x3xf32> => tensor<?x?x2xf32>
+
+// -----
+
+// moe.rotary_table (C2)
+func.func @f(%p: tensor<?x?xi32>) {
+  // expected-error@below {{attribute 'max_length' failed to satisfy constraint: 64-bit signless integer attribute whose value is positive}}
+  %c, %s = moe.rotary_table %p {frequencies = array<f32: 1.0, 0.1>, max_length = 0 : i64} : (tensor<?x?xi32>) -> (tensor<?x?x2xf32>, tensor<?x?x2xf32>)
+  return
+}
+// mended: max_length = 0 => max_length = 1
+
+// -----
+
+// moe.rotary_table (C2)
+func.func @f(%p: tensor<2x9xi32>) {
+  // expected-error@below {{expected sequences of at most 8 tokens, for which its frequencies are, but got 9; moe-translate --import-hf --context=N makes a model for longer ones}}
+  %c, %s = moe.rotary_table %p {frequencies = array<f32: 1.0, 0.1>, max_length = 8 : i64} : (tensor<2x9xi32>) -> (tensor<2x9x2xf32>, tensor<2x9x2xf32>)
+  return
+}
+// mended: max_length = 8 => max_length = 9
 
 // -----
 
@@ -293,6 +343,26 @@ func.func @f(%q: tensor<?x?x64xf32>, %c: tensor<?x?x8xf32>, %s: tensor<?x?x4xf32
   return
 }
 // mended: tensor<?x?x4xf32> => tensor<?x?x8xf32>
+
+// -----
+
+// moe.rotary (C2)
+func.func @f(%q: tensor<?x?x64xf32>, %c: tensor<?x?x8xf32>, %s: tensor<?x?x8xf32>) {
+  // expected-error@below {{expected a width that is a multiple of 24, but got 64}}
+  %y = moe.rotary %q, %c, %s {head_dim = 24 : i64} : (tensor<?x?x64xf32>, tensor<?x?x8xf32>, tensor<?x?x8xf32>) -> tensor<?x?x64xf32>
+  return
+}
+// mended: head_dim = 24 => head_dim = 32
+
+// -----
+
+// moe.rotary (C3)
+func.func @f(%q: tensor<?x?x64xf32>, %c: tensor<?x?x8xf32>, %s: tensor<?x?x8xf32>) {
+  // expected-error@below {{expected heads of at least 16 elements, which rotate, but got 8}}
+  %y = moe.rotary %q, %c, %s {head_dim = 8 : i64} : (tensor<?x?x64xf32>, tensor<?x?x8xf32>, tensor<?x?x8xf32>) -> tensor<?x?x64xf32>
+  return
+}
+// mended: head_dim = 8 => head_dim = 16
 
 // -----
 
@@ -370,6 +440,17 @@ func.func @f(%q: tensor<2x8x64xf32>, %k: tensor<2x8x32xf32>, %v: tensor<2x8x32xf
   return
 }
 // mended: window = 0 => window = 2
+
+// -----
+
+// moe.attention (C6)
+func.func @f(%q: tensor<2x8x64xf32>, %k: tensor<2x8x32xf32>, %v: tensor<2x8x32xf32>, %slots: tensor<2x8xi32>) {
+  // expected-error@below {{attribute 'softcap' failed to satisfy constraint: 64-bit float attribute whose value is positive}}
+  %o = moe.attention %q, %k, %v, %slots {heads = 4 : i64, kv_heads = 2 : i64, scale = 0.25, softcap = -50.0}
+    : (tensor<2x8x64xf32>, tensor<2x8x32xf32>, tensor<2x8x32xf32>, tensor<2x8xi32>) -> tensor<2x8x64xf32>
+  return
+}
+// mended: softcap = -50.0 => softcap = 50.0
 
 // -----
 

@@ -13,7 +13,6 @@
 
 #include <cmath>
 #include <cstdio>
-#include <iostream>
 
 using namespace polymoe;
 

@@ -20,10 +20,13 @@
 using namespace polymoe;
 namespace fs = std::filesystem;
 
-static void importHf(const fs::path &folder, const fs::path &output) {
+static void importHf(const fs::path &folder, const fs::path &output,
+                     const ImportOptions &options) {
   mlir::MLIRContext context;
   ImportedModel model =
-      importHuggingFace(folder, output.parent_path(), context);
+      importHuggingFace(folder, output.parent_path(), context, options);
+  for (const std::string &note : model.notes)
+    std::cerr << "moe-translate: note: " << note << "\n";
   for (const std::string &key : model.ignored)
     std::cerr << "moe-translate: note: tensor '" << key
               << "' is not needed and ignored\n";
@@ -34,12 +37,20 @@ static int run(int argc, char **argv) {
   CLI::App app("Reads models into the moe dialect and writes them out.",
                "moe-translate");
   std::string importFrom, exportFrom, deltaFrom, delta, output;
+  ImportOptions importOptions;
   ExportOptions options;
   DeltaOptions deltaOptions;
   CLI::Option *import = app.add_option(
       "--import-hf", importFrom,
       "Hugging Face folder (config.json and safetensors) to make a module of; "
       "the weights stay there");
+  app.add_option("--context", importOptions.context,
+                 "import: tokens of the longest sequence that the model will "
+                 "see, which chooses the frequencies of dynamic and longrope "
+                 "rotary embeddings (default: longrope's short factors; what "
+                 "dynamic is configured for)")
+      ->check(CLI::PositiveNumber)
+      ->needs(import);
   CLI::Option *exportHf =
       app.add_option("--export-hf", exportFrom,
                      "run folder or module to write as a Hugging Face folder")
@@ -89,7 +100,7 @@ static int run(int argc, char **argv) {
   CLI11_PARSE(app, argc, argv);
 
   if (!import->empty()) {
-    importHf(importFrom, output);
+    importHf(importFrom, output, importOptions);
     return 0;
   }
   mlir::MLIRContext context;

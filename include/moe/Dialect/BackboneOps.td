@@ -71,17 +71,16 @@ def MoE_RmsNormOp : MoE_BackboneOp<"rms_norm", [MoE_CheapToRecompute,
 }
 
 def MoE_LayerNormOp : MoE_BackboneOp<"layer_norm", [MoE_CheapToRecompute,
-    AllTypesMatch<["input", "result"]>, AllTypesMatch<["weight", "bias"]>,
-    AllElementTypesMatch<["input", "weight"]>]> {
+    AllTypesMatch<["input", "result"]>, AllElementTypesMatch<["input", "weight"]>]> {
   let summary = "layer normalisation of a row";
   let description = [{
-    `y = (x - mean(x)) / sqrt(var(x) + epsilon) * weight + bias` over the last
+    `y = (x - mean(x)) / sqrt(var(x) + epsilon) * weight (+ bias)` over the last
     dimension, with the biased variance, computed in f32 (f64 in a f64 model).
 
     Constraints:
     - (C1) result and `input` have one type.
-    - (C2) `weight` and `bias` have the length of the last dimension and the
-      element type of `input`.
+    - (C2) `weight` has the length of the last dimension and the element type of
+      `input`, and `bias`, where present, the type of `weight`.
     - (C3) `epsilon` is positive.
 
     Example:
@@ -90,7 +89,7 @@ def MoE_LayerNormOp : MoE_BackboneOp<"layer_norm", [MoE_CheapToRecompute,
     ```
   }];
   let arguments = (ins MoE_Activation:$input, MoE_Vector:$weight,
-                       MoE_Vector:$bias, MoE_PositiveAttr:$epsilon);
+                       Optional<MoE_Vector>:$bias, MoE_PositiveAttr:$epsilon);
   let results = (outs MoE_Activation:$result);
 }
 
@@ -135,16 +134,65 @@ def MoE_AddOp : MoE_BackboneOp<"add", [Commutative, SameOperandsAndResultType]> 
   let hasVerifier = 0;
 }
 
+// An op that computes each element from that of its operands, all of one type.
+class MoE_ElementwiseOp<string mnemonic>
+    : MoE_BackboneOp<mnemonic, [MoE_CheapToRecompute, SameOperandsAndResultType]> {
+  let assemblyFormat = "operands attr-dict `:` type($result)";
+  let hasVerifier = 0;
+}
+
+def MoE_ScaleOp : MoE_ElementwiseOp<"scale"> {
+  let summary = "multiplies a tensor by a number";
+  let description = [{
+    `y = factor * x`, in f32 (f64 in a f64 model), rounded once: Granite's
+    multipliers of embeddings, residuals and logits.
+
+    Constraints:
+    - (C1) `input` and the result have one type.
+
+    Example:
+    ```mlir
+    %y = moe.scale %x {factor = 0.22} : tensor<?x?x64xf32>
+    ```
+  }];
+  let arguments = (ins MoE_FloatTensor:$input, F64Attr:$factor);
+  let results = (outs MoE_FloatTensor:$result);
+  let hasFolder = 1;
+}
+
+def MoE_SoftCapOp : MoE_ElementwiseOp<"soft_cap"> {
+  let summary = "bends a tensor so that it stays below a number";
+  let description = [{
+    `y = cap * tanh(x / cap)`, in f32 (f64 in a f64 model), rounded once: the
+    logits of Gemma 2.
+
+    Constraints:
+    - (C1) `input` and the result have one type.
+    - (C2) `cap` is positive.
+
+    Example:
+    ```mlir
+    %y = moe.soft_cap %x {cap = 30.0} : tensor<?x?x512xf32>
+    ```
+  }];
+  let arguments = (ins MoE_FloatTensor:$input, MoE_PositiveAttr:$cap);
+  let results = (outs MoE_FloatTensor:$result);
+}
+
 def MoE_RotaryTableOp : MoE_TensorOp<"rotary_table",
     [Pure, MoE_Levels<"Model", "Fused">]> {
   let summary = "cosines and sines of the rotary embedding";
   let description = [{
     `cos[b,s,i] = scale * cos(positions[b,s] * frequencies[i])`, the same for
     `sin`, for `i` in [0, d/2). The importer computes the frequencies, so
-    every scaling variant (linear, llama3) is one op with other numbers.
+    every scaling variant (linear, yarn, llama3, ...) is one op with other
+    numbers. `max_length`, where present, is the length of the longest sequence
+    for which they are right (dynamic, longrope).
 
     Constraints:
     - (C1) both results are [B, S, number of frequencies].
+    - (C2) `max_length`, where present, is positive, and S is at most that, as is
+      the capacity of a cache.
 
     Example:
     ```mlir
@@ -152,23 +200,30 @@ def MoE_RotaryTableOp : MoE_TensorOp<"rotary_table",
     ```
   }];
   let arguments = (ins MoE_Ids:$positions, DenseF32ArrayAttr:$frequencies,
-                       DefaultValuedAttr<F64Attr, "1.0">:$scale);
+                       DefaultValuedAttr<F64Attr, "1.0">:$scale,
+                       OptionalAttr<ConfinedAttr<I64Attr, [IntPositive]>>:$max_length);
   let results = (outs MoE_Precise:$cos, MoE_Precise:$sin);
+  let extraClassDeclaration = [{
+    /// Checks that sequences of `length` tokens are within `max_length`.
+    LogicalResult verifyLength(int64_t length);
+  }];
 }
 
 def MoE_RotaryOp : MoE_BackboneOp<"rotary", [MoE_CheapToRecompute,
     AllTypesMatch<["input", "result"]>, AllTypesMatch<["cos", "sin"]>]> {
-  let summary = "rotates the halves of every head by its position";
+  let summary = "rotates pairs of elements of every head by its position";
   let description = [{
-    For every head of `d = 2 * table width`: `y1 = x1 cos - x2 sin`, `y2 = x2
-    cos + x1 sin`, with `x1`, `x2` the first and second half of the head and
-    the table rounded to the input's type. `inverse` rotates back (the
-    gradient).
+    In every head of `head_dim` elements (2w without it), element `i < w`
+    rotates with element `w + i`, or, if `interleaved`, element `2i` with its
+    neighbour `2i + 1`: `y1 = x1 cos_i - x2 sin_i`, `y2 = x2 cos_i + x1 sin_i`,
+    with the table rounded to the input's type. Elements from 2w on are passed
+    as they are. `inverse` rotates back (the gradient).
 
     Constraints:
     - (C1) result and `input` have one type.
     - (C2) the tables have one type, [B,S,w], and the last dimension of `input`
-      is a multiple of 2w.
+      is a multiple of the width of a head.
+    - (C3) `head_dim`, where present, is at least 2w.
 
     Example:
     ```mlir
@@ -176,8 +231,14 @@ def MoE_RotaryOp : MoE_BackboneOp<"rotary", [MoE_CheapToRecompute,
     ```
   }];
   let arguments = (ins MoE_Activation:$input, MoE_Precise:$cos,
-                       MoE_Precise:$sin, UnitAttr:$inverse);
+                       MoE_Precise:$sin, UnitAttr:$inverse,
+                       UnitAttr:$interleaved, OptionalAttr<I64Attr>:$head_dim);
   let results = (outs MoE_Activation:$result);
+  let extraClassDeclaration = [{
+    /// The elements of a head, and how many of them rotate.
+    int64_t headWidth() { return getHeadDim().value_or(rotatedWidth()); }
+    int64_t rotatedWidth() { return 2 * getCos().getType().getShape().back(); }
+  }];
 }
 
 def MoE_AttentionOp : MoE_BackboneOp<"attention", [MoE_Products,
@@ -190,11 +251,13 @@ def MoE_AttentionOp : MoE_BackboneOp<"attention", [MoE_Products,
     segments. Without a cache C = S and slots are 0, 1, 2, ...; with one the
     keys are the cache.
 
-    `out = softmax_j(scale * q_i . k_j - slope_h * (slots[b,i] - j)) v_j` per
-    head in f32 (f64 in a f64 model); the slope is zero unless `alibi`, where
-    head `h` of `n = 2^floor(log2 heads)` has `2^(-8 (h+1) / n)`, and heads
-    from `n` on `2^(-4 (2 (h-n) + 1) / n)`. Query head `h` reads key/value head
-    `h / (heads / kv_heads)`. `lse[b,h,i]` is the logarithm of the sum of
+    `out = softmax_j(cap(scale * q_i . k_j) - slope_h * (slots[b,i] - j)) v_j`
+    per head in f32 (f64 in a f64 model). `cap(s)` is `softcap * tanh(s /
+    softcap)` if there is a `softcap` (Gemma 2), else `s`. The slope is zero
+    unless `alibi`, where head `h` of `n = 2^floor(log2 heads)` has `2^(-8 (h+1)
+    / n)`, and heads from `n` on `2^(-4 (2 (h-n) + 1) / n)`. Query head `h` reads
+    key/value head `h / (heads / kv_heads)`. `lse[b,h,i]` is the logarithm of the
+    sum of
     exponentials.
 
     Constraints:
@@ -204,6 +267,7 @@ def MoE_AttentionOp : MoE_BackboneOp<"attention", [MoE_Products,
     - (C3) with `segments`, C = S.
     - (C4) `window`, where present, is positive.
     - (C5) `lse`, where present, is [B,heads,S].
+    - (C6) `softcap`, where present, is positive.
 
     Example:
     ```mlir
@@ -216,7 +280,8 @@ def MoE_AttentionOp : MoE_BackboneOp<"attention", [MoE_Products,
                        Optional<MoE_Ids>:$segments, I64Attr:$heads,
                        I64Attr:$kv_heads, F64Attr:$scale,
                        OptionalAttr<ConfinedAttr<I64Attr, [IntPositive]>>:$window,
-                       UnitAttr:$alibi);
+                       UnitAttr:$alibi,
+                       OptionalAttr<MoE_PositiveAttr>:$softcap);
   let results = (outs MoE_Activation:$result, Optional<MoE_Precise>:$lse);
 }
 
@@ -267,7 +332,8 @@ def MoE_FfnOp : MoE_BackboneOp<"ffn",
   let summary = "the feed-forward network of a layer";
   let description = [{
     `gated`: `y = (act(x gate^T) * (x up^T)) down^T`, weights gate [F,D], up
-    [F,D], down [D,F]. `plain`: `y = act(x up^T + b) down^T + c`, weights up
+    [F,D], down [D,F]. `plain`: `y = act(x up^T) down^T`, weights up [F,D],
+    down [D,F]; or, with biases, `y = act(x up^T + b) down^T + c`, weights up
     [F,D], b [F], down [D,F], c [D]. Pre-activations are rounded to the type of
     the input before the activation; it equals `moe.experts` with one expert of
     score 1 bit for bit.
@@ -276,7 +342,8 @@ def MoE_FfnOp : MoE_BackboneOp<"ffn",
 
     Constraints:
     - (C1) result and `input` have one type.
-    - (C2) the weights are those of `form`, with one D and one F.
+    - (C2) the weights are those of `form`, with biases or without, and with one
+      D and one F.
     - (C3) `preactivation`, where present, is [T,2F] if `gated`, else [T,F].
 
     Example:

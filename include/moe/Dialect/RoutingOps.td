@@ -91,7 +91,7 @@ def MoE_RouteOp : MoE_BackboneOp<"route"> {
     `p = softmax(logits)` over all experts; the K largest are selected, the
     lower index winning ties; `scores` are their `p`, divided by their sum if
     `renormalize`. For K = 1 renormalisation is skipped, as released: the
-    score is the raw probability.
+    score is the raw probability. A softmax that is NaN gives NaN scores.
 
     With `forced_expert` every token goes to that expert alone with a score of
     exactly 1 (K = 1), and the logits are not read.
@@ -137,7 +137,7 @@ def MoE_ExpertsOp : MoE_BackboneOp<"experts",
     Constraints:
     - (C1) result and `input` have one type.
     - (C2) there are weights for as many experts as `routes` says, those of
-      `form`, with one D and one F.
+      `form`, all with biases or all without, and with one D and one F.
     - (C3) `scores` is [B,S,K] with the K of `routes`, which is for B*S tokens.
     - (C4) `preactivation`, where present, is [R,2F] if `gated`, else [R,F].
 

@@ -12,13 +12,22 @@
 #include "mlir/IR/OwningOpRef.h"
 
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <vector>
 
 namespace polymoe {
 
+struct ImportOptions {
+  /// The tokens of the longest sequence that the model will see. Of the rotary
+  /// embeddings that depend on it, it chooses the frequencies.
+  std::optional<int64_t> context;
+};
+
 struct ImportedModel {
   mlir::OwningOpRef<mlir::ModuleOp> module;
+  /// What the user should know of the model.
+  std::vector<std::string> notes;
   /// Keys of the checkpoint that the model does not use.
   std::vector<std::string> ignored;
 };
@@ -28,7 +37,8 @@ struct ImportedModel {
 /// relative to `moduleFolder`, where it will be written. Throws Error.
 ImportedModel importHuggingFace(const std::filesystem::path &folder,
                                 const std::filesystem::path &moduleFolder,
-                                mlir::MLIRContext &context);
+                                mlir::MLIRContext &context,
+                                const ImportOptions &options = {});
 
 } // namespace polymoe
 

@@ -1,4 +1,4 @@
-//===-- Elementwise.h - copies, sums and fills of buffers -------*- C++ -*-===//
+//===-- Elementwise.h - work on each element of a buffer --------*- C++ -*-===//
 //
 // Part of PolyMoE, under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -19,8 +19,12 @@ void launchCopy(KernelLowering &lowering, Operation *op, Value from, Value to);
 void launchFill(KernelLowering &lowering, Operation *op, double value,
                 Value to);
 
-/// `sum += term`.
-void launchAdd(KernelLowering &lowering, Operation *op, Value term, Value sum);
+/// `sum = a + b`, where `sum` may be one of them.
+void launchAdd(KernelLowering &lowering, Operation *op, StringRef label,
+               Value a, Value b, Value sum);
+
+/// The part of addRowLowerings that is in Elementwise.cpp.
+void addElementwiseLowerings(LoweringTable &table);
 
 } // namespace mlir::moe
 

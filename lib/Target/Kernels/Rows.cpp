@@ -6,8 +6,12 @@
 //===----------------------------------------------------------------------===//
 
 #include "Rows.h"
+#include "Elementwise.h"
+
+#include "Elementwise.h"
 
 #include "mlir/Dialect/Math/IR/Math.h"
+#include "mlir/Dialect/Vector/IR/VectorOps.h"
 
 using namespace mlir;
 using namespace mlir::moe;
@@ -32,14 +36,6 @@ Value mlir::moe::sumColumns(KernelBuilder &k, int64_t width,
   }));
 }
 
-Value mlir::moe::exponential(KernelBuilder &k, Value value) {
-  return math::ExpOp::create(k, value);
-}
-
-Value mlir::moe::logarithm(KernelBuilder &k, Value value) {
-  return math::LogOp::create(k, value);
-}
-
 SoftmaxSums::SoftmaxSums(KernelBuilder &k, Value x, Value row, int64_t width) {
   constexpr double lowest = -std::numeric_limits<double>::infinity();
   maximum =
@@ -49,7 +45,7 @@ SoftmaxSums::SoftmaxSums(KernelBuilder &k, Value x, Value row, int64_t width) {
       }));
   Value shift = k.broadcast(maximum);
   sum = sumColumns(k, width, [&](Lane lane) {
-    return exponential(k, k.subf(k.load(x, row, lane), shift));
+    return math::ExpOp::create(k, k.subf(k.load(x, row, lane), shift));
   });
 }
 
@@ -57,24 +53,30 @@ Value SoftmaxSums::probability(KernelBuilder &k, Value x) const {
   bool isVector = isa<VectorType>(x.getType());
   Value shift = isVector ? k.broadcast(maximum) : maximum;
   Value total = isVector ? k.broadcast(sum) : sum;
-  return k.divf(exponential(k, k.subf(x, shift)), total);
+  return k.divf(math::ExpOp::create(k, k.subf(x, shift)), total);
 }
 
 Value SoftmaxSums::minusLogProbability(KernelBuilder &k, Value value) const {
-  return k.subf(logarithm(k, sum), k.subf(value, maximum));
+  return k.subf(math::LogOp::create(k, sum), k.subf(value, maximum));
 }
 
 Value mlir::moe::crossEntropyGradient(KernelBuilder &k, Value x, Value row,
                                       int64_t width, Value target, Value factor,
-                                      Value dx) {
+                                      Value dx,
+                                      function_ref<Value(Value)> slope) {
   SoftmaxSums sums(k, x, row, width);
   Value atTarget = k.loadScalar(x, {row, target});
+  auto times = [&](Value gradient, Value logit) {
+    return slope ? k.mulf(gradient, slope(logit)) : gradient;
+  };
   k.columns(width, [&](Lane lane) {
-    Value p = sums.probability(k, k.load(x, row, lane));
-    k.store(k.mulf(k.broadcast(factor), p), dx, row, lane);
+    Value logit = k.load(x, row, lane);
+    Value p = sums.probability(k, logit);
+    k.store(times(k.mulf(k.broadcast(factor), p), logit), dx, row, lane);
   });
   Value p = sums.probability(k, atTarget);
-  k.storeScalar(k.mulf(factor, k.subf(p, k.scalar(1.0))), dx, {row, target});
+  Value gradient = k.mulf(factor, k.subf(p, k.scalar(1.0)));
+  k.storeScalar(times(gradient, atTarget), dx, {row, target});
   return sums.minusLogProbability(k, atTarget);
 }
 
@@ -258,11 +260,55 @@ static void lowerRotaryTable(RotaryTableOp op, KernelLowering &lowering) {
   });
 }
 
+/// `lane` from column `first + offset` on.
+static Lane shifted(KernelBuilder &k, Lane lane, Value first,
+                    int64_t offset = 0) {
+  return {k.add(k.add(first, lane.column), k.idx(offset)), lane.mask};
+}
+
+/// The two vectors that hold the pairs of `lane`, one of the `half` pairs'
+/// vectors, in a head whose elements begin at column `head`.
+static std::pair<Lane, Lane> twoVectors(KernelBuilder &k, Value head, Lane lane,
+                                        int64_t half) {
+  Value first = k.add(head, k.add(lane.column, lane.column));
+  Lane low{first, Value()}, high{k.add(first, k.idx(k.lanes())), Value()};
+  if (lane.mask) {
+    Value pairs = k.sub(k.idx(half), lane.column);
+    Value left = k.add(pairs, pairs);
+    low.mask = k.mask(left);
+    high.mask = k.mask(k.sub(left, k.idx(k.lanes())));
+  }
+  return {low, high};
+}
+
+/// The even and the odd elements of two vectors that follow each other.
+static std::pair<Value, Value> unzipped(KernelBuilder &k, Value low,
+                                        Value high) {
+  SmallVector<int64_t> even, odd;
+  for (int64_t i = 0; i < k.lanes(); ++i) {
+    even.push_back(2 * i);
+    odd.push_back(2 * i + 1);
+  }
+  return {vector::ShuffleOp::create(k, low, high, even),
+          vector::ShuffleOp::create(k, low, high, odd)};
+}
+
+/// The reverse of `unzipped`.
+static std::pair<Value, Value> zipped(KernelBuilder &k, Value even, Value odd) {
+  SmallVector<int64_t> order;
+  for (int64_t i = 0; i < k.lanes(); ++i)
+    order.append({i, k.lanes() + i});
+  ArrayRef<int64_t> both = order;
+  return {vector::ShuffleOp::create(k, even, odd, both.take_front(k.lanes())),
+          vector::ShuffleOp::create(k, even, odd, both.drop_front(k.lanes()))};
+}
+
 static void lowerRotary(RotaryOp op, KernelLowering &lowering) {
   int64_t rows = rowsOf(op.getInput()), width = widthOf(op.getInput());
   int64_t half = widthOf(op.getCos());
+  int64_t headWidth = op.headWidth(), turning = op.rotatedWidth();
   Type element = elementOf(op.getInput());
-  bool inverse = op.getInverse();
+  bool inverse = op.getInverse(), interleaved = op.getInterleaved();
   lowering.launchRows(
       op, computeTypeOf(op.getInput()), rows, width, [&](KernelBuilder &k) {
         Value x = k.buffer(lowering.buffer(op.getInput()), {rows, width});
@@ -270,17 +316,31 @@ static void lowerRotary(RotaryOp op, KernelLowering &lowering) {
         Value cosines = k.buffer(lowering.buffer(op.getCos()), {rows, half});
         Value sines = k.buffer(lowering.buffer(op.getSin()), {rows, half});
         k.rowsOfWorkItem([&](Value row) {
-          k.loop(k.idx(0), k.idx(width), 2 * half, [&](Value head) {
+          k.loop(k.idx(0), k.idx(width), headWidth, [&](Value head) {
             k.columns(half, [&](Lane lane) {
-              Lane first{k.add(head, lane.column), lane.mask};
-              Lane second{k.add(first.column, k.idx(half)), lane.mask};
+              auto [first, second] =
+                  interleaved ? twoVectors(k, head, lane, half)
+                              : std::pair(shifted(k, lane, head),
+                                          shifted(k, lane, head, half));
               Value c = k.roundTo(k.load(cosines, row, lane), element);
               Value s = k.roundTo(k.load(sines, row, lane), element);
               if (inverse)
                 s = arith::NegFOp::create(k, s);
               Value x1 = k.load(x, row, first), x2 = k.load(x, row, second);
-              k.store(k.subf(k.mulf(x1, c), k.mulf(x2, s)), y, row, first);
-              k.store(k.addf(k.mulf(x2, c), k.mulf(x1, s)), y, row, second);
+              if (interleaved)
+                std::tie(x1, x2) = unzipped(k, x1, x2);
+              Value y1 = k.subf(k.mulf(x1, c), k.mulf(x2, s));
+              Value y2 = k.addf(k.mulf(x2, c), k.mulf(x1, s));
+              if (interleaved)
+                std::tie(y1, y2) = zipped(k, y1, y2);
+              k.store(y1, y, row, first);
+              k.store(y2, y, row, second);
+            });
+            if (turning == headWidth)
+              return;
+            k.columns(headWidth - turning, [&](Lane lane) {
+              Lane passed = shifted(k, lane, head, turning);
+              k.store(k.load(x, row, passed), y, row, passed);
             });
           });
         });
@@ -336,32 +396,8 @@ static void lowerLastToken(LastTokenOp op, KernelLowering &lowering) {
 //===----------------------------------------------------------------------===//
 
 static void lowerAdd(AddOp op, KernelLowering &lowering) {
-  auto type = cast<RankedTensorType>(op.getType());
-  int64_t count = type.getNumElements();
-  // The tensor is seen as rows of `width` elements, whatever its shape.
-  constexpr int64_t width = 4096, perItem = 4;
-  int64_t workItems = llvm::divideCeilSigned(count, width * perItem);
-  lowering.launch(
-      op, {.workItems = workItems, .compute = computeTypeOf(op.getResult())},
-      [&](KernelBuilder &k) {
-        Value a = k.buffer(lowering.buffer(op.getLhs()), {count});
-        Value b = k.buffer(lowering.buffer(op.getRhs()), {count});
-        Value y = k.buffer(lowering.result(op.getResult()), {count});
-        auto addFrom = [&](Value first, int64_t elements) {
-          k.columns(elements, [&](Lane lane) {
-            Lane shifted{k.add(first, lane.column), lane.mask};
-            k.store(k.addf(k.load(a, {}, shifted), k.load(b, {}, shifted)), y,
-                    {}, shifted);
-          });
-        };
-        k.rowsOfWorkItem(count / width, perItem, [&](Value row) {
-          addFrom(k.mul(row, k.idx(width)), width);
-        });
-        // The last work item adds what is left after the last whole row.
-        if (int64_t rest = count % width)
-          k.ifThen(k.less(k.idx(workItems - 2), k.workItem()),
-                   [&] { addFrom(k.idx(count - rest), rest); });
-      });
+  launchAdd(lowering, op, /*label=*/{}, lowering.buffer(op.getLhs()),
+            lowering.buffer(op.getRhs()), lowering.result(op.getResult()));
 }
 
 static void lowerColumnSum(ColumnSumOp op, KernelLowering &lowering) {
@@ -379,4 +415,5 @@ void mlir::moe::addRowLowerings(LoweringTable &table) {
   table.add(lowerEmbedding, lowerEmbeddingGrad, lowerRotaryTable, lowerRotary,
             lowerCacheUpdate, lowerLastToken, lowerAdd, lowerColumnSum);
   addNormLowerings(table);
+  addElementwiseLowerings(table);
 }

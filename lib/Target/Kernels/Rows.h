@@ -34,9 +34,6 @@ Value loadOnly(KernelBuilder &k, Value outside);
 void sumTerms(KernelLowering &lowering, Operation *op, Value terms, Value loss,
               Value weight = {});
 
-Value exponential(KernelBuilder &k, Value value);
-Value logarithm(KernelBuilder &k, Value value);
-
 /// The largest element of a row, and the sum of `exp(x - maximum)` over the
 /// row, of which a softmax and its logarithm are computed.
 struct SoftmaxSums {
@@ -50,10 +47,12 @@ struct SoftmaxSums {
 };
 
 /// The gradient of the cross-entropy of a row of logits `x` with label
-/// `target`: `dx = factor * (softmax(x) - onehot(target))`. `dx` may be the
-/// buffer `x`. Returns the cross-entropy.
+/// `target`: `dx = factor * (softmax(x) - onehot(target)) * slope(x)`, of
+/// vectors and scalars; without `slope` it is 1. `dx` may be the buffer `x`.
+/// Returns the cross-entropy.
 Value crossEntropyGradient(KernelBuilder &k, Value x, Value row, int64_t width,
-                           Value target, Value factor, Value dx);
+                           Value target, Value factor, Value dx,
+                           function_ref<Value(Value)> slope = nullptr);
 
 /// Gives the vectors of a row that is summed.
 using LaneTerm = std::function<Value(KernelBuilder::Lane)>;
