@@ -79,7 +79,7 @@ private:
     } else {
       rope.fail("rope_type", "default, linear or llama3", *type);
     }
-    rope.finish({});
+    rope.finish();
     return result;
   }
 

@@ -16,17 +16,35 @@
 
 #include <cstdio>
 #include <iostream>
+#include <map>
 
 using namespace polymoe;
 namespace fs = std::filesystem;
 
-static void importHf(const fs::path &folder, const fs::path &output) {
+/// Says what the checkpoint holds beside the model: each tensor, or how many
+/// begin alike where there are many.
+static void noteIgnored(const std::vector<std::string> &keys) {
+  constexpr size_t many = 8;
+  std::map<std::string, std::vector<std::string>> groups;
+  for (const std::string &key : keys)
+    groups[keys.size() < many ? key : key.substr(0, key.find('.'))].push_back(
+        key);
+  for (const auto &[name, group] : groups)
+    if (group.size() == 1)
+      std::cerr << "moe-translate: note: tensor '" << group.front()
+                << "' is not needed and ignored\n";
+    else
+      std::cerr << "moe-translate: note: " << group.size()
+                << " tensors, the first '" << group.front()
+                << "', are not needed and ignored\n";
+}
+
+static void importHf(const fs::path &folder, const fs::path &output,
+                     const ImportOptions &options) {
   mlir::MLIRContext context;
   ImportedModel model =
-      importHuggingFace(folder, output.parent_path(), context);
-  for (const std::string &key : model.ignored)
-    std::cerr << "moe-translate: note: tensor '" << key
-              << "' is not needed and ignored\n";
+      importHuggingFace(folder, output.parent_path(), context, options);
+  noteIgnored(model.ignored);
   saveModule(*model.module, output);
 }
 
@@ -34,12 +52,19 @@ static int run(int argc, char **argv) {
   CLI::App app("Reads models into the moe dialect and writes them out.",
                "moe-translate");
   std::string importFrom, exportFrom, deltaFrom, delta, output;
+  ImportOptions importOptions;
   ExportOptions options;
   DeltaOptions deltaOptions;
   CLI::Option *import = app.add_option(
       "--import-hf", importFrom,
       "Hugging Face folder (config.json and safetensors) to make a module of; "
       "the weights stay there");
+  app.add_option("--ignore-config-key", importOptions.ignoredConfigKeys,
+                 "import: key of config.json whose effect on the model is not "
+                 "known, to be passed over (may be repeated)")
+      ->expected(1)
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)
+      ->needs(import);
   CLI::Option *exportHf =
       app.add_option("--export-hf", exportFrom,
                      "run folder or module to write as a Hugging Face folder")
@@ -89,7 +114,7 @@ static int run(int argc, char **argv) {
   CLI11_PARSE(app, argc, argv);
 
   if (!import->empty()) {
-    importHf(importFrom, output);
+    importHf(importFrom, output, importOptions);
     return 0;
   }
   mlir::MLIRContext context;

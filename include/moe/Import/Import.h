@@ -17,6 +17,11 @@
 
 namespace polymoe {
 
+struct ImportOptions {
+  /// Keys of config.json whose effect is not known, to be passed over.
+  std::vector<std::string> ignoredConfigKeys;
+};
+
 struct ImportedModel {
   mlir::OwningOpRef<mlir::ModuleOp> module;
   /// Keys of the checkpoint that the model does not use.
@@ -28,7 +33,8 @@ struct ImportedModel {
 /// relative to `moduleFolder`, where it will be written. Throws Error.
 ImportedModel importHuggingFace(const std::filesystem::path &folder,
                                 const std::filesystem::path &moduleFolder,
-                                mlir::MLIRContext &context);
+                                mlir::MLIRContext &context,
+                                const ImportOptions &options = {});
 
 } // namespace polymoe
 
