@@ -138,7 +138,7 @@ private:
   /// A size that the family may call by another name.
   int64_t size(const std::string &key) {
     std::string own = family->nameOf(key);
-    return own == key ? reader.integer(key) : reader.integer(own, key);
+    return own == key ? reader.integer(key) : reader.integer(key, own);
   }
 
   void parseSizes() {
@@ -344,9 +344,7 @@ private:
       return sliding;
     std::vector<JsonReader> elements = oneForEachLayer(*types, "type");
     for (int64_t i = 0; i < config.layers; ++i) {
-      bool listed = elements[i].oneOf<bool>({{"full_attention", false},
-                                             {"attention", false},
-                                             {"sliding_attention", true}});
+      bool listed = elements[i].oneOf<bool>({{"full_attention", false}, {"sliding_attention", true}, {"attention", false}});
       // Other families do not read the list.
       bool fixed =
           family->windows == Windows::None || family->windows == Windows::All;

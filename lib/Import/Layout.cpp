@@ -120,17 +120,16 @@ private:
       RowSelection selection{first, block,
                              keys.headByHead ? 3 * config.headDim : rows};
       first += block;
-      auto addPart = [&](const std::string &kind, Shape shape) {
-        Shape fused = shape;
-        fused[0] = rows;
-        shape[0] = part.heads * config.headDim;
-        add(prefix + part.name + "." + kind, std::move(shape), part.part)
-            .locations = {
+      auto addPart = [&](const std::string &kind, Shape shape, Shape fused) {
+        std::string name = prefix + part.name;
+        name.append(".").append(kind);
+        add(std::move(name), std::move(shape), part.part).locations = {
             {KeyForm::Own, prefix + kind, std::move(fused), selection}};
       };
-      addPart("weight", {0, config.width});
+      const int64_t own = part.heads * config.headDim;
+      addPart("weight", {own, config.width}, {rows, config.width});
       if (config.queryKeyValueBias)
-        addPart("bias", {0});
+        addPart("bias", {own}, {rows});
     }
   }
 

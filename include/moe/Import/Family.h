@@ -126,12 +126,14 @@ struct Family {
     QueryKeyNorm queryKey = QueryKeyNorm::None;
   } norms = {};
 
+  AttentionBias attentionBias = AttentionBias::ByKey;
+  bool ffnBias = false;
   /// Whether the FFN reads what attention reads, and both are added to the
   /// residual.
   bool parallel = false;
-
-  AttentionBias attentionBias = AttentionBias::ByKey;
-  bool ffnBias = false;
+  /// Whether the output projection is the embedding, where config.json does not
+  /// say.
+  bool tied = false;
 
   /// Null if the activation is always the same.
   const char *activationKey = "hidden_act";
@@ -143,19 +145,19 @@ struct Family {
   bool geluIsTanh = false;
 
   Positions positions = Positions::Rotary;
+  /// Whether rotary pairs stand side by side, not half a head apart.
+  bool ropeInterleaved = false;
   /// The base of the rotary embedding where config.json names none; absent if
   /// it has to.
   std::optional<double> ropeTheta = 10000.0;
   /// The base in layers with a window, where it is another.
   std::optional<double> ropeWindowTheta = std::nullopt;
-  /// Whether rotary pairs stand side by side, not half a head apart.
-  bool ropeInterleaved = false;
 
   Windows windows = Windows::None;
-  /// Where 'sliding_window' is missing.
-  std::optional<int64_t> window = std::nullopt;
   /// Whether windows have to be switched on by 'use_sliding_window'.
   bool windowSwitch = false;
+  /// Where 'sliding_window' is missing.
+  std::optional<int64_t> window = std::nullopt;
   /// For Windows::Pattern, where 'sliding_window_pattern' is missing.
   int64_t windowPattern = 0;
 
@@ -169,9 +171,6 @@ struct Family {
   SoftCap attentionCap = {};
   SoftCap logitCap = {};
 
-  /// Whether the output projection is the embedding, where config.json does not
-  /// say.
-  bool tied = false;
   /// Where 'num_key_value_heads' is missing; 0: as many as heads.
   int64_t kvHeads = 0;
   /// Where 'head_dim' is missing; 0: width / heads.
