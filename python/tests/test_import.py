@@ -57,7 +57,7 @@ def test_an_exported_mixture_of_copies_equals_the_dense_model(family, counts, ch
     tool("moe-translate", "--import-hf", dense, "-o", tmp_path / "model.mlir")
     tool("moe-opt", tmp_path / "model.mlir", f"--moe-upcycle={counts} top-k=2", "-o", tmp_path / "moe.mlir")
     tool("moe-translate", "--export-hf", tmp_path / "moe.mlir", "-o", tmp_path / "hf")
-    mixtral = family in ("llama", "mistral") and counts == "experts=3"
+    mixtral = family in ("llama", "mistral", "ministral") and counts == "experts=3"
     model_type = json.loads((tmp_path / "hf" / "config.json").read_text())["model_type"]
     assert model_type == ("mixtral" if mixtral else f"polymoe_{family}")
 
