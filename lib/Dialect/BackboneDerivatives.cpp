@@ -38,7 +38,7 @@ void LayerNormOp::buildVjp(OpBuilder &b, ValueRange dy, ArrayRef<bool> wanted,
     grads[1] =
         LayerNormWeightGradOp::create(b, getLoc(), gradientType(getWeight()),
                                       dy[0], getInput(), getEpsilonAttr());
-  if (wanted[2])
+  if (getBias() && wanted[2])
     grads[2] = ColumnSumOp::create(b, getLoc(), gradientType(getBias()), dy[0]);
 }
 
@@ -53,6 +53,19 @@ void AddOp::buildVjp(OpBuilder &b, ValueRange dy, ArrayRef<bool> wanted,
                      MutableArrayRef<Value> grads) {
   grads[0] = wanted[0] ? dy[0] : Value();
   grads[1] = wanted[1] ? dy[0] : Value();
+}
+
+void ScaleOp::buildVjp(OpBuilder &b, ValueRange dy, ArrayRef<bool> wanted,
+                       MutableArrayRef<Value> grads) {
+  if (wanted[0])
+    grads[0] = ScaleOp::create(b, getLoc(), dy[0], getFactorAttr());
+}
+
+void SoftCapOp::buildVjp(OpBuilder &b, ValueRange dy, ArrayRef<bool> wanted,
+                         MutableArrayRef<Value> grads) {
+  if (wanted[0])
+    grads[0] =
+        SoftCapGradOp::create(b, getLoc(), dy[0], getInput(), getCapAttr());
 }
 
 void RotaryOp::buildVjp(OpBuilder &b, ValueRange dy, ArrayRef<bool> wanted,
@@ -79,7 +92,7 @@ void AttentionOp::buildVjp(OpBuilder &b, ValueRange dy, ArrayRef<bool> wanted,
   auto grad = AttentionGradOp::create(
       b, getLoc(), dy[0], getQuery(), getKey(), getValue(), getResult(),
       getLse(), getSlots(), getSegments(), getHeadsAttr(), getKvHeadsAttr(),
-      getScaleAttr(), getWindowAttr(), getAlibiAttr());
+      getScaleAttr(), getWindowAttr(), getAlibiAttr(), getSoftcapAttr());
   Value values[] = {grad.getDquery(), grad.getDkey(), grad.getDvalue()};
   for (int i : {0, 1, 2})
     if (wanted[i])

@@ -22,8 +22,15 @@ LogicalResult RmsNormOp::verify() {
 }
 
 LogicalResult LayerNormOp::verify() {
+  if (getBias() &&
+      failed(verifySameType(*this, "a bias", getWeight(), getBias())))
+    return failure();
   return verifyDim(*this, "a weight", lastDim(getInput()),
                    lastDim(getWeight()));
+}
+
+OpFoldResult ScaleOp::fold(FoldAdaptor) {
+  return getFactor().isExactlyValue(1.0) ? getInput() : OpFoldResult();
 }
 
 LogicalResult LinearOp::verify() {
@@ -114,8 +121,10 @@ static LogicalResult verifyFfns(Operation *op, Value input, ValueRange weights,
   SmallVector<SmallVector<int64_t>> shapes;
   if (form == FfnForm::Gated)
     shapes = {{hidden, width}, {hidden, width}, {width, hidden}};
-  else
+  else if (haveBiases(weights))
     shapes = {{hidden, width}, {hidden}, {width, hidden}, {width}};
+  else
+    shapes = {{hidden, width}, {width, hidden}};
   if (failed(verifyWeights(op, weights, shapes, experts,
                            typeOf(input).getElementType())))
     return failure();

@@ -123,12 +123,13 @@ Products ExpertsOp::getProducts() {
 
 Products ExpertsGradOp::getProducts() {
   Products products;
+  FfnLayout layout(getForm(), getWeights());
   for (auto [i, weight] : llvm::enumerate(getWeights()))
     for (const MatrixProduct &product :
          expertProducts(weight, rowsOf(getPreactivation()), getRoutes())) {
-      // The third weight of an expert takes gradients to the hidden units,
-      // which all others need.
-      if (getDx() || i % weightsPerExpert(getForm()) == 2)
+      // The down projection takes gradients to the hidden units, which all
+      // other weights need.
+      if (getDx() || static_cast<int64_t>(i) % layout.each() == layout.down())
         products.push_back(product);
       if (getWanted()[i])
         products.push_back({Value(), product.flops});

@@ -11,12 +11,12 @@ using namespace mlir;
 using namespace mlir::moe;
 
 /// The shapes of an expert's weights in the second half of an FFN: a matrix
-/// [D,F], in the plain form a vector [D] after it.
+/// [D,F], in the plain form perhaps a vector [D] after it.
 static SmallVector<SmallVector<int64_t>>
-downShapes(FfnForm form, int64_t hidden, int64_t width) {
-  if (form == FfnForm::Gated)
-    return {{width, hidden}};
-  return {{width, hidden}, {width}};
+downShapes(FfnForm form, ValueRange weights, int64_t hidden, int64_t width) {
+  if (form == FfnForm::Plain && haveBiases(weights))
+    return {{width, hidden}, {width}};
+  return {{width, hidden}};
 }
 
 static Type elementOf(Value value) { return typeOf(value).getElementType(); }
@@ -61,9 +61,11 @@ LogicalResult RoutedUpOp::verify() {
   Type element = elementOf(getInput());
   int64_t hidden = lastDim(getHidden());
   int64_t rows = numRows(getRoutes(), getInput());
-  SmallVector<SmallVector<int64_t>> shapes(2, {hidden, lastDim(getInput())});
-  if (getForm() == FfnForm::Plain)
-    shapes[1] = {hidden};
+  SmallVector<SmallVector<int64_t>> shapes{{hidden, lastDim(getInput())}};
+  if (getForm() == FfnForm::Gated)
+    shapes.push_back(shapes.front());
+  else if (haveBiases(getWeights()))
+    shapes.push_back({hidden});
   if (failed(verifyRoutes(*this, getRoutes(), getInput())) ||
       failed(verifyWeights(*this, getWeights(), shapes, numExperts(getRoutes()),
                            element)) ||
@@ -77,10 +79,11 @@ LogicalResult RoutedUpOp::verify() {
 }
 
 LogicalResult RoutedDownOp::verify() {
-  if (failed(verifyWeights(
-          *this, getWeights(),
-          downShapes(getForm(), lastDim(getHidden()), lastDim(getResult())),
-          numExperts(getRoutes()), elementOf(getHidden()))))
+  if (failed(
+          verifyWeights(*this, getWeights(),
+                        downShapes(getForm(), getWeights(),
+                                   lastDim(getHidden()), lastDim(getResult())),
+                        numExperts(getRoutes()), elementOf(getHidden()))))
     return failure();
   return verifyRowsOrTokens(*this, getResult(), getRoutes(), getHidden());
 }
@@ -107,9 +110,10 @@ LogicalResult RoutedDownGradOp::verify() {
   int64_t hidden = getForm() == FfnForm::Gated ? wide / 2 : wide;
   int64_t rows = numRows(getRoutes(), getDy());
   if (failed(verifyRoutes(*this, getRoutes(), getDy())) ||
-      failed(verifyWeights(*this, getWeights(),
-                           downShapes(getForm(), hidden, lastDim(getDy())),
-                           numExperts(getRoutes()), element)) ||
+      failed(verifyWeights(
+          *this, getWeights(),
+          downShapes(getForm(), getWeights(), hidden, lastDim(getDy())),
+          numExperts(getRoutes()), element)) ||
       failed(verifyShape(*this, "a pre-activation", getPreactivation(),
                          {rows, preactivationWidth(getForm(), hidden)})))
     return failure();

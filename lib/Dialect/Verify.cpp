@@ -105,6 +105,10 @@ LogicalResult mlir::moe::verifyType(Operation *op, StringRef what, Value value,
                            << ", but got " << value.getType();
 }
 
+bool mlir::moe::haveBiases(ValueRange weights) {
+  return weights.size() > 1 && typeOf(weights[1]).getRank() == 1;
+}
+
 int64_t mlir::moe::numTokens(Value value) {
   RankedTensorType type = typeOf(value);
   if (type.isDynamicDim(0) || type.isDynamicDim(1))

@@ -160,7 +160,8 @@ private:
     Value result = moe::LinearOp::create(builder, loc, logits, hidden, head,
                                          /*bias=*/Value());
     if (config.logitCap)
-      fail("expected moe.soft_cap");
+      result = moe::SoftCapOp::create(builder, loc, logits, result,
+                                      builder.getF64FloatAttr(*config.logitCap));
     func::ReturnOp::create(builder, loc, result);
   }
 
@@ -297,7 +298,8 @@ private:
         builder.getI64IntegerAttr(config.kvHeads),
         builder.getF64FloatAttr(config.attentionScale), window,
         family.positions == Positions::Alibi ? builder.getUnitAttr()
-                                             : UnitAttr());
+                                             : UnitAttr(),
+        cap);
     return linear(attended.getResult(), weights[Part::Output]);
   }
 
@@ -356,7 +358,8 @@ private:
   Value scale(Value input, double factor) {
     if (factor == 1.0)
       return input;
-    fail("expected moe.scale");
+    return moe::ScaleOp::create(builder, loc, input.getType(), input,
+                                builder.getF64FloatAttr(factor));
   }
 
   Value linear(Value input, ArrayRef<Value> weights) {

@@ -97,6 +97,8 @@ Results evaluate(AttentionOp op, Frame &frame) {
 
   at::Tensor scores =
       at::matmul(q, k.transpose(-1, -2)) * op.getScale().convertToDouble();
+  if (std::optional<llvm::APFloat> cap = op.getSoftcap())
+    scores = softCap(scores, cap->convertToDouble());
   auto perHead = [](const at::Tensor &t) {
     return t.unsqueeze(1).unsqueeze(1);
   };

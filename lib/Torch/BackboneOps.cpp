@@ -14,6 +14,7 @@
 #include <ATen/ops/rsqrt.h>
 #include <ATen/ops/scalar_tensor.h>
 #include <ATen/ops/silu.h>
+#include <ATen/ops/tanh.h>
 
 using namespace mlir;
 using namespace mlir::moe;
@@ -57,8 +58,9 @@ Results evaluate(LayerNormOp op, Frame &frame) {
   at::Tensor variance = centred.square().mean(-1, /*keepdim=*/true);
   at::Tensor normalised =
       centred * at::rsqrt(variance + op.getEpsilon().convertToDouble());
-  at::Tensor result = normalised * toPrecise(frame[op.getWeight()]) +
-                      toPrecise(frame[op.getBias()]);
+  at::Tensor result = normalised * toPrecise(frame[op.getWeight()]);
+  if (op.getBias())
+    result = result + toPrecise(frame[op.getBias()]);
   return {result.to(input.scalar_type())};
 }
 
@@ -69,6 +71,22 @@ Results evaluate(LinearOp op, Frame &frame) {
 
 Results evaluate(AddOp op, Frame &frame) {
   return {frame[op.getLhs()] + frame[op.getRhs()]};
+}
+
+Results evaluate(ScaleOp op, Frame &frame) {
+  const at::Tensor &input = frame[op.getInput()];
+  at::Tensor scaled = toPrecise(input) * op.getFactor().convertToDouble();
+  return {scaled.to(input.scalar_type())};
+}
+
+at::Tensor softCap(const at::Tensor &tensor, double cap) {
+  return cap * at::tanh(tensor / cap);
+}
+
+Results evaluate(SoftCapOp op, Frame &frame) {
+  const at::Tensor &input = frame[op.getInput()];
+  at::Tensor capped = softCap(toPrecise(input), op.getCap().convertToDouble());
+  return {capped.to(input.scalar_type())};
 }
 
 static at::Tensor activate(const at::Tensor &x, ActivationKind kind) {
@@ -91,8 +109,13 @@ at::Tensor feedForward(const at::Tensor &rows, ArrayRef<at::Tensor> weights,
     at::Tensor up = toPrecise(at::linear(rows, weights[1]));
     return at::linear((activate(gate, activation) * up).to(type), weights[2]);
   }
-  at::Tensor up = toPrecise(at::linear(rows, weights[0], weights[1]));
-  return at::linear(activate(up, activation).to(type), weights[2], weights[3]);
+  bool biased = weights[1].dim() == 1;
+  auto project = [&](const at::Tensor &from, size_t matrix) {
+    return at::linear(from, weights[matrix],
+                      biased ? weights[matrix + 1] : at::Tensor());
+  };
+  at::Tensor up = toPrecise(project(rows, 0));
+  return project(activate(up, activation).to(type), biased ? 2 : 1);
 }
 
 Results evaluate(FfnOp op, Frame &frame) {

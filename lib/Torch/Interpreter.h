@@ -90,6 +90,8 @@ Results evaluate(mlir::moe::RmsNormOp op, Frame &frame);
 Results evaluate(mlir::moe::LayerNormOp op, Frame &frame);
 Results evaluate(mlir::moe::LinearOp op, Frame &frame);
 Results evaluate(mlir::moe::AddOp op, Frame &frame);
+Results evaluate(mlir::moe::ScaleOp op, Frame &frame);
+Results evaluate(mlir::moe::SoftCapOp op, Frame &frame);
 Results evaluate(mlir::moe::FfnOp op, Frame &frame);
 Results evaluate(mlir::moe::RotaryTableOp op, Frame &frame);
 Results evaluate(mlir::moe::RotaryOp op, Frame &frame);
@@ -99,6 +101,9 @@ Results evaluate(mlir::moe::LanguageGateOp op, Frame &frame);
 Results evaluate(mlir::moe::PoolOp op, Frame &frame);
 Results evaluate(mlir::moe::RouteOp op, Frame &frame);
 Results evaluate(mlir::moe::ExpertsOp op, Frame &frame);
+
+/// `cap * tanh(tensor / cap)`.
+at::Tensor softCap(const at::Tensor &tensor, double cap);
 
 /// `rows` [n, D] through one feed-forward network.
 at::Tensor feedForward(const at::Tensor &rows,

@@ -43,22 +43,18 @@ std::optional<double> constantValue(Value value) {
 /// An output projection with all readers of its logits.
 struct Projection {
   LinearOp linear;
+  SoftCapOp cap; ///< null if the loss reads the logits as they are
   CrossEntropyOp loss;
   SmallVector<CrossEntropyGradOp> gradients;
+  SmallVector<SoftCapGradOp> capGradients;
   SmallVector<LinearInputGradOp> inputGradients;
   SmallVector<LinearWeightGradOp> weightGradients;
 };
 
-/// Adds a gradient of the loss and its readers. Fails if they are anything but
-/// the gradients of the projection, or if the loss's own gradient is not one.
-LogicalResult matchGradient(Projection &found, CrossEntropyGradOp grad) {
-  if (grad.getLabels() != found.loss.getLabels() ||
-      grad.getWeight() != found.loss.getWeight() ||
-      grad->getBlock() != found.loss->getBlock() ||
-      constantValue(grad.getDloss()) != 1.0)
-    return failure();
-  found.gradients.push_back(grad);
-  for (OpOperand &use : grad->getUses()) {
+/// Adds the readers of a gradient of the logits. Fails if they are anything but
+/// the gradients of the projection.
+LogicalResult matchReaders(Projection &found, Value dlogits) {
+  for (OpOperand &use : dlogits.getUses()) {
     auto input = dyn_cast<LinearInputGradOp>(use.getOwner());
     auto weight = dyn_cast<LinearWeightGradOp>(use.getOwner());
     if (use.getOperandNumber() != 0)
@@ -74,27 +70,58 @@ LogicalResult matchGradient(Projection &found, CrossEntropyGradOp grad) {
   return success();
 }
 
+/// Adds a gradient of the loss and its readers. Fails if they are anything but
+/// the gradients of the soft cap and the projection, or if the loss's own
+/// gradient is not one.
+LogicalResult matchGradient(Projection &found, CrossEntropyGradOp grad) {
+  if (grad.getLabels() != found.loss.getLabels() ||
+      grad.getWeight() != found.loss.getWeight() ||
+      grad->getBlock() != found.loss->getBlock() ||
+      constantValue(grad.getDloss()) != 1.0)
+    return failure();
+  found.gradients.push_back(grad);
+  if (!found.cap)
+    return matchReaders(found, grad);
+  for (Operation *user : grad->getUsers()) {
+    auto capGrad = dyn_cast<SoftCapGradOp>(user);
+    if (!capGrad || capGrad.getInput() != found.linear.getResult() ||
+        capGrad.getCap() != found.cap.getCap() ||
+        failed(matchReaders(found, capGrad)))
+      return failure();
+    found.capGradients.push_back(capGrad);
+  }
+  return success();
+}
+
 /// Finds the projection in front of `loss`, if its logits need not exist.
 FailureOr<Projection> match(CrossEntropyOp loss) {
   Projection found;
   found.loss = loss;
-  found.linear = loss.getLogits().getDefiningOp<LinearOp>();
+  found.cap = loss.getLogits().getDefiningOp<SoftCapOp>();
+  Value logits = found.cap ? found.cap.getInput() : loss.getLogits();
+  found.linear = logits.getDefiningOp<LinearOp>();
   if (!found.linear || found.linear.getBias() ||
       found.linear->getBlock() != loss->getBlock())
     return failure();
-  for (Operation *user : found.linear->getUsers()) {
+  for (Operation *user : loss.getLogits().getUsers()) {
     if (user == loss)
       continue;
     auto grad = dyn_cast<CrossEntropyGradOp>(user);
     if (!grad || failed(matchGradient(found, grad)))
       return failure();
   }
+  auto isOfLoss = [&](Operation *user) {
+    return user == found.cap || llvm::is_contained(found.capGradients, user);
+  };
+  if (found.cap && !llvm::all_of(logits.getUsers(), isOfLoss))
+    return failure();
   return found;
 }
 
 void fuse(RewriterBase &rewriter, const Projection &found, int64_t chunk) {
   LinearOp linear = found.linear;
   CrossEntropyOp loss = found.loss;
+  SoftCapOp cap = found.cap;
   Operation *first = loss;
   for (CrossEntropyGradOp grad : found.gradients)
     if (grad->isBeforeInBlock(first))
@@ -107,14 +134,18 @@ void fuse(RewriterBase &rewriter, const Projection &found, int64_t chunk) {
           ? Type()
           : LinearWeightGradOp(found.weightGradients.front()).getType(),
       linear.getInput(), linear.getWeight(), loss.getLabels(), loss.getWeight(),
-      rewriter.getI64IntegerAttr(chunk));
+      rewriter.getI64IntegerAttr(chunk), cap ? cap.getCapAttr() : FloatAttr());
   for (LinearInputGradOp grad : found.inputGradients)
     rewriter.replaceOp(grad, fused.getDx());
   for (LinearWeightGradOp grad : found.weightGradients)
     rewriter.replaceOp(grad, fused.getDweight());
+  for (SoftCapGradOp grad : found.capGradients)
+    rewriter.eraseOp(grad);
   for (CrossEntropyGradOp grad : found.gradients)
     rewriter.eraseOp(grad);
   rewriter.replaceOp(loss, fused.getLoss());
+  if (cap)
+    rewriter.eraseOp(cap);
   rewriter.eraseOp(linear);
 }
 

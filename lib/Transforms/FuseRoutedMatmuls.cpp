@@ -28,41 +28,35 @@ RankedTensorType typeOf(Value value) {
 /// index of a weight inside its expert.
 class Weights {
 public:
-  Weights(ValueRange all, FfnForm form)
-      : all(all), form(form), each(weightsPerExpert(form)) {}
+  Weights(ValueRange all, FfnForm form) : all(all), layout(form, all) {}
 
-  bool isGated() const { return form == FfnForm::Gated; }
-  int64_t numExperts() const { return all.size() / each; }
+  bool isGated() const { return layout.gated; }
+  bool haveBiases() const { return layout.biased; }
+  int64_t each() const { return layout.each(); }
+  int64_t down() const { return layout.down(); }
+  int64_t numExperts() const { return all.size() / each(); }
   int64_t hidden() const { return typeOf(all.front()).getDimSize(0); }
   int64_t width() const { return typeOf(all.front()).getDimSize(1); }
   Type elementType() const { return typeOf(all.front()).getElementType(); }
 
-  // Gated: gate, up, down. Plain: up, bias, down, bias.
-  int64_t down() const { return 2; }
-
-  /// The weights of the up projection: gate, up; or up, bias.
-  SmallVector<Value> intoHidden() const { return select({0, 1}); }
-  /// The weights of the down projection: down; or down, bias.
-  SmallVector<Value> outOfHidden() const {
-    return isGated() ? select({2}) : select({2, 3});
-  }
+  /// The weights of the up projection: gate, up; or up and its bias.
+  SmallVector<Value> intoHidden() const { return select(0, down()); }
+  /// The weights of the down projection: down and its bias.
+  SmallVector<Value> outOfHidden() const { return select(down(), each()); }
   /// The matrices that read the input: gate, up; or up.
-  SmallVector<Value> onInput() const {
-    return isGated() ? select({0, 1}) : select({0});
-  }
+  SmallVector<Value> onInput() const { return select(0, isGated() ? 2 : 1); }
 
 private:
-  SmallVector<Value> select(ArrayRef<int64_t> positions) const {
+  /// The weights of all experts at positions [first, last).
+  SmallVector<Value> select(int64_t first, int64_t last) const {
     SmallVector<Value> selected;
     for (int64_t e = 0; e < numExperts(); ++e)
-      for (int64_t position : positions)
-        selected.push_back(all[e * each + position]);
+      llvm::append_range(selected, all.slice(e * each() + first, last - first));
     return selected;
   }
 
   ValueRange all;
-  FfnForm form;
-  int64_t each;
+  FfnLayout layout;
 };
 
 /// Replaces `op`, a moe.ffn (without `routes` and `scores`) or moe.experts.
@@ -134,7 +128,7 @@ private:
 
 BackwardFusion::Wanted BackwardFusion::wanted(int64_t position) {
   Wanted found;
-  int64_t each = weightsPerExpert(op.getForm());
+  int64_t each = weights.each();
   size_t next = 0;
   for (auto [i, isWanted] : llvm::enumerate(op.getWanted())) {
     if (!isWanted)
@@ -192,9 +186,9 @@ void BackwardFusion::run() {
   fuseWeights(0, down.getDz(), op.getInput(), /*offset=*/0);
   if (weights.isGated()) {
     fuseWeights(1, down.getDz(), op.getInput(), /*offset=*/weights.hidden());
-  } else {
+  } else if (weights.haveBiases()) {
     fuseBiases(1, down.getDz(), /*scores=*/Value());
-    fuseBiases(3, op.getDy(), op.getScores());
+    fuseBiases(weights.down() + 1, op.getDy(), op.getScores());
   }
 
   if (Value dx = op.getDx(); dx && !dx.use_empty()) {

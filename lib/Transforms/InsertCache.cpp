@@ -172,13 +172,15 @@ const CachedSignature &CacheBuilder::extend(func::FuncOp function) {
   return signatures[function] = signature;
 }
 
-/// Makes the ops that end in the logits and work token by token, the final norm
-/// and the output projection, work on the last token alone. Returns the logits.
+/// Makes the ops that end in the logits and work token by token, the final
+/// norm, the output projection and what scales or caps, work on the last token
+/// alone. Returns the logits.
 Value keepLastToken(Value logits) {
   SmallVector<Operation *> head;
   Value hidden = logits;
   while (Operation *op = hidden.getDefiningOp()) {
-    if (!isa<LinearOp, RmsNormOp, LayerNormOp>(op) || !hidden.hasOneUse())
+    if (!isa<LinearOp, RmsNormOp, LayerNormOp, ScaleOp, SoftCapOp>(op) ||
+        !hidden.hasOneUse())
       break;
     head.push_back(op);
     hidden = op->getOperand(0);

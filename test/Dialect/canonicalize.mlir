@@ -16,3 +16,18 @@ func.func @weighted(%a: tensor<f32>, %b: tensor<f32>) -> (tensor<f32>, tensor<f3
   %y = moe.weighted_sum %a, %b {coefficients = array<f64: 1.0, 1.0>} : (tensor<f32>, tensor<f32>) -> tensor<f32>
   return %x, %y : tensor<f32>, tensor<f32>
 }
+
+// CHECK-LABEL: func.func @scaled_by_one(
+// CHECK-NEXT:    return %arg0
+func.func @scaled_by_one(%x: tensor<?x?x8xbf16>) -> tensor<?x?x8xbf16> {
+  %y = moe.scale %x {factor = 1.0} : tensor<?x?x8xbf16>
+  return %y : tensor<?x?x8xbf16>
+}
+
+// CHECK-LABEL: func.func @scaled(
+// CHECK:         %[[Y:.*]] = moe.scale %arg0 {factor = 2.200000e-01 : f64} : tensor<?x?x8xbf16>
+// CHECK:         return %[[Y]]
+func.func @scaled(%x: tensor<?x?x8xbf16>) -> tensor<?x?x8xbf16> {
+  %y = moe.scale %x {factor = 0.22} : tensor<?x?x8xbf16>
+  return %y : tensor<?x?x8xbf16>
+}

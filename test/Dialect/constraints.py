@@ -31,7 +31,7 @@ SEPARATOR = "\n// -----\n"
 CONSTRAINT = re.compile(r"^// (moe\.\w+) (\(C\d+\))$", re.MULTILINE)
 MEND = re.compile(r"^// mended: (.+) => (.+)$", re.MULTILINE)
 # The op at which an error is expected, if it is one of the dialect.
-BLAMED = re.compile(r"// expected-error@below .*\n(?:\s*%.* =)?\s*(moe\.\w+) ")
+BLAMED = re.compile(r"// expected-error@below .*\n(?:\s*%.* =)?\s*\"?(moe\.\w+)[\" ]")
 
 
 def documented(folder):

@@ -46,7 +46,10 @@ def operands_of(statement):
     inputs = signature.split("->")[0].strip()
     if inputs.startswith("("):
         inputs = inputs[1:-1]
-    return list(zip(names, split_types(inputs), strict=True)) if names else []
+    types = split_types(inputs)
+    if len(types) == 1:  # that of all operands
+        types *= len(names)
+    return list(zip(names, types, strict=True)) if names else []
 
 
 def symbols_of(mnemonic, statement):

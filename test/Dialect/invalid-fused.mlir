@@ -24,6 +24,17 @@ func.func @f(%x: tensor<2x8x64xf32>, %r: !moe.routes<16x2, 2>, %w0: tensor<96x64
 
 // -----
 
+// moe.linear_cross_entropy (C5)
+func.func @f(%h: tensor<2x8x64xf32>, %w: tensor<512x64xf32>, %labels: tensor<2x8xi32>, %weight: tensor<f32>) {
+  // expected-error@below {{attribute 'softcap' failed to satisfy constraint: 64-bit float attribute whose value is positive}}
+  %loss, %dx = moe.linear_cross_entropy %h, %w, %labels, %weight {chunk = 1 : i64, softcap = 0.0}
+    : (tensor<2x8x64xf32>, tensor<512x64xf32>, tensor<2x8xi32>, tensor<f32>) -> tensor<f32> dx(tensor<2x8x64xf32>)
+  return
+}
+// mended: softcap = 0.0 => softcap = 30.0
+
+// -----
+
 // moe.routed_up (C2)
 func.func @f(%x: tensor<2x8x64xf32>, %r: !moe.routes<16x2, 2>, %w0: tensor<96x64xf32>, %w1: tensor<96x64xf32>, %w2: tensor<96x64xf32>, %w3: tensor<96x64xf32>) {
   // expected-error@below {{expected a result of type 'tensor<32x96xf32>', but got 'tensor<16x96xf32>'}}

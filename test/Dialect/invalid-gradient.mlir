@@ -235,6 +235,37 @@ func.func @f(%do: tensor<2x8x64xf32>, %q: tensor<2x8x64xf32>, %k: tensor<2x8x32x
 
 // -----
 
+// moe.soft_cap_grad (C1)
+func.func @f(%dy: tensor<2x8x64xf32>, %x: tensor<2x8x64xf32>) {
+  // expected-error@below {{requires the same type for all operands and results}}
+  %d = "moe.soft_cap_grad"(%dy, %x) {cap = 2.0} : (tensor<2x8x64xf32>, tensor<2x8x64xf32>) -> tensor<2x8x32xf32>
+  return
+}
+// mended: tensor<2x8x32xf32> => tensor<2x8x64xf32>
+
+// -----
+
+// moe.soft_cap_grad (C2)
+func.func @f(%dy: tensor<2x8x64xf32>, %x: tensor<2x8x64xf32>) {
+  // expected-error@below {{attribute 'cap' failed to satisfy constraint: 64-bit float attribute whose value is positive}}
+  %d = moe.soft_cap_grad %dy, %x {cap = -1.0} : tensor<2x8x64xf32>
+  return
+}
+// mended: cap = -1.0 => cap = 1.0
+
+// -----
+
+// moe.attention_grad (C4)
+func.func @f(%do: tensor<2x8x64xf32>, %q: tensor<2x8x64xf32>, %k: tensor<2x8x32xf32>, %v: tensor<2x8x32xf32>, %o: tensor<2x8x64xf32>, %lse: tensor<2x4x8xf32>, %slots: tensor<2x8xi32>) {
+  // expected-error@below {{attribute 'softcap' failed to satisfy constraint: 64-bit float attribute whose value is positive}}
+  %dq, %dk, %dv = moe.attention_grad %do, %q, %k, %v, %o, %lse, %slots {heads = 4 : i64, kv_heads = 2 : i64, scale = 0.25, softcap = 0.0}
+    : (tensor<2x8x64xf32>, tensor<2x8x64xf32>, tensor<2x8x32xf32>, tensor<2x8x32xf32>, tensor<2x8x64xf32>, tensor<2x4x8xf32>, tensor<2x8xi32>) -> (tensor<2x8x64xf32>, tensor<2x8x32xf32>, tensor<2x8x32xf32>)
+  return
+}
+// mended: softcap = 0.0 => softcap = 50.0
+
+// -----
+
 // moe.attention_grad (C3)
 func.func @f(%do: tensor<2x8x64xf32>, %q: tensor<2x8x64xf32>, %k: tensor<2x8x32xf32>, %v: tensor<2x8x32xf32>, %o: tensor<2x8x64xf32>, %lse: tensor<2x8x4xf32>, %slots: tensor<2x8xi32>) {
   // expected-error@below {{expected a log-sum-exp of type 'tensor<2x4x8xf32>', but got 'tensor<2x8x4xf32>'}}

@@ -188,7 +188,7 @@ func.func @f(%x: tensor<?x?x64xf32>, %w: tensor<32xf32>, %b: tensor<32xf32>) {
 
 // moe.layer_norm (C2)
 func.func @f(%x: tensor<?x?x64xf32>, %w: tensor<64xf32>, %b: tensor<32xf32>) {
-  // expected-error@below {{failed to verify that all of {weight, bias} have same type}}
+  // expected-error@below {{expected a bias of type 'tensor<64xf32>', but got 'tensor<32xf32>'}}
   %y = moe.layer_norm %x, %w, %b {epsilon = 1.0e-5} : (tensor<?x?x64xf32>, tensor<64xf32>, tensor<32xf32>) -> tensor<?x?x64xf32>
   return
 }
@@ -253,6 +253,36 @@ func.func @f(%a: tensor<?x?x64xf32>, %b: tensor<?x?x32xf32>) {
   return
 }
 // mended: tensor<?x?x64xf32> => tensor<?x?x32xf32>
+
+// -----
+
+// moe.scale (C1)
+func.func @f(%x: tensor<?x?x64xf32>) {
+  // expected-error@below {{requires the same type for all operands and results}}
+  %y = "moe.scale"(%x) {factor = 2.0} : (tensor<?x?x64xf32>) -> tensor<?x?x32xf32>
+  return
+}
+// mended: tensor<?x?x32xf32> => tensor<?x?x64xf32>
+
+// -----
+
+// moe.soft_cap (C1)
+func.func @f(%x: tensor<?x?x64xf32>) {
+  // expected-error@below {{requires the same type for all operands and results}}
+  %y = "moe.soft_cap"(%x) {cap = 2.0} : (tensor<?x?x64xf32>) -> tensor<?x?x64xbf16>
+  return
+}
+// mended: tensor<?x?x64xbf16> => tensor<?x?x64xf32>
+
+// -----
+
+// moe.soft_cap (C2)
+func.func @f(%x: tensor<?x?x64xf32>) {
+  // expected-error@below {{attribute 'cap' failed to satisfy constraint: 64-bit float attribute whose value is positive}}
+  %y = moe.soft_cap %x {cap = 0.0} : tensor<?x?x64xf32>
+  return
+}
+// mended: cap = 0.0 => cap = 2.0
 
 // -----
 
@@ -370,6 +400,17 @@ func.func @f(%q: tensor<2x8x64xf32>, %k: tensor<2x8x32xf32>, %v: tensor<2x8x32xf
   return
 }
 // mended: window = 0 => window = 2
+
+// -----
+
+// moe.attention (C6)
+func.func @f(%q: tensor<2x8x64xf32>, %k: tensor<2x8x32xf32>, %v: tensor<2x8x32xf32>, %slots: tensor<2x8xi32>) {
+  // expected-error@below {{attribute 'softcap' failed to satisfy constraint: 64-bit float attribute whose value is positive}}
+  %o = moe.attention %q, %k, %v, %slots {heads = 4 : i64, kv_heads = 2 : i64, scale = 0.25, softcap = -50.0}
+    : (tensor<2x8x64xf32>, tensor<2x8x32xf32>, tensor<2x8x32xf32>, tensor<2x8xi32>) -> tensor<2x8x64xf32>
+  return
+}
+// mended: softcap = -50.0 => softcap = 50.0
 
 // -----
 

@@ -333,3 +333,36 @@ func.func @step(%x: tensor<1x4x8xf32>, %labels: tensor<1x4xi32>, %tw: tensor<f32
   %loss = moe.cross_entropy %h, %labels, %tw : (tensor<1x4x8xf32>, tensor<1x4xi32>, tensor<f32>) -> tensor<f32>
   return %loss : tensor<f32>
 }
+
+// -----
+
+// Soft caps, a scale, and a norm without a bias.
+
+moe.parameter trainable backbone @w : tensor<8x8xf32> from #moe.init<normal, seed = 0>
+moe.parameter trainable backbone @n : tensor<8xf32> from #moe.init<normal, seed = 0>
+
+// CHECK-LABEL: func.func @step(
+// CHECK:         %[[N:.*]] = moe.layer_norm %[[X:[^,]*]], %{{[^,]*}} {
+// CHECK:         %[[Q:.*]] = moe.linear %[[N]]
+// CHECK:         moe.attention %[[Q]], {{.*}} softcap = 5.000000e+01
+// CHECK:         %[[S:.*]] = moe.scale %{{.*}} {factor = 5.000000e-01 : f64}
+// CHECK:         moe.soft_cap %[[S]] {cap = 3.000000e+01 : f64}
+// CHECK:         %[[DC:.*]] = moe.cross_entropy_grad
+// CHECK:         %[[DS:.*]] = moe.soft_cap_grad %[[DC]], %[[S]] {cap = 3.000000e+01 : f64}
+// CHECK:         %[[DA:.*]] = moe.scale %[[DS]] {factor = 5.000000e-01 : f64}
+// CHECK:         %[[DQ:.*]], %{{.*}}, %{{.*}} = moe.attention_grad %[[DA]], %[[Q]], {{.*}} softcap = 5.000000e+01
+// CHECK:         moe.linear_weight_grad %[[DQ]]
+// CHECK:         moe.layer_norm_weight_grad %{{.*}}, %[[X]]
+// CHECK-NOT:     moe.column_sum
+func.func @step(%x: tensor<1x4x8xf32>, %slots: tensor<1x4xi32>, %labels: tensor<1x4xi32>, %tw: tensor<f32>) -> tensor<f32> {
+  %w = moe.get_parameter @w : tensor<8x8xf32>
+  %nw = moe.get_parameter @n : tensor<8xf32>
+  %n = moe.layer_norm %x, %nw {epsilon = 1.0e-5} : (tensor<1x4x8xf32>, tensor<8xf32>) -> tensor<1x4x8xf32>
+  %q = moe.linear %n, %w : (tensor<1x4x8xf32>, tensor<8x8xf32>) -> tensor<1x4x8xf32>
+  %o = moe.attention %q, %x, %x, %slots {heads = 2 : i64, kv_heads = 2 : i64, scale = 0.5, softcap = 50.0}
+    : (tensor<1x4x8xf32>, tensor<1x4x8xf32>, tensor<1x4x8xf32>, tensor<1x4xi32>) -> tensor<1x4x8xf32>
+  %s = moe.scale %o {factor = 0.5} : tensor<1x4x8xf32>
+  %c = moe.soft_cap %s {cap = 30.0} : tensor<1x4x8xf32>
+  %loss = moe.cross_entropy %c, %labels, %tw : (tensor<1x4x8xf32>, tensor<1x4xi32>, tensor<f32>) -> tensor<f32>
+  return %loss : tensor<f32>
+}

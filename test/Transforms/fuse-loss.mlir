@@ -82,3 +82,34 @@ func.func @biased_head(%h: tensor<1x4x8xf32>, %w: tensor<32x8xf32>, %b: tensor<3
   %loss = moe.cross_entropy %logits, %labels, %tw : (tensor<1x4x32xf32>, tensor<1x4xi32>, tensor<f32>) -> tensor<f32>
   return %loss : tensor<f32>
 }
+
+// A soft cap between projection and loss becomes part of the loss.
+// CHECK-LABEL: func.func @capped(
+// CHECK-SAME:    %[[H:.*]]: tensor<1x4x8xbf16>, %[[W:.*]]: tensor<32x8xbf16>, %[[L:.*]]: tensor<1x4xi32>, %[[TW:.*]]: tensor<f32>)
+// CHECK-NOT:     moe.linear
+// CHECK:         %[[LOSS:.*]], %[[DX:.*]], %[[DW:.*]] = moe.linear_cross_entropy %[[H]], %[[W]], %[[L]], %[[TW]] {chunk = 256 : i64, softcap = 3.000000e+01 : f64}
+// CHECK-NOT:     soft_cap
+// CHECK:         return %[[LOSS]], %[[DX]], %[[DW]]
+func.func @capped(%h: tensor<1x4x8xbf16>, %w: tensor<32x8xbf16>, %labels: tensor<1x4xi32>, %tw: tensor<f32>) -> (tensor<f32>, tensor<1x4x8xbf16>, tensor<32x8xf32>) {
+  %all = moe.linear %h, %w : (tensor<1x4x8xbf16>, tensor<32x8xbf16>) -> tensor<1x4x32xbf16>
+  %logits = moe.soft_cap %all {cap = 30.0} : tensor<1x4x32xbf16>
+  %loss = moe.cross_entropy %logits, %labels, %tw : (tensor<1x4x32xbf16>, tensor<1x4xi32>, tensor<f32>) -> tensor<f32>
+  %one = arith.constant dense<1.0> : tensor<f32>
+  %d = moe.cross_entropy_grad %one, %logits, %labels, %tw : (tensor<f32>, tensor<1x4x32xbf16>, tensor<1x4xi32>, tensor<f32>) -> tensor<1x4x32xbf16>
+  %dall = moe.soft_cap_grad %d, %all {cap = 30.0} : tensor<1x4x32xbf16>
+  %dh = moe.linear_input_grad %dall, %w : (tensor<1x4x32xbf16>, tensor<32x8xbf16>) -> tensor<1x4x8xbf16>
+  %dw = moe.linear_weight_grad %dall, %h : (tensor<1x4x32xbf16>, tensor<1x4x8xbf16>) -> tensor<32x8xf32>
+  return %loss, %dh, %dw : tensor<f32>, tensor<1x4x8xbf16>, tensor<32x8xf32>
+}
+
+// Somebody else reads the logits before the cap.
+// CHECK-LABEL: func.func @uncapped_logits_wanted(
+// CHECK-NOT:     moe.linear_cross_entropy
+// CHECK:         moe.soft_cap
+// CHECK:         moe.cross_entropy
+func.func @uncapped_logits_wanted(%h: tensor<1x4x8xf32>, %w: tensor<32x8xf32>, %labels: tensor<1x4xi32>, %tw: tensor<f32>) -> (tensor<f32>, tensor<1x4x32xf32>) {
+  %all = moe.linear %h, %w : (tensor<1x4x8xf32>, tensor<32x8xf32>) -> tensor<1x4x32xf32>
+  %logits = moe.soft_cap %all {cap = 30.0} : tensor<1x4x32xf32>
+  %loss = moe.cross_entropy %logits, %labels, %tw : (tensor<1x4x32xf32>, tensor<1x4xi32>, tensor<f32>) -> tensor<f32>
+  return %loss, %all : tensor<f32>, tensor<1x4x32xf32>
+}

@@ -118,3 +118,24 @@ func.func @no_preactivation(%x: tensor<1x4x8xf32>, %g: tensor<16x8xf32>, %d: ten
     : (tensor<1x4x8xf32>, tensor<16x8xf32>, tensor<16x8xf32>, tensor<8x16xf32>) -> (tensor<1x4x8xf32>, tensor<4x32xf32>)
   return %y : tensor<1x4x8xf32>
 }
+
+// The plain form without biases: nothing stands between the matrices of experts.
+// CHECK-LABEL: func.func @plain_without_biases(
+// CHECK-SAME:    %[[X:.*]]: tensor<1x4x8xf32>, %[[S:.*]]: tensor<1x4x1xf32>, %[[R:.*]]: !moe.routes<4x2, 1>, %[[U:.*]]: tensor<16x8xf32>, %[[D:.*]]: tensor<8x16xf32>, %[[U1:.*]]: tensor<16x8xf32>, %[[D1:.*]]: tensor<8x16xf32>, %[[DY:.*]]: tensor<1x4x8xf32>)
+// CHECK:         %[[H:.*]], %[[Z:.*]] = moe.routed_up %[[X]] routes(%[[R]]) weights(%[[U]], %[[U1]])
+// CHECK:         %[[ROWS:.*]] = moe.routed_down %[[H]] routes(%[[R]]) weights(%[[D]], %[[D1]])
+// CHECK:         %[[DZ:.*]], %[[SH:.*]] = moe.routed_down_grad %[[DY]] scores(%[[S]]) routes(%[[R]]) preactivation(%[[Z]]) weights(%[[D]], %[[D1]])
+// CHECK:         %[[DD:.*]] = moe.routed_weight_grad %[[DY]], %[[SH]], %[[R]] {experts = array<i64: 1>}
+// CHECK:         %[[DU:.*]] = moe.routed_weight_grad %[[DZ]], %[[X]], %[[R]] {experts = array<i64: 1>}
+// CHECK-NOT:     moe.routed_bias_grad
+// CHECK:         moe.routed_input_grad %[[DZ]] routes(%[[R]]) weights(%[[U]], %[[U1]])
+// CHECK:         return {{.*}}, %[[DU]], %[[DD]]
+func.func @plain_without_biases(%x: tensor<1x4x8xf32>, %s: tensor<1x4x1xf32>, %r: !moe.routes<4x2, 1>, %u: tensor<16x8xf32>, %d: tensor<8x16xf32>,
+    %u1: tensor<16x8xf32>, %d1: tensor<8x16xf32>, %dy: tensor<1x4x8xf32>) -> (tensor<1x4x8xf32>, tensor<1x4x8xf32>, tensor<16x8xf32>, tensor<8x16xf32>) {
+  %y, %z = moe.experts %x, %s, %r, %u, %d, %u1, %d1 {form = #moe.ffn<plain>, activation = #moe.activation<gelu>}
+    : (tensor<1x4x8xf32>, tensor<1x4x1xf32>, !moe.routes<4x2, 1>, tensor<16x8xf32>, tensor<8x16xf32>, tensor<16x8xf32>, tensor<8x16xf32>) -> (tensor<1x4x8xf32>, tensor<4x16xf32>)
+  %dx, %du, %dd = moe.experts_grad %dy, %x scores(%s) routes(%r) preactivation(%z) weights(%u, %d, %u1, %d1) {form = #moe.ffn<plain>, activation = #moe.activation<gelu>, wanted = array<i1: false, false, true, true>}
+    : (tensor<1x4x8xf32>, tensor<1x4x8xf32>, tensor<1x4x1xf32>, !moe.routes<4x2, 1>, tensor<4x16xf32>, tensor<16x8xf32>, tensor<8x16xf32>, tensor<16x8xf32>, tensor<8x16xf32>)
+    -> dx(tensor<1x4x8xf32>) dweights(tensor<16x8xf32>, tensor<8x16xf32>)
+  return %y, %dx, %du, %dd : tensor<1x4x8xf32>, tensor<1x4x8xf32>, tensor<16x8xf32>, tensor<8x16xf32>
+}

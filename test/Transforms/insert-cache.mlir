@@ -24,8 +24,10 @@ moe.parameter backbone @kv.1 : tensor<4x8xf32> from #moe.checkpoint<"m", "kv.1">
 // CHECK: %[[H1:.*]] = call @layer(%[[H0]], %{{.*}}, %[[SLOTS]], %[[K1]], %[[V1]])
 // CHECK: %[[LAST:.*]] = moe.last_token %[[H1]] : (tensor<?x?x8xf32>) -> tensor<?x1x8xf32>
 // CHECK: %[[N:.*]] = moe.rms_norm %[[LAST]], %{{.*}} -> tensor<?x1x8xf32>
-// CHECK: %[[L:.*]] = moe.linear %[[N]], %{{.*}} -> tensor<?x1x16xf32>
-// CHECK: return %[[L]]
+// CHECK: %[[M:.*]] = moe.scale %[[N]] {factor = 6.250000e-02 : f64} : tensor<?x1x8xf32>
+// CHECK: %[[L:.*]] = moe.linear %[[M]], %{{.*}} -> tensor<?x1x16xf32>
+// CHECK: %[[C:.*]] = moe.soft_cap %[[L]] {cap = 3.000000e+01 : f64} : tensor<?x1x16xf32>
+// CHECK: return %[[C]]
 
 // STATIC: func.func @extend({{.*}}tensor<2x64x4xf32> {moe.binding = #moe.binding<state, "values.1">}) -> (tensor<2x1x16xf32>
 // STATIC: moe.last_token %{{.*}} : (tensor<2x5x8xf32>) -> tensor<2x1x8xf32>
@@ -38,7 +40,9 @@ func.func @forward(%tokens: tensor<?x?xi32> {moe.binding = #moe.binding<input, "
   %h1 = call @layer(%h0, %kv1, %slots, %segments) : (tensor<?x?x8xf32>, tensor<4x8xf32>, tensor<?x?xi32>, tensor<?x?xi32>) -> tensor<?x?x8xf32>
   %norm = moe.get_parameter @norm : tensor<8xf32>
   %n = moe.rms_norm %h1, %norm {epsilon = 1.0e-5} : (tensor<?x?x8xf32>, tensor<8xf32>) -> tensor<?x?x8xf32>
-  %logits = moe.linear %n, %w : (tensor<?x?x8xf32>, tensor<16x8xf32>) -> tensor<?x?x16xf32>
+  %m = moe.scale %n {factor = 0.0625} : tensor<?x?x8xf32>
+  %all = moe.linear %m, %w : (tensor<?x?x8xf32>, tensor<16x8xf32>) -> tensor<?x?x16xf32>
+  %logits = moe.soft_cap %all {cap = 30.0} : tensor<?x?x16xf32>
   return %logits : tensor<?x?x16xf32>
 }
 

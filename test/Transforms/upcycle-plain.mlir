@@ -1,5 +1,5 @@
-// The plain form has biases, and bf16 a router that computes in f32.
-// RUN: moe-opt %s --moe-upcycle="experts=2" | FileCheck %s
+// The plain form, with biases and in bf16, which has a router that computes in f32.
+// RUN: moe-opt %s --split-input-file --moe-upcycle="experts=2" | FileCheck %s
 
 // CHECK: moe.parameter trainable router @h.0.mlp.gate.weight : tensor<2x8xbf16>
 // CHECK-NEXT: moe.parameter trainable expert @h.0.mlp.experts.1.dense_h_to_4h.weight : tensor<12x8xbf16> from #moe.copy<@h.0.mlp.dense_h_to_4h.weight>
@@ -26,4 +26,29 @@ func.func @forward(%x: tensor<?x?x8xbf16>) -> tensor<?x?x8xbf16> {
 func.func private @layer(%x: tensor<?x?x8xbf16>, %u: tensor<12x8xbf16>, %b: tensor<12xbf16>, %d: tensor<8x12xbf16>, %c: tensor<8xbf16>) -> tensor<?x?x8xbf16> {
   %y = moe.ffn %x, %u, %b, %d, %c {form = #moe.ffn<plain>, activation = #moe.activation<gelu_tanh>} : (tensor<?x?x8xbf16>, tensor<12x8xbf16>, tensor<12xbf16>, tensor<8x12xbf16>, tensor<8xbf16>) -> tensor<?x?x8xbf16>
   return %y : tensor<?x?x8xbf16>
+}
+
+// -----
+
+// Without biases an expert has two matrices.
+
+// CHECK: moe.parameter trainable router @h.0.mlp.gate.weight : tensor<2x8xf32>
+// CHECK-NEXT: moe.parameter trainable expert @h.0.mlp.experts.1.up_proj.weight : tensor<12x8xf32> from #moe.copy<@h.0.mlp.up_proj.weight>
+// CHECK-NEXT: moe.parameter trainable expert @h.0.mlp.experts.1.down_proj.weight : tensor<8x12xf32> from #moe.copy<@h.0.mlp.down_proj.weight>
+moe.parameter backbone @h.0.mlp.up_proj.weight : tensor<12x8xf32> from #moe.checkpoint<"m", "a">
+moe.parameter backbone @h.0.mlp.down_proj.weight : tensor<8x12xf32> from #moe.checkpoint<"m", "b">
+
+func.func @forward(%x: tensor<?x?x8xf32>) -> tensor<?x?x8xf32> {
+  %u = moe.get_parameter @h.0.mlp.up_proj.weight : tensor<12x8xf32>
+  %d = moe.get_parameter @h.0.mlp.down_proj.weight : tensor<8x12xf32>
+  %y = call @layer(%x, %u, %d) : (tensor<?x?x8xf32>, tensor<12x8xf32>, tensor<8x12xf32>) -> tensor<?x?x8xf32>
+  return %y : tensor<?x?x8xf32>
+}
+
+// CHECK-LABEL: func.func private @layer
+// CHECK-SAME: %[[X:.*]]: tensor<?x?x8xf32>, %[[U:.*]]: tensor<12x8xf32>, %[[D:.*]]: tensor<8x12xf32>, %{{.*}}: tensor<2x8xf32>, %[[U1:.*]]: tensor<12x8xf32>, %[[D1:.*]]: tensor<8x12xf32>)
+// CHECK: moe.experts %[[X]], %{{.*}}, %{{.*}}, %[[U]], %[[D]], %[[U1]], %[[D1]] {activation = #moe.activation<gelu>, form = #moe.ffn<plain>}
+func.func private @layer(%x: tensor<?x?x8xf32>, %u: tensor<12x8xf32>, %d: tensor<8x12xf32>) -> tensor<?x?x8xf32> {
+  %y = moe.ffn %x, %u, %d {form = #moe.ffn<plain>, activation = #moe.activation<gelu>} : (tensor<?x?x8xf32>, tensor<12x8xf32>, tensor<8x12xf32>) -> tensor<?x?x8xf32>
+  return %y : tensor<?x?x8xf32>
 }

@@ -96,9 +96,10 @@ private:
                     const DenseMap<Value, ValueFacts> &values) {
     RoutesType routes = experts.getRoutes().getType();
     int64_t trainable = 0;
+    FfnLayout layout(experts.getForm(), experts.getWeights());
     for (auto [i, weight] : llvm::enumerate(experts.getWeights()))
       trainable += values.lookup(weight).isActive &&
-                   i % weightsPerExpert(experts.getForm()) == 0;
+                   static_cast<int64_t>(i) % layout.each() == 0;
     auto route = experts.getRoutes().getDefiningOp<RouteOp>();
     facts.layers.push_back({routes.getExperts(), routes.getTopK(), trainable,
                             route && route.getGate()});

@@ -19,6 +19,7 @@ struct Config {
   int64_t window = 0;
   bool alibi = false;
   bool segments = false;
+  double softcap = 0;
 };
 
 std::string tensorType(std::vector<int64_t> shape, const std::string &element) {
@@ -36,6 +37,8 @@ std::string attributes(const Config &c) {
     text += ", window = " + std::to_string(c.window) + " : i64";
   if (c.alibi)
     text += ", alibi";
+  if (c.softcap > 0)
+    text += ", softcap = " + std::to_string(c.softcap);
   return text + "}";
 }
 
@@ -88,9 +91,11 @@ Tensors inputsFor(const Config &c) {
           {"slots", slots},           {"segments", segments}};
 }
 
-/// Probabilities of one query, from the op's description.
+/// Probabilities of one query, from the op's description, and derivatives of
+/// the soft cap of its scores.
 std::vector<double> probabilities(const Config &c, const Tensors &in, int64_t b,
-                                  int64_t h, int64_t i, double &lse) {
+                                  int64_t h, int64_t i, double &lse,
+                                  std::vector<double> &derivatives) {
   const Tensor &q = in.at("q"), &k = in.at("k");
   int64_t group = h / (c.heads / c.kvHeads);
   int64_t n = int64_t(1) << int64_t(std::floor(std::log2(c.heads)));
@@ -98,6 +103,7 @@ std::vector<double> probabilities(const Config &c, const Tensors &in, int64_t b,
                  : h < n  ? std::pow(2, -8.0 * (h + 1) / n)
                           : std::pow(2, -4.0 * (2 * (h - n) + 1) / n);
   std::vector<double> p(c.length, 0);
+  derivatives.assign(c.length, 1);
   double sum = 0;
   for (int64_t j = 0; j <= i; ++j) {
     if (c.window && i - j >= c.window)
@@ -108,7 +114,13 @@ std::vector<double> probabilities(const Config &c, const Tensors &in, int64_t b,
     for (int64_t d = 0; d < c.width; ++d)
       dot += q[((b * c.length + i) * c.heads + h) * c.width + d] *
              k[((b * c.length + j) * c.kvHeads + group) * c.width + d];
-    p[j] = std::exp(0.3 * dot - slope * (i - j));
+    double score = 0.3 * dot;
+    if (c.softcap > 0) {
+      double tanh = std::tanh(score / c.softcap);
+      score = c.softcap * tanh;
+      derivatives[j] = 1 - tanh * tanh;
+    }
+    p[j] = std::exp(score - slope * (i - j));
     sum += p[j];
   }
   for (double &value : p)
@@ -132,7 +144,8 @@ Tensors reference(const Config &c, const Tensors &in) {
     for (int64_t h = 0; h < c.heads; ++h)
       for (int64_t i = 0; i < c.length; ++i) {
         double lse;
-        std::vector<double> p = probabilities(c, in, b, h, i, lse);
+        std::vector<double> derivatives;
+        std::vector<double> p = probabilities(c, in, b, h, i, lse, derivatives);
         out["lse"][(b * c.heads + h) * c.length + i] = lse;
         int64_t group = h / (c.heads / c.kvHeads);
         int64_t qRow = ((b * c.length + i) * c.heads + h) * c.width;
@@ -149,7 +162,7 @@ Tensors reference(const Config &c, const Tensors &in) {
           double dp = 0;
           for (int64_t d = 0; d < c.width; ++d)
             dp += dout[qRow + d] * v[kvRow(j) + d];
-          double ds = p[j] * (dp - delta) * 0.3;
+          double ds = p[j] * (dp - delta) * derivatives[j] * 0.3;
           for (int64_t d = 0; d < c.width; ++d) {
             out["dq"][qRow + d] += ds * k[kvRow(j) + d];
             out["dk"][kvRow(j) + d] += ds * q[qRow + d];
@@ -196,11 +209,13 @@ INSTANTIATE_TEST_SUITE_P(
     ::testing::Values(Config{1, 1, 1, 1, 1}, Config{2, 37, 6, 2, 10},
                       Config{1, 50, 4, 4, 16, 7},
                       Config{1, 40, 6, 3, 20, 0, true},
-                      Config{2, 37, 2, 1, 33, 0, false, true}));
+                      Config{2, 37, 2, 1, 33, 0, false, true},
+                      Config{2, 37, 6, 2, 10, 9, true, true, 0.5}));
 
 /// One program that extends a cache by `length` tokens.
 std::string extension(int64_t length, int64_t capacity,
-                      const std::string &element) {
+                      const std::string &element,
+                      const std::string &attributes = "") {
   std::string q = tensorType({1, length, 48}, element);
   std::string cache = tensorType({1, capacity, 12}, element);
   std::string slots = tensorType({1, length}, "i32");
@@ -211,9 +226,9 @@ std::string extension(int64_t length, int64_t capacity,
          " {moe.binding = #moe.binding<input, \"slots\">}) -> (" + q +
          " {moe.binding = #moe.binding<output, \"out\">}) {\n  %out = "
          "moe.attention %q, %k, %v, %slots {heads = 8 : i64, kv_heads = 2 : "
-         "i64, scale = 0.4} : (" +
-         q + ", " + cache + ", " + cache + ", " + slots + ") -> " + q +
-         "\n  return %out : " + q + "\n}";
+         "i64, scale = 0.4" +
+         attributes + "} : (" + q + ", " + cache + ", " + cache + ", " + slots +
+         ") -> " + q + "\n  return %out : " + q + "\n}";
 }
 
 TEST(AttentionCache, DecodingEqualsPrefillBitForBit) {
@@ -225,24 +240,28 @@ TEST(AttentionCache, DecodingEqualsPrefillBitForBit) {
   for (const char *name : {"k", "v"})
     for (int64_t i = length * 12; i < capacity * 12; ++i)
       in[name][i] = std::nan("");
-  auto run = [&](int64_t first, int64_t count, const char *type) {
+  auto run = [&](int64_t first, int64_t count, const char *type,
+                 const char *attributes) {
     Tensors call = in;
     call["q"] = {{1, count, width},
                  {q.values.begin() + first * width,
                   q.values.begin() + (first + count) * width}};
     for (int64_t i = 0; i < count; ++i)
       call["slots"].values.push_back(first + i);
-    return runProgram(extension(count, capacity, type), call)["out"].values;
+    return runProgram(extension(count, capacity, type, attributes), call)["out"]
+        .values;
   };
-  for (const char *type : {"f32", "bf16"}) {
-    std::vector<double> whole = run(0, length, type);
+  const std::pair<const char *, const char *> cases[] = {
+      {"f32", ""}, {"bf16", ""}, {"f32", ", softcap = 0.5"}};
+  for (auto [type, attributes] : cases) {
+    std::vector<double> whole = run(0, length, type, attributes);
     for (int64_t step : {1, 8, 20}) {
       for (int64_t first = 0; first + step <= length; first += 9) {
-        std::vector<double> part = run(first, step, type);
+        std::vector<double> part = run(first, step, type, attributes);
         EXPECT_EQ(part,
                   std::vector<double>(whole.begin() + first * width,
                                       whole.begin() + (first + step) * width))
-            << step << " tokens from " << first << " in " << type;
+            << step << " tokens from " << first << " in " << type << attributes;
       }
     }
   }

@@ -136,8 +136,9 @@ TEST(RmsNormBits, SameForAnyNumberOfThreads) {
 const TestProgram layerForward = {
     {{"x", "2x137x70x$T"}, {"w", "70x$T"}, {"b", "70x$T"}},
     R"(
-  %y = moe.layer_norm %x, %w, %b {epsilon = 1.0e-2} : (tensor<2x137x70x$T>, tensor<70x$T>, tensor<70x$T>) -> tensor<2x137x70x$T>)",
-    {{"y", "2x137x70x$T"}}};
+  %y = moe.layer_norm %x, %w, %b {epsilon = 1.0e-2} : (tensor<2x137x70x$T>, tensor<70x$T>, tensor<70x$T>) -> tensor<2x137x70x$T>
+  %bare = moe.layer_norm %x, %w {epsilon = 1.0e-2} : (tensor<2x137x70x$T>, tensor<70x$T>) -> tensor<2x137x70x$T>)",
+    {{"y", "2x137x70x$T"}, {"bare", "2x137x70x$T"}}};
 
 const TestProgram layerBackward = {
     {{"x", "2x137x70x$T"}, {"w", "70x$T"}, {"dy", "2x137x70x$T"}},
@@ -155,7 +156,7 @@ TEST_P(Norms, LayerNormAndItsGradients) {
     value += 8;
   in = rounded(in, mode);
   const Tensor &x = in["x"], &dy = in["dy"], &w = in["w"];
-  Tensor y = x, dx = x, dw{{70}, std::vector<double>(70)};
+  Tensor y = x, bare = x, dx = x, dw{{70}, std::vector<double>(70)};
   for (int64_t t = 0; t < tokens; ++t) {
     double mean = 0, variance = 0, meanG = 0, meanProduct = 0;
     for (int64_t i = 0; i < width; ++i)
@@ -165,6 +166,7 @@ TEST_P(Norms, LayerNormAndItsGradients) {
     double r = 1 / std::sqrt(variance + 1e-2);
     for (int64_t i = 0; i < width; ++i) {
       double n = (x[t * width + i] - mean) * r;
+      bare[t * width + i] = n * w[i];
       y[t * width + i] = n * w[i] + in["b"][i];
       meanG += dy[t * width + i] * w[i] / width;
       meanProduct += dy[t * width + i] * w[i] * n / width;
@@ -178,7 +180,9 @@ TEST_P(Norms, LayerNormAndItsGradients) {
   double factor = mode.type == "f64" ? 8 : 4;
   double precise = std::min(mode.tolerance, 1e-6) * factor;
   double tolerance = std::max(mode.tolerance, precise);
-  expectClose(run(layerForward, in, mode)["y"], y, tolerance, "y");
+  Tensors forward = run(layerForward, in, mode);
+  expectClose(forward["y"], y, tolerance, "y");
+  expectClose(forward["bare"], bare, tolerance, "y without a bias");
   Tensors backward = run(layerBackward, in, mode);
   expectClose(backward["dx"], dx, tolerance, "dx");
   expectClose(backward["dw"], dw, precise, "dw");

@@ -31,6 +31,12 @@ RoutedShape dense(bool gated, const char *activation) {
           gated, activation, false, false,  0};
 }
 
+/// Without biases.
+RoutedShape bare(RoutedShape shape) {
+  shape.biased = false;
+  return shape;
+}
+
 RoutedProgram forwardOf(const RoutedShape &shape) {
   RoutedProgram program(shape);
   if (shape.routed)
@@ -120,12 +126,13 @@ Tensor reference(const RoutedShape &c, const Tensors &in) {
         h[f] = c.gated ? activate(c.activation,
                                   dot(in.at("gate" + e), f, width, x)) *
                              up
-                       : activate(c.activation, up + in.at("b" + e)[f]);
+                       : activate(c.activation,
+                                  up + (c.biased ? in.at("b" + e)[f] : 0));
       }
       for (int64_t i = 0; i < width; ++i)
         y[t * width + i] +=
             score * (dot(in.at("down" + e), i, hidden, h.data()) +
-                     (c.gated ? 0 : in.at("c" + e)[i]));
+                     (c.gated || !c.biased ? 0 : in.at("c" + e)[i]));
     }
   }
   return y;
@@ -274,6 +281,8 @@ INSTANTIATE_TEST_SUITE_P(Forms, RoutedMatmul,
                                            mixture(3, 2, false, "gelu", true),
                                            mixture(3, 1, true, "silu", true),
                                            dense(true, "silu"),
-                                           dense(false, "gelu_tanh")));
+                                           dense(false, "gelu_tanh"),
+                                           bare(mixture(3, 2, false, "silu")),
+                                           bare(dense(false, "gelu"))));
 
 } // namespace

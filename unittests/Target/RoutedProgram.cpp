@@ -33,9 +33,11 @@ static std::string arrayOf(const std::string &name, const std::string &type,
 }
 
 std::vector<std::string> RoutedShape::weightNames(int64_t e) const {
-  std::vector<std::string> names =
-      gated ? std::vector<std::string>{"gate", "up", "down"}
-            : std::vector<std::string>{"up", "b", "down", "c"};
+  std::vector<std::string> names{"up", "down"};
+  if (gated)
+    names = {"gate", "up", "down"};
+  else if (biased)
+    names = {"up", "b", "down", "c"};
   for (std::string &name : names)
     name += std::to_string(e);
   return names;
@@ -229,7 +231,7 @@ void RoutedProgram::weightGrads() {
              .attributes = {
                  "offset = " + std::to_string(shape.gated ? shape.hidden : 0) +
                  " : i64"}});
-  if (shape.gated)
+  if (shape.gated || !shape.biased)
     return;
   appendGradient("b", {.op = "routed_bias_grad",
                        .operands = {{"dz"}, routes},

@@ -28,10 +28,13 @@ struct RoutedShape {
   bool languageGate = false;
   /// Experts before this one get no weight gradients.
   int64_t firstTrained = 0;
+  /// Whether a plain FFN has biases.
+  bool biased = true;
 
   int64_t tokens() const { return batch * length; }
   int64_t rows() const { return routed ? tokens() * topK : tokens(); }
-  /// The names of the weights of expert `e`: gate, up, down, or up, b, down, c.
+  /// The names of the weights of expert `e`: gate, up, down, or up, b, down, c,
+  /// or up, down.
   std::vector<std::string> weightNames(int64_t e) const;
   std::vector<int64_t> weightShape(const std::string &name) const;
 };

@@ -140,6 +140,74 @@ TEST(RotaryBits, SameForAnyNumberOfThreads) {
 }
 
 //===----------------------------------------------------------------------===//
+// Scales and soft caps
+//===----------------------------------------------------------------------===//
+
+/// `z` is made in the place of what is scaled.
+const TestProgram elementwise = {{{"x", "2x37x301x$T"}, {"dy", "2x37x301x$T"}},
+                                 R"(
+  %y = moe.scale %x {factor = 0.22} : tensor<2x37x301x$T>
+  %c = moe.soft_cap %x {cap = 1.5} : tensor<2x37x301x$T>
+  %dx = moe.soft_cap_grad %dy, %x {cap = 1.5} : tensor<2x37x301x$T>
+  %large = moe.scale %dy {factor = 4.0} : tensor<2x37x301x$T>
+  %z = moe.soft_cap %large {cap = 1.5} : tensor<2x37x301x$T>)",
+                                 {{"y", "2x37x301x$T"},
+                                  {"c", "2x37x301x$T"},
+                                  {"dx", "2x37x301x$T"},
+                                  {"z", "2x37x301x$T"}}};
+
+Tensors elementwiseInputs() {
+  return {{"x", randomTensor({2, 37, 301}, 1)},
+          {"dy", randomTensor({2, 37, 301}, 2)}};
+}
+
+TEST_P(Rows, ScalesAndSoftCaps) {
+  Mode mode = GetParam();
+  Tensors in = rounded(elementwiseInputs(), mode);
+  Tensors out = run(elementwise, in, mode);
+  Tensor y = in["x"], c = y, dx = y, z = y;
+  for (int64_t i = 0; i < y.size(); ++i) {
+    double x = in["x"][i], dy = in["dy"][i];
+    y[i] = 0.22 * x;
+    c[i] = 1.5 * std::tanh(x / 1.5);
+    dx[i] = dy * (1 - std::pow(std::tanh(x / 1.5), 2));
+    z[i] = 1.5 * std::tanh(4 * dy / 1.5);
+  }
+  expectClose(out["y"], y, mode.tolerance, "y");
+  expectClose(out["c"], c, mode.tolerance, "c");
+  expectClose(out["dx"], dx, mode.tolerance, "dx");
+  expectClose(out["z"], z, mode.tolerance, "z");
+}
+
+TEST(SoftCap, IsPreciseFromSmallToLarge) {
+  const TestProgram cap = {
+      {{"x", "4x4096xf32"}},
+      "  %y = moe.soft_cap %x {cap = 2.0} : tensor<4x4096xf32>",
+      {{"y", "4x4096xf32"}}};
+  Tensors in = {{"x", randomTensor({4, 4096}, 1)}};
+  for (int64_t i = 0; i < in["x"].size(); ++i)
+    in["x"][i] = static_cast<float>(std::copysign(
+        std::exp(-10 + 15 * static_cast<double>(i) / in["x"].size()),
+        in["x"][i]));
+  in["x"][0] = 0;
+  in["x"][1] = -INFINITY;
+  in["x"][2] = NAN;
+  for (int64_t vectorBytes : {0, 32}) {
+    Tensor y = run(cap, in, {"f32", vectorBytes, 0})["y"];
+    EXPECT_TRUE(std::isnan(y[2]));
+    for (int64_t i = 0; i < y.size(); ++i)
+      if (i != 2) {
+        double expected = 2 * std::tanh(in["x"][i] / 2);
+        EXPECT_NEAR(y[i], expected, 3e-7 * std::abs(expected)) << in["x"][i];
+      }
+  }
+}
+
+TEST(SoftCap, SameBitsForAnyNumberOfThreads) {
+  expectSameBitsOnThreads(elementwise, elementwiseInputs());
+}
+
+//===----------------------------------------------------------------------===//
 // Caches
 //===----------------------------------------------------------------------===//
 

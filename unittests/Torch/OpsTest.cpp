@@ -86,6 +86,30 @@ TEST(TorchOps, LayerNorm) {
   expectNear(model.logits(TestModel::row({0}), 2), {9, 22});
 }
 
+TEST(TorchOps, LayerNormWithoutBias) {
+  TestModel model(opModule(
+      "%w = moe.get_parameter @w : tensor<2xf64>\n"
+      "%y = moe.layer_norm %x, %w {epsilon = 3.0} : (tensor<?x?x2xf64>, "
+      "tensor<2xf64>) -> tensor<?x?x2xf64>",
+      2, 2,
+      "moe.parameter backbone @w : tensor<2xf64> from #moe.init<ones, seed = "
+      "0>\n"));
+  model.set("table", {3, 5, 0, 0, 0, 0, 0, 0});
+  model.set("w", {2, 4});
+  expectNear(model.logits(TestModel::row({0}), 2), {-1, 2});
+}
+
+TEST(TorchOps, ScaleAndSoftCap) {
+  TestModel model(
+      opModule("%z = moe.scale %x {factor = 0.5} : tensor<?x?x2xf64>\n"
+               "%y = moe.soft_cap %z {cap = 3.0} : tensor<?x?x2xf64>",
+               2, 2));
+  model.set("table", {1, -2, 20, 0, 0, 0, 0, 0});
+  expectNear(model.logits(TestModel::row({0, 1}), 2),
+             {3 * std::tanh(0.5 / 3), -3 * std::tanh(1.0 / 3),
+              3 * std::tanh(10.0 / 3), 0});
+}
+
 TEST(TorchOps, EmbeddingScale) {
   TestModel model(opModule(
       "%y = moe.embedding %tokens, %table {scale = 3.0} : (tensor<?x?xi32>, "
@@ -191,6 +215,23 @@ TEST(TorchOps, AttentionAlibi) {
              {1, (far * 1 + 3) / (far + 1)}, 1e-6);
 }
 
+// One head, whose query, key and value are the row itself.
+TEST(TorchOps, AttentionSoftCap) {
+  TestModel model(opModule(
+      "%y = moe.attention %x, %x, %x, %slots {heads = 1 : i64, kv_heads = 1 : "
+      "i64, scale = 0.5, softcap = 2.0} : (tensor<?x?x1xf64>, "
+      "tensor<?x?x1xf64>, tensor<?x?x1xf64>, tensor<?x?xi32>) -> "
+      "tensor<?x?x1xf64>",
+      1, 1));
+  model.set("table", {1, 3, 0, 0});
+  auto weight = [](double dot) {
+    return std::exp(2 * std::tanh(0.5 * dot / 2));
+  };
+  double near = weight(9), far = weight(3);
+  expectNear(model.logits(TestModel::row({0, 1}), 1),
+             {1, (far * 1 + near * 3) / (far + near)});
+}
+
 // Three heads: n = 2, slopes 2^-4, 2^-8, and 2^-2 for the head beyond n. Query
 // heads all read the one key and value head.
 TEST(TorchOps, AttentionGroupsHeadsAndSlopes) {
@@ -246,6 +287,24 @@ TEST(TorchOps, PlainFfn) {
   model.set("d", {3});
   model.set("c", {7});
   expectNear(model.logits(TestModel::row({0}), 1), {3 * gelu(1.25) + 7});
+}
+
+TEST(TorchOps, PlainFfnWithoutBiases) {
+  TestModel model(opModule(
+      "%u = moe.get_parameter @u : tensor<1x1xf64>\n"
+      "%d = moe.get_parameter @d : tensor<1x1xf64>\n"
+      "%y = moe.ffn %x, %u, %d {form = #moe.ffn<plain>, activation = "
+      "#moe.activation<gelu>} : (tensor<?x?x1xf64>, tensor<1x1xf64>, "
+      "tensor<1x1xf64>) -> tensor<?x?x1xf64>",
+      1, 1,
+      "moe.parameter backbone @u : tensor<1x1xf64> from #moe.init<ones, seed = "
+      "0>\n"
+      "moe.parameter backbone @d : tensor<1x1xf64> from #moe.init<ones, seed = "
+      "0>\n"));
+  model.set("table", {2, 0, 0, 0});
+  model.set("u", {0.5});
+  model.set("d", {3});
+  expectNear(model.logits(TestModel::row({0}), 1), {3 * gelu(1)});
 }
 
 /// Three experts `e` of width one, which compute `(e+1) * silu(x) * x`, under

@@ -71,17 +71,16 @@ def MoE_RmsNormOp : MoE_BackboneOp<"rms_norm", [MoE_CheapToRecompute,
 }
 
 def MoE_LayerNormOp : MoE_BackboneOp<"layer_norm", [MoE_CheapToRecompute,
-    AllTypesMatch<["input", "result"]>, AllTypesMatch<["weight", "bias"]>,
-    AllElementTypesMatch<["input", "weight"]>]> {
+    AllTypesMatch<["input", "result"]>, AllElementTypesMatch<["input", "weight"]>]> {
   let summary = "layer normalisation of a row";
   let description = [{
-    `y = (x - mean(x)) / sqrt(var(x) + epsilon) * weight + bias` over the last
+    `y = (x - mean(x)) / sqrt(var(x) + epsilon) * weight (+ bias)` over the last
     dimension, with the biased variance, computed in f32 (f64 in a f64 model).
 
     Constraints:
     - (C1) result and `input` have one type.
-    - (C2) `weight` and `bias` have the length of the last dimension and the
-      element type of `input`.
+    - (C2) `weight` has the length of the last dimension and the element type of
+      `input`, and `bias`, where present, the type of `weight`.
     - (C3) `epsilon` is positive.
 
     Example:
@@ -90,7 +89,7 @@ def MoE_LayerNormOp : MoE_BackboneOp<"layer_norm", [MoE_CheapToRecompute,
     ```
   }];
   let arguments = (ins MoE_Activation:$input, MoE_Vector:$weight,
-                       MoE_Vector:$bias, MoE_PositiveAttr:$epsilon);
+                       Optional<MoE_Vector>:$bias, MoE_PositiveAttr:$epsilon);
   let results = (outs MoE_Activation:$result);
 }
 
@@ -133,6 +132,51 @@ def MoE_AddOp : MoE_BackboneOp<"add", [Commutative, SameOperandsAndResultType]> 
   let arguments = (ins MoE_FloatTensor:$lhs, MoE_FloatTensor:$rhs);
   let results = (outs MoE_FloatTensor:$result);
   let hasVerifier = 0;
+}
+
+// An op that computes each element from that of its operands, all of one type.
+class MoE_ElementwiseOp<string mnemonic>
+    : MoE_BackboneOp<mnemonic, [MoE_CheapToRecompute, SameOperandsAndResultType]> {
+  let assemblyFormat = "operands attr-dict `:` type($result)";
+  let hasVerifier = 0;
+}
+
+def MoE_ScaleOp : MoE_ElementwiseOp<"scale"> {
+  let summary = "multiplies a tensor by a number";
+  let description = [{
+    `y = factor * x`, in f32 (f64 in a f64 model), rounded once: Granite's
+    multipliers of embeddings, residuals and logits.
+
+    Constraints:
+    - (C1) `input` and the result have one type.
+
+    Example:
+    ```mlir
+    %y = moe.scale %x {factor = 0.22} : tensor<?x?x64xf32>
+    ```
+  }];
+  let arguments = (ins MoE_FloatTensor:$input, F64Attr:$factor);
+  let results = (outs MoE_FloatTensor:$result);
+  let hasFolder = 1;
+}
+
+def MoE_SoftCapOp : MoE_ElementwiseOp<"soft_cap"> {
+  let summary = "bends a tensor so that it stays below a number";
+  let description = [{
+    `y = cap * tanh(x / cap)`, in f32 (f64 in a f64 model), rounded once: the
+    logits of Gemma 2.
+
+    Constraints:
+    - (C1) `input` and the result have one type.
+    - (C2) `cap` is positive.
+
+    Example:
+    ```mlir
+    %y = moe.soft_cap %x {cap = 30.0} : tensor<?x?x512xf32>
+    ```
+  }];
+  let arguments = (ins MoE_FloatTensor:$input, MoE_PositiveAttr:$cap);
+  let results = (outs MoE_FloatTensor:$result);
 }
 
 def MoE_RotaryTableOp : MoE_TensorOp<"rotary_table",
@@ -190,11 +234,13 @@ def MoE_AttentionOp : MoE_BackboneOp<"attention", [MoE_Products,
     segments. Without a cache C = S and slots are 0, 1, 2, ...; with one the
     keys are the cache.
 
-    `out = softmax_j(scale * q_i . k_j - slope_h * (slots[b,i] - j)) v_j` per
-    head in f32 (f64 in a f64 model); the slope is zero unless `alibi`, where
-    head `h` of `n = 2^floor(log2 heads)` has `2^(-8 (h+1) / n)`, and heads
-    from `n` on `2^(-4 (2 (h-n) + 1) / n)`. Query head `h` reads key/value head
-    `h / (heads / kv_heads)`. `lse[b,h,i]` is the logarithm of the sum of
+    `out = softmax_j(cap(scale * q_i . k_j) - slope_h * (slots[b,i] - j)) v_j`
+    per head in f32 (f64 in a f64 model). `cap(s)` is `softcap * tanh(s /
+    softcap)` if there is a `softcap` (Gemma 2), else `s`. The slope is zero
+    unless `alibi`, where head `h` of `n = 2^floor(log2 heads)` has `2^(-8 (h+1)
+    / n)`, and heads from `n` on `2^(-4 (2 (h-n) + 1) / n)`. Query head `h` reads
+    key/value head `h / (heads / kv_heads)`. `lse[b,h,i]` is the logarithm of the
+    sum of
     exponentials.
 
     Constraints:
@@ -204,6 +250,7 @@ def MoE_AttentionOp : MoE_BackboneOp<"attention", [MoE_Products,
     - (C3) with `segments`, C = S.
     - (C4) `window`, where present, is positive.
     - (C5) `lse`, where present, is [B,heads,S].
+    - (C6) `softcap`, where present, is positive.
 
     Example:
     ```mlir
@@ -216,7 +263,8 @@ def MoE_AttentionOp : MoE_BackboneOp<"attention", [MoE_Products,
                        Optional<MoE_Ids>:$segments, I64Attr:$heads,
                        I64Attr:$kv_heads, F64Attr:$scale,
                        OptionalAttr<ConfinedAttr<I64Attr, [IntPositive]>>:$window,
-                       UnitAttr:$alibi);
+                       UnitAttr:$alibi,
+                       OptionalAttr<MoE_PositiveAttr>:$softcap);
   let results = (outs MoE_Activation:$result, Optional<MoE_Precise>:$lse);
 }
 
@@ -267,7 +315,8 @@ def MoE_FfnOp : MoE_BackboneOp<"ffn",
   let summary = "the feed-forward network of a layer";
   let description = [{
     `gated`: `y = (act(x gate^T) * (x up^T)) down^T`, weights gate [F,D], up
-    [F,D], down [D,F]. `plain`: `y = act(x up^T + b) down^T + c`, weights up
+    [F,D], down [D,F]. `plain`: `y = act(x up^T) down^T`, weights up [F,D],
+    down [D,F]; or, with biases, `y = act(x up^T + b) down^T + c`, weights up
     [F,D], b [F], down [D,F], c [D]. Pre-activations are rounded to the type of
     the input before the activation; it equals `moe.experts` with one expert of
     score 1 bit for bit.
@@ -276,7 +325,8 @@ def MoE_FfnOp : MoE_BackboneOp<"ffn",
 
     Constraints:
     - (C1) result and `input` have one type.
-    - (C2) the weights are those of `form`, with one D and one F.
+    - (C2) the weights are those of `form`, with biases or without, and with one
+      D and one F.
     - (C3) `preactivation`, where present, is [T,2F] if `gated`, else [T,F].
 
     Example:

@@ -28,14 +28,14 @@ def MoE_RoutedUpOp : MoE_FusedOp<"routed_up", [MoE_Products, AttrSizedOperandSeg
   let summary = "grouped matmul into the hidden width, with the activation";
   let description = [{
     For row `r` of expert `e` and token `t`: `gated`: `z[r] = (gate_e x[t],
-    up_e x[t])`, `hidden[r] = act(z1) * z2`; `plain`: `z[r] = up_e x[t] + b_e`,
+    up_e x[t])`, `hidden[r] = act(z1) * z2`; `plain`: `z[r] = up_e x[t] (+ b_e)`,
     `hidden[r] = act(z[r])`. The kernel gathers rows of `x` while it packs
     them, and the activation is its epilogue. `weights`: gate, up of each
-    expert; or up, bias of each.
+    expert; or up of each; or up, bias of each.
 
     Constraints:
-    - (C1) `gated`: two weights [F,D] for each expert; `plain`: [F,D] and [F].
-      There are as many experts as `routes` says, one without it.
+    - (C1) `gated`: two weights [F,D] for each expert; `plain`: [F,D], or [F,D]
+      and [F]. There are as many experts as `routes` says, one without it.
     - (C2) `hidden` is [R,F] and `preactivation`, where wanted, [R,2F] or [R,F],
       of the element type of `input` and the weights. `routes` is for B*S tokens.
     - (C3) all shapes are static.
@@ -63,8 +63,8 @@ def MoE_RoutedDownOp : MoE_FusedOp<"routed_down", [MoE_Products, AttrSizedOperan
     bias of each. The result is rows, or [B,S,D] without routes.
 
     Constraints:
-    - (C1) `gated`: one weight [D,F] for each expert; `plain`: [D,F] and [D].
-      There are as many experts as `routes` says, one without it.
+    - (C1) `gated`: one weight [D,F] for each expert; `plain`: the same, or
+      [D,F] and [D]. There are as many experts as `routes` says, one without it.
     - (C2) `hidden` is [R,F] and the result [R,D], or [B,S,D] without `routes`,
       of one element type with the weights.
     - (C3) all shapes are static.
@@ -253,8 +253,8 @@ def MoE_LinearCrossEntropyOp : MoE_FusedOp<"linear_cross_entropy",
      AllTypesMatch<["loss_weight", "loss"]>]> {
   let summary = "output projection, loss and their gradients, in chunks of tokens";
   let description = [{
-    `logits = input weight^T`, the loss of `moe.cross_entropy`, and the
-    gradients under `dloss = 1`: `dx` and, where wanted, `dweight`. At most
+    `logits = input weight^T`, which `moe.soft_cap` caps if there is a
+    `softcap`, the loss of `moe.cross_entropy`, and the gradients under `dloss = 1`: `dx` and, where wanted, `dweight`. At most
     `chunk` rows of logits exist at a time.
 
     Constraints:
@@ -264,6 +264,7 @@ def MoE_LinearCrossEntropyOp : MoE_FusedOp<"linear_cross_entropy",
     - (C3) `input` and `weight` have one element type; `loss_weight`, `loss` and
       `dweight` have its precise one (f64 for f64, else f32).
     - (C4) all shapes are static.
+    - (C5) `softcap`, where present, is positive.
 
     Example:
     ```mlir
@@ -273,7 +274,8 @@ def MoE_LinearCrossEntropyOp : MoE_FusedOp<"linear_cross_entropy",
   }];
   let arguments = (ins MoE_Activation:$input, MoE_Matrix:$weight,
                        MoE_Ids:$labels, MoE_Scalar:$loss_weight,
-                       ConfinedAttr<I64Attr, [IntPositive]>:$chunk);
+                       ConfinedAttr<I64Attr, [IntPositive]>:$chunk,
+                       OptionalAttr<MoE_PositiveAttr>:$softcap);
   let results = (outs MoE_Scalar:$loss, Optional<MoE_Activation>:$dx,
                       Optional<MoE_Matrix>:$dweight);
   let assemblyFormat = [{

@@ -177,6 +177,28 @@ def MoE_ColumnSumOp : MoE_GradientOp<"column_sum"> {
   let results = (outs MoE_Vector:$result);
 }
 
+def MoE_SoftCapGradOp
+    : MoE_GradientOp<"soft_cap_grad", [SameOperandsAndResultType]> {
+  let summary = "gradient of moe.soft_cap";
+  let description = [{
+    `dx = dy * (1 - tanh(x / cap)^2)`.
+
+    Constraints:
+    - (C1) `dy`, `input` and `dx` have one type.
+    - (C2) `cap` is positive.
+
+    Example:
+    ```mlir
+    %dx = moe.soft_cap_grad %dy, %x {cap = 30.0} : tensor<2x8x512xf32>
+    ```
+  }];
+  let arguments = (ins MoE_FloatTensor:$dy, MoE_FloatTensor:$input,
+                       MoE_PositiveAttr:$cap);
+  let results = (outs MoE_FloatTensor:$dx);
+  let assemblyFormat = "operands attr-dict `:` type($dx)";
+  let hasVerifier = 0;
+}
+
 def MoE_AttentionGradOp : MoE_GradientOp<"attention_grad",
     [MoE_Products, AllTypesMatch<["query", "out", "dout", "dquery"]>,
      AllTypesMatch<["key", "value", "dkey", "dvalue"]>]> {
@@ -185,13 +207,16 @@ def MoE_AttentionGradOp : MoE_GradientOp<"attention_grad",
     With `p` the probabilities, recomputed from `lse`, and `delta_i = out_i .
     dout_i` per head: `dv_j = sum_i p_ij dout_i`, `ds_ij = p_ij (dout_i . v_j -
     delta_i)`, `dq_i = scale sum_j ds_ij k_j`, `dk_j = scale sum_i ds_ij q_i`,
-    sums over the query heads of a group in order of heads. C = S.
+    sums over the query heads of a group in order of heads. If there is a
+    `softcap`, `ds_ij` has the factor `1 - (cap(s_ij) / softcap)^2`, with `s_ij`
+    the score that it caps. C = S.
 
     Constraints:
     - (C1) `dout`, `query`, `out` and `dquery` have one type, [B,S,heads*d];
       `key`, `value`, `dkey` and `dvalue` have one type, [B,S,kv_heads*d].
     - (C2) `heads` is a multiple of `kv_heads`.
     - (C3) `lse` is [B,heads,S].
+    - (C4) `softcap`, where present, is positive.
 
     Example:
     ```mlir
@@ -204,7 +229,8 @@ def MoE_AttentionGradOp : MoE_GradientOp<"attention_grad",
                        MoE_Activation:$out, MoE_Precise:$lse, MoE_Ids:$slots,
                        Optional<MoE_Ids>:$segments, I64Attr:$heads,
                        I64Attr:$kv_heads, F64Attr:$scale,
-                       OptionalAttr<I64Attr>:$window, UnitAttr:$alibi);
+                       OptionalAttr<I64Attr>:$window, UnitAttr:$alibi,
+                       OptionalAttr<MoE_PositiveAttr>:$softcap);
   let results = (outs MoE_Activation:$dquery, MoE_Activation:$dkey,
                       MoE_Activation:$dvalue);
 }

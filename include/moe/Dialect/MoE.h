@@ -64,10 +64,21 @@ class CheapToRecompute
 
 namespace mlir::moe {
 
-/// The number of matrices and vectors of one expert of this form.
-inline int64_t weightsPerExpert(FfnForm form) {
-  return form == FfnForm::Gated ? 3 : 4;
-}
+/// Whether a bias follows each matrix in `weights` of experts or of an FFN.
+bool haveBiases(ValueRange weights);
+
+/// Where each weight of an expert stands among them: gate, up, down if gated;
+/// else up, down, or up, bias, down, bias.
+struct FfnLayout {
+  FfnLayout(FfnForm form, ValueRange weights)
+      : gated(form == FfnForm::Gated), biased(haveBiases(weights)) {}
+
+  bool gated, biased;
+
+  /// The number of matrices and vectors of one expert.
+  int64_t each() const { return down() + (biased ? 2 : 1); }
+  int64_t down() const { return gated || biased ? 2 : 1; }
+};
 
 /// Whether `type` has no dynamic dimension.
 inline bool hasStaticShape(Type type) {

@@ -112,8 +112,8 @@ def MoE_FfnForm : MoE_Enum<"FfnForm", "which matrices an FFN has", [
     I32EnumAttrCase<"Plain", 1, "plain">]> {
   let description = [{
     `gated`: gate [F,D], up [F,D], down [D,F]; `down (act(gate x) * up x)`.
-    `plain`: up [F,D], up bias [F], down [D,F], down bias [D];
-    `down act(up x + b_up) + b_down`.
+    `plain`: up [F,D], down [D,F]; `down act(up x)`. Or with a bias after each
+    matrix, [F] and [D]; `down act(up x + b_up) + b_down`.
   }];
 }
 def MoE_FfnFormAttr : EnumAttr<MoE_Dialect, MoE_FfnForm, "ffn"> {

@@ -397,9 +397,10 @@ def FuseLoss : Pass<"moe-fuse-loss", "mlir::ModuleOp"> {
   let summary = "compute the loss in chunks of logits";
   let description = [{
     Replaces an output projection, the next-token loss and their gradients by
-    `moe.linear_cross_entropy`, which never holds all logits. The projection has
-    to be without bias, and nothing else may read its logits; other projections
-    stay as they are.
+    `moe.linear_cross_entropy`, which never holds all logits, with the soft cap
+    between projection and loss where there is one. The projection has to be
+    without bias, and nothing else may read its logits; other projections stay
+    as they are.
 
     ```mlir
     %logits = moe.linear %h, %w

@@ -72,3 +72,39 @@ Value mlir::moe::emitActivationDerivative(KernelBuilder &k, ActivationKind kind,
   }
   llvm_unreachable("every activation is handled");
 }
+
+Value mlir::moe::emitTanh(KernelBuilder &k, Value x) {
+  if (k.compute().isF64())
+    return math::TanhOp::create(k, x);
+  Value magnitude = math::AbsFOp::create(k, x);
+  // Near zero: x + x^3 p(x^2), whose coefficients make the relative error least
+  // up to the bound.
+  constexpr double bound = 0.625;
+  constexpr double coefficients[] = {-5.704986926e-03, 2.063908716e-02,
+                                     -5.373971505e-02, 1.333144220e-01,
+                                     -3.333328194e-01};
+  Value square = k.mulf(x, x);
+  Value sum = k.splat(coefficients[0]);
+  for (double coefficient : llvm::drop_begin(coefficients))
+    sum = k.fma(sum, square, k.splat(coefficient));
+  Value small = k.fma(k.mulf(x, square), sum, x);
+  // Elsewhere: 1 - 2 / (exp(2 |x|) + 1), with the sign of x.
+  Value exponential = math::ExpOp::create(k, k.addf(magnitude, magnitude));
+  Value rest = k.divf(k.splat(2.0), k.addf(exponential, k.splat(1.0)));
+  Value large = math::CopySignOp::create(k, k.subf(k.splat(1.0), rest), x);
+  Value isSmall = arith::CmpFOp::create(k, arith::CmpFPredicate::OLT, magnitude,
+                                        k.splat(bound));
+  return k.select(isSmall, small, large);
+}
+
+Value mlir::moe::emitSoftCap(KernelBuilder &k, Value x, double cap) {
+  return k.mulf(k.splat(cap), emitTanh(k, k.divf(x, k.splat(cap))));
+}
+
+Value mlir::moe::emitSoftCapDerivative(KernelBuilder &k, Value y, double cap) {
+  auto constant = [&](double value) {
+    return isa<VectorType>(y.getType()) ? k.splat(value) : k.scalar(value);
+  };
+  Value tanh = k.divf(y, constant(cap));
+  return k.subf(constant(1.0), k.mulf(tanh, tanh));
+}

@@ -18,6 +18,14 @@ Value emitActivation(KernelBuilder &k, ActivationKind kind, Value x);
 /// `act'(x)`.
 Value emitActivationDerivative(KernelBuilder &k, ActivationKind kind, Value x);
 
+/// `tanh(x)` of a vector of the type of computation, to within two units in the
+/// last place; that of math.tanh is off by five.
+Value emitTanh(KernelBuilder &k, Value x);
+/// `cap * tanh(x / cap)` of such a vector.
+Value emitSoftCap(KernelBuilder &k, Value x, double cap);
+/// The derivative of a soft cap where its result is `y`, a vector or a scalar.
+Value emitSoftCapDerivative(KernelBuilder &k, Value y, double cap);
+
 } // namespace mlir::moe
 
 #endif // MOE_TARGET_KERNELS_ACTIVATION_H

@@ -1,4 +1,4 @@
-//===-- Elementwise.cpp - copies, sums and fills of buffers ---------------===//
+//===-- Elementwise.cpp - work on each element of a buffer ----------------===//
 //
 // Part of PolyMoE, under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -6,6 +6,8 @@
 //===----------------------------------------------------------------------===//
 
 #include "Elementwise.h"
+
+#include "Activation.h"
 
 #include "mlir/Dialect/MemRef/IR/MemRef.h"
 
@@ -30,7 +32,8 @@ void mlir::moe::launchCopy(KernelLowering &lowering, Operation *op, Value from,
                   });
 }
 
-/// Launches `to = value(from...)`, vector by vector, on buffers of one shape.
+/// Launches `to = value(from...)`, vector by vector, on buffers of one type.
+/// `to` may be one of them.
 static void launchElementwise(
     KernelLowering &lowering, Operation *op, StringRef label,
     ArrayRef<Value> from, Value to,
@@ -39,7 +42,7 @@ static void launchElementwise(
   int64_t width = type.getRank() ? type.getShape().back() : 1;
   int64_t rows = type.getNumElements() / width;
   lowering.launchRows(
-      op, label, type.getElementType(), rows, width, [&](KernelBuilder &k) {
+      op, label, computeTypeOf(to), rows, width, [&](KernelBuilder &k) {
         auto matrix = [&](Value buffer) {
           return k.buffer(buffer, {rows, width});
         };
@@ -69,4 +72,38 @@ void mlir::moe::launchAdd(KernelLowering &lowering, Operation *op, Value term,
                     [](KernelBuilder &k, ArrayRef<Value> vectors) {
                       return k.addf(vectors[0], vectors[1]);
                     });
+}
+
+static void lowerScale(ScaleOp op, KernelLowering &lowering) {
+  double factor = op.getFactor().convertToDouble();
+  launchElementwise(lowering, op, {}, lowering.buffer(op.getInput()),
+                    lowering.resultInPlaceOf(op, op.getInput(), op.getResult()),
+                    [&](KernelBuilder &k, ArrayRef<Value> vectors) {
+                      return k.mulf(vectors[0], k.splat(factor));
+                    });
+}
+
+static void lowerSoftCap(SoftCapOp op, KernelLowering &lowering) {
+  double cap = op.getCap().convertToDouble();
+  launchElementwise(lowering, op, {}, lowering.buffer(op.getInput()),
+                    lowering.resultInPlaceOf(op, op.getInput(), op.getResult()),
+                    [&](KernelBuilder &k, ArrayRef<Value> vectors) {
+                      return emitSoftCap(k, vectors[0], cap);
+                    });
+}
+
+static void lowerSoftCapGrad(SoftCapGradOp op, KernelLowering &lowering) {
+  double cap = op.getCap().convertToDouble();
+  launchElementwise(
+      lowering, op, {},
+      {lowering.buffer(op.getDy()), lowering.buffer(op.getInput())},
+      lowering.resultInPlaceOf(op, op.getDy(), op.getDx()),
+      [&](KernelBuilder &k, ArrayRef<Value> vectors) {
+        Value capped = emitSoftCap(k, vectors[1], cap);
+        return k.mulf(vectors[0], emitSoftCapDerivative(k, capped, cap));
+      });
+}
+
+void mlir::moe::addElementwiseLowerings(LoweringTable &table) {
+  table.add(lowerScale, lowerSoftCap, lowerSoftCapGrad);
 }

@@ -1,4 +1,4 @@
-//===-- Elementwise.h - copies, sums and fills of buffers -------*- C++ -*-===//
+//===-- Elementwise.h - work on each element of a buffer --------*- C++ -*-===//
 //
 // Part of PolyMoE, under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -21,6 +21,9 @@ void launchFill(KernelLowering &lowering, Operation *op, double value,
 
 /// `sum += term`.
 void launchAdd(KernelLowering &lowering, Operation *op, Value term, Value sum);
+
+/// The part of addRowLowerings that is in Elementwise.cpp.
+void addElementwiseLowerings(LoweringTable &table);
 
 } // namespace mlir::moe
 

@@ -143,8 +143,10 @@ static void lowerLayerNorm(LayerNormOp op, KernelLowering &lowering) {
           RowStatistics statistics(k, x, row, width, epsilon);
           k.columns(width, [&](Lane lane) {
             Value normed = statistics.normalize(k, k.load(x, row, lane));
-            k.store(k.fma(normed, k.load(w, {}, lane), k.load(bias, {}, lane)),
-                    y, row, lane);
+            Value weight = k.load(w, {}, lane);
+            Value result = bias ? k.fma(normed, weight, k.load(bias, {}, lane))
+                                : k.mulf(normed, weight);
+            k.store(result, y, row, lane);
           });
         });
       });

@@ -7,6 +7,8 @@
 
 #include "Rows.h"
 
+#include "Elementwise.h"
+
 #include "mlir/Dialect/Math/IR/Math.h"
 
 using namespace mlir;
@@ -66,15 +68,21 @@ Value SoftmaxSums::minusLogProbability(KernelBuilder &k, Value value) const {
 
 Value mlir::moe::crossEntropyGradient(KernelBuilder &k, Value x, Value row,
                                       int64_t width, Value target, Value factor,
-                                      Value dx) {
+                                      Value dx,
+                                      function_ref<Value(Value)> slope) {
   SoftmaxSums sums(k, x, row, width);
   Value atTarget = k.loadScalar(x, {row, target});
+  auto times = [&](Value gradient, Value logit) {
+    return slope ? k.mulf(gradient, slope(logit)) : gradient;
+  };
   k.columns(width, [&](Lane lane) {
-    Value p = sums.probability(k, k.load(x, row, lane));
-    k.store(k.mulf(k.broadcast(factor), p), dx, row, lane);
+    Value logit = k.load(x, row, lane);
+    Value p = sums.probability(k, logit);
+    k.store(times(k.mulf(k.broadcast(factor), p), logit), dx, row, lane);
   });
   Value p = sums.probability(k, atTarget);
-  k.storeScalar(k.mulf(factor, k.subf(p, k.scalar(1.0))), dx, {row, target});
+  Value gradient = k.mulf(factor, k.subf(p, k.scalar(1.0)));
+  k.storeScalar(times(gradient, atTarget), dx, {row, target});
   return sums.minusLogProbability(k, atTarget);
 }
 
@@ -379,4 +387,5 @@ void mlir::moe::addRowLowerings(LoweringTable &table) {
   table.add(lowerEmbedding, lowerEmbeddingGrad, lowerRotaryTable, lowerRotary,
             lowerCacheUpdate, lowerLastToken, lowerAdd, lowerColumnSum);
   addNormLowerings(table);
+  addElementwiseLowerings(table);
 }

@@ -50,10 +50,12 @@ struct SoftmaxSums {
 };
 
 /// The gradient of the cross-entropy of a row of logits `x` with label
-/// `target`: `dx = factor * (softmax(x) - onehot(target))`. `dx` may be the
-/// buffer `x`. Returns the cross-entropy.
+/// `target`: `dx = factor * (softmax(x) - onehot(target)) * slope(x)`, of
+/// vectors and scalars; without `slope` it is 1. `dx` may be the buffer `x`.
+/// Returns the cross-entropy.
 Value crossEntropyGradient(KernelBuilder &k, Value x, Value row, int64_t width,
-                           Value target, Value factor, Value dx);
+                           Value target, Value factor, Value dx,
+                           function_ref<Value(Value)> slope = nullptr);
 
 /// Gives the vectors of a row that is summed.
 using LaneTerm = std::function<Value(KernelBuilder::Lane)>;

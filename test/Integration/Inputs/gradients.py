@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 """Compares the gradients of step, planned and fused modules with differences.
 
-    gradients.py gated|plain
+    gradients.py gated|plain|bare
 
 Builds a model of three layers in f64 with every op that has a derivative, lets
 moe-opt differentiate it for several sets of trainable parameters, runs all of it
@@ -43,6 +43,7 @@ INPUTS |= dict.fromkeys(("tw", "ow", "mw", "pw"), SCALAR)
 EXPERTS = {
     "gated": {"gate": [F, D], "up": [F, D], "down": [D, F]},
     "plain": {"up": [F, D], "up_bias": [F], "down": [D, F], "down_bias": [D]},
+    "bare": {"up": [F, D], "down": [D, F]},
 }
 ATTENTION = {
     "gated": {"norm": [D], "q": [D, D], "q_norm": [HEAD], "k": [KV * HEAD, D], "v": [KV * HEAD, D], "norm2": [D]},
@@ -50,6 +51,7 @@ ATTENTION = {
         "norm": [D], "shift": [D], "q": [D, D], "q_bias": [D], "k": [KV * HEAD, D], "v": [KV * HEAD, D],
         "norm2": [D], "shift2": [D],
     },
+    "bare": {"norm": [D], "q": [D, D], "k": [KV * HEAD, D], "v": [KV * HEAD, D], "norm2": [D]},
 }  # fmt: skip
 
 ATTENTION_OPS = {
@@ -81,6 +83,29 @@ ATTENTION_OPS = {
       %l = moe.router %y, %router : (X, ED) -> LOGITS
       %c = moe.language_gate %y, %classes : (X, CD) -> GATE
       %r, %s = moe.route %l, %c : (LOGITS, GATE) -> (ROUTES, SCORES)""",
+    "bare": """
+      %x = moe.layer_norm %h, %norm {epsilon = 1.0e-2} : (X, D) -> X
+      %q0 = moe.linear %x, %q : (X, DD) -> X
+      %q2 = moe.rotary %q0, %cos, %sin : (X, TABLE, TABLE) -> X
+      %k2 = moe.linear %x, %k : (X, KD) -> KEYS
+      %v2 = moe.linear %x, %v : (X, KD) -> KEYS
+      %a = moe.attention %q2, %k2, %v2, %slots, %segments {heads = 4 : i64, kv_heads = 2 : i64, scale = 2.0, window = 9 : i64, softcap = 1.5}
+        : (X, KEYS, KEYS, IDS, IDS) -> X
+      %a2 = moe.scale %a {factor = 0.7} : X
+      %h1 = moe.add %h, %a2 : (X, X) -> X
+      %y = moe.layer_norm %h1, %norm2 {epsilon = 1.0e-2} : (X, D) -> X
+      %l = moe.router %y, %router : (X, ED) -> LOGITS
+      %c = moe.language_gate %y, %classes : (X, CD) -> GATE
+      %r, %s = moe.route %l, %c : (LOGITS, GATE) -> (ROUTES, SCORES)""",
+}
+
+# What turns the final hidden state %hf into logits.
+HEAD_OPS = {
+    "gated": "%logits = moe.linear %hf, %tied : (X, VD) -> BSV",
+    "plain": "%logits = moe.linear %hf, %tied : (X, VD) -> BSV",
+    "bare": """%hs = moe.scale %hf {factor = 3.0} : X
+      %all = moe.linear %hs, %tied : (X, VD) -> BSV
+      %logits = moe.soft_cap %all {cap = 2.0} : BSV""",
 }
 
 REST = """
@@ -119,7 +144,7 @@ def build(kind, trains):
     parameters = {"embed": tensor(V, D), "final": tensor(D)}
     parameters |= {f"l{i}.{name}": type for i in range(LAYERS) for name, type in layer.items()}
     words = {
-        "KIND": kind,
+        "KIND": "gated" if kind == "gated" else "plain",
         "FORM": "paper" if kind == "gated" else "reference",
         "ACT": "silu" if kind == "gated" else "gelu_tanh",
         "EXPERTS": ", ".join(f"%{name}" for name in experts),
@@ -168,7 +193,7 @@ def build(kind, trains):
       %final = moe.get_parameter @final : D
       %tied = moe.get_parameter @embed : VD
       %hf = moe.rms_norm %h{LAYERS}, %final {{epsilon = 1.0e-2}} : (X, D) -> X
-      %logits = moe.linear %hf, %tied : (X, VD) -> BSV
+      {HEAD_OPS[kind]}
       %n = moe.cross_entropy %logits, %labels, %tw : (BSV, IDS, SCALAR) -> SCALAR
       %b = moe.weighted_sum %b0, %b1, %b2 {{coefficients = array<f64: 0.5, 0.3, 0.2>}} : (SCALAR, SCALAR, SCALAR) -> SCALAR
       %p = moe.weighted_sum %p0, %p1, %p2 {{coefficients = array<f64: 0.5, 0.3, 0.2>}} : (SCALAR, SCALAR, SCALAR) -> SCALAR

@@ -200,7 +200,7 @@ def normalised(o, x):
 
 
 @op
-def layer_norm(o, x, weight, bias):
+def layer_norm(o, x, weight, bias=0.0):
     return normalised(o, x)[0] * weight + bias
 
 
@@ -265,6 +265,26 @@ def add(o, a, b):
 
 
 @op
+def scale(o, x):
+    return o.number("factor") * x
+
+
+def capped(x, cap):
+    """The soft cap and its derivative."""
+    return (x, 1.0) if cap is None else (cap * np.tanh(x / cap), 1 - np.tanh(x / cap) ** 2)
+
+
+@op
+def soft_cap(o, x):
+    return capped(x, o.number("cap"))[0]
+
+
+@op
+def soft_cap_grad(o, dy, x):
+    return dy * capped(x, o.number("cap"))[1]
+
+
+@op
 def rotary_table(o, positions):
     angle = positions[..., None] * np.array(o.array("frequencies"), float)
     return o.number("scale", 1.0) * np.cos(angle), o.number("scale", 1.0) * np.sin(angle)
@@ -293,29 +313,29 @@ def attend(o, query, key, value, slots, segments):
         hidden |= distance >= o.number("window")
     if segments is not None:
         hidden |= segments[:, :, None] != segments[:, None, :]
-    logits = o.number("scale") * q @ k.swapaxes(2, 3)
+    logits, slope = capped(o.number("scale") * q @ k.swapaxes(2, 3), o.number("softcap"))
     if o.says("alibi"):
         n = 2 ** int(math.log2(heads))
         slopes = [2 ** (-8 * (h + 1) / n) if h < n else 2 ** (-4 * (2 * (h - n) + 1) / n) for h in range(heads)]
         logits -= np.array(slopes)[:, None, None] * distance[:, None]
     logits[np.broadcast_to(hidden[:, None], logits.shape)] = -np.inf
     lse = np.logaddexp.reduce(logits, -1)
-    return q, k, v, np.exp(logits - lse[..., None]), lse
+    return q, k, v, np.exp(logits - lse[..., None]), lse, slope
 
 
 @op
 def attention(o, query, key, value, slots, segments=None):
-    _, _, v, p, lse = attend(o, query, key, value, slots, segments)
+    _, _, v, p, lse, _ = attend(o, query, key, value, slots, segments)
     return (p @ v).transpose(0, 2, 1, 3).reshape(query.shape), lse
 
 
 @op
 def attention_grad(o, dout, query, key, value, out, lse, slots, segments=None):
-    q, k, v, p, recomputed = attend(o, query, key, value, slots, segments)
+    q, k, v, p, recomputed, slope = attend(o, query, key, value, slots, segments)
     assert np.allclose(lse, recomputed), "the log-sum-exp is another's"
     heads, kv = int(o.number("heads")), int(o.number("kv_heads"))
     dout, out = heads_of(dout, heads), heads_of(out, heads)
-    ds = o.number("scale") * p * (dout @ v.swapaxes(2, 3) - (out * dout).sum(-1, keepdims=True))
+    ds = o.number("scale") * slope * p * (dout @ v.swapaxes(2, 3) - (out * dout).sum(-1, keepdims=True))
 
     def shared(grad):
         return grad.reshape(grad.shape[0], kv, heads // kv, *grad.shape[2:]).sum(2).transpose(0, 2, 1, 3)
@@ -464,7 +484,7 @@ def hidden_grad(o, z, dh):
     return np.concatenate([dh * up * da, dh * a], -1)
 
 
-def preactivation(o, x, first, second):
+def preactivation(o, x, first, second=0.0):
     return np.concatenate([x @ first.T, x @ second.T], -1) if o.says("gated") else x @ first.T + second
 
 
@@ -474,11 +494,18 @@ def per_expert(routes, weights):
     return [(routes.rows[e], weights[e * each : (e + 1) * each]) for e in range(routes.experts)]
 
 
+def halves(weights):
+    """The weights of an expert's up projection, and those of its down projection."""
+    up = 1 if len(weights) == 2 else 2
+    return weights[:up], weights[up:]
+
+
 def mixture(o, x, scores, routes, weights):
     rows = routes.gather(x)
     z, y = [], []
-    for own, (first, second, down, *bias) in per_expert(routes, weights):
-        z.append(preactivation(o, rows[own], first, second))
+    for own, own_weights in per_expert(routes, weights):
+        up, (down, *bias) = halves(own_weights)
+        z.append(preactivation(o, rows[own], *up))
         y.append(hidden_of(o, z[-1]) @ down.T + sum(bias))
     y = np.concatenate(y) * routes.score(scores)
     return routes.by_token(y).sum(1), np.concatenate(z)
@@ -501,17 +528,18 @@ def experts_grad(o, *operands):
     score = routes.score(scores[0] if scores else np.ones(len(routes.selected)))
     x, dy = routes.gather(x), routes.gather(dy)
     dx, dscore, dweights = np.empty_like(x), np.empty(len(x)), []
-    for own, (first, second, down, *bias) in per_expert(routes, weights):
+    for own, own_weights in per_expert(routes, weights):
+        (first, *second), (down, *bias) = halves(own_weights)
         h, dout = hidden_of(o, z[own]), score[own] * dy[own]
         dscore[own] = ((h @ down.T + sum(bias)) * dy[own]).sum(-1)
         dz = hidden_grad(o, z[own], dout @ down)
         if o.says("gated"):
             dgate, dup = np.split(dz, 2, -1)
-            dx[own] = dgate @ first + dup @ second
+            dx[own] = dgate @ first + dup @ second[0]
             dweights += [dgate.T @ x[own], dup.T @ x[own], dout.T @ h]
         else:
             dx[own] = dz @ first
-            dweights += [dz.T @ x[own], dz.sum(0), dout.T @ h, dout.sum(0)]
+            dweights += [dz.T @ x[own], *(dz.sum(0) for _ in second), dout.T @ h, *(dout.sum(0) for _ in bias)]
     wanted = [w for w, flag in zip(dweights, o.array("wanted"), strict=True) if flag == "true"]
     dx = [routes.by_token(dx).sum(1)] if o.has_result(0) else []
     return (*dx, *([routes.by_token(dscore)] if o.has_result(1) else []), *wanted)
@@ -580,8 +608,8 @@ def routed_bias_grad(o, *operands):
 
 @op
 def linear_cross_entropy(o, x, weight, labels, loss_weight):
-    logits = x @ weight.T
-    dlogits = cross_entropy_grad(o, 1.0, logits, labels, loss_weight)
+    logits, slope = capped(x @ weight.T, o.number("softcap"))
+    dlogits = slope * cross_entropy_grad(o, 1.0, logits, labels, loss_weight)
     dx = [dlogits @ weight] if o.has_result(1) else []
     dweight = [linear_weight_grad(o, dlogits, x)] if o.has_result(2) else []
     return (cross_entropy(o, logits, labels, loss_weight), *dx, *dweight)

@@ -93,10 +93,10 @@ static void lowerAttention(AttentionOp op, KernelLowering &lowering) {
         };
         forEachScore(k, tiling, packed, d, panelsOf, k.idx(0), numTiles,
                      block.rows.count, [&](Value i, Value column, Value dot) {
-                       auto [score, visible] =
+                       Scoring::Scores score =
                            scoring.ofQuery(dot, block.b, block.row(i), column);
-                       k.store(k.select(visible, score, hidden), scores, i,
-                               {column, Value()});
+                       k.store(k.select(score.visible, score.value, hidden),
+                               scores, i, {column, Value()});
                      });
 
         Value columns = k.mul(numTiles, k.idx(tiling.tileWidth));

@@ -7,6 +7,8 @@
 
 #include "AttentionBlocks.h"
 
+#include "Kernels/Activation.h"
+
 #include "mlir/Dialect/Vector/IR/VectorOps.h"
 
 #include <bit>
@@ -125,12 +127,19 @@ Scoring::Scores Scoring::score(Value dot, Value querySlots, Value keys) {
         arith::CmpIOp::create(k, arith::CmpIPredicate::slt, distance, window);
     visible = arith::AndIOp::create(k, visible, inside);
   }
-  Value value = k.mulf(dot, k.splat(shape.scale));
+  Value value, derivative;
+  if (shape.softcap > 0) {
+    Value tanh = emitTanh(k, k.mulf(dot, k.splat(shape.scale / shape.softcap)));
+    value = k.mulf(tanh, k.splat(shape.softcap));
+    derivative = k.subf(k.splat(1.0), k.mulf(tanh, tanh));
+  } else {
+    value = k.mulf(dot, k.splat(shape.scale));
+  }
   if (slope) {
     Value asFloat = arith::SIToFPOp::create(k, k.vectorType(), distance);
     value = k.subf(value, k.mulf(k.broadcast(slope), asFloat));
   }
-  return {value, visible};
+  return {value, visible, derivative};
 }
 
 Scoring::Scores Scoring::ofQuery(Value dot, Value b, Value query,

@@ -28,6 +28,7 @@ struct AttentionShape {
       : heads(op.getHeads()), kvHeads(op.getKvHeads()),
         scale(op.getScale().convertToDouble()),
         window(op.getWindow().value_or(0)), alibi(op.getAlibi()),
+        softcap(op.getSoftcap() ? op.getSoftcap()->convertToDouble() : 0),
         scores(ProductTypes(target, elementOf(op.getQuery()),
                             elementOf(op.getKey()))
                    .withoutAmx()),
@@ -43,6 +44,7 @@ struct AttentionShape {
   double scale;
   int64_t window;
   bool alibi;
+  double softcap; ///< 0 without one
   /// The types of the products that sum over the width of a head: scores and
   /// their gradients. Sums over keys multiply probabilities in the type of
   /// computation. Neither uses AMX: heads are narrow and blocks small.
@@ -88,6 +90,9 @@ public:
   struct Scores {
     Value value;
     Value visible; ///< a mask
+    /// The derivative with respect to the score before its soft cap, null
+    /// without one.
+    Value derivative;
   };
   /// Query `query` of row `b` of the batch, and the keys from `firstKey` on.
   Scores ofQuery(Value dot, Value b, Value query, Value firstKey);

@@ -48,6 +48,41 @@ static Value launchDelta(AttentionGradOp op, const AttentionShape &shape,
   return delta;
 }
 
+namespace {
+
+/// The probabilities of a block of rows, in a scratch buffer, and, in their
+/// place, the gradients of the scores. With a soft cap another scratch buffer
+/// has the derivatives of the capped scores in the meantime.
+struct BlockWeights {
+  BlockWeights(KernelBuilder &k, const AttentionShape &shape, int64_t rows,
+               int64_t columns)
+      : k(k), values(k.scratch({rows, columns}, k.compute())) {
+    if (shape.softcap > 0)
+      derivatives = k.scratch({rows, columns}, k.compute());
+  }
+
+  /// `shift` is the log-sum-exp of the query.
+  void storeProbability(const Scoring::Scores &score, Value shift, Value row,
+                        Lane lane) {
+    Value p = math::ExpOp::create(k, k.subf(score.value, shift));
+    k.store(k.select(score.visible, p, k.splat(0.0)), values, row, lane);
+    if (derivatives)
+      k.store(score.derivative, derivatives, row, lane);
+  }
+  /// `dp` is the gradient of the probability, `delta` that of the query.
+  void storeGradient(Value dp, Value delta, Value row, Lane lane) {
+    Value ds = k.mulf(k.load(values, row, lane), k.subf(dp, delta));
+    if (derivatives)
+      ds = k.mulf(ds, k.load(derivatives, row, lane));
+    k.store(ds, values, row, lane);
+  }
+
+  KernelBuilder &k;
+  Value values, derivatives;
+};
+
+} // namespace
+
 static void launchQueryGrad(AttentionGradOp op, const AttentionShape &shape,
                             Value packedKeys, Value packedValues, Value deltas,
                             KernelLowering &lowering) {
@@ -89,37 +124,32 @@ static void launchQueryGrad(AttentionGradOp op, const AttentionShape &shape,
             packRows(k, query, block.rows, blockRows, d, shape.scores, source);
         Value packedDout =
             packRows(k, dout, block.rows, blockRows, d, shape.scores, source);
-        Value weights = k.scratch(
-            {blockRows, int64_t(llvm::alignTo(shape.keys, tiling.tileWidth))},
-            k.compute());
+        BlockWeights weights(k, shape, blockRows,
+                             llvm::alignTo(shape.keys, tiling.tileWidth));
         Value columns = k.mul(numTiles, k.idx(tiling.tileWidth));
-        zeroRows(k, weights, block.rows.count, k.idx(blockRows), columns);
+        zeroRows(k, weights.values, block.rows.count, k.idx(blockRows),
+                 columns);
         Scoring scoring(k, shape, block.h, slots, segments);
-        // First the probabilities, then, in their place, the gradients of the
-        // scores.
         forEachScore(
             k, tiling, packedQuery, d, keyPanels, panelHead, k.idx(0), numTiles,
             block.rows.count, [&](Value i, Value column, Value dot) {
               Value row = block.row(i);
-              auto [score, visible] =
+              Scoring::Scores score =
                   scoring.ofQuery(dot, block.b, row, column);
               Value shift =
                   k.broadcast(k.loadScalar(lse, {block.b, block.h, row}));
-              Value p = math::ExpOp::create(k, k.subf(score, shift));
-              k.store(k.select(visible, p, k.splat(0.0)), weights, i,
-                      {column, Value()});
+              weights.storeProbability(score, shift, i, {column, Value()});
             });
         forEachScore(k, tiling, packedDout, d, valuePanels, panelHead, k.idx(0),
                      numTiles, block.rows.count,
                      [&](Value i, Value column, Value dp) {
-                       Value p = k.load(weights, i, {column, Value()});
                        Value shift = k.broadcast(k.loadScalar(
                            delta, {block.b, block.h, block.row(i)}));
-                       k.store(k.mulf(p, k.subf(dp, shift)), weights, i,
-                               {column, Value()});
+                       weights.storeGradient(dp, shift, i, {column, Value()});
                      });
         forEachWeightedSum(
-            k, d, weights, k.idx(0), numKeys, block.rows.count, blockRows, key,
+            k, d, weights.values, k.idx(0), numKeys, block.rows.count,
+            blockRows, key,
             [&](Value j) {
               return headRow(k, block.b, shape.keys, j, shape.kvHeads, kvHead);
             },
@@ -168,10 +198,10 @@ static void launchKeyGrad(AttentionGradOp op, const AttentionShape &shape,
         Value packedValue =
             packRows(k, value, block.rows, blockRows, d, shape.scores, source);
         int64_t columns = llvm::alignTo(shape.length, tiling.tileWidth);
-        Value weights = k.scratch({blockRows, columns}, k.compute());
+        BlockWeights weights(k, shape, blockRows, columns);
         Value sums = k.scratch({2, blockRows, d}, k.compute());
         k.loop(blockRows, [&](Value i) {
-          k.zeroRow(weights, i, columns);
+          k.zeroRow(weights.values, i, columns);
           k.zeroRow(sums, {k.idx(0), i}, d);
           k.zeroRow(sums, {k.idx(1), i}, d);
         });
@@ -197,27 +227,26 @@ static void launchKeyGrad(AttentionGradOp op, const AttentionShape &shape,
           forEachScore(k, tiling, packedKey, d, queryPanels, panelHead,
                        firstTile, k.idx(tiling.tilesAcross), block.rows.count,
                        [&](Value i, Value column, Value dot) {
-                         auto [score, visible] =
+                         Scoring::Scores score =
                              scoring.ofKey(dot, block.b, block.row(i), column);
-                         Value p = math::ExpOp::create(
-                             k, k.subf(score, perQuery(lse, column)));
-                         k.store(k.select(visible, p, k.splat(0.0)), weights, i,
-                                 {column, Value()});
+                         weights.storeProbability(score, perQuery(lse, column),
+                                                  i, {column, Value()});
                        });
-          forEachWeightedSum(k, d, weights, firstQuery, k.idx(shape.length),
-                             block.rows.count, blockRows, dout, queryRow,
+          forEachWeightedSum(k, d, weights.values, firstQuery,
+                             k.idx(shape.length), block.rows.count, blockRows,
+                             dout, queryRow,
                              [&](Value i, Lane lane, Value sum) {
                                accumulate(0, i, lane, sum);
                              });
           forEachScore(k, tiling, packedValue, d, doutPanels, panelHead,
                        firstTile, k.idx(tiling.tilesAcross), block.rows.count,
                        [&](Value i, Value column, Value dp) {
-                         Value p = k.load(weights, i, {column, Value()});
-                         k.store(k.mulf(p, k.subf(dp, perQuery(delta, column))),
-                                 weights, i, {column, Value()});
+                         weights.storeGradient(dp, perQuery(delta, column), i,
+                                               {column, Value()});
                        });
-          forEachWeightedSum(k, d, weights, firstQuery, k.idx(shape.length),
-                             block.rows.count, blockRows, query, queryRow,
+          forEachWeightedSum(k, d, weights.values, firstQuery,
+                             k.idx(shape.length), block.rows.count, blockRows,
+                             query, queryRow,
                              [&](Value i, Lane lane, Value sum) {
                                accumulate(1, i, lane, sum);
                              });

@@ -11,6 +11,7 @@
 //
 //===----------------------------------------------------------------------===//
 
+#include "Kernels/Activation.h"
 #include "Kernels/Routing.h"
 #include "Kernels/Rows.h"
 #include "Matmul.h"
@@ -25,12 +26,14 @@ using Lane = KernelBuilder::Lane;
 static constexpr int64_t rowPadding = 32;
 
 /// Launches the losses (`terms`) of `rows` tokens from `first` on and the
-/// gradient of their logits. `logits` and `dlogits` may be one buffer.
+/// gradient of their logits, which are capped in place where there is a soft
+/// cap. `logits` and `dlogits` may be one buffer.
 static void launchSoftmaxGrad(LinearCrossEntropyOp op, Value logits,
                               Value dlogits, Value terms, int64_t first,
                               int64_t rows, KernelLowering &lowering) {
   int64_t vocabulary =
       cast<RankedTensorType>(op.getWeight().getType()).getDimSize(0);
+  double cap = op.getSoftcap() ? op.getSoftcap()->convertToDouble() : 0;
   lowering.launch(
       op,
       {.label = "softmax",
@@ -54,8 +57,17 @@ static void launchSoftmaxGrad(LinearCrossEntropyOp op, Value logits,
               k.zeroRow(dx, row, vocabulary);
             },
             [&] {
-              Value loss = crossEntropyGradient(k, x, row, vocabulary, label,
-                                                weight, dx);
+              auto slope = [&](Value capped) {
+                return emitSoftCapDerivative(k, capped, cap);
+              };
+              if (cap > 0)
+                k.columns(vocabulary, [&](Lane lane) {
+                  Value logit = k.load(x, row, lane);
+                  k.store(emitSoftCap(k, logit, cap), x, row, lane);
+                });
+              Value loss = crossEntropyGradient(
+                  k, x, row, vocabulary, label, weight, dx,
+                  cap > 0 ? function_ref<Value(Value)>(slope) : nullptr);
               k.storeScalar(k.mulf(weight, loss), losses, token);
             });
       });

@@ -17,13 +17,14 @@ static void lowerRoutedUp(RoutedUpOp op, KernelLowering &lowering) {
   Type element = elementOf(op.getInput());
   ProductTypes types = typesOfWeights(lowering, op.getInput(), op.getWeights());
   bool gated = op.getForm() == FfnForm::Gated;
+  bool biased = haveBiases(op.getWeights());
   ActivationKind activation = op.getActivation();
   // A column of a gated FFN has two sums, for gate and up.
   MatmulTiling tiling =
       grouping.tiling(lowering, op.getWeights(), inner, hidden, types,
                       gated ? 1 : accumulators);
 
-  auto kinds = byKind(lowering, op.getWeights(), 2);
+  auto kinds = byKind(lowering, op.getWeights(), gated || biased ? 2 : 1);
   auto weights = [&](ArrayRef<Value> kind) {
     return ExpertWeights(lowering, op, kind, types,
                          RightOperand::Form::Transposed, tiling.atUse);
@@ -32,7 +33,7 @@ static void lowerRoutedUp(RoutedUpOp op, KernelLowering &lowering) {
   std::optional<ExpertWeights> second;
   if (gated)
     second = weights(kinds[1]);
-  Value biases = gated ? Value() : lowering.table(kinds[1]);
+  Value biases = biased ? lowering.table(kinds[1]) : Value();
 
   lowering.launch(
       op, grouping.launch(op, tiling, types), [&](KernelBuilder &k) {
@@ -45,7 +46,7 @@ static void lowerRoutedUp(RoutedUpOp op, KernelLowering &lowering) {
         Value bias;
         if (gated)
           operands.push_back(second->of(k, expert));
-        else
+        else if (biased)
           bias =
               k.tableEntry(biases, expert, MemRefType::get({hidden}, element));
         multiplyBlock(
@@ -67,8 +68,9 @@ static void lowerRoutedUp(RoutedUpOp op, KernelLowering &lowering) {
                 return;
               }
               for (auto [sum, lane] : llvm::zip_equal(sums, tile.lanes)) {
-                Value value = k.roundTo(
-                    k.addf(sum, k.load(bias, ValueRange(), lane)), element);
+                Value value =
+                    bias ? k.addf(sum, k.load(bias, ValueRange(), lane)) : sum;
+                value = k.roundTo(value, element);
                 k.store(emitActivation(k, activation, value), y, target, lane);
                 if (z)
                   k.store(value, z, target, lane);
@@ -83,7 +85,7 @@ static void lowerRoutedDown(RoutedDownOp op, KernelLowering &lowering) {
   Type element = elementOf(op.getHidden());
   ProductTypes types =
       typesOfWeights(lowering, op.getHidden(), op.getWeights());
-  bool biased = op.getForm() == FfnForm::Plain;
+  bool biased = haveBiases(op.getWeights());
   MatmulTiling tiling =
       grouping.tiling(lowering, op.getWeights(), hidden, width, types);
 

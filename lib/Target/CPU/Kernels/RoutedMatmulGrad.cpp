@@ -38,12 +38,13 @@ static void lowerRoutedDownGrad(RoutedDownGradOp op, KernelLowering &lowering) {
                                         hidden, types, accumulators,
                                         /*keepColumns=*/bool(op.getDscores()));
 
-  auto kinds = byKind(lowering, op.getWeights(), gated ? 1 : 2);
+  bool biased = haveBiases(op.getWeights());
+  auto kinds = byKind(lowering, op.getWeights(), biased ? 2 : 1);
   ExpertWeights weights(lowering, op, kinds[0], types,
                         RightOperand::Form::Straight, tiling.atUse);
   Value dzBuffer =
       lowering.resultInPlaceOf(op, op.getPreactivation(), op.getDz());
-  Value biases = !gated && op.getDscores() ? lowering.table(kinds[1]) : Value();
+  Value biases = biased && op.getDscores() ? lowering.table(kinds[1]) : Value();
 
   KernelLowering::Launch launch = grouping.launch(op, tiling, types);
   lowering.launch(op, launch, [&](KernelBuilder &k) {

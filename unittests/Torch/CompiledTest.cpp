@@ -1,0 +1,196 @@
+//===-- CompiledTest.cpp - LibTorch and compiled programs agree -----------===//
+//
+// Part of PolyMoE, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+//
+// A random model of the ops that no test of a family has: soft caps of scores
+// and of logits, scales, norms and plain FFNs without biases.
+//
+//===----------------------------------------------------------------------===//
+
+#include "moe/Dialect/MoE.h"
+#include "moe/Import/Module.h"
+#include "moe/Runtime/HostTrainee.h"
+#include "moe/Target/CompiledExecutor.h"
+#include "moe/Torch/TorchExecutor.h"
+
+#include "mlir/IR/MLIRContext.h"
+#include "mlir/Parser/Parser.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <map>
+
+using namespace polymoe;
+
+namespace {
+
+constexpr int64_t vocabulary = 31, rows = 2, length = 21;
+
+/// Every token goes to both experts, so that no rounding error decides.
+constexpr const char *model = R"(
+func.func private @layer(%h: $X, %slots: $I, %segments: $I, %n: $D, %q: $Q, %k: $K, %v: $K, %m: $D, %r: $R,
+                         %u0: $U, %d0: $W, %u1: $U, %d1: $W, %u2: $U, %d2: $W) -> $X {
+  %x = moe.layer_norm %h, %n {epsilon = 1.0e-5} : ($X, $D) -> $X
+  %q0 = moe.linear %x, %q : ($X, $Q) -> $X
+  %k0 = moe.linear %x, %k : ($X, $K) -> $Y
+  %v0 = moe.linear %x, %v : ($X, $K) -> $Y
+  %a = moe.attention %q0, %k0, %v0, %slots, %segments {heads = 2 : i64, kv_heads = 1 : i64, scale = 0.8, window = 8 : i64, softcap = 1.2} : ($X, $Y, $Y, $I, $I) -> $X
+  %a1 = moe.scale %a {factor = 0.7} : $X
+  %h1 = moe.add %h, %a1 : ($X, $X) -> $X
+  %y = moe.layer_norm %h1, %m {epsilon = 1.0e-5} : ($X, $D) -> $X
+  %l = moe.router %y, %r : ($X, $R) -> $L
+  %routes, %s = moe.route %l {renormalize} : ($L) -> (!moe.routes<?x2, 2>, $L)
+  %e = moe.experts %y, %s, %routes, %u0, %d0, %u1, %d1 {form = #moe.ffn<plain>, activation = #moe.activation<gelu>} : ($X, $L, !moe.routes<?x2, 2>, $U, $W, $U, $W) -> $X
+  %f = moe.ffn %y, %u2, %d2 {form = #moe.ffn<plain>, activation = #moe.activation<silu>} : ($X, $U, $W) -> $X
+  %h2 = moe.add %h1, %e : ($X, $X) -> $X
+  %h3 = moe.add %h2, %f : ($X, $X) -> $X
+  return %h3 : $X
+}
+
+func.func @forward(
+    %tokens: $I {moe.binding = #moe.binding<input, "tokens">},
+    %positions: $I {moe.binding = #moe.binding<input, "positions">},
+    %slots: $I {moe.binding = #moe.binding<input, "slots">},
+    %segments: $I {moe.binding = #moe.binding<input, "segments">})
+    -> ($O {moe.binding = #moe.binding<output, "logits">}) {
+  %embed = moe.get_parameter @embed : $E
+  %x = moe.embedding %tokens, %embed : ($I, $E) -> $X
+  %h0 = moe.scale %x {factor = 1.7} : $X
+  $LAYERS
+  %final = moe.get_parameter @final : $D
+  %n = moe.layer_norm %h2, %final {epsilon = 1.0e-5} : ($X, $D) -> $X
+  %all = moe.linear %n, %embed : ($X, $E) -> $O
+  %logits = moe.soft_cap %all {cap = 2.5} : $O
+  return %logits : $O
+})";
+
+std::string modelOf(const std::string &element) {
+  const std::pair<const char *, std::string> weights[] = {
+      {"n", "$D"},  {"q", "$Q"},  {"k", "$K"},  {"v", "$K"},
+      {"m", "$D"},  {"r", "$R"},  {"u0", "$U"}, {"d0", "$W"},
+      {"u1", "$U"}, {"d1", "$W"}, {"u2", "$U"}, {"d2", "$W"}};
+  std::string parameters, layers;
+  auto declare = [&](const std::string &name, const std::string &type) {
+    parameters += "moe.parameter trainable backbone @" + name + " : " + type +
+                  " from #moe.init<normal, seed = 3, std = 0.3>\n";
+  };
+  declare("embed", "$E");
+  declare("final", "$D");
+  for (int layer : {0, 1}) {
+    std::string number = std::to_string(layer), operands, types;
+    for (const auto &[name, type] : weights) {
+      std::string full = name + std::string(".") + number;
+      declare(full, type);
+      layers +=
+          "  %" + full + " = moe.get_parameter @" + full + " : " + type + "\n";
+      operands += ", %" + full;
+      types += ", " + type;
+    }
+    layers += "  %h" + std::to_string(layer + 1) + " = call @layer(%h" +
+              number + ", %slots, %segments" + operands + ") : ($X, $I, $I" +
+              types + ") -> $X\n";
+  }
+  std::string text = parameters + model;
+  auto replace = [&](const std::string &what, const std::string &with) {
+    for (size_t at = 0; (at = text.find(what, at)) != std::string::npos;
+         at += with.size())
+      text.replace(at, what.size(), with);
+  };
+  replace("$LAYERS", layers);
+  replace("$X", "tensor<?x?x24x$T>");
+  replace("$Y", "tensor<?x?x12x$T>");
+  replace("$O", "tensor<?x?x31x$T>");
+  replace("$L", "tensor<?x?x2xf32>");
+  replace("$I", "tensor<?x?xi32>");
+  replace("$D", "tensor<24x$T>");
+  replace("$E", "tensor<31x24x$T>");
+  replace("$Q", "tensor<24x24x$T>");
+  replace("$K", "tensor<12x24x$T>");
+  replace("$R", "tensor<2x24x$T>");
+  replace("$U", "tensor<35x24x$T>");
+  replace("$W", "tensor<24x35x$T>");
+  replace("$T", element);
+  return text;
+}
+
+Batch someBatch() {
+  Batch batch;
+  batch.rows = rows;
+  batch.length = length;
+  for (int32_t i = 0; i < rows * length; ++i) {
+    batch.tokens.push_back((i * i + 3) % vocabulary);
+    batch.labels.push_back(i % 11 == 7 ? -1 : (i * 7 + 1) % vocabulary);
+    batch.positions.push_back(i % length);
+    batch.segments.push_back(i % length / 12);
+  }
+  batch.languages.assign(rows * length, 0);
+  batch.old.assign(rows * length, 0);
+  return batch;
+}
+
+/// What an executor computes: `logits`, and gradients by parameter.
+using Results = std::map<std::string, std::vector<float>>;
+
+Results resultsOf(const std::string &element, bool byTorch) {
+  mlir::MLIRContext context;
+  registerModuleDialects(context);
+  auto module =
+      mlir::parseSourceString<mlir::ModuleOp>(modelOf(element), &context);
+  if (!module)
+    throw std::runtime_error("the test's module does not parse");
+  ThreadPool pool(2);
+  ParameterStore store(extractParameterSpecs(*module), ".", pool);
+  Executor executor =
+      byTorch ? makeTorchExecutor(*module, store, pool, Objective(), 1)
+              : makeCompiledExecutor(*module, store, pool, Objective(), {});
+  Results results;
+  std::vector<float> &logits = results["logits"];
+  logits.resize(rows * length * vocabulary);
+  std::vector<float> logprobs(rows * length);
+  executor.scorer->score(someBatch(), logprobs, logits);
+  results["logprobs"] = logprobs;
+  Losses losses =
+      static_cast<HostTrainee &>(*executor.trainee)
+          .accumulateGradients(someBatch(), {.token = 1.0 / (rows * length)},
+                               MicroBatch());
+  results["loss"] = {static_cast<float>(losses.at("loss"))};
+  for (auto parameter : module->getOps<mlir::moe::ParameterOp>()) {
+    std::string name = parameter.getSymName().str();
+    const auto *gradient = static_cast<float *>(store.gradient(name));
+    auto type = mlir::cast<mlir::RankedTensorType>(parameter.getType());
+    results[name] = {gradient, gradient + type.getNumElements()};
+  }
+  return results;
+}
+
+double norm(const std::vector<float> &values) {
+  double squares = 0;
+  for (float value : values)
+    squares += double(value) * value;
+  return std::sqrt(squares);
+}
+
+void expectAgreement(const std::string &element, double tolerance) {
+  Results compiled = resultsOf(element, /*byTorch=*/false);
+  Results torch = resultsOf(element, /*byTorch=*/true);
+  ASSERT_EQ(compiled.size(), torch.size());
+  for (const auto &[name, expected] : torch) {
+    std::vector<float> difference = compiled[name];
+    ASSERT_EQ(difference.size(), expected.size()) << name;
+    for (size_t i = 0; i < expected.size(); ++i)
+      difference[i] -= expected[i];
+    EXPECT_GT(norm(expected), 0) << name;
+    EXPECT_LE(norm(difference), tolerance * norm(expected)) << name;
+  }
+}
+
+TEST(CompiledAndTorch, AgreeInF32) { expectAgreement("f32", 3e-6); }
+
+// LibTorch holds logits and their gradients in bf16, compiled steps do not.
+TEST(CompiledAndTorch, AgreeInBf16) { expectAgreement("bf16", 0x1p-5); }
+
+} // namespace
