@@ -4,13 +4,14 @@
 
 import json
 import re
+import shutil
 
 import numpy
 import pytest
 import torch
 
 from polymoe import reference
-from polymoe.new_model import FAMILIES
+from polymoe.new_model import FAMILIES, to_v4_form
 
 pytestmark = pytest.mark.tools
 
@@ -48,6 +49,70 @@ def test_frequencies_equal_transformers_bit_for_bit(head_dim, scaling, tool, tmp
         whole = len(expected) // 32 * 32 or len(expected)
         assert (got[:whole].view("u4") == expected[:whole].view("u4")).all()
         assert numpy.allclose(got, expected, rtol=2e-7, atol=0)
+
+
+# What transformers 4.57 writes without being asked (use_diff=False), beside the
+# keys that say something of the model.
+WRITTEN_BY_4 = {
+    "_name_or_path": "", "add_cross_attention": False, "chunk_size_feed_forward": 0, "diversity_penalty": 0.0,
+    "do_sample": False, "early_stopping": False, "encoder_no_repeat_ngram_size": 0, "id2label": {"0": "LABEL_0"},
+    "is_decoder": False, "is_encoder_decoder": False, "label2id": {"LABEL_0": 0}, "length_penalty": 1.0,
+    "max_length": 20, "min_length": 0, "no_repeat_ngram_size": 0, "num_beam_groups": 1, "num_beams": 1,
+    "num_return_sequences": 1, "output_attentions": False, "output_hidden_states": False, "output_scores": False,
+    "pruned_heads": {}, "remove_invalid_values": False, "repetition_penalty": 1.0, "return_dict": True,
+    "return_dict_in_generate": False, "temperature": 1.0, "tf_legacy_loss": False, "tie_encoder_decoder": False,
+    "top_k": 50, "top_p": 1.0, "torchscript": False, "typical_p": 1.0, "use_bfloat16": False, "cross_attention_hidden_size": None,
+}  # fmt: skip
+
+
+@pytest.fixture
+def module_of(tool, tmp_path):
+    """module_of(checkpoint, config) -> the module of the checkpoint with another
+    configuration, as text"""
+
+    def make(dense, config):
+        (tmp_path / "hf").mkdir(exist_ok=True)
+        shutil.copyfile(dense / "model.safetensors", tmp_path / "hf" / "model.safetensors")
+        (tmp_path / "hf" / "config.json").write_text(json.dumps(config))
+        tool("moe-translate", "--import-hf", tmp_path / "hf", "-o", tmp_path / "model.mlir")
+        return (tmp_path / "model.mlir").read_text()
+
+    return make
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_all_that_transformers_writes_is_accepted(family, checkpoint, module_of, tmp_path):
+    import transformers
+
+    dense = checkpoint(family)
+    written = json.loads((dense / "config.json").read_text())
+    expected = module_of(dense, written)
+    transformers.AutoConfig.from_pretrained(dense).to_json_file(tmp_path / "whole.json", use_diff=False)
+    assert module_of(dense, json.loads((tmp_path / "whole.json").read_text())) == expected
+    assert module_of(dense, to_v4_form(written) | WRITTEN_BY_4) == expected
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_what_is_missing_is_as_in_transformers(family, module_of, tmp_path):
+    """A configuration of sizes alone, against one that says everything."""
+    import transformers
+
+    sizes = {"vocab_size": 37, "hidden_size": 64, "bos_token_id": None, "eos_token_id": None, "pad_token_id": None}
+    sizes |= (
+        {"n_layer": 6, "n_head": 32}
+        if family == "bloom"
+        else {"intermediate_size": 24, "num_hidden_layers": 6, "num_attention_heads": 32}
+    )
+    if family == "granitemoehybrid":
+        sizes |= {"num_local_experts": 0, "layer_types": ["full_attention"] * 6, "mamba_n_heads": 2}
+        sizes["shared_intermediate_size"] = sizes["intermediate_size"]
+    if family == "apertus":
+        # Without one transformers takes a scaling, which a configuration has to name here.
+        sizes |= {"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0}}
+    config = transformers.CONFIG_MAPPING[family](**sizes)
+    transformers.AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "dense")
+    whole = module_of(tmp_path / "dense", config.to_dict())
+    assert module_of(tmp_path / "dense", sizes | {"model_type": family}) == whole
 
 
 @pytest.mark.parametrize("counts", ["experts=3", "counts=1,4,2"])
