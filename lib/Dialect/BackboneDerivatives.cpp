@@ -73,7 +73,8 @@ void RotaryOp::buildVjp(OpBuilder &b, ValueRange dy, ArrayRef<bool> wanted,
   // A rotation's transpose is its inverse. The table depends on no parameter.
   if (wanted[0])
     grads[0] =
-        RotaryOp::create(b, getLoc(), dy[0], getCos(), getSin(), !getInverse());
+        RotaryOp::create(b, getLoc(), dy[0], getCos(), getSin(), !getInverse(),
+                         getInterleaved(), getHeadDimAttr());
 }
 
 Operation *AttentionOp::saveForBackward(RewriterBase &rewriter) {

@@ -49,19 +49,33 @@ LogicalResult LinearOp::verify() {
   return verifyDim(*this, "a bias", lastDim(getResult()), lastDim(getBias()));
 }
 
+LogicalResult RotaryTableOp::verifyLength(int64_t length) {
+  if (!getMaxLength() || length <= static_cast<int64_t>(*getMaxLength()))
+    return success();
+  return emitOpError() << "expected sequences of at most " << *getMaxLength()
+                       << " tokens, for which its frequencies are, but got "
+                       << length
+                       << "; moe-translate --import-hf --context=N makes a "
+                          "model for longer ones";
+}
+
 LogicalResult RotaryTableOp::verify() {
   for (Value table : getResults())
     if (failed(verifyLeading(*this, getPositions(), table)) ||
         failed(verifyDim(*this, "a table width", getFrequencies().size(),
                          lastDim(table))))
       return failure();
-  return success();
+  int64_t length = typeOf(getPositions()).getDimSize(1);
+  return ShapedType::isDynamic(length) ? success() : verifyLength(length);
 }
 
 LogicalResult RotaryOp::verify() {
   if (failed(verifyLeading(*this, getInput(), getCos())))
     return failure();
-  return verifyMultiple(*this, 2 * lastDim(getCos()), lastDim(getInput()));
+  if (headWidth() < rotatedWidth())
+    return emitOpError() << "expected heads of at least " << rotatedWidth()
+                         << " elements, which rotate, but got " << headWidth();
+  return verifyMultiple(*this, headWidth(), lastDim(getInput()));
 }
 
 LogicalResult AttentionOp::verify() {

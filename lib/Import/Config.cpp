@@ -8,7 +8,7 @@
 #include "moe/Import/Config.h"
 
 #include "HarmlessKeys.h"
-#include "RopeReader.h"
+#include "RopeKeys.h"
 #include "StrictReader.h"
 #include "moe/Runtime/Error.h"
 
@@ -231,15 +231,11 @@ private:
     if (family->positions == Positions::RotaryInWindows)
       for (int64_t i = 0; i < config.layers; ++i)
         rotated[i] = config.windows[i].has_value();
-    config.ropes.resize(config.layers);
+    config.rotates = rotated;
     if (family->positions == Positions::Alibi)
-      return;
-    RopeDefaults defaults;
-    defaults.theta = family->ropeTheta;
-    LayerRopes ropes = readRope(reader, defaults);
-    for (int64_t i = 0; i < config.layers; ++i)
-      if (rotated[i])
-        config.ropes[i] = config.windows[i] ? ropes.sliding : ropes.full;
+      config.rotates.assign(config.layers, false);
+    else
+      config.rope = readRope(reader, config.headDim, family->rope);
   }
 
   /// Which layers rotate, as far as that does not follow from their windows.
@@ -344,7 +340,9 @@ private:
       return sliding;
     std::vector<JsonReader> elements = oneForEachLayer(*types, "type");
     for (int64_t i = 0; i < config.layers; ++i) {
-      bool listed = elements[i].oneOf<bool>({{"full_attention", false}, {"sliding_attention", true}, {"attention", false}});
+      bool listed = elements[i].oneOf<bool>({{"full_attention", false},
+                                             {"sliding_attention", true},
+                                             {"attention", false}});
       // Other families do not read the list.
       bool fixed =
           family->windows == Windows::None || family->windows == Windows::All;

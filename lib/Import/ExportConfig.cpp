@@ -5,6 +5,7 @@
 //
 //===----------------------------------------------------------------------===//
 
+#include "RopeKeys.h"
 #include "moe/Dialect/MoE.h"
 #include "moe/Import/Export.h"
 #include "moe/Import/Module.h"
@@ -155,13 +156,6 @@ static void makeExplicit(const ModelConfig &config, Json &json) {
   json[family.norms.epsilonKey] = config.epsilon;
   json["sliding_window"] =
       config.windows.front() ? Json(*config.windows.front()) : Json();
-  // The forms of the configuration have the base in different places.
-  Json *holder = &json;
-  if (auto it = json.find("rope_parameters");
-      it != json.end() && it->is_object())
-    holder = &*it;
-  if (!json.contains("rope_theta") && !holder->contains("rope_theta"))
-    (*holder)["rope_theta"] = config.ropes.front()->theta;
 }
 
 static void erase(Json &json, std::initializer_list<const char *> keys) {
@@ -193,6 +187,8 @@ Json polymoe::toJson(const ModelConfig &config, const Json &source) {
   if (type != sourceType &&
       (&family != config.family || sourceType == "mixtral"))
     makeExplicit(config, json);
+  if (config.rope)
+    writeRope(*config.rope, family.rope, json);
   json["architectures"] = {model};
   json["model_type"] = type;
   json[json.contains("torch_dtype") ? "torch_dtype" : "dtype"] =

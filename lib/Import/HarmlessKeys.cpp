@@ -79,6 +79,5 @@ void polymoe::rejectUnsupported(StrictReader &reader) {
         "use_bidirectional_attention", "rope_interleaved", "attention_bias",
         "mlp_bias"},
        false);
-  only({"partial_rotary_factor"}, 1.0);
   only({"pruned_heads"}, Json::object());
 }

@@ -49,14 +49,33 @@ moe::Role roleOf(const ParameterLayout &parameter) {
   return parameter.expert > 0 ? moe::Role::Expert : moe::Role::Backbone;
 }
 
+/// What the user should know of frequencies that depend on the length of a
+/// sequence, if these do. In transformers the longest sequence of a batch
+/// chooses them; here they are the same for all.
+std::optional<std::string> contextNote(const RopeConfig &rope,
+                                       std::optional<int64_t> context) {
+  using Type = RopeConfig::Type;
+  if (rope.type != Type::LongRope && rope.type != Type::Dynamic)
+    return std::nullopt;
+  if (auto limit = ropeContext(rope, context))
+    return "the rotary embedding is made for sequences of at most " +
+           std::to_string(*limit) +
+           " tokens; --context=N makes it for longer ones";
+  return "the rotary embedding has the long factors for all sequences; "
+         "without --context it has the short ones, for at most " +
+         std::to_string(static_cast<int64_t>(rope.originalPositions)) +
+         " tokens";
+}
+
 /// Builds the module of a model. Values that stand for parameters are looked up
 /// by the part of the layer that they are.
 class ModelBuilder {
 public:
   ModelBuilder(const ModelConfig &config, DType type,
-               const FoundTensors &tensors, MLIRContext &context)
+               const FoundTensors &tensors, const ImportOptions &options,
+               MLIRContext &context)
       : config(config), family(*config.family), tensors(tensors),
-        builder(&context), loc(builder.getUnknownLoc()),
+        options(options), builder(&context), loc(builder.getUnknownLoc()),
         element(elementTypeOf(type, context)),
         precise(moe::preciseType(element)),
         ids(RankedTensorType::get({dynamic, dynamic}, builder.getI32Type())) {}
@@ -81,7 +100,7 @@ private:
 
   LayerKind kindOf(int64_t layer) const {
     return {config.windows[layer], config.experts[layer], config.gates[layer],
-            config.ropes[layer].has_value()};
+            config.rotates[layer]};
   }
 
   RankedTensorType typeOf(const ParameterLayout &parameter) {
@@ -160,8 +179,9 @@ private:
     Value result = moe::LinearOp::create(builder, loc, logits, hidden, head,
                                          /*bias=*/Value());
     if (config.logitCap)
-      result = moe::SoftCapOp::create(builder, loc, logits, result,
-                                      builder.getF64FloatAttr(*config.logitCap));
+      result =
+          moe::SoftCapOp::create(builder, loc, logits, result,
+                                 builder.getF64FloatAttr(*config.logitCap));
     func::ReturnOp::create(builder, loc, result);
   }
 
@@ -180,22 +200,29 @@ private:
 
   /// One table for each rotary embedding that layers have.
   void buildRotaryTables(Value positions) {
-    for (const std::optional<RopeConfig> &rope : config.ropes) {
-      if (!rope || llvm::is_contained(llvm::make_first_range(tables), *rope))
+    for (int64_t layer = 0; layer < config.layers; ++layer) {
+      const RopeConfig *rope = config.ropeOf(layer);
+      if (!rope || !rotaryTable(layer).empty())
         continue;
-      Type type = preciseTensor(config.headDim / 2);
+      std::vector<float> frequencies =
+          ropeFrequencies(*rope, config.headDim, options.context);
+      Type type = preciseTensor(static_cast<int64_t>(frequencies.size()));
+      IntegerAttr maxLength;
+      if (auto tokens = ropeContext(*rope, options.context))
+        maxLength = builder.getI64IntegerAttr(*tokens);
       auto table = moe::RotaryTableOp::create(
           builder, loc, type, type, positions,
-          builder.getDenseF32ArrayAttr(ropeFrequencies(*rope, config.headDim)),
-          builder.getF64FloatAttr(1.0));
+          builder.getDenseF32ArrayAttr(frequencies),
+          builder.getF64FloatAttr(rope->attentionFactor), maxLength);
       tables.emplace_back(*rope, table);
     }
   }
 
   /// The cosines and sines of a layer; none in one that does not rotate.
   ValueRange rotaryTable(int64_t layer) {
-    for (auto &[rope, table] : tables)
-      if (rope == config.ropes[layer])
+    const RopeConfig *rope = config.ropeOf(layer);
+    for (auto &[known, table] : tables)
+      if (rope && known == *rope)
         return table.getResults();
     return {};
   }
@@ -251,7 +278,7 @@ private:
   void buildLayer(int64_t layer, ValueRange arguments) {
     Value hidden = arguments.front();
     arguments = arguments.drop_front();
-    ValueRange table = arguments.take_front(config.ropes[layer] ? 2 : 0);
+    ValueRange table = arguments.take_front(config.rotates[layer] ? 2 : 0);
     arguments = arguments.drop_front(table.size());
     Value slots = arguments[0], segments = arguments[1];
     Weights weights;
@@ -283,8 +310,8 @@ private:
     query = norm(query, weights[Part::QueryNorm]);
     key = norm(key, weights[Part::KeyNorm]);
     if (!table.empty()) {
-      query = rotate(query, table);
-      key = rotate(key, table);
+      query = rotated(query, *config.ropeOf(layer), table);
+      key = rotated(key, *config.ropeOf(layer), table);
     }
     IntegerAttr window;
     if (config.windows[layer])
@@ -303,9 +330,14 @@ private:
     return linear(attended.getResult(), weights[Part::Output]);
   }
 
-  Value rotate(Value input, ValueRange table) {
-    return moe::RotaryOp::create(builder, loc, input.getType(), input, table[0],
-                                 table[1]);
+  Value rotated(Value heads, const RopeConfig &rope, ValueRange table) {
+    IntegerAttr headDim;
+    if (rotatedWidth(rope, config.headDim) != config.headDim)
+      headDim = builder.getI64IntegerAttr(config.headDim);
+    return moe::RotaryOp::create(
+        builder, loc, heads.getType(), heads, table[0], table[1],
+        /*inverse=*/UnitAttr(),
+        rope.interleaved ? builder.getUnitAttr() : UnitAttr(), headDim);
   }
 
   Value feedForward(int64_t layer, Value input, Weights &weights) {
@@ -372,6 +404,7 @@ private:
   const ModelConfig &config;
   const Family &family;
   const FoundTensors &tensors;
+  const ImportOptions &options;
   OpBuilder builder;
   Location loc;
   Type element, precise;
@@ -400,8 +433,11 @@ ImportedModel polymoe::importHuggingFace(const fs::path &folder,
   context.loadDialect<moe::MoEDialect, func::FuncDialect>();
   ImportedModel imported;
   imported.module =
-      ModelBuilder(config, type, tensors, context).build(moduleFolder);
+      ModelBuilder(config, type, tensors, options, context).build(moduleFolder);
   imported.ignored = tensors.ignored;
+  if (config.rope)
+    if (auto note = contextNote(config.rope->full, options.context))
+      imported.notes.push_back(*note);
 
   Builder builder(&context);
   NamedAttrList model;

@@ -15,6 +15,7 @@
 
 #include "moe/Import/Rope.h"
 
+#include <algorithm>
 #include <cmath>
 #include <numbers>
 
@@ -114,30 +115,66 @@ float exponential(DoubleFloat d) {
   return std::ldexp(t.high + t.low, static_cast<int>(q));
 }
 
-} // namespace
-
-std::vector<float> polymoe::ropeFrequencies(const RopeConfig &config,
-                                            int64_t headDim) {
+/// `base` to the power of 2i / width, for i in [0, width / 2).
+std::vector<float> powersOf(float base, int64_t width) {
   // PyTorch computes whole blocks of two vectors with SLEEF.
   constexpr int64_t unrolled = 32;
-  const int64_t count = headDim / 2;
-  const float theta = static_cast<float>(config.theta);
+  const int64_t count = (width + 1) / 2;
   std::vector<float> result(count);
   for (int64_t i = 0; i < count; ++i) {
-    float exponent = static_cast<float>(2 * i) / static_cast<float>(headDim);
-    float power = i < count / unrolled * unrolled
-                      ? exponential(multiply(logarithm(theta), exponent))
-                      : std::pow(theta, exponent);
-    result[i] = 1.0f / power;
+    float exponent = static_cast<float>(2 * i) / static_cast<float>(width);
+    result[i] = i < count / unrolled * unrolled
+                    ? exponential(multiply(logarithm(base), exponent))
+                    : std::pow(base, exponent);
   }
+  return result;
+}
 
+/// The base that Dynamic uses for sequences of `length` tokens. transformers
+/// computes it in f64 up to `positions` tokens, where it is theta, and in f32
+/// beyond, where the length is a tensor.
+float dynamicBase(const RopeConfig &config, int64_t width, double length) {
+  auto theta = static_cast<float>(config.theta);
+  if (length <= config.positions)
+    return theta;
+  float ratio = static_cast<float>(config.factor) * static_cast<float>(length) /
+                static_cast<float>(config.positions);
+  float growth = ratio - static_cast<float>(config.factor - 1);
+  double exponent = static_cast<double>(width) / static_cast<double>(width - 2);
+  return std::pow(growth, static_cast<float>(exponent)) * theta;
+}
+
+/// Frequencies that turn seldom over the length of pretraining are divided by
+/// the factor, those that turn often stay, and between them is a ramp.
+void scaleByYarn(const RopeConfig &config, int64_t width,
+                 const std::vector<float> &powers,
+                 std::vector<float> &frequencies) {
+  auto indexOf = [&](double turns) {
+    return static_cast<double>(width) *
+           std::log(config.originalPositions / (turns * 2 * std::numbers::pi)) /
+           (2 * std::log(config.theta));
+  };
+  double low = indexOf(config.betaFast), high = indexOf(config.betaSlow);
+  if (config.truncate) {
+    low = std::floor(low);
+    high = std::ceil(high);
+  }
+  low = std::max(low, 0.0);
+  high = std::min(high, static_cast<double>(width - 1));
+  if (low == high)
+    high += 0.001;
   const float factor = static_cast<float>(config.factor);
-  if (config.type == RopeConfig::Type::Linear)
-    for (float &frequency : result)
-      frequency /= factor;
-  if (config.type != RopeConfig::Type::Llama3)
-    return result;
+  for (size_t i = 0; i < frequencies.size(); ++i) {
+    float ramp = (static_cast<float>(i) - static_cast<float>(low)) /
+                 static_cast<float>(high - low);
+    float kept = 1.0f - std::clamp(ramp, 0.0f, 1.0f);
+    float divided = (1.0f / (factor * powers[i])) * (1.0f - kept);
+    frequencies[i] = divided + frequencies[i] * kept;
+  }
+}
 
+void scaleByLlama3(const RopeConfig &config, std::vector<float> &frequencies) {
+  const float factor = static_cast<float>(config.factor);
   const float low = static_cast<float>(config.lowFrequencyFactor);
   const float span = static_cast<float>(config.highFrequencyFactor -
                                         config.lowFrequencyFactor);
@@ -145,7 +182,7 @@ std::vector<float> polymoe::ropeFrequencies(const RopeConfig &config,
       static_cast<float>(config.originalPositions / config.lowFrequencyFactor);
   const float shortest =
       static_cast<float>(config.originalPositions / config.highFrequencyFactor);
-  for (float &frequency : result) {
+  for (float &frequency : frequencies) {
     // PyTorch divides a number by a tensor by multiplying with the reciprocal.
     float wavelength =
         (1.0f / frequency) * static_cast<float>(2.0 * std::numbers::pi);
@@ -159,5 +196,77 @@ std::vector<float> polymoe::ropeFrequencies(const RopeConfig &config,
     }
     frequency = scaled;
   }
+}
+
+/// Whether LongRope uses the long factors.
+bool isLong(const RopeConfig &config, std::optional<int64_t> context) {
+  return context && static_cast<double>(*context) > config.originalPositions;
+}
+
+} // namespace
+
+int64_t polymoe::rotatedWidth(const RopeConfig &config, int64_t headDim) {
+  auto width =
+      static_cast<int64_t>(static_cast<double>(headDim) * config.share);
+  return (width + 1) / 2 * 2;
+}
+
+double polymoe::defaultAttentionFactor(const RopeConfig &config) {
+  if (config.factor <= 1)
+    return 1.0;
+  if (config.type == RopeConfig::Type::Yarn)
+    return 0.1 * std::log(config.factor) + 1.0;
+  if (config.type == RopeConfig::Type::LongRope)
+    return std::sqrt(1 + std::log(config.factor) /
+                             std::log(config.originalPositions));
+  return 1.0;
+}
+
+std::vector<float> polymoe::ropeFrequencies(const RopeConfig &config,
+                                            int64_t headDim,
+                                            std::optional<int64_t> context) {
+  using Type = RopeConfig::Type;
+  const auto width =
+      static_cast<int64_t>(static_cast<double>(headDim) * config.share);
+  float base = static_cast<float>(config.theta);
+  if (config.type == Type::Dynamic && context)
+    base = dynamicBase(config, width, static_cast<double>(*context));
+  std::vector<float> powers = powersOf(base, width);
+  std::vector<float> result;
+  for (float power : powers)
+    result.push_back(1.0f / power);
+
+  switch (config.type) {
+  case Type::Default:
+  case Type::Dynamic:
+    break;
+  case Type::Linear:
+    for (float &frequency : result)
+      frequency /= static_cast<float>(config.factor);
+    break;
+  case Type::Yarn:
+    scaleByYarn(config, width, powers, result);
+    break;
+  case Type::LongRope: {
+    const std::vector<double> &factors =
+        isLong(config, context) ? config.longFactors : config.shortFactors;
+    for (size_t i = 0; i < result.size(); ++i)
+      result[i] = 1.0f / (static_cast<float>(factors.at(i)) * powers[i]);
+    break;
+  }
+  case Type::Llama3:
+    scaleByLlama3(config, result);
+    break;
+  }
   return result;
+}
+
+std::optional<int64_t> polymoe::ropeContext(const RopeConfig &config,
+                                            std::optional<int64_t> context) {
+  if (config.type == RopeConfig::Type::LongRope && !isLong(config, context))
+    return static_cast<int64_t>(config.originalPositions);
+  if (config.type == RopeConfig::Type::Dynamic)
+    return std::max(context.value_or(0),
+                    static_cast<int64_t>(config.positions));
+  return std::nullopt;
 }

@@ -23,6 +23,8 @@ public:
 
   explicit StrictReader(JsonReader object) : object(std::move(object)) {}
 
+  const std::string &fileName() const { return object.fileName(); }
+
   JsonReader at(const std::string &key);
   /// The entry, if there is one.
   std::optional<JsonReader> find(const std::string &key);

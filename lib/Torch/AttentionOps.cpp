@@ -7,12 +7,15 @@
 
 #include "Interpreter.h"
 
+#include "moe/Runtime/Error.h"
+
 #include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/cos.h>
 #include <ATen/ops/matmul.h>
 #include <ATen/ops/sin.h>
 #include <ATen/ops/softmax.h>
+#include <ATen/ops/stack.h>
 #include <ATen/ops/tensor.h>
 
 #include <cmath>
@@ -32,6 +35,13 @@ Results evaluate(RotaryTableOp op, Frame &frame) {
           .to(type);
   at::Tensor angles =
       frame[op.getPositions()].to(type).unsqueeze(-1) * frequencies;
+  // Generation without a cache scores sequences of any length.
+  if (auto longest = op.getMaxLength();
+      longest && angles.size(1) > static_cast<int64_t>(*longest))
+    fail("moe.rotary_table: expected sequences of at most ", *longest,
+         " tokens, for which its frequencies are, but got ", angles.size(1),
+         "; moe-translate --import-hf --context=N makes a model for longer "
+         "ones");
   double scale = op.getScale().convertToDouble();
   return {at::cos(angles) * scale, at::sin(angles) * scale};
 }
@@ -42,17 +52,23 @@ Results evaluate(RotaryOp op, Frame &frame) {
   auto table = [&](Value value) {
     return toPrecise(frame[value].to(input.scalar_type())).unsqueeze(2);
   };
+  int64_t width = op.headWidth(), turning = op.rotatedWidth();
+  // A pair is two columns of [w, 2] if interleaved, else two rows of [2, w].
+  int64_t pairs = op.getInterleaved() ? -1 : -2;
   at::Tensor cos = table(op.getCos());
   at::Tensor sin = table(op.getSin());
   if (op.getInverse())
     sin = -sin;
-  int64_t half = cos.size(-1);
-  at::Tensor heads = toPrecise(input).unflatten(-1, {-1, 2 * half});
-  at::Tensor first = heads.narrow(-1, 0, half);
-  at::Tensor second = heads.narrow(-1, half, half);
+  at::Tensor heads = toPrecise(input).unflatten(-1, {-1, width});
+  at::Tensor split = heads.narrow(-1, 0, turning)
+                         .unflatten(-1, pairs == -1 ? at::IntArrayRef({-1, 2})
+                                                    : at::IntArrayRef({2, -1}));
+  at::Tensor first = split.select(pairs, 0), second = split.select(pairs, 1);
   at::Tensor rotated =
-      at::cat({first * cos - second * sin, second * cos + first * sin}, -1);
-  return {rotated.flatten(-2).to(input.scalar_type())};
+      at::stack({first * cos - second * sin, second * cos + first * sin}, pairs)
+          .flatten(-2);
+  at::Tensor rest = heads.narrow(-1, turning, width - turning);
+  return {at::cat({rotated, rest}, -1).flatten(-2).to(input.scalar_type())};
 }
 
 /// The ALiBi slope of every head.

@@ -217,6 +217,12 @@ struct InsertCache : moe::impl::InsertCacheBase<InsertCache> {
     if (failed(forward) || failed(lookupOutput(*forward, "logits")))
       return failure();
 
+    WalkResult fits = module.walk([&](RotaryTableOp table) {
+      return WalkResult(table.verifyLength(capacity));
+    });
+    if (fits.wasInterrupted())
+      return failure();
+
     llvm::StringMap<unsigned> numCaches;
     CacheBuilder builder(capacity);
     llvm::BitVector unread = builder.build(*forward, [&](const Cache &cache) {

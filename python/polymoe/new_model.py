@@ -89,6 +89,7 @@ _ODD_OPTIONS = {
         "logits_scaling": 0.7,
         "position_embedding_type": "rope",
     },
+    "phi3": {"partial_rotary_factor": 0.75},
     "cohere": {"logit_scale": 0.6},
     "cohere2": {"logit_scale": 1.4},
 }
@@ -103,6 +104,10 @@ _ROPE_SCALINGS = {
         "high_freq_factor": 4.0,
         "original_max_position_embeddings": 32,
     },
+    "yarn": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32},
+    "dynamic": {"rope_type": "dynamic", "factor": 2.5},
+    # The lists of factors are as long as there are frequencies: _config writes them.
+    "longrope": {"rope_type": "longrope", "original_max_position_embeddings": 64},
 }
 
 
@@ -280,6 +285,10 @@ def _config(family, sizes, rope, special, options):
             tie_word_embeddings=sizes["tie"],
             **special,
         )
+    if rope["rope_type"] == "longrope":
+        count = (sizes["head_dim"] or sizes["hidden"] // sizes["heads"]) // 2
+        factors = {"short_factor": 0.01, "long_factor": 0.3}
+        rope = rope | {key: [1 + step * i for i in range(count)] for key, step in factors.items()}
     if family == "gemma3_text":
         rope = {"full_attention": rope, "sliding_attention": {"rope_type": "default", "rope_theta": 5000.0}}
     elif family == "olmo3":

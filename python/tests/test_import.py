@@ -25,26 +25,59 @@ SCALINGS = [
         "high_freq_factor": 4.0,
         "original_max_position_embeddings": 8192,
     },
+    {"rope_type": "dynamic", "factor": 2.5},
+    {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32768},
+    {
+        "rope_type": "yarn",
+        "factor": 40.0,
+        "original_max_position_embeddings": 4096,
+        "beta_fast": 24,
+        "beta_slow": 2,
+        "mscale": 0.7,
+        "mscale_all_dim": 1.3,
+        "truncate": False,
+    },
+    {"rope_type": "yarn", "factor": 1.5, "original_max_position_embeddings": 2048, "attention_factor": 0.8},
+    {"rope_type": "longrope", "original_max_position_embeddings": 4096},
+    {"rope_type": "longrope", "original_max_position_embeddings": 4096, "factor": 3.0},
 ]
 
 
-@pytest.mark.parametrize("scaling", SCALINGS, ids=lambda scaling: scaling["rope_type"])
+def scaled(scaling, head_dim):
+    """`scaling` with the lists of longrope, which are as long as there are frequencies."""
+    if scaling["rope_type"] != "longrope":
+        return scaling
+    factors = {f"{name}_factor": [1 + i * step for i in range(head_dim // 2)] for name, step in LONGROPE_STEPS.items()}
+    return scaling | factors
+
+
+LONGROPE_STEPS = {"short": 0.01, "long": 0.37}
+
+
+@pytest.mark.parametrize("scaling", SCALINGS, ids=lambda scaling: "-".join(map(str, scaling.values())))
 @pytest.mark.parametrize("head_dim", [22, 64, 80, 128, 256])
 def test_frequencies_equal_transformers_bit_for_bit(head_dim, scaling, tool, tmp_path):
     import transformers
     from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
-    for theta in (1.5e5, 12345.678):
+    scaling = scaled(scaling, head_dim)
+    for theta, length in ((1.5e5, None), (12345.678, 150000)):
         config = transformers.LlamaConfig(
             vocab_size=3, hidden_size=8, intermediate_size=5, num_hidden_layers=1, num_attention_heads=1,
             head_dim=head_dim, rope_parameters={"rope_theta": theta, **scaling}, max_position_embeddings=131072,
         )  # fmt: skip
         transformers.LlamaForCausalLM(config).save_pretrained(tmp_path / "hf")
-        tool("moe-translate", "--import-hf", tmp_path / "hf", "-o", tmp_path / "model.mlir")
+        context = [] if length is None else [f"--context={length}"]
+        tool("moe-translate", "--import-hf", tmp_path / "hf", "-o", tmp_path / "model.mlir", *context)
         text = (tmp_path / "model.mlir").read_text()
         numbers = re.search(r"frequencies = array<f32: ([^>]*)>", text)[1].split(", ")
         got = numpy.array([float(number) for number in numbers], dtype=numpy.float32)
-        expected = LlamaRotaryEmbedding(config).inv_freq.numpy()
+        rotary = LlamaRotaryEmbedding(config)
+        if length is not None:
+            rotary(torch.zeros(1), torch.tensor([[length - 1]]))
+        expected = rotary.inv_freq.numpy()
+        scale = re.search(r"rotary_table .*scale = ([0-9.e+-]+)", text)
+        assert (float(scale[1]) if scale else 1.0) == pytest.approx(rotary.attention_scaling, rel=1e-14)
         # PyTorch takes other code for a rest that fills no vector, by machine.
         whole = len(expected) // 32 * 32 or len(expected)
         assert (got[:whole].view("u4") == expected[:whole].view("u4")).all()

@@ -31,6 +31,9 @@ CASES = [
         "llama3-sharded-v4", "llama", (("rope_scaling", "llama3"), ("config_form", "v4"), ("max_shard_size", "200KB"))
     ),
     Case("llama-linear", "llama", (("rope_scaling", "linear"), ("tie", True))),
+    Case("llama-dynamic", "llama", (("rope_scaling", "dynamic"),)),
+    Case("llama-longrope", "llama", (("rope_scaling", "longrope"),)),
+    Case("qwen2-yarn-v4", "qwen2", (("rope_scaling", "yarn"), ("config_form", "v4"))),
     Case("qwen3-v4", "qwen3", (("config_form", "v4"), ("seed", 1))),
     *(Case(family, family) for family in FAMILIES),
 ]

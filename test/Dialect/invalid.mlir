@@ -296,6 +296,26 @@ func.func @f(%p: tensor<?x?xi32>) {
 
 // -----
 
+// moe.rotary_table (C2)
+func.func @f(%p: tensor<?x?xi32>) {
+  // expected-error@below {{attribute 'max_length' failed to satisfy constraint: 64-bit signless integer attribute whose value is positive}}
+  %c, %s = moe.rotary_table %p {frequencies = array<f32: 1.0, 0.1>, max_length = 0 : i64} : (tensor<?x?xi32>) -> (tensor<?x?x2xf32>, tensor<?x?x2xf32>)
+  return
+}
+// mended: max_length = 0 => max_length = 1
+
+// -----
+
+// moe.rotary_table (C2)
+func.func @f(%p: tensor<2x9xi32>) {
+  // expected-error@below {{expected sequences of at most 8 tokens, for which its frequencies are, but got 9; moe-translate --import-hf --context=N makes a model for longer ones}}
+  %c, %s = moe.rotary_table %p {frequencies = array<f32: 1.0, 0.1>, max_length = 8 : i64} : (tensor<2x9xi32>) -> (tensor<2x9x2xf32>, tensor<2x9x2xf32>)
+  return
+}
+// mended: max_length = 8 => max_length = 9
+
+// -----
+
 // moe.rotary (C1)
 func.func @f(%q: tensor<?x?x64xf32>, %c: tensor<?x?x8xf32>, %s: tensor<?x?x8xf32>) {
   // expected-error@below {{failed to verify that all of {input, result} have same type}}
@@ -323,6 +343,26 @@ func.func @f(%q: tensor<?x?x64xf32>, %c: tensor<?x?x8xf32>, %s: tensor<?x?x4xf32
   return
 }
 // mended: tensor<?x?x4xf32> => tensor<?x?x8xf32>
+
+// -----
+
+// moe.rotary (C2)
+func.func @f(%q: tensor<?x?x64xf32>, %c: tensor<?x?x8xf32>, %s: tensor<?x?x8xf32>) {
+  // expected-error@below {{expected a width that is a multiple of 24, but got 64}}
+  %y = moe.rotary %q, %c, %s {head_dim = 24 : i64} : (tensor<?x?x64xf32>, tensor<?x?x8xf32>, tensor<?x?x8xf32>) -> tensor<?x?x64xf32>
+  return
+}
+// mended: head_dim = 24 => head_dim = 32
+
+// -----
+
+// moe.rotary (C3)
+func.func @f(%q: tensor<?x?x64xf32>, %c: tensor<?x?x8xf32>, %s: tensor<?x?x8xf32>) {
+  // expected-error@below {{expected heads of at least 16 elements, which rotate, but got 8}}
+  %y = moe.rotary %q, %c, %s {head_dim = 8 : i64} : (tensor<?x?x64xf32>, tensor<?x?x8xf32>, tensor<?x?x8xf32>) -> tensor<?x?x64xf32>
+  return
+}
+// mended: head_dim = 8 => head_dim = 16
 
 // -----
 

@@ -44,6 +44,8 @@ static void importHf(const fs::path &folder, const fs::path &output,
   mlir::MLIRContext context;
   ImportedModel model =
       importHuggingFace(folder, output.parent_path(), context, options);
+  for (const std::string &note : model.notes)
+    std::cerr << "moe-translate: note: " << note << "\n";
   noteIgnored(model.ignored);
   saveModule(*model.module, output);
 }
@@ -64,6 +66,13 @@ static int run(int argc, char **argv) {
                  "known, to be passed over (may be repeated)")
       ->expected(1)
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)
+      ->needs(import);
+  app.add_option("--context", importOptions.context,
+                 "import: tokens of the longest sequence that the model will "
+                 "see, which chooses the frequencies of dynamic and longrope "
+                 "rotary embeddings (default: longrope's short factors; what "
+                 "dynamic is configured for)")
+      ->check(CLI::PositiveNumber)
       ->needs(import);
   CLI::Option *exportHf =
       app.add_option("--export-hf", exportFrom,

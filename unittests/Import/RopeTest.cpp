@@ -37,6 +37,21 @@ TEST(Rope, EqualsTransformersBitForBit) {
       {{Type::Linear, 25000, 2.5}, 128, 0x30432ddd70cb417a},
       {{Type::Llama3, 5e5, 8, 1, 4, 8192}, 128, 0x5b8166a97b875595},
       {{Type::Llama3, 5e5, 32, 1, 4, 8192}, 64, 0xf23c01738f29c748},
+      {{.type = Type::Yarn,
+        .theta = 1e6,
+        .factor = 4,
+        .originalPositions = 32768},
+       128,
+       0x8a493461f2216f1b},
+      {{.type = Type::Yarn,
+        .theta = 1e4,
+        .factor = 40,
+        .originalPositions = 4096,
+        .betaFast = 24,
+        .betaSlow = 2,
+        .truncate = false},
+       64,
+       0x33d9d05e15a52796},
   };
   for (const Case &c : cases) {
     std::vector<float> frequencies = ropeFrequencies(c.config, c.headDim);

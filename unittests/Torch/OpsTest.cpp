@@ -160,6 +160,24 @@ TEST(TorchOps, RotaryTurnsHalvesOfEveryHead) {
              {2, 4, 6, 8, 10, 12, 14, 16, 6, 4, -2, 8, 14, 12, -10, 16});
 }
 
+// Neighbours turn, in the first four elements of heads of six.
+TEST(TorchOps, RotaryTurnsNeighboursOfAPartOfAHead) {
+  TestModel model(opModule(
+      "%cos, %sin = moe.rotary_table %positions {frequencies = "
+      "array<f32: 1.57079637, 0.0>} : (tensor<?x?xi32>) -> "
+      "(tensor<?x?x2xf64>, tensor<?x?x2xf64>)\n"
+      "%y = moe.rotary %x, %cos, %sin {interleaved, head_dim = 6 : i64} : "
+      "(tensor<?x?x12xf64>, tensor<?x?x2xf64>, tensor<?x?x2xf64>) -> "
+      "tensor<?x?x12xf64>",
+      12, 12));
+  std::vector<double> table(48);
+  std::iota(table.begin(), table.begin() + 12, 1.0);
+  model.set("table", table);
+  expectNear(model.logits(TestModel::row({0, 0}), 12),
+             {1,  2, 3, 4, 5, 6, 7,  8, 9, 10, 11, 12, //
+              -2, 1, 3, 4, 5, 6, -8, 7, 9, 10, 11, 12});
+}
+
 /// Attention of %x over itself, with scores that are all equal: every output
 /// is the mean of what the query sees.
 static TestModel uniformAttention(const std::string &attributes,

@@ -185,10 +185,14 @@ def MoE_RotaryTableOp : MoE_TensorOp<"rotary_table",
   let description = [{
     `cos[b,s,i] = scale * cos(positions[b,s] * frequencies[i])`, the same for
     `sin`, for `i` in [0, d/2). The importer computes the frequencies, so
-    every scaling variant (linear, llama3) is one op with other numbers.
+    every scaling variant (linear, yarn, llama3, ...) is one op with other
+    numbers. `max_length`, where present, is the length of the longest sequence
+    for which they are right (dynamic, longrope).
 
     Constraints:
     - (C1) both results are [B, S, number of frequencies].
+    - (C2) `max_length`, where present, is positive, and S is at most that, as is
+      the capacity of a cache.
 
     Example:
     ```mlir
@@ -196,23 +200,30 @@ def MoE_RotaryTableOp : MoE_TensorOp<"rotary_table",
     ```
   }];
   let arguments = (ins MoE_Ids:$positions, DenseF32ArrayAttr:$frequencies,
-                       DefaultValuedAttr<F64Attr, "1.0">:$scale);
+                       DefaultValuedAttr<F64Attr, "1.0">:$scale,
+                       OptionalAttr<ConfinedAttr<I64Attr, [IntPositive]>>:$max_length);
   let results = (outs MoE_Precise:$cos, MoE_Precise:$sin);
+  let extraClassDeclaration = [{
+    /// Checks that sequences of `length` tokens are within `max_length`.
+    LogicalResult verifyLength(int64_t length);
+  }];
 }
 
 def MoE_RotaryOp : MoE_BackboneOp<"rotary", [MoE_CheapToRecompute,
     AllTypesMatch<["input", "result"]>, AllTypesMatch<["cos", "sin"]>]> {
-  let summary = "rotates the halves of every head by its position";
+  let summary = "rotates pairs of elements of every head by its position";
   let description = [{
-    For every head of `d = 2 * table width`: `y1 = x1 cos - x2 sin`, `y2 = x2
-    cos + x1 sin`, with `x1`, `x2` the first and second half of the head and
-    the table rounded to the input's type. `inverse` rotates back (the
-    gradient).
+    In every head of `head_dim` elements (2w without it), element `i < w`
+    rotates with element `w + i`, or, if `interleaved`, element `2i` with its
+    neighbour `2i + 1`: `y1 = x1 cos_i - x2 sin_i`, `y2 = x2 cos_i + x1 sin_i`,
+    with the table rounded to the input's type. Elements from 2w on are passed
+    as they are. `inverse` rotates back (the gradient).
 
     Constraints:
     - (C1) result and `input` have one type.
     - (C2) the tables have one type, [B,S,w], and the last dimension of `input`
-      is a multiple of 2w.
+      is a multiple of the width of a head.
+    - (C3) `head_dim`, where present, is at least 2w.
 
     Example:
     ```mlir
@@ -220,8 +231,14 @@ def MoE_RotaryOp : MoE_BackboneOp<"rotary", [MoE_CheapToRecompute,
     ```
   }];
   let arguments = (ins MoE_Activation:$input, MoE_Precise:$cos,
-                       MoE_Precise:$sin, UnitAttr:$inverse);
+                       MoE_Precise:$sin, UnitAttr:$inverse,
+                       UnitAttr:$interleaved, OptionalAttr<I64Attr>:$head_dim);
   let results = (outs MoE_Activation:$result);
+  let extraClassDeclaration = [{
+    /// The elements of a head, and how many of them rotate.
+    int64_t headWidth() { return getHeadDim().value_or(rotatedWidth()); }
+    int64_t rotatedWidth() { return 2 * getCos().getType().getShape().back(); }
+  }];
 }
 
 def MoE_AttentionOp : MoE_BackboneOp<"attention", [MoE_Products,

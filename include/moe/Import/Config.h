@@ -56,8 +56,10 @@ struct ModelConfig {
   bool tied = false;
   bool queryKeyValueBias = false;
   bool outputBias = false;
-  /// The rotary embedding of each layer; absent in one that does not rotate.
-  std::vector<std::optional<RopeConfig>> ropes;
+  /// Absent with ALiBi.
+  std::optional<LayerRopes> rope;
+  /// Which layers rotate queries and keys.
+  std::vector<bool> rotates;
   /// The window of each layer; absent with full attention.
   std::vector<std::optional<int64_t>> windows;
   double embeddingScale = 1;
@@ -74,6 +76,13 @@ struct ModelConfig {
   GatePool gatePool = GatePool::Token;
   /// The type that the configuration names.
   std::optional<DType> dtype;
+
+  /// The rotary embedding of a layer; null if it does not rotate.
+  const RopeConfig *ropeOf(int64_t layer) const {
+    if (!rotates[layer])
+      return nullptr;
+    return windows[layer] ? &rope->sliding : &rope->full;
+  }
 };
 
 /// Reads the configuration `json`, of which `ignored` names keys whose effect

@@ -14,6 +14,8 @@
 #ifndef MOE_IMPORT_FAMILY_H
 #define MOE_IMPORT_FAMILY_H
 
+#include "moe/Import/Rope.h"
+
 #include <cstdint>
 #include <optional>
 #include <span>
@@ -145,13 +147,7 @@ struct Family {
   bool geluIsTanh = false;
 
   Positions positions = Positions::Rotary;
-  /// Whether rotary pairs stand side by side, not half a head apart.
-  bool ropeInterleaved = false;
-  /// The base of the rotary embedding where config.json names none; absent if
-  /// it has to.
-  std::optional<double> ropeTheta = 10000.0;
-  /// The base in layers with a window, where it is another.
-  std::optional<double> ropeWindowTheta = std::nullopt;
+  RopeDefaults rope = {};
 
   Windows windows = Windows::None;
   /// Whether windows have to be switched on by 'use_sliding_window'.

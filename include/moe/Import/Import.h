@@ -12,6 +12,7 @@
 #include "mlir/IR/OwningOpRef.h"
 
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -20,10 +21,15 @@ namespace polymoe {
 struct ImportOptions {
   /// Keys of config.json whose effect is not known, to be passed over.
   std::vector<std::string> ignoredConfigKeys;
+  /// The tokens of the longest sequence that the model will see. Of the rotary
+  /// embeddings that depend on it, it chooses the frequencies.
+  std::optional<int64_t> context;
 };
 
 struct ImportedModel {
   mlir::OwningOpRef<mlir::ModuleOp> module;
+  /// What the user should know of the model.
+  std::vector<std::string> notes;
   /// Keys of the checkpoint that the model does not use.
   std::vector<std::string> ignored;
 };

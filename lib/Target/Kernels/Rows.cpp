@@ -10,6 +10,7 @@
 #include "Elementwise.h"
 
 #include "mlir/Dialect/Math/IR/Math.h"
+#include "mlir/Dialect/Vector/IR/VectorOps.h"
 
 using namespace mlir;
 using namespace mlir::moe;
@@ -266,11 +267,55 @@ static void lowerRotaryTable(RotaryTableOp op, KernelLowering &lowering) {
   });
 }
 
+/// `lane` from column `first + offset` on.
+static Lane shifted(KernelBuilder &k, Lane lane, Value first,
+                    int64_t offset = 0) {
+  return {k.add(k.add(first, lane.column), k.idx(offset)), lane.mask};
+}
+
+/// The two vectors that hold the pairs of `lane`, one of the `half` pairs'
+/// vectors, in a head whose elements begin at column `head`.
+static std::pair<Lane, Lane> twoVectors(KernelBuilder &k, Value head, Lane lane,
+                                        int64_t half) {
+  Value first = k.add(head, k.add(lane.column, lane.column));
+  Lane low{first, Value()}, high{k.add(first, k.idx(k.lanes())), Value()};
+  if (lane.mask) {
+    Value pairs = k.sub(k.idx(half), lane.column);
+    Value left = k.add(pairs, pairs);
+    low.mask = k.mask(left);
+    high.mask = k.mask(k.sub(left, k.idx(k.lanes())));
+  }
+  return {low, high};
+}
+
+/// The even and the odd elements of two vectors that follow each other.
+static std::pair<Value, Value> unzipped(KernelBuilder &k, Value low,
+                                        Value high) {
+  SmallVector<int64_t> even, odd;
+  for (int64_t i = 0; i < k.lanes(); ++i) {
+    even.push_back(2 * i);
+    odd.push_back(2 * i + 1);
+  }
+  return {vector::ShuffleOp::create(k, low, high, even),
+          vector::ShuffleOp::create(k, low, high, odd)};
+}
+
+/// The reverse of `unzipped`.
+static std::pair<Value, Value> zipped(KernelBuilder &k, Value even, Value odd) {
+  SmallVector<int64_t> order;
+  for (int64_t i = 0; i < k.lanes(); ++i)
+    order.append({i, k.lanes() + i});
+  ArrayRef<int64_t> both = order;
+  return {vector::ShuffleOp::create(k, even, odd, both.take_front(k.lanes())),
+          vector::ShuffleOp::create(k, even, odd, both.drop_front(k.lanes()))};
+}
+
 static void lowerRotary(RotaryOp op, KernelLowering &lowering) {
   int64_t rows = rowsOf(op.getInput()), width = widthOf(op.getInput());
   int64_t half = widthOf(op.getCos());
+  int64_t headWidth = op.headWidth(), turning = op.rotatedWidth();
   Type element = elementOf(op.getInput());
-  bool inverse = op.getInverse();
+  bool inverse = op.getInverse(), interleaved = op.getInterleaved();
   lowering.launchRows(
       op, computeTypeOf(op.getInput()), rows, width, [&](KernelBuilder &k) {
         Value x = k.buffer(lowering.buffer(op.getInput()), {rows, width});
@@ -278,17 +323,31 @@ static void lowerRotary(RotaryOp op, KernelLowering &lowering) {
         Value cosines = k.buffer(lowering.buffer(op.getCos()), {rows, half});
         Value sines = k.buffer(lowering.buffer(op.getSin()), {rows, half});
         k.rowsOfWorkItem([&](Value row) {
-          k.loop(k.idx(0), k.idx(width), 2 * half, [&](Value head) {
+          k.loop(k.idx(0), k.idx(width), headWidth, [&](Value head) {
             k.columns(half, [&](Lane lane) {
-              Lane first{k.add(head, lane.column), lane.mask};
-              Lane second{k.add(first.column, k.idx(half)), lane.mask};
+              auto [first, second] =
+                  interleaved ? twoVectors(k, head, lane, half)
+                              : std::pair(shifted(k, lane, head),
+                                          shifted(k, lane, head, half));
               Value c = k.roundTo(k.load(cosines, row, lane), element);
               Value s = k.roundTo(k.load(sines, row, lane), element);
               if (inverse)
                 s = arith::NegFOp::create(k, s);
               Value x1 = k.load(x, row, first), x2 = k.load(x, row, second);
-              k.store(k.subf(k.mulf(x1, c), k.mulf(x2, s)), y, row, first);
-              k.store(k.addf(k.mulf(x2, c), k.mulf(x1, s)), y, row, second);
+              if (interleaved)
+                std::tie(x1, x2) = unzipped(k, x1, x2);
+              Value y1 = k.subf(k.mulf(x1, c), k.mulf(x2, s));
+              Value y2 = k.addf(k.mulf(x2, c), k.mulf(x1, s));
+              if (interleaved)
+                std::tie(y1, y2) = zipped(k, y1, y2);
+              k.store(y1, y, row, first);
+              k.store(y2, y, row, second);
+            });
+            if (turning == headWidth)
+              return;
+            k.columns(headWidth - turning, [&](Lane lane) {
+              Lane passed = shifted(k, lane, head, turning);
+              k.store(k.load(x, row, passed), y, row, passed);
             });
           });
         });

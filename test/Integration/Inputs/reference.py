@@ -293,10 +293,13 @@ def rotary_table(o, positions):
 @op
 def rotary(o, x, cos, sin):
     half = cos.shape[-1]
-    heads = x.reshape(*x.shape[:2], -1, 2 * half)
-    a, b = heads[..., :half], heads[..., half:]
+    y = x.reshape(*x.shape[:2], -1, int(o.number("head_dim", 2 * half))).copy()
+    pairs = (np.s_[..., : 2 * half : 2], np.s_[..., 1 : 2 * half : 2])
+    first, second = pairs if o.says("interleaved") else (np.s_[..., :half], np.s_[..., half : 2 * half])
+    a, b = y[first].copy(), y[second].copy()
     cos, sin = cos[:, :, None], (-1 if o.says("inverse") else 1) * sin[:, :, None]
-    return np.concatenate([a * cos - b * sin, b * cos + a * sin], -1)
+    y[first], y[second] = a * cos - b * sin, b * cos + a * sin
+    return y
 
 
 def heads_of(x, heads, repeat=1):
