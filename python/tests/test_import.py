@@ -139,12 +139,16 @@ def test_what_is_missing_is_as_in_transformers(family, module_of, tmp_path):
     if family == "granitemoehybrid":
         sizes |= {"num_local_experts": 0, "layer_types": ["full_attention"] * 6, "mamba_n_heads": 2}
         sizes["shared_intermediate_size"] = sizes["intermediate_size"]
+    if family == "ministral":
+        # transformers cannot do without.
+        sizes["head_dim"] = 4
     if family == "apertus":
         # Without one transformers takes a scaling, which a configuration has to name here.
         sizes |= {"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0}}
     config = transformers.CONFIG_MAPPING[family](**sizes)
     transformers.AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "dense")
-    whole = module_of(tmp_path / "dense", config.to_dict())
+    config.to_json_file(tmp_path / "whole.json", use_diff=False)
+    whole = module_of(tmp_path / "dense", json.loads((tmp_path / "whole.json").read_text()))
     assert module_of(tmp_path / "dense", sizes | {"model_type": family}) == whole
 
 
@@ -198,3 +202,38 @@ def test_any_of_several_ends_ends_a_text(tool, tmp_path, documents):
     (tmp_path / "prompts.jsonl").write_text('{"prompt": "A cell"}\n{"prompt": "The document"}\n')
     from_file = tool(*generate[:3], "--prompts", tmp_path / "prompts.jsonl", generate[4], "--json-lines")
     assert [json.loads(line) for line in from_file.splitlines()] == lines
+
+
+@pytest.mark.parametrize("wrapper", ["gemma3", "mistral3"])
+def test_the_text_of_a_model_of_text_and_images(wrapper, tool, tokens_file, tmp_path):
+    import transformers
+
+    sizes = {
+        "vocab_size": 331, "hidden_size": 48, "intermediate_size": 40, "num_hidden_layers": 2, "num_attention_heads": 4,
+        "num_key_value_heads": 2, "head_dim": 12, "initializer_range": 0.1, "sliding_window": 8,
+        "bos_token_id": None, "eos_token_id": None, "pad_token_id": None,
+    }  # fmt: skip
+    vision = {
+        "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 28,
+        "patch_size": 14,
+    }  # fmt: skip
+    torch.manual_seed(0)
+    if wrapper == "gemma3":
+        text, image = transformers.Gemma3TextConfig(**sizes), transformers.SiglipVisionConfig(**vision)
+        options = {"mm_tokens_per_image": 4, "boi_token_index": 329, "eoi_token_index": 328}
+    else:
+        text, image = transformers.MistralConfig(**sizes), transformers.PixtralVisionConfig(**vision, head_dim=8)
+        options = {"tie_word_embeddings": False}
+    config = transformers.CONFIG_MAPPING[wrapper](
+        text_config=text, vision_config=image, image_token_index=330, **options
+    )
+    model = transformers.AutoModelForImageTextToText.from_config(config).eval()
+    model.save_pretrained(tmp_path / "hf")
+
+    tool("moe-translate", "--import-hf", tmp_path / "hf", "-o", tmp_path / "model.mlir")
+    tool("moe-translate", "--export-hf", tmp_path / "model.mlir", "-o", tmp_path / "text")
+    tokens = reference.read_tokens(tokens_file(3)) % 328
+    alone = torch.cat(list(reference.score(reference.load(tmp_path / "text"), tokens)))
+    with torch.inference_mode():
+        expected = model(tokens).logits
+    assert (alone - expected).abs().max() / expected.std() < 1e-5

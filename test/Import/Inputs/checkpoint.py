@@ -38,6 +38,7 @@ CONFIGS = {
     "phi3": {},
     "apertus": {"hidden_act": "xielu"},
     "cohere2": {
+        "rms_norm_eps": None,
         "layer_norm_eps": 1e-5,
         "logit_scale": 0.25,
         "sliding_window": 4,
