@@ -59,8 +59,12 @@ public:
   std::vector<Found> find(const std::string &key) const {
     std::vector<Found> all;
     if (checkpoint)
-      if (auto *entry = checkpoint->find(key))
-        all.push_back({entry->file, entry->tensor});
+      // A checkpoint of the bare decoder does not name it.
+      for (const std::string &name : {key, key.substr(key.find('.') + 1)})
+        if (auto *entry = checkpoint->find(name)) {
+          all.push_back({entry->file, entry->tensor});
+          break;
+        }
     for (auto it = used.lower_bound({key, nullptr});
          it != used.end() && it->first == key; ++it)
       all.push_back({it->second, &it->second->get(key)});

@@ -269,12 +269,17 @@ ModelSource polymoe::modelSource(ModuleOp module) {
   ModelSource source{model.getAs<StringAttr>("family").str(),
                      model.getAs<StringAttr>("config").str(),
                      std::nullopt,
+                     {},
                      {}};
   if (auto tokenizer = model.getAs<StringAttr>("tokenizer"))
     source.tokenizer = tokenizer.str();
-  if (auto ignored = model.getAs<ArrayAttr>("ignored"))
-    for (auto key : ignored.getAsRange<StringAttr>())
-      source.ignored.push_back(key.str());
+  auto readList = [&](StringRef name, std::vector<std::string> &list) {
+    if (auto keys = model.getAs<ArrayAttr>(name))
+      for (auto key : keys.getAsRange<StringAttr>())
+        list.push_back(key.str());
+  };
+  readList("ignored", source.ignored);
+  readList("ignored_config", source.ignoredConfig);
   return source;
 }
 
