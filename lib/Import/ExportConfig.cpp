@@ -187,6 +187,10 @@ Json polymoe::toJson(const ModelConfig &config, const Json &source) {
   if (type != sourceType &&
       (&family != config.family || sourceType == "mixtral"))
     makeExplicit(config, json);
+  if (auto types = json.find("layer_types"); types != json.end())
+    for (Json &type : *types)
+      if (type == "full_attention")
+        type = family.fullAttention;
   if (config.rope)
     writeRope(*config.rope, family.rope, json);
   json["architectures"] = {model};

@@ -293,7 +293,8 @@ static OrderedJson parametersOf(const RopeConfig &rope) {
                       {"rope_theta", rope.theta}};
   if (rope.share != 1)
     json["partial_rotary_factor"] = rope.share;
-  for (const auto &[key, value] : scalingOf(rope).items())
+  const OrderedJson scaling = scalingOf(rope);
+  for (const auto &[key, value] : scaling.items())
     if (key != "type")
       json[key] = value;
   if (rope.type == Type::LongRope)

@@ -17,6 +17,7 @@ import polymoe.hf
 from polymoe import cli, reference
 from polymoe.new_model import FAMILIES, new_model
 
+
 def run(*arguments):
     return cli.main([str(argument) for argument in arguments])
 

@@ -129,6 +129,11 @@ struct Family {
   } norms = {};
 
   AttentionBias attentionBias = AttentionBias::ByKey;
+  /// Where config.json names none.
+  FfnActivation activation = FfnActivation::Silu;
+  Positions positions = Positions::Rotary;
+  Windows windows = Windows::None;
+
   bool ffnBias = false;
   /// Whether the FFN reads what attention reads, and both are added to the
   /// residual.
@@ -136,29 +141,27 @@ struct Family {
   /// Whether the output projection is the embedding, where config.json does not
   /// say.
   bool tied = false;
+  /// Whether "gelu" means its approximation by tanh.
+  bool geluIsTanh = false;
+  /// Whether windows have to be switched on by 'use_sliding_window'.
+  bool windowSwitch = false;
+  /// Whether embeddings are multiplied by the root of the width.
+  bool embeddingTimesRoot = false;
 
   /// Null if the activation is always the same.
   const char *activationKey = "hidden_act";
   /// An older spelling, read where `activationKey` is missing.
   const char *olderActivationKey = nullptr;
-  /// Where the key is missing.
-  FfnActivation activation = FfnActivation::Silu;
-  /// Whether "gelu" means its approximation by tanh.
-  bool geluIsTanh = false;
-
-  Positions positions = Positions::Rotary;
   RopeDefaults rope = {};
 
-  Windows windows = Windows::None;
-  /// Whether windows have to be switched on by 'use_sliding_window'.
-  bool windowSwitch = false;
+  /// How 'layer_types' calls a layer without a window in all versions of
+  /// transformers that know the family.
+  const char *fullAttention = "full_attention";
   /// Where 'sliding_window' is missing.
   std::optional<int64_t> window = std::nullopt;
   /// For Windows::Pattern, where 'sliding_window_pattern' is missing.
   int64_t windowPattern = 0;
 
-  /// Whether embeddings are multiplied by the root of the width.
-  bool embeddingTimesRoot = false;
   Scalar embeddingScale = {};
   /// Without a key: one over the root of the width of a head.
   Scalar attentionScale = {};

@@ -91,7 +91,7 @@ class _Mixture:
 
     def __init__(self, config):
         super().__init__(config)
-        layers = self.base_model.layers if hasattr(self.base_model, "layers") else self.base_model.h
+        layers = self.transformer.h if hasattr(self, "transformer") else self.model.layers
         counts = config.polymoe_experts
         if len(counts) != len(layers):
             raise ValueError(
