@@ -22,7 +22,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from common import add_shape, matmul_peak, run
+from common import add_shape, matmul_peak, run, torch_dtype
 
 WAYS = ("eager", "compile", "grouped")
 
@@ -97,11 +97,12 @@ class Ours:
 
 
 class Peer:
-    """One of PyTorch's ways, in a process of its own that lasts."""
+    """One of PyTorch's ways, in a process of its own that lasts. `make` gives
+    its trainer, whose step(tokens, old) returns the loss."""
 
-    def __init__(self, args, folder, way):
+    def __init__(self, args, folder, way, make):
         self.pipe, other = multiprocessing.Pipe()
-        self.process = multiprocessing.Process(target=serve, args=(args, folder, way, other), daemon=True)
+        self.process = multiprocessing.Process(target=serve, args=(args, folder, way, make, other), daemon=True)
         self.process.start()
 
     def turn(self):
@@ -116,15 +117,19 @@ class Peer:
         return self.pipe.recv()
 
 
-def serve(args, folder, way, pipe):
-    import torch
+def make_trainer(args, folder, way):
     from torch_moe import Model, Trainer
 
-    torch.set_num_threads(args.threads)
-    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[args.dtype]
     config, take = checkpoint(folder / "moe-hf", args.experts)
-    model = Model(take, config, dtype, "grouped" if way == "grouped" else "eager", args.stage)
-    trainer = Trainer(model, lr=1e-4, compiled=way == "compile")
+    model = Model(take, config, torch_dtype(args.dtype), "grouped" if way == "grouped" else "eager", args.stage)
+    return Trainer(model, lr=1e-4, compiled=way == "compile")
+
+
+def serve(args, folder, way, make, pipe):
+    import torch
+
+    torch.set_num_threads(args.threads)
+    trainer = make(args, folder, way)
     from safetensors.torch import load_file
 
     data = load_file(folder / "tokens.safetensors")
@@ -192,7 +197,7 @@ def main():
         folder = Path(name)
         prepare(args, folder)
         run(args, "moe-translate", "--export-hf", folder / "moe.mlir", "-o", folder / "moe-hf")  # for the peers
-        contestants = {"ours": Ours(args, folder)} | {way: Peer(args, folder, way) for way in args.ways}
+        contestants = {"ours": Ours(args, folder)} | {way: Peer(args, folder, way, make_trainer) for way in args.ways}
         seconds, losses, peaks = {name: [] for name in contestants}, {}, []
         for round_ in range(args.rounds):
             for name, contestant in contestants.items():

@@ -82,7 +82,8 @@ constexpr Rule rules[] = {
        });
      }},
     {MoEDialect::ModelAttrHelper::getNameStr(), "a module", is<ModuleOp>,
-     "{family, config} and where known tokenizer and ignored keys, strings",
+     "{family, config} and where known tokenizer, ignored tensors and ignored "
+     "keys of the configuration, strings",
      [](Operation *, Attribute value) {
        auto isStrings = [](Attribute keys) {
          return isArrayOf(keys, is<StringAttr>);
@@ -91,7 +92,8 @@ constexpr Rule rules[] = {
            value, {{"family", is<StringAttr>},
                    {"config", is<StringAttr>},
                    {"tokenizer", is<StringAttr>, /*isOptional=*/true},
-                   {"ignored", isStrings, /*isOptional=*/true}});
+                   {"ignored", isStrings, /*isOptional=*/true},
+                   {"ignored_config", isStrings, /*isOptional=*/true}});
      }},
     {MoEDialect::ObjectiveAttrHelper::getNameStr(), "a module", is<ModuleOp>,
      "{balance, balance_form, classifier, language_prior, "
@@ -177,4 +179,15 @@ DictionaryAttr BindingAttr::asAttributes() {
   MoEDialect::BindingAttrHelper helper(getContext());
   return DictionaryAttr::get(getContext(),
                              NamedAttribute(helper.getName(), *this));
+}
+
+BlockArgument mlir::moe::addArgument(func::FuncOp function, Type type,
+                                     BindingAttr binding) {
+  unsigned index = function.getNumArguments();
+  LogicalResult inserted = function.insertArgument(
+      index, type, binding ? binding.asAttributes() : DictionaryAttr(),
+      function.getLoc());
+  assert(succeeded(inserted) && "func.func takes any argument");
+  (void)inserted;
+  return function.getArgument(index);
 }

@@ -9,6 +9,7 @@
 
 #include "moe/Runtime/Error.h"
 #include "moe/Runtime/Json.h"
+#include "moe/Runtime/Memory.h"
 
 #include <cstring>
 
@@ -19,36 +20,56 @@ namespace fs = std::filesystem;
 // The files
 //===----------------------------------------------------------------------===//
 
-Checkpoint::Checkpoint(const fs::path &folder) : root(folder) {
-  if (fs::exists(folder / "model.safetensors"))
-    openSingle();
-  else if (fs::exists(folder / "model.safetensors.index.json"))
-    openSharded();
-  else
-    fail(folder, ": expected model.safetensors or "
-                 "model.safetensors.index.json, but there is neither");
+static constexpr char singleName[] = "model.safetensors";
+static constexpr char indexName[] = "model.safetensors.index.json";
 
-  for (const char *prefix : {"model.", "transformer."}) {
-    auto hasPrefix = [&](const auto &entry) {
-      return entry.first.starts_with(prefix);
-    };
-    const char *first =
-        prefix[0] == 'm' ? "embed_tokens.weight" : "word_embeddings.weight";
-    if (std::none_of(tensors.begin(), tensors.end(), hasPrefix) &&
-        tensors.count(first))
-      missingPrefix = prefix;
-  }
+/// Fails for a folder without a checkpoint that is read.
+[[noreturn]] static void failWithout(const fs::path &folder) {
+  for (const auto &entry : fs::directory_iterator(folder))
+    if (entry.path().extension() == ".bin")
+      fail(folder, ": expected ", singleName, ", but got ",
+           entry.path().filename(),
+           ", which is not read; transformers converts it: "
+           "AutoModelForCausalLM.from_pretrained(FOLDER)"
+           ".save_pretrained(OTHER)");
+  fail(folder, ": expected ", singleName, " or ", indexName,
+       ", but there is neither");
+}
+
+Checkpoint::Checkpoint(const fs::path &folder) : root(folder) {
+  const bool single = fs::exists(root / singleName);
+  const bool index = fs::exists(root / indexName);
+  if (!single && !index)
+    failWithout(root);
+  if (single)
+    openSingle();
+  // Beside shards some programs leave a file that lacks tensors, or has none.
+  if (index && !(single && holdsIndexed()))
+    openSharded();
+}
+
+/// Whether the tensors are all that the index names.
+bool Checkpoint::holdsIndexed() const {
+  const nlohmann::json json = readJsonObject(root / indexName);
+  const JsonReader weightMap =
+      JsonReader(json, (root / indexName).string()).at("weight_map");
+  weightMap.expectObject();
+  for (const auto &[key, file] : weightMap.json().items())
+    if (!tensors.count(key))
+      return false;
+  return true;
 }
 
 void Checkpoint::openSingle() {
-  main = root / "model.safetensors";
+  main = root / singleName;
   auto file = SafetensorsFile::open(main);
   for (const TensorInfo &tensor : file->tensors())
     tensors[tensor.name] = {file, &tensor};
 }
 
 void Checkpoint::openSharded() {
-  main = root / "model.safetensors.index.json";
+  tensors.clear();
+  main = root / indexName;
   nlohmann::json index = readJsonObject(main);
   JsonReader weightMap = JsonReader(index, main.string()).at("weight_map");
   weightMap.expectObject();
@@ -73,11 +94,52 @@ void Checkpoint::openSharded() {
              " says are there, but got '", tensor.name, "'");
 }
 
+/// What the text model itself calls the tensor `key`: without what programs
+/// that wrap the model put before its names.
+static std::string nameInModel(std::string key, bool wrapped) {
+  // torch.compile's, at any module.
+  constexpr std::string_view compiled = "_orig_mod.";
+  for (size_t at; (at = key.find(compiled)) != std::string::npos;)
+    key.erase(at, compiled.size());
+  auto replace = [&](std::string_view prefix, std::string_view by) {
+    if (key.starts_with(prefix))
+      key.replace(0, prefix.size(), by);
+  };
+  // PEFT's.
+  replace("base_model.model.", "");
+  if (wrapped) {
+    replace("model.language_model.", "model.");
+    replace("language_model.", "");
+  }
+  return key;
+}
+
+void Checkpoint::renameAll(const ModelConfig &config) {
+  const Family::Keys &keys = config.family->keys;
+  const std::string base = std::string(keys.root) + ".";
+  std::map<std::string, Entry> renamed;
+  for (const auto &[key, entry] : tensors) {
+    auto [it, isNew] =
+        renamed.try_emplace(nameInModel(key, config.wrapped), entry);
+    if (!isNew)
+      fail(entry.file->path(), ": tensor '", key,
+           "': expected one tensor for each parameter, but got '",
+           it->second.tensor->name, "' too");
+  }
+  // A checkpoint of the bare decoder has keys without the name of the decoder
+  // in the model.
+  const std::string embedding = std::string(keys.embedding) + ".weight";
+  if (renamed.count(embedding) && !renamed.count(base + embedding)) {
+    std::map<std::string, Entry> based;
+    for (const auto &[key, entry] : renamed)
+      based[key == "lm_head.weight" ? key : base + key] = entry;
+    renamed = std::move(based);
+  }
+  tensors = std::move(renamed);
+}
+
 const Checkpoint::Entry *Checkpoint::find(const std::string &key) const {
   auto it = tensors.find(key);
-  if (it == tensors.end() && !missingPrefix.empty() &&
-      key.starts_with(missingPrefix))
-    it = tensors.find(key.substr(missingPrefix.size()));
   return it == tensors.end() ? nullptr : &it->second;
 }
 
@@ -106,18 +168,41 @@ static FoundTensor findTensor(const ParameterLayout &parameter,
 
 /// A tied model's file may hold the output projection too, if it is the same.
 static bool isTiedHead(const ModelConfig &config, const FoundTensors &found,
-                       const Checkpoint::Entry &head) {
-  if (!config.tied || head.tensor->name != "lm_head.weight")
+                       const std::string &key, const Checkpoint::Entry &head) {
+  if (!config.tied || key != "lm_head.weight")
     return false;
   const Checkpoint::Entry &table = *found.parameters.front().entry;
   auto lhs = head.file->data(*head.tensor);
   auto rhs = table.file->data(*table.tensor);
   if (head.tensor->dtype != table.tensor->dtype || lhs.size() != rhs.size() ||
       std::memcmp(lhs.data(), rhs.data(), lhs.size()) != 0)
-    fail(head.file->path(), ": tensor 'lm_head.weight': expected a copy of '",
-         table.tensor->name,
+    fail(head.file->path(), ": tensor '", head.tensor->name,
+         "': expected a copy of '", table.tensor->name,
          "', since 'tie_word_embeddings' is true, but got another value");
   return true;
+}
+
+/// Fails unless the tensor holds `value`, in its own type.
+static void checkConstant(const Checkpoint::Entry &entry, double value) {
+  const TensorInfo &tensor = *entry.tensor;
+  const auto bytes = entry.file->data(tensor);
+  std::vector<std::byte> expected(sizeof(double));
+  bool equal = tensor.elements() == 1 && tensor.dtype && isFloat(*tensor.dtype);
+  if (equal) {
+    convert(DType::F64, &value, *tensor.dtype, expected.data(), 1);
+    equal = std::memcmp(bytes.data(), expected.data(), bytes.size()) == 0;
+  }
+  if (!equal)
+    fail(entry.file->path(), ": tensor '", tensor.name, "': expected ", value,
+         ", but got another value");
+}
+
+/// Whether the tensor belongs to what sees images beside the text model.
+static bool isVision(std::string_view key) {
+  if (key.starts_with("model."))
+    key.remove_prefix(6);
+  return key.starts_with("vision_tower.") ||
+         key.starts_with("multi_modal_projector.");
 }
 
 FoundTensors polymoe::findTensors(const ModelConfig &config,
@@ -129,26 +214,34 @@ FoundTensors polymoe::findTensors(const ModelConfig &config,
     found.parameters.push_back(findTensor(parameter, checkpoint));
     used.insert(found.parameters.back().entry->tensor);
   }
+  for (const ConstantTensor &constant : constantsOf(config))
+    if (const Checkpoint::Entry *entry = checkpoint.find(constant.key)) {
+      checkConstant(*entry, constant.value);
+      used.insert(entry->tensor);
+      found.constants.push_back(entry->tensor->name);
+    }
   for (const auto &[key, entry] : checkpoint.entries()) {
     if (used.count(entry.tensor))
       continue;
-    if (!mayBeIgnored(key) && !isTiedHead(config, found, entry))
-      fail(entry.file->path(), ": tensor '", key,
+    if (!mayBeIgnored(key) && !isTiedHead(config, found, key, entry) &&
+        !(config.wrapped && isVision(key)))
+      fail(entry.file->path(), ": tensor '", entry.tensor->name,
            "': expected no such tensor in a model of type ",
-           nameOf(config.family), ", but got shape ",
+           config.family->name, ", but got shape ",
            toString(entry.tensor->shape));
-    found.ignored.push_back(key);
+    found.ignored.push_back(entry.tensor->name);
   }
   return found;
 }
 
 /// Whether a tensor of type `from` can be read as a parameter of type `to`:
-/// exactly, or as the fp32 master of a narrower parameter.
+/// exactly, as the fp32 master of a narrower parameter, or as transformers
+/// does, rounded to the bf16 that the configuration asks for.
 static bool canRead(DType from, DType to) {
   static const std::map<DType, std::set<DType>> readable = {
       {DType::F64, {DType::F64, DType::F32, DType::BF16, DType::F16}},
       {DType::F32, {DType::F32, DType::BF16, DType::F16}},
-      {DType::BF16, {DType::BF16, DType::F32}}};
+      {DType::BF16, {DType::BF16, DType::F32, DType::F16}}};
   auto types = readable.find(to);
   return types != readable.end() && types->second.contains(from);
 }

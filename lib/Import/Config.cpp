@@ -7,11 +7,13 @@
 
 #include "moe/Import/Config.h"
 
+#include "HarmlessKeys.h"
 #include "RopeKeys.h"
 #include "StrictReader.h"
 #include "moe/Runtime/Error.h"
 
 #include <algorithm>
+#include <cmath>
 
 using namespace polymoe;
 using Json = JsonReader::Json;
@@ -19,12 +21,6 @@ using Json = JsonReader::Json;
 namespace {
 
 template <typename T> using Names = std::pair<T, const char *>[];
-
-constexpr Names<Family> familyNames = {
-    {Family::Llama, "llama"}, {Family::Mistral, "mistral"},
-    {Family::Qwen2, "qwen2"}, {Family::Qwen3, "qwen3"},
-    {Family::Gemma, "gemma"}, {Family::Bloom, "bloom"},
-};
 
 constexpr Names<DType> typeNames = {
     {DType::F64, "float64"},
@@ -37,6 +33,13 @@ constexpr Names<GatePool> poolNames = {
     {GatePool::Token, "token"},
     {GatePool::CausalMean, "causal-mean"},
     {GatePool::SequenceSum, "sequence-sum"},
+};
+
+constexpr Names<FfnActivation> activationNames = {
+    {FfnActivation::Silu, "silu"},
+    {FfnActivation::Gelu, "gelu"},
+    {FfnActivation::GeluTanh, "gelu_pytorch_tanh"},
+    {FfnActivation::Xielu, "xielu"},
 };
 
 template <typename Table, typename T>
@@ -56,73 +59,33 @@ std::optional<T> valueIn(const std::pair<T, const char *> (&table)[N],
   return std::nullopt;
 }
 
-/// Keys that do not change what the model computes in inference: names,
-/// special tokens, training and generation settings, outputs to return.
-const std::set<std::string> &harmlessKeys() {
-  static const std::set<std::string> keys = {
-      // Names and versions.
-      "_name_or_path", "architectures", "auto_map", "model_type",
-      "name_or_path", "tokenizer_class", "transformers_version",
-      "unsloth_fixed", "unsloth_version",
-      // Tokens and lengths.
-      "bos_token_id", "decoder_start_token_id", "eos_token_id",
-      "max_position_embeddings", "n_positions", "pad_token_id", "prefix",
-      "seq_length", "sep_token_id", "unk_token_id",
-      // Training.
-      "attention_dropout", "bias_dropout_fusion", "finetuning_task",
-      "hidden_dropout", "id2label", "initializer_range", "label2id",
-      "problem_type", "router_aux_loss_coef", "router_jitter_noise",
-      "task_specific_params",
-      // How it is computed and what else is returned.
-      "_attn_implementation", "_attn_implementation_autoset",
-      "attention_softmax_in_fp32", "chunk_size_feed_forward", "is_decoder",
-      "masked_softmax_fusion", "offset_alibi", "output_attentions",
-      "output_hidden_states", "output_router_logits", "pretraining_tp",
-      "return_dict", "skip_bias_add", "skip_bias_add_qkv", "slow_but_exact",
-      "torchscript", "use_bfloat16", "use_cache",
-      // Generation.
-      "bad_words_ids", "begin_suppress_tokens", "diversity_penalty",
-      "do_sample", "early_stopping", "encoder_no_repeat_ngram_size",
-      "exponential_decay_length_penalty", "forced_bos_token_id",
-      "forced_eos_token_id", "length_penalty", "max_length", "min_length",
-      "no_repeat_ngram_size", "num_beam_groups", "num_beams",
-      "num_return_sequences", "output_scores", "remove_invalid_values",
-      "repetition_penalty", "return_dict_in_generate", "suppress_tokens",
-      "temperature", "top_k", "top_p", "typical_p"};
-  return keys;
-}
-
-/// Keys of other architectures, with the value that means "not used".
-void rejectUnsupported(StrictReader &reader) {
-  for (const char *key :
-       {"attn_logit_softcapping", "final_logit_softcapping", "logits_soft_cap",
-        "query_pre_attn_scalar", "quantization_config", "compression_config",
-        "cross_attention_hidden_size", "n_inner", "embedding_multiplier",
-        "logits_scaling", "residual_multiplier", "attention_multiplier",
-        "shared_expert_intermediate_size"})
-    reader.only(key, nullptr);
-  for (const char *key :
-       {"is_encoder_decoder", "add_cross_attention", "tie_encoder_decoder",
-        "use_bidirectional_attention", "rope_interleaved"})
-    reader.only(key, false);
-  reader.only("pruned_heads", Json::object());
+/// The model types that are read, for an error.
+std::string knownTypes() {
+  std::string names;
+  for (const Family &family : allFamilies())
+    names += std::string(family.name) + ", ";
+  return names + "or polymoe_ and one of them";
 }
 
 class ConfigParser {
 public:
-  ConfigParser(const Json &json, const std::string &file)
-      : reader(JsonReader(json, file)) {}
+  explicit ConfigParser(const JsonReader &object) : reader(object) {}
 
-  ModelConfig parse() {
+  ModelConfig parse(const std::vector<std::string> &ignored) {
     parseModelType();
     parseDType();
-    rejectUnsupported(reader);
-    if (config.family == Family::Bloom)
-      parseBloom();
-    else
-      parseDecoder();
+    parseSizes();
+    parseActivation();
+    parsePositions();
+    parseScalars();
     parseMixture();
-    reader.finish(harmlessKeys());
+    for (const Family::Fixed &fixed : family->fixed)
+      if (fixed.key)
+        reader.only(fixed.key, Json::parse(fixed.value), fixed.required);
+    rejectUnsupported(reader);
+    reader.finish(
+        [&](const std::string &key) { return isHarmless(*family, key); },
+        ignored);
     return std::move(config);
   }
 
@@ -130,20 +93,23 @@ private:
   void parseModelType() {
     std::string type = reader.string("model_type");
     std::string name = type;
-    if (name == "mixtral") {
-      config.mixture = MixtureForm::Mixtral;
-      name = "mistral";
-    } else if (name.starts_with("polymoe_")) {
+    if (name.starts_with("polymoe_")) {
       config.mixture = MixtureForm::Own;
       name = name.substr(8);
     }
-    auto family = familyNamed(name);
-    if (!family)
+    if (const char *reason = whyRefused(name))
       reader.fail("model_type",
-                  "one of llama, mistral, mixtral, qwen2, qwen3, gemma, bloom, "
-                  "or polymoe_ and one of them",
+                  "a model type that is read (" + name + " is not, since " +
+                      reason + ")",
                   type);
-    config.family = *family;
+    family = findFamily(name);
+    if (!family || (family->denseOf && config.mixture == MixtureForm::Own))
+      reader.fail("model_type", "one of " + knownTypes(), type);
+    config.family = family;
+    if (family->denseOf) {
+      config.mixture = MixtureForm::Mixtral;
+      config.family = findFamily(family->denseOf);
+    }
   }
 
   void parseDType() {
@@ -165,70 +131,47 @@ private:
     reader.fail(key, "float32, bfloat16, float16 or float64", *name);
   }
 
-  void parseBloom() {
-    config.vocabulary = reader.integer("vocab_size");
-    config.width = reader.integer("hidden_size", "n_embed");
-    config.layers = parseLayers(reader.integer("n_layer", "num_hidden_layers"));
-    config.heads = reader.integer("n_head", "num_attention_heads");
-    config.kvHeads = config.heads;
-    config.headDim = widthOfHead("n_head");
-    config.hidden = 4 * config.width;
-    config.epsilon = reader.positiveNumber("layer_norm_epsilon");
-    config.activation = FfnActivation::GeluTanh;
-    config.tied = reader.findBool("tie_word_embeddings").value_or(true);
-    config.queryKeyValueBias = config.outputBias = true;
-    config.windows.assign(config.layers, std::nullopt);
-    reader.only("apply_residual_connection_post_layernorm", false);
+  //===--------------------------------------------------------------------===//
+  // Sizes
+  //===--------------------------------------------------------------------===//
+
+  /// A size that the family may call by another name.
+  int64_t size(const std::string &key) {
+    std::string own = family->nameOf(key);
+    return own == key ? reader.integer(key) : reader.integer(key, own);
   }
 
-  void parseDecoder() {
-    config.vocabulary = reader.integer("vocab_size");
-    config.width = reader.integer("hidden_size");
-    config.hidden = reader.integer("intermediate_size");
-    config.layers = parseLayers(reader.integer("num_hidden_layers"));
-    config.heads = reader.integer("num_attention_heads");
-    parseHeads();
-    config.epsilon = reader.positiveNumber("rms_norm_eps");
-    parseActivation();
-    config.tied = reader.findBool("tie_word_embeddings")
-                      .value_or(config.family == Family::Gemma);
-    parseBiases();
-    RopeDefaults rope;
-    // Llama's first configurations have no such key.
-    if (config.family == Family::Llama)
-      rope.theta = 10000.0;
-    config.rope = readRope(reader, config.headDim, rope).full;
-    parseWindows();
-  }
-
-  int64_t parseLayers(int64_t layers) {
+  void parseSizes() {
+    config.vocabulary = size("vocab_size");
+    config.width = size("hidden_size");
+    config.hidden =
+        family->hiddenKey ? size(family->hiddenKey) : 4 * config.width;
+    config.layers = size("num_hidden_layers");
     constexpr int64_t most = 10000;
-    if (layers > most)
-      reader.fail("num_hidden_layers",
+    if (config.layers > most)
+      reader.fail(family->nameOf("num_hidden_layers"),
                   "at most " + std::to_string(most) + " layers",
-                  std::to_string(layers));
-    return layers;
-  }
+                  std::to_string(config.layers));
+    config.heads = size("num_attention_heads");
+    parseHeads();
+    config.epsilon =
+        reader.positiveNumber(family->norms.epsilonKey, family->norms.epsilon);
+    config.tied = reader.findBool("tie_word_embeddings").value_or(family->tied);
 
-  int64_t widthOfHead(const std::string &key) {
-    if (config.width % config.heads != 0)
-      reader.fail(key,
-                  "a divisor of the width, " + std::to_string(config.width) +
-                      ", since there is no 'head_dim'",
-                  std::to_string(config.heads));
-    return config.width / config.heads;
+    bool bias = family->attentionBias == AttentionBias::All;
+    if (family->attentionBias == AttentionBias::ByKey)
+      bias = reader.findBool("attention_bias").value_or(false);
+    config.outputBias = bias;
+    config.queryKeyValueBias =
+        bias || family->attentionBias == AttentionBias::QueryKeyValue;
   }
 
   void parseHeads() {
-    // Llama's first configurations have no such key. For the other families
-    // transformers would assume a number that says nothing about the model.
+    config.kvHeads = config.heads;
     if (auto heads = reader.findInteger("num_key_value_heads"))
       config.kvHeads = *heads;
-    else if (config.family == Family::Llama ||
-             reader.contains("num_key_value_heads"))
-      config.kvHeads = config.heads;
-    else
-      reader.fail("num_key_value_heads", "a number or null", "none");
+    else if (family->kvHeads && !reader.contains("num_key_value_heads"))
+      config.kvHeads = family->kvHeads;
     if (config.heads % config.kvHeads != 0)
       reader.fail("num_key_value_heads",
                   "a divisor of 'num_attention_heads', " +
@@ -237,83 +180,149 @@ private:
 
     if (auto dim = reader.findInteger("head_dim"))
       config.headDim = *dim;
-    else if (config.family == Family::Qwen3 || config.family == Family::Gemma)
-      reader.fail("head_dim", "the width of a head", "none");
+    else if (family->headDim)
+      config.headDim = family->headDim;
+    else if (config.width % config.heads == 0)
+      config.headDim = config.width / config.heads;
     else
-      config.headDim = widthOfHead("num_attention_heads");
-    if (config.headDim % 2 != 0)
+      reader.fail(family->nameOf("num_attention_heads"),
+                  "a divisor of the width, " + std::to_string(config.width) +
+                      ", since there is no 'head_dim'",
+                  std::to_string(config.heads));
+    if (family->positions != Positions::Alibi && config.headDim % 2 != 0)
       reader.fail("head_dim",
                   "an even width of a head, since its halves are rotated",
                   std::to_string(config.headDim));
   }
 
   void parseActivation() {
-    auto name = reader.findString("hidden_act");
-    std::string key = "hidden_act";
-    if (config.family == Family::Gemma) {
-      // `hidden_activation` is the newer key and wins. "gelu" in the released
-      // files means the tanh approximation.
-      if (auto newer = reader.findString("hidden_activation")) {
-        key = "hidden_activation";
-        name = newer;
+    config.activation = family->activation;
+    if (!family->activationKey)
+      return;
+    std::string key = family->activationKey;
+    auto name = reader.findString(key);
+    if (family->olderActivationKey) {
+      auto older = reader.findString(family->olderActivationKey);
+      if (!name && older) {
+        key = family->olderActivationKey;
+        name = older;
       }
-      if (name == "gelu")
-        name = "gelu_pytorch_tanh";
     }
-    if (name == "silu")
-      config.activation = FfnActivation::Silu;
-    else if (name == "gelu")
-      config.activation = FfnActivation::Gelu;
-    else if (name == "gelu_pytorch_tanh")
-      config.activation = FfnActivation::GeluTanh;
+    if (!name)
+      return;
+    if (family->geluIsTanh && *name == "gelu")
+      name = "gelu_pytorch_tanh";
+    auto known = valueIn(activationNames, *name);
+    if (!known || (*known == FfnActivation::Xielu && family->gated()))
+      reader.fail(key,
+                  family->gated() ? "silu, gelu or gelu_pytorch_tanh"
+                                  : "silu, gelu, gelu_pytorch_tanh or xielu",
+                  *name);
+    config.activation = *known;
+  }
+
+  //===--------------------------------------------------------------------===//
+  // Positions and windows
+  //===--------------------------------------------------------------------===//
+
+  void parsePositions() {
+    std::vector<bool> rotated = parseRotated();
+    parseWindows(rotated);
+    if (family->positions == Positions::RotaryInWindows)
+      for (int64_t i = 0; i < config.layers; ++i)
+        rotated[i] = config.windows[i].has_value();
+    config.rotates = rotated;
+    if (family->positions == Positions::Alibi)
+      config.rotates.assign(config.layers, false);
     else
-      reader.fail(key, "silu, gelu or gelu_pytorch_tanh",
-                  name.value_or("none"));
+      config.rope = readRope(reader, config.headDim, family->rope);
   }
 
-  void parseBiases() {
-    bool bias = false;
-    switch (config.family) {
-    case Family::Llama:
-    case Family::Qwen3:
-    case Family::Gemma:
-      bias = reader.findBool("attention_bias").value_or(false);
-      config.queryKeyValueBias = config.outputBias = bias;
-      break;
-    case Family::Qwen2:
-      config.queryKeyValueBias = true;
-      reader.only("qkv_bias", true);
-      break;
-    default:
-      reader.only("attention_bias", false);
+  /// Which layers rotate, as far as that does not follow from their windows.
+  std::vector<bool> parseRotated() {
+    std::vector<bool> rotated(config.layers, true);
+    if (family->positions == Positions::RotaryByType) {
+      auto type = reader.find("position_embedding_type");
+      bool rotates =
+          type && type->oneOf<bool>({{"rope", true}, {"nope", false}});
+      rotated.assign(config.layers, rotates);
+    } else if (family->positions == Positions::RotaryListed) {
+      int64_t interval =
+          reader.findInteger("no_rope_layer_interval").value_or(4);
+      for (int64_t i = 0; i < config.layers; ++i)
+        rotated[i] = (i + 1) % interval != 0;
+      if (auto list = reader.find("no_rope_layers")) {
+        std::vector<JsonReader> elements = oneForEachLayer(*list, "0 or 1");
+        for (int64_t i = 0; i < config.layers; ++i)
+          rotated[i] = elements[i].integer<int64_t>(0, 1) == 1;
+      }
     }
-    config.queryKeyNorm = config.family == Family::Qwen3;
-    // The gated FFN of the dialect has no biases; no released model has them.
-    reader.only("mlp_bias", false);
+    return rotated;
   }
 
-  void parseWindows() {
-    auto window = reader.findInteger("sliding_window");
-    std::vector<bool> sliding(config.layers, false);
-    switch (config.family) {
-    case Family::Mistral:
-      // Where the key is missing, transformers would assume 4096 for mistral.
-      if (config.mixture != MixtureForm::Mixtral &&
-          !reader.contains("sliding_window"))
-        reader.fail("sliding_window", "a number or null", "none");
-      sliding.assign(config.layers, window.has_value());
-      break;
-    case Family::Qwen2:
-    case Family::Qwen3:
-      sliding = parseLayerTypes(window);
-      break;
-    default:
+  void parseWindows(const std::vector<bool> &rotated) {
+    std::optional<int64_t> window = reader.findInteger("sliding_window");
+    if (!reader.contains("sliding_window"))
+      window = family->window;
+    if (family->windows == Windows::None)
       reader.only("sliding_window", nullptr);
-    }
+    bool switchedOff = family->windowSwitch &&
+                       !reader.findBool("use_sliding_window").value_or(false);
+    if (family->windowSwitch && !switchedOff && !window)
+      reader.fail("sliding_window",
+                  "a number, since 'use_sliding_window' is true", "none");
+
+    std::vector<bool> sliding = parseLayerTypes(
+        windowedByRule(switchedOff ? std::nullopt : window, rotated));
     config.windows.resize(config.layers);
+    for (int64_t i = 0; i < config.layers; ++i) {
+      if (!sliding[i])
+        continue;
+      if (switchedOff)
+        reader.at("layer_types")
+            .elements()[i]
+            .expected("full_attention, since 'use_sliding_window' is false");
+      if (!window)
+        reader.fail("sliding_window",
+                    "a number, since layer " + std::to_string(i) +
+                        " has a window",
+                    "none");
+      config.windows[i] = window;
+    }
+  }
+
+  /// The layers with a window where 'layer_types' does not say.
+  std::vector<bool> windowedByRule(std::optional<int64_t> window,
+                                   const std::vector<bool> &rotated) {
+    std::vector<bool> sliding(config.layers, false);
+    int64_t pattern = 0, first = 0;
+    if (family->windows == Windows::Pattern)
+      pattern = reader.findInteger("sliding_window_pattern")
+                    .value_or(family->windowPattern);
+    if (family->windows == Windows::FromLayer) {
+      auto value = reader.find("max_window_layers");
+      // Zero means that every layer has a window.
+      first = value ? value->integer() : 28;
+    }
     for (int64_t i = 0; i < config.layers; ++i)
-      if (sliding[i])
-        config.windows[i] = window;
+      switch (family->windows) {
+      case Windows::None:
+        break;
+      case Windows::All:
+      case Windows::AllUnlessListed:
+        sliding[i] = window.has_value();
+        break;
+      case Windows::Pattern:
+        sliding[i] = (i + 1) % pattern != 0;
+        break;
+      case Windows::FromLayer:
+        sliding[i] = window && first <= i;
+        break;
+      case Windows::WithoutRotary:
+        sliding[i] = window && !rotated[i];
+        break;
+      }
+    return sliding;
   }
 
   std::vector<JsonReader> oneForEachLayer(const JsonReader &list,
@@ -325,35 +334,65 @@ private:
     return list.elements();
   }
 
-  std::vector<bool> parseLayerTypes(std::optional<int64_t> window) {
-    bool used = reader.findBool("use_sliding_window").value_or(false);
-    // Zero means that every layer has a sliding window.
-    std::optional<int64_t> first;
-    if (auto value = reader.find("max_window_layers"))
-      first = value->integer();
-    if (used && !window)
-      reader.fail("sliding_window",
-                  "a number, since 'use_sliding_window' is true", "none");
-
-    std::vector<bool> sliding(config.layers, false);
+  std::vector<bool> parseLayerTypes(std::vector<bool> sliding) {
     auto types = reader.find("layer_types");
-    if (!types) {
-      if (used && !first)
-        reader.fail("max_window_layers",
-                    "a number, since 'use_sliding_window' is true", "none");
-      for (int64_t i = 0; used && i < config.layers; ++i)
-        sliding[i] = *first <= i;
+    if (!types)
       return sliding;
-    }
     std::vector<JsonReader> elements = oneForEachLayer(*types, "type");
     for (int64_t i = 0; i < config.layers; ++i) {
-      sliding[i] = elements[i].oneOf<bool>(
-          {{"full_attention", false}, {"sliding_attention", true}});
-      if (sliding[i] && !used)
-        elements[i].expected(
-            "full_attention, since 'use_sliding_window' is false");
+      bool listed = elements[i].oneOf<bool>({{"full_attention", false},
+                                             {"sliding_attention", true},
+                                             {"attention", false}});
+      // Other families do not read the list.
+      bool fixed =
+          family->windows == Windows::None || family->windows == Windows::All;
+      if (fixed && listed != sliding[i])
+        elements[i].expected(sliding[i] ? "sliding_attention"
+                                        : "full_attention");
+      sliding[i] = listed;
     }
     return sliding;
+  }
+
+  //===--------------------------------------------------------------------===//
+  // Scalars
+  //===--------------------------------------------------------------------===//
+
+  void parseScalars() {
+    config.embeddingScale = parseScalar(family->embeddingScale);
+    config.residualScale = parseScalar(family->residualScale);
+    config.logitScale = parseScalar(family->logitScale);
+    config.attentionScale =
+        family->attentionScale.key
+            ? parseScalar(family->attentionScale)
+            : 1.0 / std::sqrt(static_cast<double>(config.headDim));
+    config.attentionCap = parseCap(family->attentionCap);
+    config.logitCap = parseCap(family->logitCap);
+  }
+
+  double parseScalar(const Scalar &scalar) {
+    if (!scalar.key)
+      return 1.0;
+    double value = reader.positiveNumber(scalar.key, scalar.missing);
+    switch (scalar.use) {
+    case Scalar::Use::Multiplies:
+      return value;
+    case Scalar::Use::Divides:
+      return 1.0 / value;
+    case Scalar::Use::DividesRoot:
+      return 1.0 / std::sqrt(value);
+    }
+    return value;
+  }
+
+  std::optional<double> parseCap(const SoftCap &cap) {
+    if (!cap.key)
+      return std::nullopt;
+    if (!reader.contains(cap.key))
+      return cap.missing;
+    if (!reader.find(cap.key))
+      return std::nullopt;
+    return reader.positiveNumber(cap.key);
   }
 
   void parseMixture() {
@@ -414,29 +453,51 @@ private:
   }
 
   StrictReader reader;
+  const Family *family = nullptr;
   ModelConfig config;
 };
 
 } // namespace
 
-const char *polymoe::nameOf(Family family) {
-  return nameIn(familyNames, family);
-}
-
 const char *polymoe::nameOf(GatePool pool) { return nameIn(poolNames, pool); }
-
-std::optional<Family> polymoe::familyNamed(const std::string &name) {
-  return valueIn(familyNames, name);
-}
 
 const char *polymoe::configNameOf(DType type) {
   return nameIn(typeNames, type);
 }
 
-ModelConfig polymoe::parseConfig(const Json &json, const std::string &file) {
-  return ConfigParser(json, file).parse();
+nlohmann::ordered_json
+polymoe::textConfigOf(const nlohmann::ordered_json &json) {
+  const Wrapper *wrapper = findWrapper(json.value("model_type", ""));
+  if (!wrapper || !json.contains("text_config") ||
+      !json["text_config"].is_object())
+    return json;
+  nlohmann::ordered_json text = json["text_config"];
+  if (!text.contains("model_type"))
+    text["model_type"] = wrapper->text;
+  // What the file says of the whole model holds for the text.
+  for (const char *key : {"torch_dtype", "dtype", "tie_word_embeddings",
+                          "bos_token_id", "eos_token_id", "pad_token_id"})
+    if (!text.contains(key) && json.contains(key))
+      text[key] = json[key];
+  return text;
 }
 
-ModelConfig polymoe::readConfig(const std::filesystem::path &file) {
-  return parseConfig(readJsonObject(file), file.string());
+ModelConfig polymoe::parseConfig(const Json &json, const std::string &file,
+                                 const std::vector<std::string> &ignored) {
+  JsonReader whole(json, file);
+  auto type = json.find("model_type");
+  if (type == json.end() || !type->is_string() ||
+      !findWrapper(type->get<std::string>()))
+    return ConfigParser(whole).parse(ignored);
+  whole.at("text_config").expectObject();
+  const Json text = textConfigOf(json);
+  ModelConfig config =
+      ConfigParser(JsonReader(text, file, "text_config")).parse(ignored);
+  config.wrapped = true;
+  return config;
+}
+
+ModelConfig polymoe::readConfig(const std::filesystem::path &file,
+                                const std::vector<std::string> &ignored) {
+  return parseConfig(readJsonObject(file), file.string(), ignored);
 }

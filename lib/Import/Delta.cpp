@@ -9,6 +9,7 @@
 
 #include "OutputFolder.h"
 #include "moe/Dialect/MoE.h"
+#include "moe/Import/Base.h"
 #include "moe/Import/Checkpoint.h"
 #include "moe/Import/Config.h"
 #include "moe/Runtime/Error.h"
@@ -58,8 +59,12 @@ public:
   std::vector<Found> find(const std::string &key) const {
     std::vector<Found> all;
     if (checkpoint)
-      if (auto *entry = checkpoint->find(key))
-        all.push_back({entry->file, entry->tensor});
+      // A checkpoint of the bare decoder does not name it.
+      for (const std::string &name : {key, key.substr(key.find('.') + 1)})
+        if (auto *entry = checkpoint->find(name)) {
+          all.push_back({entry->file, entry->tensor});
+          break;
+        }
     for (auto it = used.lower_bound({key, nullptr});
          it != used.end() && it->first == key; ++it)
       all.push_back({it->second, &it->second->get(key)});
@@ -73,30 +78,6 @@ private:
   std::set<std::pair<std::string, std::shared_ptr<const SafetensorsFile>>> used;
 };
 
-/// Type, shape and checksum of a tensor, which identify its value.
-struct Identity {
-  std::string dtype;
-  std::vector<int64_t> shape;
-  std::string digest;
-  bool operator==(const Identity &) const = default;
-};
-
-Identity identityOf(const SafetensorsFile &file, const TensorInfo &tensor) {
-  file.willRead(tensor);
-  return {tensor.dtypeName, tensor.shape, checksumOf(file.data(tensor)).digest};
-}
-
-using TensorName = std::pair<std::string, std::string>; ///< file, key
-
-/// The tensors that the module reads, whole or in part.
-std::set<TensorName> tensorsOf(const std::vector<ParameterSpec> &specs) {
-  std::set<TensorName> tensors;
-  for (const ParameterSpec &spec : specs)
-    if (auto *origin = std::get_if<CheckpointOrigin>(&spec.origin))
-      tensors.emplace(origin->file, origin->key);
-  return tensors;
-}
-
 } // namespace
 
 //===----------------------------------------------------------------------===//
@@ -105,7 +86,7 @@ std::set<TensorName> tensorsOf(const std::vector<ParameterSpec> &specs) {
 
 /// Whether the base has the tensor, whatever its file is called.
 static bool hasTensor(const Base &base, const std::string &key,
-                      const Identity &identity) {
+                      const TensorIdentity &identity) {
   for (const Base::Found &found : base.find(key))
     if (found.tensor->shape == identity.shape &&
         found.tensor->dtypeName == identity.dtype &&
@@ -176,7 +157,7 @@ void polymoe::exportDelta(const fs::path &source, const fs::path &output,
     const SafetensorsFile &opened = *files.open(file);
     if (!base && holdsTrained(opened))
       continue;
-    Identity identity = identityOf(opened, opened.get(key));
+    TensorIdentity identity = identityOf(opened, opened.get(key));
     if (base && !hasTensor(*base, key, identity))
       continue;
     std::string &name = nameOfFile[file];
@@ -187,12 +168,8 @@ void polymoe::exportDelta(const fs::path &source, const fs::path &output,
       if (names.insert(candidate).second)
         name = candidate;
     }
-    ofBase.emplace(file, key);
-    index["base"].push_back({{"file", name},
-                             {"key", key},
-                             {"dtype", identity.dtype},
-                             {"shape", identity.shape},
-                             {"xxh3", identity.digest}});
+    ofBase.insert({file, key});
+    index["base"].push_back(toJson({{name, key}, identity}));
   }
 
   OutputFolder folder(output, options.replace);
@@ -223,12 +200,6 @@ void polymoe::exportDelta(const fs::path &source, const fs::path &output,
 // Merge
 //===----------------------------------------------------------------------===//
 
-/// A tensor of the base as delta.json names it.
-struct BaseTensor {
-  TensorName name;
-  Identity identity;
-};
-
 static std::vector<BaseTensor> readIndex(const fs::path &delta) {
   fs::path path = delta / indexName;
   if (!fs::is_regular_file(path))
@@ -240,28 +211,20 @@ static std::vector<BaseTensor> readIndex(const fs::path &delta) {
   JsonReader index(json, path.string());
   if (index.text("format") != "polymoe-delta" || index.integer("version") != 1)
     index.fail("expected format polymoe-delta, version 1");
-  std::vector<BaseTensor> tensors;
-  for (const JsonReader &entry : index.at("base").elements()) {
-    BaseTensor &tensor = tensors.emplace_back();
-    tensor.name = {entry.text("file"), entry.text("key")};
-    tensor.identity = {entry.text("dtype"), {}, entry.text("xxh3")};
-    for (const JsonReader &extent : entry.at("shape").elements())
-      tensor.identity.shape.push_back(extent.integer());
-  }
-  return tensors;
+  return readBaseTensors(index.at("base"));
 }
 
 /// The file in which the base has exactly this tensor.
 static std::shared_ptr<const SafetensorsFile>
 locate(const Base &base, const BaseTensor &tensor, const fs::path &delta) {
   const auto &[dtype, shape, digest] = tensor.identity;
-  const std::string &key = tensor.name.second;
+  const std::string &key = tensor.name.key;
   std::vector<Base::Found> all = base.find(key);
   if (all.empty())
     fail(base.path, ": expected the base that ", delta,
          " was made for, with key '", key, "' of ", dtype, " ", toString(shape),
          ", but there is none");
-  Identity got;
+  TensorIdentity got;
   for (const Base::Found &found : all) {
     got = identityOf(*found.file, *found.tensor);
     if (got == tensor.identity)
@@ -289,7 +252,7 @@ void polymoe::mergeDelta(const fs::path &delta, const fs::path &output,
   std::map<TensorName, Base::Found> foundTensors;
   for (const BaseTensor &tensor : tensors) {
     auto file = locate(base, tensor, delta);
-    foundTensors[tensor.name] = {file, file->find(tensor.name.second)};
+    foundTensors[tensor.name] = {file, file->find(tensor.name.key)};
   }
   std::vector<fs::path> sources = {delta / indexName, delta / tensorsName};
   for (const auto &[name, found] : foundTensors)
@@ -325,5 +288,6 @@ void polymoe::mergeDelta(const fs::path &delta, const fs::path &output,
   }
   copyConfiguration(loaded, folder.path());
   saveModule(module, folder.path() / moduleName);
+  noteBase(module, folder.path());
   folder.commit();
 }

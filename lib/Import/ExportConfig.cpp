@@ -68,18 +68,18 @@ static void checkRoute(moe::RouteOp route, int64_t topK) {
          "that are not, which no checkpoint can express");
 }
 
+/// Whether the mixture that transformers has for the family can be this model.
 /// Mixtral has neither biases nor windows of some layers only, one number of
 /// experts, and gives a token's only expert a weight of 1.
-static bool isMixtral(const ModelConfig &config) {
+static bool isStockMixture(const ModelConfig &config) {
   auto sameEverywhere = [](const auto &values) {
     return std::all_of(values.begin(), values.end(), [&](const auto &value) {
       return value == values.front();
     });
   };
-  return (config.family == Family::Llama || config.family == Family::Mistral) &&
-         !config.queryKeyValueBias && !config.outputBias &&
-         sameEverywhere(config.windows) && sameEverywhere(config.experts) &&
-         config.topK > 1 &&
+  return config.family->stockMixture && !config.queryKeyValueBias &&
+         !config.outputBias && sameEverywhere(config.windows) &&
+         sameEverywhere(config.experts) && config.topK > 1 &&
          std::none_of(config.gates.begin(), config.gates.end(),
                       [](bool gated) { return gated; });
 }
@@ -129,9 +129,9 @@ ModelConfig polymoe::exportedConfig(ModuleOp module, ModelConfig config) {
   for (moe::Layer &layer : layers)
     if (layer.route)
       checkRoute(layer.route, config.topK);
-  config.mixture = config.topK == 0    ? MixtureForm::None
-                   : isMixtral(config) ? MixtureForm::Mixtral
-                                       : MixtureForm::Own;
+  config.mixture = config.topK == 0         ? MixtureForm::None
+                   : isStockMixture(config) ? MixtureForm::Mixtral
+                                            : MixtureForm::Own;
   return config;
 }
 
@@ -139,62 +139,77 @@ ModelConfig polymoe::exportedConfig(ModuleOp module, ModelConfig config) {
 // As JSON
 //===----------------------------------------------------------------------===//
 
-static std::string classNameOf(Family family) {
-  std::string name = nameOf(family);
-  name[0] = static_cast<char>(name[0] - 'a' + 'A');
-  return name;
+/// The family of the model type that `config` is written as.
+static const Family &writtenFamily(const ModelConfig &config) {
+  return config.mixture == MixtureForm::Mixtral
+             ? *findFamily(config.family->stockMixture)
+             : *config.family;
 }
 
-/// Writes the keys whose defaults differ between families.
+/// Writes out what `source` leaves to defaults, which another family may have
+/// others of.
 static void makeExplicit(const ModelConfig &config, Json &json) {
+  const Family &family = *config.family;
   json["num_key_value_heads"] = config.kvHeads;
   json["head_dim"] = config.headDim;
   json["tie_word_embeddings"] = config.tied;
+  json[family.norms.epsilonKey] = config.epsilon;
   json["sliding_window"] =
       config.windows.front() ? Json(*config.windows.front()) : Json();
 }
 
-Json polymoe::toJson(const ModelConfig &config, Json json) {
+static void erase(Json &json, std::initializer_list<const char *> keys) {
+  for (const char *key : keys)
+    json.erase(key);
+}
+
+/// Takes out what a mixture's configuration has beside that of the dense model.
+static void eraseMixture(Json &json) {
+  erase(json, {"auto_map", "polymoe_experts", "polymoe_top_k",
+               "polymoe_language_gates", "polymoe_gate_pool"});
+  const Family *family = findFamily(json.value("model_type", ""));
+  if (family && family->denseOf)
+    erase(json, {"num_local_experts", "num_experts", "num_experts_per_tok",
+                 "output_router_logits", "router_aux_loss_coef",
+                 "router_jitter_noise"});
+}
+
+Json polymoe::toJson(const ModelConfig &config, const Json &source) {
+  const Family &family = writtenFamily(config);
+  const bool own = config.mixture == MixtureForm::Own;
+  const std::string prefix = own ? "PolyMoE" : "";
+  const std::string type = (own ? "polymoe_" : "") + std::string(family.name);
+  const std::string model = prefix + family.model + "ForCausalLM";
+
+  Json json = textConfigOf(source);
   const std::string sourceType = json.value("model_type", "");
-  std::string name = classNameOf(config.family), type = nameOf(config.family);
-  if (config.mixture == MixtureForm::Mixtral) {
-    name = "Mixtral";
-    type = "mixtral";
-  } else if (config.mixture == MixtureForm::Own) {
-    name = "PolyMoE" + name;
-    type = "polymoe_" + type;
-  }
-  json["architectures"] = {name + "ForCausalLM"};
+  eraseMixture(json);
+  if (type != sourceType &&
+      (&family != config.family || sourceType == "mixtral"))
+    makeExplicit(config, json);
+  if (auto types = json.find("layer_types"); types != json.end())
+    for (Json &type : *types)
+      if (type == "full_attention")
+        type = family.fullAttention;
+  if (config.rope)
+    writeRope(*config.rope, family.rope, json);
+  json["architectures"] = {model};
   json["model_type"] = type;
   json[json.contains("torch_dtype") ? "torch_dtype" : "dtype"] =
       configNameOf(*config.dtype);
   if (json.contains("torch_dtype"))
     json.erase("dtype");
 
-  for (const char *key :
-       {"auto_map", "num_local_experts", "num_experts", "num_experts_per_tok",
-        "polymoe_experts", "polymoe_top_k", "polymoe_language_gates",
-        "polymoe_gate_pool"})
-    json.erase(key);
-  if (config.rope)
-    writeRope({*config.rope, *config.rope}, {}, json);
-  if (type != sourceType &&
-      (type == "mixtral" || config.family == Family::Mistral))
-    makeExplicit(config, json);
-  if (type == "mixtral") {
-    for (const char *key : {"attention_bias", "mlp_bias", "pretraining_tp"})
-      json.erase(key);
+  if (config.mixture == MixtureForm::Mixtral) {
+    erase(json,
+          {"attention_bias", "layer_types", "mlp_bias", "pretraining_tp"});
     json["num_local_experts"] = config.experts.front();
     json["num_experts_per_tok"] = config.topK;
-  } else {
-    for (const char *key : {"output_router_logits", "router_aux_loss_coef",
-                            "router_jitter_noise"})
-      json.erase(key);
   }
-  if (config.mixture == MixtureForm::Own) {
-    json["auto_map"] = {
-        {"AutoConfig", "configuration_polymoe." + name + "Config"},
-        {"AutoModelForCausalLM", "modeling_polymoe." + name + "ForCausalLM"}};
+  if (own) {
+    json["auto_map"] = {{"AutoConfig", "configuration_polymoe." + prefix +
+                                           family.configName() + "Config"},
+                        {"AutoModelForCausalLM", "modeling_polymoe." + model}};
     json["polymoe_experts"] = config.experts;
     json["polymoe_top_k"] = config.topK;
     std::vector<int64_t> gated;

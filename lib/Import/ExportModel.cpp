@@ -105,7 +105,9 @@ struct OutputTensor {
   std::vector<int64_t> shape;
   DType dtype = DType::F32;
   /// The parameters that it is made of, and their rows in it.
-  std::vector<std::pair<std::string, std::optional<RowSelection>>> parts;
+  std::vector<std::pair<std::string, std::optional<RowSelection>>> parts = {};
+  /// The one number of a tensor that no parameter is in.
+  double constant = 0;
 
   int64_t bytes() const { return *byteSizeOf(shape, sizeOf(dtype)); }
 };
@@ -140,6 +142,11 @@ tensorsToWrite(const ModelConfig &config,
   for (const OutputTensor &tensor : tensors)
     for (const auto &[name, rows] : tensor.parts)
       specs.at(name).dtype = tensor.dtype;
+  for (const ConstantTensor &constant : constantsOf(config))
+    tensors.push_back({.key = constant.key,
+                       .shape = {},
+                       .dtype = *config.dtype,
+                       .constant = constant.value});
   return tensors;
 }
 
@@ -164,6 +171,16 @@ void writeInterleaved(const OutputTensor &tensor, const ParameterStore &store,
 
 void addTensor(const OutputTensor &tensor, const ParameterStore &store,
                SafetensorsWriter &writer) {
+  if (tensor.parts.empty()) {
+    writer.add(tensor.key, tensor.dtype, tensor.shape,
+               [&](const SafetensorsWriter::Sink &sink) {
+                 std::vector<std::byte> value(tensor.bytes());
+                 convert(DType::F64, &tensor.constant, tensor.dtype,
+                         value.data(), 1);
+                 sink(value);
+               });
+    return;
+  }
   const auto &[name, rows] = tensor.parts.front();
   if (rows) {
     writer.add(tensor.key, tensor.dtype, tensor.shape,
@@ -234,7 +251,8 @@ void polymoe::exportHuggingFace(const fs::path &source, const fs::path &output,
   auto json = readJsonObject<nlohmann::ordered_json>(configFile);
 
   ModelConfig config =
-      exportedConfig(*loaded.module, parseConfig(json, configFile.string()));
+      exportedConfig(*loaded.module, parseConfig(json, configFile.string(),
+                                                 model.ignoredConfig));
   std::vector<ParameterLayout> layout = layoutOf(config);
   Specs specs;
   for (ParameterSpec &spec : extractParameterSpecs(*loaded.module))

@@ -34,6 +34,8 @@ moe::ActivationKind activationOf(FfnActivation activation) {
     return moe::ActivationKind::Gelu;
   case FfnActivation::GeluTanh:
     return moe::ActivationKind::GeluTanh;
+  case FfnActivation::Xielu:
+    fail("expected another activation than xielu, which is not compiled yet");
   }
   llvm_unreachable("an activation");
 }
@@ -72,8 +74,9 @@ public:
   ModelBuilder(const ModelConfig &config, DType type,
                const FoundTensors &tensors, const ImportOptions &options,
                MLIRContext &context)
-      : config(config), tensors(tensors), options(options), builder(&context),
-        loc(builder.getUnknownLoc()), element(elementTypeOf(type, context)),
+      : config(config), family(*config.family), tensors(tensors),
+        options(options), builder(&context), loc(builder.getUnknownLoc()),
+        element(elementTypeOf(type, context)),
         precise(moe::preciseType(element)),
         ids(RankedTensorType::get({dynamic, dynamic}, builder.getI32Type())) {}
 
@@ -93,10 +96,11 @@ private:
   using Weights = std::map<Part, SmallVector<Value>>;
 
   /// The properties of a layer that decide which function it calls.
-  using LayerKind = std::tuple<std::optional<int64_t>, int64_t, bool>;
+  using LayerKind = std::tuple<std::optional<int64_t>, int64_t, bool, bool>;
 
   LayerKind kindOf(int64_t layer) const {
-    return {config.windows[layer], config.experts[layer], config.gates[layer]};
+    return {config.windows[layer], config.experts[layer], config.gates[layer],
+            config.rotates[layer]};
   }
 
   RankedTensorType typeOf(const ParameterLayout &parameter) {
@@ -151,29 +155,16 @@ private:
     Value table = weights[Part::Embedding].front();
     Value hidden = moe::EmbeddingOp::create(
         builder, loc, activation(config.width), tokens, table,
-        builder.getF64FloatAttr(embeddingScale()));
-    if (!weights[Part::EmbeddingNorm].empty())
-      hidden = norm(hidden, weights[Part::EmbeddingNorm]);
+        builder.getF64FloatAttr(embeddingRoot()));
+    hidden = scale(hidden, config.embeddingScale);
+    hidden = norm(hidden, weights[Part::EmbeddingNorm]);
 
-    SmallVector<Value> common;
-    if (config.rope) {
-      std::vector<float> frequencies =
-          ropeFrequencies(*config.rope, config.headDim, options.context);
-      Type tableType = preciseTensor(static_cast<int64_t>(frequencies.size()));
-      IntegerAttr maxLength;
-      if (auto tokens = ropeContext(*config.rope, options.context))
-        maxLength = builder.getI64IntegerAttr(*tokens);
-      auto rotary = moe::RotaryTableOp::create(
-          builder, loc, tableType, tableType, positions,
-          builder.getDenseF32ArrayAttr(frequencies),
-          builder.getF64FloatAttr(config.rope->attentionFactor), maxLength);
-      llvm::append_range(common, rotary.getResults());
-    }
-    common.append({slots, segments});
+    buildRotaryTables(positions);
 
     for (int64_t layer = 0; layer < config.layers; ++layer) {
       SmallVector<Value> arguments = {hidden};
-      arguments.append(common);
+      llvm::append_range(arguments, rotaryTable(layer));
+      arguments.append({slots, segments});
       for (const ParameterLayout *parameter : parametersOf(layer))
         arguments.push_back(getParameter(*parameter));
       hidden = func::CallOp::create(builder, loc,
@@ -182,10 +173,15 @@ private:
                    .getResult(0);
     }
 
-    hidden = norm(hidden, weights[Part::FinalNorm]);
+    // Scaling the row costs less than scaling its logits.
+    hidden = scale(norm(hidden, weights[Part::FinalNorm]), config.logitScale);
     Value head = config.tied ? table : weights[Part::Head].front();
     Value result = moe::LinearOp::create(builder, loc, logits, hidden, head,
                                          /*bias=*/Value());
+    if (config.logitCap)
+      result =
+          moe::SoftCapOp::create(builder, loc, logits, result,
+                                 builder.getF64FloatAttr(*config.logitCap));
     func::ReturnOp::create(builder, loc, result);
   }
 
@@ -194,13 +190,41 @@ private:
                                  builder.getStringAttr(name));
   }
 
-  /// Gemma's factor is computed in f64 and rounded to f32 before anything
-  /// else.
-  double embeddingScale() const {
-    return config.family == Family::Gemma
-               ? static_cast<float>(
-                     std::sqrt(static_cast<double>(config.width)))
-               : 1.0;
+  /// The factor that the lookup applies: computed in f64 and rounded to f32
+  /// before anything else.
+  double embeddingRoot() const {
+    return family.embeddingTimesRoot ? static_cast<float>(std::sqrt(
+                                           static_cast<double>(config.width)))
+                                     : 1.0;
+  }
+
+  /// One table for each rotary embedding that layers have.
+  void buildRotaryTables(Value positions) {
+    for (int64_t layer = 0; layer < config.layers; ++layer) {
+      const RopeConfig *rope = config.ropeOf(layer);
+      if (!rope || !rotaryTable(layer).empty())
+        continue;
+      std::vector<float> frequencies =
+          ropeFrequencies(*rope, config.headDim, options.context);
+      Type type = preciseTensor(static_cast<int64_t>(frequencies.size()));
+      IntegerAttr maxLength;
+      if (auto tokens = ropeContext(*rope, options.context))
+        maxLength = builder.getI64IntegerAttr(*tokens);
+      auto table = moe::RotaryTableOp::create(
+          builder, loc, type, type, positions,
+          builder.getDenseF32ArrayAttr(frequencies),
+          builder.getF64FloatAttr(rope->attentionFactor), maxLength);
+      tables.emplace_back(*rope, table);
+    }
+  }
+
+  /// The cosines and sines of a layer; none in one that does not rotate.
+  ValueRange rotaryTable(int64_t layer) {
+    const RopeConfig *rope = config.ropeOf(layer);
+    for (auto &[known, table] : tables)
+      if (rope && known == *rope)
+        return table.getResults();
+    return {};
   }
 
   /// Layer -1 has the parameters outside the layers.
@@ -252,66 +276,73 @@ private:
   }
 
   void buildLayer(int64_t layer, ValueRange arguments) {
-    Value hidden = arguments.front(), cos, sin;
+    Value hidden = arguments.front();
     arguments = arguments.drop_front();
-    if (config.rope) {
-      cos = arguments[0];
-      sin = arguments[1];
-      arguments = arguments.drop_front(2);
-    }
+    ValueRange table = arguments.take_front(config.rotates[layer] ? 2 : 0);
+    arguments = arguments.drop_front(table.size());
     Value slots = arguments[0], segments = arguments[1];
     Weights weights;
     for (auto [parameter, value] :
          llvm::zip_equal(parametersOf(layer), arguments.drop_front(2)))
       weights[parameter->part].push_back(value);
 
-    Value input = norm(hidden, weights[Part::InputNorm]);
+    Value input = norm(hidden, weights[Part::AttentionInputNorm]);
+    Value attended = attention(layer, input, table, slots, segments, weights);
+    attended = norm(attended, weights[Part::AttentionOutputNorm]);
+    hidden = addToResidual(hidden, attended);
+    if (!family.parallel)
+      input = norm(hidden, weights[Part::FfnInputNorm]);
+    Value fed = feedForward(layer, input, weights);
+    hidden = addToResidual(hidden, norm(fed, weights[Part::FfnOutputNorm]));
+    func::ReturnOp::create(builder, loc, hidden);
+  }
+
+  Value addToResidual(Value hidden, Value result) {
+    return moe::AddOp::create(builder, loc, hidden,
+                              scale(result, config.residualScale));
+  }
+
+  Value attention(int64_t layer, Value input, ValueRange table, Value slots,
+                  Value segments, Weights &weights) {
     Value query = linear(input, weights[Part::Query]);
     Value key = linear(input, weights[Part::Key]);
     Value value = linear(input, weights[Part::Value]);
-    if (config.queryKeyNorm) {
-      query = norm(query, weights[Part::QueryNorm]);
-      key = norm(key, weights[Part::KeyNorm]);
-    }
-    if (config.rope) {
-      query = rotated(query, cos, sin);
-      key = rotated(key, cos, sin);
+    query = norm(query, weights[Part::QueryNorm]);
+    key = norm(key, weights[Part::KeyNorm]);
+    if (!table.empty()) {
+      query = rotated(query, *config.ropeOf(layer), table);
+      key = rotated(key, *config.ropeOf(layer), table);
     }
     IntegerAttr window;
     if (config.windows[layer])
       window = builder.getI64IntegerAttr(*config.windows[layer]);
-    double scale = 1.0 / std::sqrt(static_cast<double>(config.headDim));
-    Value attended =
-        moe::AttentionOp::create(
-            builder, loc, query.getType(), /*lse=*/Type(), query, key, value,
-            slots, segments, builder.getI64IntegerAttr(config.heads),
-            builder.getI64IntegerAttr(config.kvHeads),
-            builder.getF64FloatAttr(scale), window,
-            config.rope ? UnitAttr() : builder.getUnitAttr(),
-            /*softcap=*/FloatAttr())
-            .getResult();
-    hidden = moe::AddOp::create(builder, loc, hidden,
-                                linear(attended, weights[Part::Output]));
-    Value ffnInput = norm(hidden, weights[Part::FfnNorm]);
-    hidden = moe::AddOp::create(builder, loc, hidden,
-                                feedForward(layer, ffnInput, weights));
-    func::ReturnOp::create(builder, loc, hidden);
+    FloatAttr cap;
+    if (config.attentionCap)
+      cap = builder.getF64FloatAttr(*config.attentionCap);
+    auto attended = moe::AttentionOp::create(
+        builder, loc, query.getType(), /*lse=*/Type(), query, key, value, slots,
+        segments, builder.getI64IntegerAttr(config.heads),
+        builder.getI64IntegerAttr(config.kvHeads),
+        builder.getF64FloatAttr(config.attentionScale), window,
+        family.positions == Positions::Alibi ? builder.getUnitAttr()
+                                             : UnitAttr(),
+        cap);
+    return linear(attended.getResult(), weights[Part::Output]);
   }
 
-  Value rotated(Value heads, Value cos, Value sin) {
-    const RopeConfig &rope = *config.rope;
+  Value rotated(Value heads, const RopeConfig &rope, ValueRange table) {
     IntegerAttr headDim;
     if (rotatedWidth(rope, config.headDim) != config.headDim)
       headDim = builder.getI64IntegerAttr(config.headDim);
     return moe::RotaryOp::create(
-        builder, loc, heads.getType(), heads, cos, sin,
+        builder, loc, heads.getType(), heads, table[0], table[1],
         /*inverse=*/UnitAttr(),
         rope.interleaved ? builder.getUnitAttr() : UnitAttr(), headDim);
   }
 
   Value feedForward(int64_t layer, Value input, Weights &weights) {
-    moe::FfnForm form = config.family == Family::Bloom ? moe::FfnForm::Plain
-                                                       : moe::FfnForm::Gated;
+    moe::FfnForm form =
+        family.gated() ? moe::FfnForm::Gated : moe::FfnForm::Plain;
     moe::ActivationKind activation = activationOf(config.activation);
     ArrayRef<Value> ffn = weights[Part::Ffn];
     if (config.experts[layer] == 1)
@@ -340,15 +371,27 @@ private:
                                       : moe::PoolKind::SequenceSum);
   }
 
+  /// `input` itself where the family has no such norm.
   Value norm(Value input, ArrayRef<Value> weights) {
+    if (weights.empty())
+      return input;
+    const NormKind kind = family.norms.kind;
     FloatAttr epsilon = builder.getF64FloatAttr(config.epsilon);
-    if (config.family == Family::Bloom)
-      return moe::LayerNormOp::create(builder, loc, input.getType(), input,
-                                      weights[0], weights[1], epsilon);
-    double offset = config.family == Family::Gemma ? 1.0 : 0.0;
+    if (kind == NormKind::Layer || kind == NormKind::LayerBiased)
+      return moe::LayerNormOp::create(
+          builder, loc, input.getType(), input, weights[0],
+          weights.size() > 1 ? weights[1] : Value(), epsilon);
+    double offset = kind == NormKind::RmsPlusOne ? 1.0 : 0.0;
     return moe::RmsNormOp::create(builder, loc, input.getType(), input,
                                   weights[0], epsilon,
                                   builder.getF64FloatAttr(offset));
+  }
+
+  Value scale(Value input, double factor) {
+    if (factor == 1.0)
+      return input;
+    return moe::ScaleOp::create(builder, loc, input.getType(), input,
+                                builder.getF64FloatAttr(factor));
   }
 
   Value linear(Value input, ArrayRef<Value> weights) {
@@ -359,6 +402,7 @@ private:
   }
 
   const ModelConfig &config;
+  const Family &family;
   const FoundTensors &tensors;
   const ImportOptions &options;
   OpBuilder builder;
@@ -366,6 +410,7 @@ private:
   Type element, precise;
   RankedTensorType ids;
   std::map<LayerKind, func::FuncOp> functions;
+  SmallVector<std::pair<RopeConfig, moe::RotaryTableOp>> tables;
 };
 
 } // namespace
@@ -377,9 +422,10 @@ ImportedModel polymoe::importHuggingFace(const fs::path &folder,
   if (!fs::is_directory(folder))
     fail(folder, ": expected a folder with config.json and safetensors");
   fs::path configFile = folder / "config.json";
-  ModelConfig config = readConfig(configFile);
+  ModelConfig config = readConfig(configFile, options.ignoredConfigKeys);
   std::vector<ParameterLayout> layout = layoutOf(config);
   Checkpoint checkpoint(folder);
+  checkpoint.renameAll(config);
   FoundTensors tensors = findTensors(config, layout, checkpoint);
   DType type = chooseType(config, tensors);
 
@@ -390,23 +436,27 @@ ImportedModel polymoe::importHuggingFace(const fs::path &folder,
       ModelBuilder(config, type, tensors, options, context).build(moduleFolder);
   imported.ignored = tensors.ignored;
   if (config.rope)
-    if (auto note = contextNote(*config.rope, options.context))
+    if (auto note = contextNote(config.rope->full, options.context))
       imported.notes.push_back(*note);
 
   Builder builder(&context);
   NamedAttrList model;
-  model.set("family", builder.getStringAttr(nameOf(config.family)));
+  model.set("family", builder.getStringAttr(config.family->name));
   model.set("config",
             builder.getStringAttr(relativePath(configFile, moduleFolder)));
   fs::path tokenizer = folder / "tokenizer.json";
   if (fs::exists(tokenizer))
     model.set("tokenizer",
               builder.getStringAttr(relativePath(tokenizer, moduleFolder)));
-  if (!imported.ignored.empty()) {
-    std::vector<llvm::StringRef> keys(imported.ignored.begin(),
-                                      imported.ignored.end());
-    model.set("ignored", builder.getStrArrayAttr(keys));
-  }
+  auto setList = [&](StringRef key, const std::vector<std::string> &values) {
+    if (!values.empty())
+      model.set(key, builder.getStrArrayAttr(
+                         SmallVector<StringRef>(values.begin(), values.end())));
+  };
+  std::vector<std::string> unread = tensors.ignored;
+  llvm::append_range(unread, tensors.constants);
+  setList("ignored", unread);
+  setList("ignored_config", options.ignoredConfigKeys);
   moe::MoEDialect::ModelAttrHelper(&context).setAttr(
       *imported.module, model.getDictionary(&context));
   return imported;

@@ -9,6 +9,8 @@
 
 #include "moe/Transforms/Layers.h"
 
+#include <string_view>
+
 using namespace polymoe;
 
 namespace {
@@ -19,20 +21,18 @@ using Shape = std::vector<int64_t>;
 class LayoutBuilder {
 public:
   explicit LayoutBuilder(const ModelConfig &config)
-      : config(config), bloom(config.family == Family::Bloom) {}
+      : config(config), family(*config.family), keys(family.keys),
+        norms(family.norms) {}
 
   std::vector<ParameterLayout> build() {
+    const std::string root = std::string(keys.root) + ".";
     const Shape table = {config.vocabulary, config.width};
-    if (bloom) {
-      add("transformer.word_embeddings.weight", table, Part::Embedding);
-      addNorm("transformer.word_embeddings_layernorm", Part::EmbeddingNorm);
-    } else {
-      add("model.embed_tokens.weight", table, Part::Embedding);
-    }
+    add(root + keys.embedding + ".weight", table, Part::Embedding);
+    addNorm(root, keys.embeddingNorm, Part::EmbeddingNorm);
     for (layer = 0; layer < config.layers; ++layer)
-      addLayer();
+      addLayer(root + keys.layers + "." + std::to_string(layer) + ".");
     layer = -1;
-    addNorm(bloom ? "transformer.ln_f" : "model.norm", Part::FinalNorm);
+    addNorm(root, keys.finalNorm, Part::FinalNorm);
     if (!config.tied)
       add("lm_head.weight", table, Part::Head);
     return std::move(parameters);
@@ -50,10 +50,48 @@ private:
     return parameters.back();
   }
 
-  void addNorm(const std::string &prefix, Part part) {
-    add(prefix + ".weight", {config.width}, part);
-    if (bloom)
-      add(prefix + ".bias", {config.width}, part);
+  /// `key` is null where the family has no such norm.
+  void addNorm(const std::string &prefix, const char *key, Part part) {
+    if (!key)
+      return;
+    add(prefix + key + ".weight", {config.width}, part);
+    if (norms.kind == NormKind::LayerBiased)
+      add(prefix + key + ".bias", {config.width}, part);
+  }
+
+  void addLayer(const std::string &prefix) {
+    addNorm(prefix, norms.attentionInput, Part::AttentionInputNorm);
+    addAttention(prefix + keys.attention + ".");
+    addNorm(prefix, norms.attentionOutput, Part::AttentionOutputNorm);
+    addNorm(prefix, norms.ffnInput, Part::FfnInputNorm);
+    addFfns(prefix + keys.ffn + ".");
+    addNorm(prefix, norms.ffnOutput, Part::FfnOutputNorm);
+  }
+
+  //===--------------------------------------------------------------------===//
+  // Attention
+  //===--------------------------------------------------------------------===//
+
+  void addAttention(const std::string &prefix) {
+    const int64_t queries = config.heads * config.headDim;
+    const int64_t keyRows = config.kvHeads * config.headDim;
+    if (keys.queryKeyValue) {
+      addFusedAttention(prefix + keys.queryKeyValue + ".");
+    } else {
+      bool bias = config.queryKeyValueBias;
+      addLinear(prefix + "q_proj", queries, config.width, bias, Part::Query);
+      addLinear(prefix + "k_proj", keyRows, config.width, bias, Part::Key);
+      addLinear(prefix + "v_proj", keyRows, config.width, bias, Part::Value);
+    }
+    if (norms.queryKey != QueryKeyNorm::None) {
+      bool heads = norms.queryKey == QueryKeyNorm::Heads;
+      add(prefix + "q_norm.weight", {heads ? config.headDim : queries},
+          Part::QueryNorm);
+      add(prefix + "k_norm.weight", {heads ? config.headDim : keyRows},
+          Part::KeyNorm);
+    }
+    addLinear(prefix + keys.output, config.width, queries, config.outputBias,
+              Part::Output);
   }
 
   void addLinear(const std::string &prefix, int64_t out, int64_t in, bool bias,
@@ -63,130 +101,151 @@ private:
       add(prefix + ".bias", {out}, part);
   }
 
-  void addLayer() {
-    std::string prefix =
-        (bloom ? "transformer.h." : "model.layers.") + std::to_string(layer);
-    addNorm(prefix + ".input_layernorm", Part::InputNorm);
-    if (bloom)
-      addFusedAttention(prefix + ".self_attention.");
-    else
-      addAttention(prefix + ".self_attn.");
-    addNorm(prefix + ".post_attention_layernorm", Part::FfnNorm);
-    addFfns(prefix);
-  }
-
-  void addAttention(const std::string &prefix) {
-    int64_t queries = config.heads * config.headDim;
-    int64_t keys = config.kvHeads * config.headDim;
-    bool bias = config.queryKeyValueBias;
-    addLinear(prefix + "q_proj", queries, config.width, bias, Part::Query);
-    addLinear(prefix + "k_proj", keys, config.width, bias, Part::Key);
-    addLinear(prefix + "v_proj", keys, config.width, bias, Part::Value);
-    if (config.queryKeyNorm) {
-      add(prefix + "q_norm.weight", {config.headDim}, Part::QueryNorm);
-      add(prefix + "k_norm.weight", {config.headDim}, Part::KeyNorm);
-    }
-    addLinear(prefix + "o_proj", config.width, queries, config.outputBias,
-              Part::Output);
-  }
-
-  /// BLOOM's tensors hold query, key and value of a head one after the other.
+  /// One tensor holds queries, keys and values, or those of one head after the
+  /// other.
   void addFusedAttention(const std::string &prefix) {
-    int64_t width = config.width, dim = config.headDim;
-    const std::pair<const char *, Part> parts[] = {
-        {"q", Part::Query}, {"k", Part::Key}, {"v", Part::Value}};
-    for (int64_t i = 0; i < 3; ++i) {
-      RowSelection rows{i * dim, dim, 3 * dim};
+    const struct {
+      const char *name;
+      int64_t heads;
+      Part part;
+    } parts[] = {{"q", config.heads, Part::Query},
+                 {"k", config.kvHeads, Part::Key},
+                 {"v", config.kvHeads, Part::Value}};
+    const int64_t heads = config.heads + 2 * config.kvHeads;
+    const int64_t rows = heads * config.headDim;
+    int64_t first = 0;
+    for (const auto &part : parts) {
+      int64_t block =
+          keys.headByHead ? config.headDim : part.heads * config.headDim;
+      RowSelection selection{first, block,
+                             keys.headByHead ? 3 * config.headDim : rows};
+      first += block;
       auto addPart = [&](const std::string &kind, Shape shape, Shape fused) {
-        std::string key = prefix + "query_key_value.";
-        std::string name = key;
-        name.append(parts[i].first).append(kind);
-        ParameterLayout &parameter =
-            add(std::move(name), std::move(shape), parts[i].second);
-        parameter.locations = {
-            {KeyForm::Own, key + kind.substr(1), std::move(fused), rows}};
+        std::string name = prefix + part.name;
+        name.append(".").append(kind);
+        add(std::move(name), std::move(shape), part.part).locations = {
+            {KeyForm::Own, prefix + kind, std::move(fused), selection}};
       };
-      addPart(".weight", {width, width}, {3 * width, width});
-      addPart(".bias", {width}, {3 * width});
+      const int64_t own = part.heads * config.headDim;
+      addPart("weight", {own, config.width}, {rows, config.width});
+      if (config.queryKeyValueBias)
+        addPart("bias", {own}, {rows});
     }
-    addLinear(prefix + "dense", width, width, /*bias=*/true, Part::Output);
   }
+
+  //===--------------------------------------------------------------------===//
+  // FFN and experts
+  //===--------------------------------------------------------------------===//
 
   void addFfns(const std::string &prefix) {
     int64_t experts = config.experts[layer];
     if (experts > 1) {
-      ParameterLayout &router =
-          add(routerOf(prefix), {experts, config.width}, Part::Router);
-      if (!bloom)
+      ParameterLayout &router = add(mlir::moe::routerName(prefix),
+                                    {experts, config.width}, Part::Router);
+      if (hasOtherKeys())
         router.locations.push_back({KeyForm::Mixtral,
-                                    prefix + ".block_sparse_moe.gate.weight",
+                                    mixtralPrefix(prefix) + "gate.weight",
                                     router.shape, std::nullopt});
     }
     if (config.gates[layer])
-      add(mlir::moe::languageGateName(routerOf(prefix)), {2, config.width},
-          Part::LanguageGate);
+      add(mlir::moe::languageGateName(mlir::moe::routerName(prefix)),
+          {2, config.width}, Part::LanguageGate);
     for (int64_t e = 0; e < experts; ++e)
-      bloom ? addPlainFfn(prefix, e) : addGatedFfn(prefix, e);
+      addFfn(prefix, e);
   }
 
-  static std::string routerOf(const std::string &prefix) {
-    return mlir::moe::routerName(prefix + ".mlp.");
+  /// Mixtral's name of an FFN.
+  static std::string mixtralPrefix(const std::string &prefix) {
+    return prefix.substr(0, prefix.rfind('.', prefix.size() - 2) + 1) +
+           "block_sparse_moe.";
+  }
+
+  void addFfn(const std::string &prefix, int64_t expert) {
+    const int64_t hidden = config.hidden;
+    const Shape up = {hidden, config.width}, down = {config.width, hidden};
+    if (keys.gateUp) {
+      addGateUp(prefix, expert, "gate", 0);
+      addGateUp(prefix, expert, "up", hidden);
+    } else {
+      if (family.gated())
+        addMatrix(prefix, expert, keys.gate, up,
+                  {"w1", "gate_up_proj", 0, 2 * hidden});
+      addMatrix(prefix, expert, keys.up, up,
+                {"w3", "gate_up_proj", hidden, 2 * hidden});
+    }
+    addMatrix(prefix, expert, keys.down, down,
+              {"w2", "down_proj", 0, config.width});
+    if (config.activation == FfnActivation::Xielu)
+      for (const char *name : {"act_fn.alpha_p", "act_fn.alpha_n"})
+        addExpertPart(prefix, expert, name, {1});
   }
 
   /// One matrix or vector of an expert, or of the dense FFN.
-  ParameterLayout &addFfn(const std::string &prefix, int64_t expert,
-                          const std::string &name, Shape shape) {
-    std::string dense = prefix + ".mlp." + name;
-    std::string own = mlir::moe::expertName(prefix + ".mlp.", expert, name);
-    ParameterLayout &parameter =
-        add(expert ? own : dense, std::move(shape), Part::Ffn);
+  ParameterLayout &addExpertPart(const std::string &prefix, int64_t expert,
+                                 const std::string &name, Shape shape) {
+    ParameterLayout &parameter = add(
+        expert ? mlir::moe::expertName(prefix, expert, name) : prefix + name,
+        std::move(shape), Part::Ffn);
     parameter.expert = expert;
-    if (config.experts[layer] > 1)
-      parameter.locations[0].key = own;
+    parameter.locations[0].key = expertKey(prefix, expert, name);
     return parameter;
   }
 
-  void addPlainFfn(const std::string &prefix, int64_t expert) {
-    int64_t width = config.width, hidden = config.hidden;
-    addFfn(prefix, expert, "dense_h_to_4h.weight", {hidden, width});
-    addFfn(prefix, expert, "dense_h_to_4h.bias", {hidden});
-    addFfn(prefix, expert, "dense_4h_to_h.weight", {width, hidden});
-    addFfn(prefix, expert, "dense_4h_to_h.bias", {width});
+  std::string expertKey(const std::string &prefix, int64_t expert,
+                        const std::string &name) const {
+    return config.experts[layer] > 1
+               ? mlir::moe::expertName(prefix, expert, name)
+               : prefix + name;
   }
 
-  void addGatedFfn(const std::string &prefix, int64_t expert) {
-    int64_t width = config.width, hidden = config.hidden;
-    int64_t experts = config.experts[layer];
-    const Shape packedUp = {experts, 2 * hidden, width};
-    const Shape packedDown = {experts, width, hidden};
-    auto addPart = [&](const std::string &name, const char *mixtral,
-                       Shape shape, const char *packed, Shape packedShape,
-                       int64_t firstRow) {
-      int64_t rows = shape[0];
-      ParameterLayout &parameter =
-          addFfn(prefix, expert, name + ".weight", std::move(shape));
-      if (experts == 1)
-        return;
-      parameter.locations.push_back({KeyForm::Mixtral,
-                                     prefix + ".block_sparse_moe.experts." +
-                                         std::to_string(expert) + "." +
-                                         mixtral + ".weight",
-                                     parameter.shape, std::nullopt});
-      RowSelection selection{firstRow, rows, packedShape[0] * packedShape[1]};
-      parameter.locations.push_back({KeyForm::Packed,
-                                     prefix + ".mlp.experts." + packed,
-                                     std::move(packedShape), selection});
-    };
-    addPart("gate_proj", "w1", {hidden, width}, "gate_up_proj", packedUp,
-            expert * 2 * hidden);
-    addPart("up_proj", "w3", {hidden, width}, "gate_up_proj", packedUp,
-            expert * 2 * hidden + hidden);
-    addPart("down_proj", "w2", {width, hidden}, "down_proj", packedDown,
-            expert * width);
+  /// The gate or the up projection, some rows of a tensor that holds both.
+  void addGateUp(const std::string &prefix, int64_t expert,
+                 const std::string &part, int64_t firstRow) {
+    const std::string tensor = keys.gateUp;
+    const int64_t rows = 2 * config.hidden;
+    addExpertPart(prefix, expert, tensor + "." + part + ".weight",
+                  {config.hidden, config.width})
+        .locations = {{KeyForm::Own,
+                       expertKey(prefix, expert, tensor + ".weight"),
+                       {rows, config.width},
+                       RowSelection{firstRow, config.hidden, rows}}};
   }
+
+  /// Where a matrix of an expert lies in Mixtral, and in a tensor that holds
+  /// `rows` rows of each expert.
+  struct OtherKeys {
+    const char *mixtral, *packed;
+    int64_t firstRow, rows;
+  };
+
+  void addMatrix(const std::string &prefix, int64_t expert,
+                 const std::string &name, const Shape &shape,
+                 const OtherKeys &others) {
+    ParameterLayout &matrix =
+        addExpertPart(prefix, expert, name + ".weight", shape);
+    const int64_t experts = config.experts[layer];
+    if (hasOtherKeys() && experts > 1) {
+      matrix.locations.push_back({KeyForm::Mixtral,
+                                  mixtralPrefix(prefix) + "experts." +
+                                      std::to_string(expert) + "." +
+                                      others.mixtral + ".weight",
+                                  shape, std::nullopt});
+      matrix.locations.push_back(
+          {KeyForm::Packed, prefix + "experts." + others.packed,
+           Shape{experts, others.rows, shape[1]},
+           RowSelection{expert * others.rows + others.firstRow, shape[0],
+                        experts * others.rows}});
+    }
+    if (family.ffnBias)
+      addExpertPart(prefix, expert, name + ".bias", {shape[0]});
+  }
+
+  bool hasOtherKeys() const { return family.gated() && !keys.gateUp; }
 
   const ModelConfig &config;
-  const bool bloom;
+  const Family &family;
+  const Family::Keys &keys;
+  const Family::Norms &norms;
   int64_t layer = -1;
   std::vector<ParameterLayout> parameters;
 };
@@ -195,6 +254,22 @@ private:
 
 std::vector<ParameterLayout> polymoe::layoutOf(const ModelConfig &config) {
   return LayoutBuilder(config).build();
+}
+
+std::vector<ConstantTensor> polymoe::constantsOf(const ModelConfig &config) {
+  std::vector<ConstantTensor> constants;
+  if (config.activation != FfnActivation::Xielu)
+    return constants;
+  const std::string_view alpha = "alpha_p";
+  for (const ParameterLayout &parameter : layoutOf(config)) {
+    std::string key = parameter.locations.front().key;
+    if (!key.ends_with(alpha))
+      continue;
+    key.resize(key.size() - alpha.size());
+    constants.push_back({key + "beta", 0.5});
+    constants.push_back({key + "eps", -1e-6});
+  }
+  return constants;
 }
 
 bool polymoe::mayBeIgnored(const std::string &key) {

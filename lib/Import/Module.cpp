@@ -8,6 +8,7 @@
 #include "moe/Import/Module.h"
 
 #include "moe/Dialect/MoE.h"
+#include "moe/Import/Base.h"
 #include "moe/Runtime/Error.h"
 #include "moe/Runtime/Files.h"
 
@@ -68,6 +69,10 @@ void polymoe::registerModuleDialects(MLIRContext &context) {
   context.printOpOnDiagnostic(false);
 }
 
+static fs::path orCurrent(const fs::path &folder) {
+  return folder.empty() ? fs::path(".") : folder;
+}
+
 LoadedModule polymoe::loadModule(const fs::path &path, MLIRContext &context) {
   LoadedModule loaded;
   loaded.file = fs::is_directory(path) ? path / "model.mlir" : path;
@@ -75,8 +80,16 @@ LoadedModule polymoe::loadModule(const fs::path &path, MLIRContext &context) {
   if (fs::is_directory(path) && fs::exists(path / "delta.json"))
     fail(path, ": expected a model, but got a delta; moe-translate "
                "--merge-delta joins it with its base");
+  if (fs::is_directory(path) && !fs::exists(loaded.file) &&
+      fs::exists(path / "config.json"))
+    fail(path,
+         ": expected a module or a run folder, but got a Hugging Face "
+         "folder; moe-translate --import-hf ",
+         path, " -o model.mlir makes a module of it");
   if (!fs::is_regular_file(loaded.file))
     fail(loaded.file, ": expected a module, but there is no such file");
+  if (loaded.file.filename() == "model.mlir")
+    checkBase(orCurrent(loaded.folder));
   DiagnosticText text(context);
   // Parsing verifies too.
   loaded.module = parseSourceFile<ModuleOp>(
@@ -202,10 +215,6 @@ void polymoe::setOrigin(ModuleOp module, const std::string &name,
 // Paths
 //===----------------------------------------------------------------------===//
 
-static fs::path orCurrent(const fs::path &folder) {
-  return folder.empty() ? fs::path(".") : folder;
-}
-
 std::string polymoe::relativePath(const fs::path &file,
                                   const fs::path &folder) {
   // The name of the file itself is not resolved: in a download cache it is a
@@ -260,12 +269,17 @@ ModelSource polymoe::modelSource(ModuleOp module) {
   ModelSource source{model.getAs<StringAttr>("family").str(),
                      model.getAs<StringAttr>("config").str(),
                      std::nullopt,
+                     {},
                      {}};
   if (auto tokenizer = model.getAs<StringAttr>("tokenizer"))
     source.tokenizer = tokenizer.str();
-  if (auto ignored = model.getAs<ArrayAttr>("ignored"))
-    for (auto key : ignored.getAsRange<StringAttr>())
-      source.ignored.push_back(key.str());
+  auto readList = [&](StringRef name, std::vector<std::string> &list) {
+    if (auto keys = model.getAs<ArrayAttr>(name))
+      for (auto key : keys.getAsRange<StringAttr>())
+        list.push_back(key.str());
+  };
+  readList("ignored", source.ignored);
+  readList("ignored_config", source.ignoredConfig);
   return source;
 }
 

@@ -94,7 +94,7 @@ public:
       inherited.otherwise = ropes.full.theta;
     ropes.sliding = readObject("rope_parameters.sliding_attention",
                                sliding.value_or(nothing), inherited);
-    kinds.finish({});
+    kinds.finish();
     return ropes;
   }
 
@@ -187,7 +187,7 @@ private:
       result.truncate = rope.findBool("truncate").value_or(true);
     if (result.type == Type::Yarn || result.type == Type::LongRope)
       readAttentionFactor(rope, result);
-    rope.finish({});
+    rope.finish();
     return result;
   }
 

@@ -7,6 +7,8 @@
 
 #include "StrictReader.h"
 
+#include <algorithm>
+
 using namespace polymoe;
 
 JsonReader StrictReader::at(const std::string &key) {
@@ -64,20 +66,41 @@ double StrictReader::positiveNumber(const std::string &key) {
   return value.number();
 }
 
+double StrictReader::positiveNumber(const std::string &key, double missing) {
+  return find(key) ? positiveNumber(key) : missing;
+}
+
 std::string StrictReader::string(const std::string &key) {
   return at(key).text();
 }
 
-void StrictReader::only(const std::string &key, const Json &supported) {
+void StrictReader::only(const std::string &key, const Json &supported,
+                        bool required) {
   auto value = find(key);
-  if (value && value->json() != supported)
-    value->expected(supported.is_null() ? "none"
-                                        : supported.dump() + " or none");
+  if (value ? value->json() != supported : required)
+    at(key).expected(supported.is_null() ? "none"
+                     : required          ? supported.dump()
+                                         : supported.dump() + " or none");
 }
 
-void StrictReader::finish(const std::set<std::string> &harmless) const {
+void StrictReader::finish(
+    const std::function<bool(const std::string &)> &isHarmless,
+    const std::vector<std::string> &ignored) const {
+  for (const std::string &key : ignored)
+    if (!object.has(key) || read.count(key) || isHarmless(key))
+      object.at(key).expected("a key whose effect on the model is not known, "
+                              "since --ignore-config-key names it");
   for (const auto &[key, value] : object.json().items())
-    if (!value.is_null() && !read.count(key) && !harmless.count(key))
+    if (!value.is_null() && !read.count(key) && !isHarmless(key) &&
+        std::find(ignored.begin(), ignored.end(), key) == ignored.end())
+      object.at(key).expected("no such key, since its effect on the model is "
+                              "not known (--ignore-config-key " +
+                              key + " passes over it)");
+}
+
+void StrictReader::finish() const {
+  for (const auto &[key, value] : object.json().items())
+    if (!value.is_null() && !read.count(key))
       object.at(key).expected(
           "no such key, since its effect on the model is not known");
 }

@@ -10,6 +10,7 @@
 
 #include "moe/Runtime/Json.h"
 
+#include <functional>
 #include <set>
 
 namespace polymoe {
@@ -41,16 +42,27 @@ public:
   /// product of two fits 64 bits.
   int64_t integer(const std::string &key);
   double positiveNumber(const std::string &key);
+  /// `missing` where the key is not there.
+  double positiveNumber(const std::string &key, double missing);
   std::string string(const std::string &key);
 
   /// The integer of a key that has two spellings, which must agree.
   int64_t integer(const std::string &key, const std::string &otherKey);
 
-  /// Checks that a key is absent or has the only value supported.
-  void only(const std::string &key, const Json &supported);
+  /// Checks that a key has the only value supported or, unless it is
+  /// `required`, is absent.
+  void only(const std::string &key, const Json &supported,
+            bool required = false);
 
-  /// Checks that every key was read, is in `harmless` or is null.
-  void finish(const std::set<std::string> &harmless) const;
+  /// Whether the key was asked for.
+  bool hasRead(const std::string &key) const { return read.count(key) != 0; }
+
+  /// Checks that every key was read, is harmless, null or in `ignored`, and
+  /// that those are there and unknown.
+  void finish(const std::function<bool(const std::string &)> &isHarmless,
+              const std::vector<std::string> &ignored) const;
+  /// Checks that every key was read or is null.
+  void finish() const;
 
   [[noreturn]] void fail(const std::string &key, const std::string &expected,
                          const std::string &got) const {

@@ -88,20 +88,36 @@ void FileDescriptor::reset() {
     ::close(std::exchange(descriptor, -1));
 }
 
-/// Opens a regular file for reading and finds its size.
+/// Opens a regular file for reading and finds what the system says of it.
 static FileDescriptor openForReading(const std::filesystem::path &path,
-                                     int64_t &size) {
+                                     struct stat &status) {
   // Without O_NONBLOCK, opening a pipe would wait for its writer.
   FileDescriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
   if (file.get() < 0)
     failWithErrno(errno, path, ": cannot be opened");
-  struct stat status;
   if (::fstat(file.get(), &status) != 0)
     failWithErrno(errno, path, ": cannot be read");
   if (!S_ISREG(status.st_mode))
     fail(path, ": expected a regular file");
+  return file;
+}
+
+static FileDescriptor openForReading(const std::filesystem::path &path,
+                                     int64_t &size) {
+  struct stat status;
+  FileDescriptor file = openForReading(path, status);
   size = status.st_size;
   return file;
+}
+
+FileState polymoe::fileState(const std::filesystem::path &path) {
+  struct stat status;
+  openForReading(path, status);
+  auto nanoseconds = [](const timespec &time) {
+    return int64_t(time.tv_sec) * 1'000'000'000 + time.tv_nsec;
+  };
+  return {status.st_size, nanoseconds(status.st_mtim),
+          nanoseconds(status.st_ctim)};
 }
 
 MappedFile::MappedFile(const std::filesystem::path &path) {

@@ -14,10 +14,13 @@ StepResult HostTrainee::step(std::span<const Batch> microBatches,
                              const LossWeights &weights, const Update &update) {
   StepResult result;
   MicroBatch which{0, int64_t(microBatches.size())};
-  for (; which.index < which.count; ++which.index)
+  for (; which.index < which.count; ++which.index) {
     for (const auto &[name, value] :
          accumulateGradients(microBatches[size_t(which.index)], weights, which))
       result.losses[name] += value;
+    if (onMicroBatch)
+      onMicroBatch(which.index + 1);
+  }
   result.gradientNorm = gradientNorm(store, context);
   updateByAdamW(store, context, update,
                 clipFactor(result.gradientNorm, update.clip));

@@ -14,13 +14,42 @@
 
 using namespace polymoe;
 
+/// Whether lists and objects are nested in more than maxJsonDepth levels.
+static bool isTooDeep(std::string_view text) {
+  int depth = 0;
+  bool inString = false;
+  for (size_t i = 0; i < text.size(); ++i) {
+    const char c = text[i];
+    if (inString && c == '\\')
+      ++i;
+    else if (c == '"')
+      inString = !inString;
+    else if (!inString && (c == '[' || c == '{'))
+      if (++depth > maxJsonDepth)
+        return true;
+    if (!inString && (c == ']' || c == '}'))
+      --depth;
+  }
+  return false;
+}
+
 template <typename Json>
 Json polymoe::parseJson(std::string_view text, const std::string &file) {
+  if (isTooDeep(text))
+    fail(file, ": expected JSON of at most ", maxJsonDepth,
+         " levels, but got more");
   try {
     return Json::parse(text);
   } catch (const typename Json::exception &error) {
     fail(file, ": expected JSON, but got ", error.what());
   }
+}
+
+std::optional<nlohmann::json> polymoe::tryParseJson(std::string_view text) {
+  if (isTooDeep(text))
+    return std::nullopt;
+  auto json = nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false);
+  return json.is_discarded() ? std::nullopt : std::optional(std::move(json));
 }
 
 template <typename Json>
@@ -111,10 +140,11 @@ void JsonReader::fail(const std::string &message) const {
 }
 
 void JsonReader::expected(const std::string &what) const {
-  std::string got = value.dump(-1, ' ', false, Json::error_handler_t::replace);
-  if (got.size() > 80)
-    got = got.substr(0, 77) + "...";
-  expected(what, &value == &missing ? "none" : got);
+  expected(what, &value == &missing
+                     ? "none"
+                     : shortened(value.dump(-1, ' ', false,
+                                            Json::error_handler_t::replace),
+                                 80));
 }
 
 void JsonReader::expected(const std::string &what,

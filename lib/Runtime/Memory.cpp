@@ -8,10 +8,14 @@
 #include "moe/Runtime/Memory.h"
 #include "moe/Runtime/Error.h"
 
+#include <algorithm>
 #include <bit>
-#include <cmath>
 #include <cstdlib>
 #include <cstring>
+#include <fstream>
+#include <limits>
+#include <optional>
+#include <sstream>
 #include <sys/mman.h>
 
 using namespace polymoe;
@@ -50,6 +54,67 @@ Buffer::~Buffer() {
     ::munmap(memory, size_t(length));
   else
     std::free(memory);
+}
+
+//===----------------------------------------------------------------------===//
+// How much there is
+//===----------------------------------------------------------------------===//
+
+static constexpr int64_t unlimited = std::numeric_limits<int64_t>::max();
+
+/// The number behind `key` in a file of lines "KEY NUMBER"; without a key the
+/// number that the file begins with. None for "max".
+static std::optional<int64_t> numberIn(const std::filesystem::path &file,
+                                       const std::string &key = "") {
+  std::ifstream lines(file);
+  for (std::string line; std::getline(lines, line);) {
+    std::istringstream words(line);
+    std::string name;
+    if (!key.empty() && (!(words >> name) || name != key))
+      continue;
+    if (int64_t number = 0; words >> number)
+      return number;
+  }
+  return std::nullopt;
+}
+
+/// What the control group of this folder allows beyond what it uses.
+static int64_t leftIn(const std::filesystem::path &folder, const char *limit,
+                      const char *usage, const char *reclaimable) {
+  const auto most = numberIn(folder / limit);
+  const auto used = numberIn(folder / usage);
+  if (!most || !used)
+    return unlimited;
+  const auto cached = numberIn(folder / "memory.stat", reclaimable);
+  return *most - *used + cached.value_or(0);
+}
+
+int64_t polymoe::availableMemory(const std::filesystem::path &root) {
+  const auto system = numberIn(root / "proc/meminfo", "MemAvailable:");
+  int64_t available = system ? *system * 1024 : unlimited;
+  const std::filesystem::path groups = root / "sys/fs/cgroup";
+  std::ifstream lines(root / "proc/self/cgroup");
+  // "0::/a/b" of version 2, "4:memory:/a/b" of version 1.
+  for (std::string line; std::getline(lines, line);) {
+    const bool isV2 = line.starts_with("0::/");
+    const size_t name = line.find(":memory:/");
+    if (!isV2 && name == std::string::npos)
+      continue;
+    // A group has the limits of those around it. In a container its own folder
+    // may be the root.
+    std::filesystem::path group = isV2 ? line.substr(4) : line.substr(name + 9);
+    for (;; group = group.parent_path()) {
+      available = std::min(
+          available,
+          isV2 ? leftIn(groups / group, "memory.max", "memory.current",
+                        "inactive_file")
+               : leftIn(groups / "memory" / group, "memory.limit_in_bytes",
+                        "memory.usage_in_bytes", "total_inactive_file"));
+      if (group.empty())
+        break;
+    }
+  }
+  return std::max<int64_t>(available, 0);
 }
 
 //===----------------------------------------------------------------------===//

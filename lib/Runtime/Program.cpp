@@ -40,6 +40,22 @@ const EntryPoint *Program::find(const std::string &name) const {
   return nullptr;
 }
 
+Error::Error(const std::string &text)
+    : std::runtime_error(shortened(text, 4096)) {}
+
+std::string polymoe::shortened(std::string_view text, size_t limit) {
+  if (text.size() <= limit)
+    return std::string(text);
+  // A character of UTF-8 is kept whole or not at all.
+  auto beginOf = [&](size_t at) {
+    while (at > 0 && (static_cast<unsigned char>(text[at]) & 0xC0) == 0x80)
+      --at;
+    return at;
+  };
+  return concat(text.substr(0, beginOf(limit / 2)), " ... (", text.size(),
+                " bytes) ... ", text.substr(beginOf(text.size() - limit / 4)));
+}
+
 std::string polymoe::toString(std::span<const int64_t> shape) {
   std::string text = "[";
   for (size_t i = 0; i < shape.size(); ++i)

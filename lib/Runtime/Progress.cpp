@@ -26,6 +26,8 @@ std::string polymoe::formatSeconds(double seconds) {
   if (!(seconds >= 0 && seconds < 1e9))
     return "?";
   const auto whole = static_cast<long long>(std::llround(seconds));
+  if (whole >= 48 * 3600)
+    return format("%lldd%02lldh", whole / 86400, whole / 3600 % 24);
   if (whole >= 3600)
     return format("%lldh%02lldm", whole / 3600, whole / 60 % 60);
   if (whole >= 60)
@@ -63,8 +65,16 @@ void Progress::start(int64_t from) {
 void Progress::update(int64_t now, int64_t tokensNow,
                       std::optional<double> newLoss) {
   done = now;
+  part = 0;
   tokens = tokensNow;
   loss = newLoss;
+  show(false);
+}
+
+void Progress::updatePart(int64_t partNow, int64_t of, int64_t tokensNow) {
+  part = partNow;
+  parts = of;
+  tokens = tokensNow;
   show(false);
 }
 
@@ -72,6 +82,9 @@ std::string Progress::line(double seconds, int width) const {
   std::string facts =
       format(" %s %lld/%lld", unit.c_str(), static_cast<long long>(done),
              static_cast<long long>(total));
+  if (part > 0)
+    facts += format(" + %lld/%lld", static_cast<long long>(part),
+                    static_cast<long long>(parts));
   if (loss)
     facts += format("  loss %.4f", *loss);
   if (tokens > 0 && seconds > 0) {
@@ -82,10 +95,11 @@ std::string Progress::line(double seconds, int width) const {
   }
   if (done >= total)
     facts += "  took " + formatSeconds(seconds);
-  else if (done > first)
+  else if (const double now = double(done) + double(part) / double(parts);
+           now > double(first))
     facts +=
         "  " +
-        formatSeconds(seconds * double(total - done) / double(done - first)) +
+        formatSeconds(seconds * (double(total) - now) / (now - double(first))) +
         " left";
   const int room = width - int(label.size() + facts.size()) - 4;
   std::string text = label;

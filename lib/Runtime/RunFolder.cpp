@@ -136,8 +136,9 @@ void RunFolder::truncateMetrics(int64_t step) {
     if (end == std::string::npos)
       break;
     const std::string_view line(all.data() + begin, end - begin);
-    const json record = json::parse(line, nullptr, false);
-    if (record.is_object() && record.value("step", int64_t(0)) <= step)
+    const std::optional<json> record = tryParseJson(line);
+    if (record && record->is_object() &&
+        record->value("step", int64_t(0)) <= step)
       kept.append(line).append("\n");
     begin = end + 1;
   }

@@ -12,8 +12,6 @@
 #include <algorithm>
 #include <cstring>
 #include <set>
-#include <sys/mman.h>
-#include <unistd.h>
 
 using namespace polymoe;
 using nlohmann::json;
@@ -166,6 +164,9 @@ void SafetensorsFile::parseHeader() {
       infos.push_back(parseTensor(name, entry, begin, available));
       continue;
     }
+    // The reader of Hugging Face takes null for an empty object.
+    if (value.is_null())
+      continue;
     entry.expectObject();
     for (const auto &[key, text] : value.items())
       meta[key] = entry.text(key);

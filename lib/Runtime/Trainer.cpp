@@ -170,6 +170,13 @@ void Trainer::stepOnce() {
     batches.push_back(source.next(options.rows));
   const LossWeights weights = lossWeightsOf(batches);
 
+  // A step of many micro-batches can take minutes.
+  trainee.onMicroBatch = [&](int64_t done) {
+    if (hooks.progress && done < options.accumulate)
+      hooks.progress->updatePart(done, options.accumulate,
+                                 state.tokens - tokensAtStart +
+                                     done * options.rows * source.length());
+  };
   const double rate = options.schedule.rateAt(state.phaseStep);
   const StepResult result = trainee.step(
       batches, weights,

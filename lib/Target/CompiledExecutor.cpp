@@ -12,6 +12,13 @@
 
 using namespace polymoe;
 
+int64_t polymoe::stepBytes(mlir::ModuleOp module, const Objective &objective,
+                           const CompiledExecutorOptions &options, int64_t rows,
+                           int64_t length, int64_t microBatches) {
+  return ProgramCache(module, objective, options)
+      .bytesOf({ProgramUse::Entry::Step, rows, length, false, microBatches});
+}
+
 Executor polymoe::makeCompiledExecutor(mlir::ModuleOp module,
                                        ParameterStore &store, ThreadPool &pool,
                                        const Objective &objective,

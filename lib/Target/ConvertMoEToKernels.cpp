@@ -119,15 +119,11 @@ LogicalResult verifyFunction(func::FuncOp function) {
 
 Value Converter::boundArgument(BindingKind kind, FlatSymbolRefAttr name,
                                Type type) {
-  MLIRContext *context = type.getContext();
   Value &argument = bound[{static_cast<int>(kind), name}];
-  if (!argument) {
-    unsigned index = current.getNumArguments();
-    auto binding = BindingAttr::get(context, kind, name.getAttr());
-    (void)current.insertArgument(index, lowering.bufferType(type),
-                                 binding.asAttributes(), current.getLoc());
-    argument = current.getArgument(index);
-  }
+  if (!argument)
+    argument =
+        addArgument(current, lowering.bufferType(type),
+                    BindingAttr::get(type.getContext(), kind, name.getAttr()));
   return argument;
 }
 
@@ -179,7 +175,7 @@ LogicalResult Converter::convertOp(Operation *op) {
                      cast<OpResult>(update.getValue()).getResultNumber())) {
       Value term = lowering.buffer(update.getValue());
       if (Value sum = gradientOf(update); sum != term)
-        launchAdd(lowering, op, term, sum);
+        launchAdd(lowering, op, "add", sum, term, sum);
     }
   } else if (auto constant = dyn_cast<arith::ConstantOp>(op)) {
     return convertConstant(constant);
@@ -191,7 +187,7 @@ LogicalResult Converter::convertOp(Operation *op) {
         continue;
       Value made = lowering.buffer(value);
       if (reuse.isOnlyAccumulated(name, i))
-        launchAdd(lowering, op, made, out);
+        launchAdd(lowering, op, "add", out, made, out);
       else if (made != out)
         launchCopy(lowering, op, made, out);
     }
@@ -219,11 +215,9 @@ LogicalResult Converter::convertFunction(func::FuncOp function) {
   }
   builder.setInsertionPoint(function);
   current = func::FuncOp::create(builder, function.getLoc(), function.getName(),
-                                 builder.getFunctionType(types, {}));
+                                 builder.getFunctionType(types, {}),
+                                 /*attrs=*/{}, attributes);
   current.setVisibility(function.getVisibility());
-  for (auto [i, attribute] : llvm::enumerate(attributes))
-    if (attribute)
-      current.setArgAttrs(i, attribute);
   Block *body = current.addEntryBlock();
   builder.setInsertionPointToEnd(body);
 

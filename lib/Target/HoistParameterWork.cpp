@@ -76,14 +76,6 @@ private:
   llvm::DenseMap<std::pair<Operation *, Attribute>, Value> packedArguments;
 };
 
-/// Appends an argument to `function`.
-Value addArgument(func::FuncOp function, BindingAttr binding, Type type) {
-  unsigned index = function.getNumArguments();
-  (void)function.insertArgument(index, type, binding.asAttributes(),
-                                function.getLoc());
-  return function.getArgument(index);
-}
-
 } // namespace
 
 /// Puts before every call the launches that its callee needs.
@@ -162,7 +154,7 @@ Value HoistParameterWork::packedArgument(func::FuncOp entry, const Work &work) {
       BindingAttr::get(builder.getContext(), BindingKind::Packed, name);
   Value &argument = packedArguments[{entry, binding}];
   if (!argument)
-    argument = addArgument(entry, binding, work.type);
+    argument = addArgument(entry, work.type, binding);
   return argument;
 }
 
@@ -177,9 +169,7 @@ void HoistParameterWork::lift(func::FuncOp function) {
   for (auto &[dispatch, work] : findWork(function)) {
     Value &argument = done[{work.derives.getAsOpaquePointer(), work.inputs}];
     if (!argument && function.isPrivate()) {
-      unsigned index = function.getNumArguments();
-      (void)function.insertArgument(index, work.type, {}, dispatch.getLoc());
-      argument = function.getArgument(index);
+      argument = addArgument(function, work.type);
       own.push_back(work);
     } else if (!argument) {
       argument = packedArgument(function, work);
@@ -197,13 +187,12 @@ void HoistParameterWork::lift(func::FuncOp function) {
 /// Makes the entry point `name`, with the launches that read parameters that
 /// train, or those that read only frozen ones.
 void HoistParameterWork::makePreparation(StringRef name, bool trains) {
-  OpBuilder builder(getOperation().getBodyRegion());
-  builder.setInsertionPointToEnd(getOperation().getBody());
+  auto builder = OpBuilder::atBlockEnd(getOperation().getBody());
   func::FuncOp function;
   llvm::MapVector<StringAttr, Value> parameters;
   auto argument = [&](BindingKind kind, StringAttr bound, Type type) {
-    return addArgument(
-        function, BindingAttr::get(builder.getContext(), kind, bound), type);
+    return addArgument(function, type,
+                       BindingAttr::get(builder.getContext(), kind, bound));
   };
   for (auto &[packed, preparation] : prepared) {
     if (preparation.trains != trains)

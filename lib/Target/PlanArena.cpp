@@ -143,15 +143,11 @@ void PlanArena::plan(func::FuncOp function, SymbolTable &symbols) {
   if (bytes == 0)
     return;
 
-  DictionaryAttr attributes;
+  BindingAttr binding;
   if (!function.isPrivate())
-    attributes = BindingAttr::get(&getContext(), BindingKind::Arena,
-                                  builder.getStringAttr("arena"))
-                     .asAttributes();
-  unsigned index = function.getNumArguments();
-  (void)function.insertArgument(index, MemRefType::get({bytes}, byte),
-                                attributes, function.getLoc());
-  Value arena = function.getArgument(index);
+    binding = BindingAttr::get(&getContext(), BindingKind::Arena,
+                               builder.getStringAttr("arena"));
+  Value arena = addArgument(function, MemRefType::get({bytes}, byte), binding);
   for (Lifetime &lifetime : lifetimes) {
     if (auto argument = dyn_cast<BlockArgument>(lifetime.buffer)) {
       unsigned i = argument.getArgNumber();

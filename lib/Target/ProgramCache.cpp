@@ -7,6 +7,7 @@
 
 #include "ProgramCache.h"
 
+#include "moe/Dialect/MoE.h"
 #include "moe/Runtime/Error.h"
 #include "moe/Transforms/Pipelines.h"
 
@@ -15,18 +16,27 @@
 using namespace polymoe;
 using mlir::moe::CompiledProgram;
 
-std::unique_ptr<CompiledProgram>
-polymoe::makeProgram(const std::string &what, mlir::MLIRContext *context,
-                     MakeCode make) {
+/// Calls `body` and throws an Error with its diagnostics if it fails.
+static void diagnose(const std::string &what, mlir::MLIRContext *context,
+                     llvm::function_ref<llvm::LogicalResult()> body) {
   std::string diagnostics;
   mlir::ScopedDiagnosticHandler handler(
       context, [&](mlir::Diagnostic &diagnostic) {
         diagnostics += (diagnostics.empty() ? "" : "; ") + diagnostic.str();
         return mlir::success();
       });
-  auto made = make();
-  if (failed(made))
+  if (failed(body()))
     fail(what, ": ", diagnostics);
+}
+
+std::unique_ptr<CompiledProgram>
+polymoe::makeProgram(const std::string &what, mlir::MLIRContext *context,
+                     MakeCode make) {
+  llvm::FailureOr<std::unique_ptr<CompiledProgram>> made;
+  diagnose(what, context, [&]() -> llvm::LogicalResult {
+    made = make();
+    return made;
+  });
   if ((*made)->program().entries.empty())
     fail(what, ": expected an entry point, but there is none");
   return std::move(*made);
@@ -67,14 +77,9 @@ void ProgramCache::buildPipeline(mlir::OpPassManager &pm,
   }
 }
 
-const Program &ProgramCache::get(const ProgramUse &asked) {
+mlir::moe::CompilerOptions
+ProgramCache::compilerOptions(const ProgramUse &use) const {
   using mlir::moe::Gradients, mlir::moe::PackedOnce;
-  ProgramUse use = asked;
-  // A program for several micro-batches adds gradients up, however many.
-  use.microBatches = std::min<int64_t>(use.microBatches, 2);
-  std::unique_ptr<CompiledProgram> &program = programs[use];
-  if (program)
-    return program->program();
   mlir::moe::CompilerOptions compiler = options.compiler;
   if (use.entry == ProgramUse::Entry::Step) {
     // Parameters that train change at every step.
@@ -82,16 +87,48 @@ const Program &ProgramCache::get(const ProgramUse &asked) {
     compiler.gradients =
         use.microBatches > 1 ? Gradients::Added : Gradients::Written;
   }
+  return compiler;
+}
+
+/// What a program is called in errors.
+static std::string titleOf(const ProgramUse &use) {
+  return concat("compiling @", nameOf(use.entry), " of ", use.rows, " rows of ",
+                use.length, " tokens");
+}
+
+int64_t ProgramCache::bytesOf(const ProgramUse &use) {
+  mlir::OwningOpRef<mlir::ModuleOp> copy = module.clone();
+  mlir::PassManager pm(module.getContext());
+  buildPipeline(pm, use);
+  mlir::moe::buildCpuPlanPipeline(pm, compilerOptions(use));
+  diagnose(titleOf(use), module.getContext(), [&] { return pm.run(*copy); });
+  int64_t bytes = 0;
+  auto entry = copy->lookupSymbol<mlir::func::FuncOp>(nameOf(use.entry));
+  for (unsigned i = 0; i < entry.getNumArguments(); ++i) {
+    auto binding = mlir::moe::BindingAttr::ofArgument(entry, i);
+    if (binding && (binding.getKind() == mlir::moe::BindingKind::Arena ||
+                    binding.getKind() == mlir::moe::BindingKind::Packed))
+      bytes += mlir::moe::sizeInBytes(
+          mlir::cast<mlir::ShapedType>(entry.getArgument(i).getType()));
+  }
+  return bytes;
+}
+
+const Program &ProgramCache::get(const ProgramUse &asked) {
+  ProgramUse use = asked;
+  // A program for several micro-batches adds gradients up, however many.
+  use.microBatches = std::min<int64_t>(use.microBatches, 2);
+  std::unique_ptr<CompiledProgram> &program = programs[use];
+  if (program)
+    return program->program();
   mlir::OwningOpRef<mlir::ModuleOp> copy = module.clone();
   auto compile = [&]() -> llvm::FailureOr<std::unique_ptr<CompiledProgram>> {
     mlir::PassManager pm(module.getContext());
     buildPipeline(pm, use);
     if (failed(pm.run(*copy)))
       return mlir::failure();
-    return CompiledProgram::compile(*copy, compiler);
+    return CompiledProgram::compile(*copy, compilerOptions(use));
   };
-  program = makeProgram(concat("compiling @", nameOf(use.entry), " of ",
-                               use.rows, " rows of ", use.length, " tokens"),
-                        module.getContext(), compile);
+  program = makeProgram(titleOf(use), module.getContext(), compile);
   return program->program();
 }

@@ -21,8 +21,12 @@ public:
 
   const Program &get(const ProgramUse &use) override;
 
+  /// Bytes of the arena and of the packed weights of that program.
+  int64_t bytesOf(const ProgramUse &use);
+
 private:
   void buildPipeline(mlir::OpPassManager &pm, const ProgramUse &use) const;
+  mlir::moe::CompilerOptions compilerOptions(const ProgramUse &use) const;
 
   mlir::ModuleOp module;
   Objective objective;

@@ -17,7 +17,6 @@
 #include "moe/Runtime/Json.h"
 
 #include <cstdint>
-#include <functional>
 #include <memory>
 #include <optional>
 #include <string>

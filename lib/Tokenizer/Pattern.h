@@ -8,7 +8,6 @@
 #ifndef MOE_LIB_TOKENIZER_PATTERN_H
 #define MOE_LIB_TOKENIZER_PATTERN_H
 
-#include <functional>
 #include <memory>
 #include <string>
 #include <string_view>

@@ -27,8 +27,10 @@
 #include "moe/Runtime/Error.h"
 
 #include <unicode/uchar.h>
+#include <unicode/uniset.h>
 
 #include <algorithm>
+#include <cstdio>
 #include <map>
 
 namespace polymoe::tokenizer {
@@ -41,12 +43,74 @@ static const char nonSpaces[] =
     R"(\x{0}-\x{8}\x{E}-\x{1F}\x{21}-\x{84}\x{86}-\x{9F}\x{A1}-\x{167F})"
     R"(\x{1681}-\x{1FFF}\x{200B}-\x{2027}\x{202A}-\x{202E}\x{2030}-\x{205E})"
     R"(\x{2060}-\x{2FFF}\x{3001}-\x{10FFFF})";
-static const char words[] = R"(\p{Alphabetic}\p{M}\p{Nd}\p{Pc})";
-// Outside of classes Oniguruma goes by C's categories for Latin-1, in which
-// superscripts and fractions are numbers.
-static const char loneWords[] =
-    R"(\p{Alphabetic}\p{M}\p{Nd}\p{Pc}\x{B2}\x{B3}\x{B9}\x{BC}-\x{BE})";
 static const char hexDigits[] = "0-9A-Fa-f";
+
+static std::string partsOf(const icu::UnicodeSet &set) {
+  std::string parts;
+  auto put = [&](UChar32 character) {
+    char text[16];
+    std::snprintf(text, sizeof(text), "\\x{%X}", unsigned(character));
+    parts += text;
+  };
+  for (int32_t i = 0; i < set.getRangeCount(); ++i) {
+    put(set.getRangeStart(i));
+    if (set.getRangeStart(i) == set.getRangeEnd(i))
+      continue;
+    parts += "-";
+    put(set.getRangeEnd(i));
+  }
+  return parts;
+}
+
+/// The characters with one of these properties that PCRE2 is too old for.
+static icu::UnicodeSet
+youngWith(std::initializer_list<std::string_view> names) {
+  icu::UnicodeSet set;
+  for (const YoungCharacters &young : youngCharacters())
+    for (std::string_view name : names)
+      if (hasProperty(young.property, name))
+        set.add(UChar32(young.first), UChar32(young.last));
+  return set;
+}
+
+/// What \w matches. Outside of classes Oniguruma goes by C's categories for
+/// Latin-1, in which superscripts and fractions are numbers.
+static const std::string &words() {
+  static const std::string parts =
+      R"(\p{Alphabetic}\p{M}\p{Nd}\p{Pc})" +
+      partsOf(youngWith({"Alphabetic", "M", "Nd", "Pc"}));
+  return parts;
+}
+static const std::string &loneWords() {
+  static const std::string parts =
+      words() + R"(\x{B2}\x{B3}\x{B9}\x{BC}-\x{BE})";
+  return parts;
+}
+
+/// What \p{NAME} matches, or all else.
+static std::string propertyParts(const std::string &name, bool isScript,
+                                 bool negated) {
+  const icu::UnicodeSet young = youngWith({name});
+  const bool isUnassigned = name == "C" || name == "Cn";
+  if (!negated && !isUnassigned)
+    return (isScript ? "\\p{sc:" : "\\p{") + name + "}" + partsOf(young);
+  // Characters cannot be taken out of a property, so that all are listed.
+  UErrorCode status = U_ZERO_ERROR;
+  icu::UnicodeSet set(
+      icu::UnicodeString::fromUTF8((isScript ? "[:sc=" : "[:") + name + ":]"),
+      status);
+  if (U_FAILURE(status)) // what only PCRE2 may know
+    return (negated ? "\\P{" : "\\p{") + name + "}";
+  if (isUnassigned)
+    for (const YoungCharacters &assigned : youngCharacters())
+      if (std::string_view(assigned.property).size() == 2) // a category
+        set.remove(UChar32(assigned.first), UChar32(assigned.last));
+  set.addAll(young);
+  if (negated)
+    set.complement();
+  set.remove(0xD800, 0xDFFF);
+  return partsOf(set);
+}
 
 namespace {
 class Translator {
@@ -75,23 +139,28 @@ private:
     at += count;
   }
 
+  /// Writes parts of a class, or a class of them.
+  void putParts(const std::string &parts, bool inClass, bool negated) {
+    if (inClass)
+      result += parts;
+    else
+      result += (negated ? "[^" : "[") + parts + "]";
+    // Behind a class Oniguruma takes a hyphen for itself; behind the last
+    // character of our list it would make a range.
+    if (inClass && sees("-") && !sees("-]")) {
+      result += "\\-";
+      ++at;
+    }
+  }
+
   /// Behind a backslash: `at` is at the letter. Inside of a class the parts
   /// go in as they are, outside they become a class.
   void translateEscape(bool inClass) {
     if (at == regex.size())
       refuse("a backslash at the end");
-    auto put = [&](const char *parts, bool negated = false) {
+    auto put = [&](const std::string &parts, bool negated = false) {
       ++at;
-      if (inClass)
-        result += parts;
-      else
-        result += std::string(negated ? "[^" : "[") + parts + "]";
-      // Behind a class Oniguruma takes a hyphen for itself; behind the last
-      // character of our list it would make a range.
-      if (inClass && sees("-") && !sees("-]")) {
-        result += "\\-";
-        ++at;
-      }
+      putParts(parts, inClass, negated);
     };
     switch (regex[at]) {
     case 's':
@@ -99,15 +168,15 @@ private:
     case 'S':
       return put(inClass ? nonSpaces : spaces, true);
     case 'w':
-      return put(inClass ? words : loneWords);
+      return put(inClass ? words() : loneWords());
     case 'W':
       if (inClass)
         refuse("\\W in a character class");
-      return put(loneWords, true);
+      return put(loneWords(), true);
     case 'd':
-      return put(R"(\p{Nd})");
+      return put(propertyParts("Nd", false, false));
     case 'D':
-      return put(inClass ? R"(\P{Nd})" : R"(\p{Nd})", true);
+      return put(propertyParts("Nd", false, inClass), true);
     case 'h':
       return put(hexDigits);
     case 'H':
@@ -116,7 +185,7 @@ private:
       return put(hexDigits, true);
     case 'p':
     case 'P':
-      return translateProperty();
+      return translateProperty(inClass);
     case 'u':
       ++at;
       if (regex.size() - at < 4)
@@ -128,7 +197,7 @@ private:
     case 'B':
       // It builds on \w, which differs.
       if (!inClass) {
-        std::string before = std::string("[") + loneWords + "]";
+        std::string before = "[" + loneWords() + "]";
         bool negated = regex[at++] == 'B';
         result += "(?:(?<=";
         result += before + (negated ? ")(?=" : ")(?!") + before + ")|(?<!" +
@@ -143,7 +212,7 @@ private:
   }
 
   /// \p{Name}, \p{^Name}, \P{Name}.
-  void translateProperty() {
+  void translateProperty(bool inClass) {
     bool negated = regex[at++] == 'P';
     size_t close = regex.find('}', at);
     if (!sees("{") || close == std::string_view::npos)
@@ -162,11 +231,11 @@ private:
     if (auto found = longNames.find(name); found != longNames.end())
       name = found->second;
     // Two letters are a general category; "Common" and longer may be scripts.
-    else if (name.size() > 2 &&
-             u_getPropertyValueEnum(UCHAR_SCRIPT, name.c_str()) !=
-                 UCHAR_INVALID_CODE)
-      name.insert(0, "sc:");
-    result += (negated ? "\\P{" : "\\p{") + name + "}";
+    const bool isScript =
+        name.size() > 2 && u_getPropertyValueEnum(UCHAR_SCRIPT, name.c_str()) !=
+                               UCHAR_INVALID_CODE;
+    putParts(propertyParts(name, isScript, negated && inClass), inClass,
+             negated);
   }
 
   void translateClass() {
@@ -186,7 +255,19 @@ private:
         size_t close = regex.find(":]", at);
         if (close == std::string_view::npos)
           refuse("[: without :]");
+        std::string_view name = regex.substr(at + 2, close - at - 2);
         copy(close + 2 - at);
+        static const std::map<std::string_view,
+                              std::initializer_list<std::string_view>>
+            young = {{"alpha", {"Alphabetic"}},
+                     {"alnum", {"Alphabetic", "Nd"}},
+                     {"digit", {"Nd"}},
+                     {"lower", {"Ll"}},
+                     {"upper", {"Lu"}},
+                     {"punct", {"P"}},
+                     {"word", {"Alphabetic", "M", "Nd", "Pc"}}};
+        if (auto found = young.find(name); found != young.end())
+          putParts(partsOf(youngWith(found->second)), true, false);
       } else if (sees("[^")) {
         refuse("a negated class in a character class");
       } else if (sees("[")) {

@@ -10,10 +10,12 @@
 #include "AddedTokens.h"
 #include "BPE.h"
 #include "Components.h"
+#include "TokenizerConfig.h"
 #include "Unicode.h"
 
 #include "moe/Runtime/Error.h"
 #include "moe/Runtime/Files.h"
+#include "moe/Runtime/Json.h"
 
 #include <algorithm>
 #include <mutex>
@@ -78,7 +80,9 @@ Tokenizer &Tokenizer::operator=(Tokenizer &&) noexcept = default;
 Tokenizer::~Tokenizer() = default;
 
 Tokenizer Tokenizer::fromFile(const std::string &path) {
-  return fromJson(readText(path), path);
+  nlohmann::json json = parseJson(readText(path), path);
+  applyTokenizerConfig(json, std::filesystem::path(path).parent_path());
+  return Tokenizer(std::make_unique<Impl>(JsonReader(json, path)));
 }
 
 Tokenizer Tokenizer::fromJson(std::string_view json, const std::string &name) {

@@ -15,6 +15,7 @@
 #include <unicode/uchar.h>
 #include <unicode/uniset.h>
 
+#include <algorithm>
 #include <array>
 
 namespace polymoe::tokenizer {
@@ -137,7 +138,28 @@ bool isSpace(char32_t character) {
   return u_isUWhiteSpace(static_cast<UChar32>(character));
 }
 
-bool isNumeric(char32_t character) { return isIn(character, U_GC_N_MASK); }
+bool hasProperty(std::string_view property, std::string_view asked) {
+  if (property == asked)
+    return true;
+  if (property.size() != 2) // no general category
+    return false;
+  return asked == property.substr(0, 1) ||
+         (asked == "Alphabetic" && (property[0] == 'L' || property == "Nl"));
+}
+
+/// Whether the character is younger than Unicode 14 and has the property.
+static bool isYoung(char32_t character, std::string_view asked) {
+  return std::ranges::any_of(
+      youngCharacters(), [&](const YoungCharacters &young) {
+        return young.first <= character && character <= young.last &&
+               hasProperty(young.property, asked);
+      });
+}
+
+bool isNumeric(char32_t character) {
+  return isIn(character, U_GC_N_MASK) || isYoung(character, "N") ||
+         isYoung(character, "numeric");
+}
 
 bool isPunctuation(char32_t character) {
   // Rust's ASCII punctuation has the ASCII symbols in it as well.
@@ -157,7 +179,9 @@ bool isWord(char32_t character) {
   auto c = static_cast<UChar32>(character);
   return u_isUAlphabetic(c) ||
          isIn(character, U_GC_M_MASK | U_GC_ND_MASK | U_GC_PC_MASK) ||
-         u_hasBinaryProperty(c, UCHAR_JOIN_CONTROL);
+         u_hasBinaryProperty(c, UCHAR_JOIN_CONTROL) ||
+         isYoung(character, "Alphabetic") || isYoung(character, "M") ||
+         isYoung(character, "Nd") || isYoung(character, "Pc");
 }
 
 std::string normalize(std::string_view text, Normalization form) {
@@ -206,8 +230,14 @@ std::string lowercase(std::string_view text) {
   result.reserve(text.size());
   for (size_t at = 0; at < text.size();) {
     char32_t character = nextCharacter(text, at);
+    auto isYoungCapital = [&](const YoungCapitals &young) {
+      return young.first <= character && character <= young.last;
+    };
+    auto young = std::ranges::find_if(youngCapitals(), isYoungCapital);
     // The only character whose lower case is two, whatever surrounds it.
-    if (character == 0x130)
+    if (young != youngCapitals().end())
+      appendCharacter(result, character + young->distance);
+    else if (character == 0x130)
       result += "i\u0307";
     else
       appendCharacter(result, u_tolower(static_cast<UChar32>(character)));

@@ -15,6 +15,7 @@
 
 #include <cstddef>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 
@@ -36,6 +37,26 @@ void appendCharacter(std::string &text, char32_t character);
 std::optional<size_t> findInvalidUtf8(std::string_view text);
 /// `bytes` with every maximal ill-formed part replaced by one U+FFFD.
 std::string replaceInvalidUtf8(std::string_view bytes);
+
+/// Characters that Unicode got after version 14, which is what PCRE2 10.42
+/// knows, as `tokenizers` sees them. `property` is a general category, a
+/// script, "Alphabetic" for those that no category makes alphabetic, or
+/// "numeric" for numbers that are none to its regular expressions.
+struct YoungCharacters {
+  const char *property;
+  char32_t first, last;
+};
+std::span<const YoungCharacters> youngCharacters();
+/// Whether a regular expression finds characters with this property of
+/// theirs by the name `asked`: "L" has "Lu", ...
+bool hasProperty(std::string_view property, std::string_view asked);
+
+/// Capitals among them, and how far their small letters are from them.
+struct YoungCapitals {
+  char32_t first, last;
+  int32_t distance;
+};
+std::span<const YoungCapitals> youngCapitals();
 
 bool isSpace(char32_t character);
 bool isNumeric(char32_t character);

@@ -20,7 +20,6 @@
 #include <ATen/core/Tensor.h>
 
 #include <functional>
-#include <string>
 #include <vector>
 
 namespace polymoe {

@@ -172,13 +172,8 @@ RouterLossBuilder::extend(func::FuncOp function, const LossInputs &inputs) {
   return extended[function] = counts;
 }
 
-struct AddObjective : moe::impl::AddObjectiveBase<AddObjective> {
-  using AddObjectiveBase::AddObjectiveBase;
-
-  void runOnOperation() override {
-    if (failed(run(getOperation())))
-      signalPassFailure();
-  }
+struct AddObjective : FailablePass<moe::impl::AddObjectiveBase<AddObjective>> {
+  using FailablePass::FailablePass;
 
   FailureOr<LossForm> parseForm(StringRef option, StringRef name) {
     std::optional<LossForm> form = symbolizeLossForm(name);
@@ -203,7 +198,7 @@ struct AddObjective : moe::impl::AddObjectiveBase<AddObjective> {
     return success();
   }
 
-  LogicalResult run(ModuleOp module) {
+  LogicalResult run(ModuleOp module) override {
     FailureOr<func::FuncOp> forward = lookupForward(module);
     if (failed(forward))
       return failure();

@@ -21,15 +21,10 @@ using namespace mlir::moe;
 
 namespace {
 
-struct AddScoring : moe::impl::AddScoringBase<AddScoring> {
-  using AddScoringBase::AddScoringBase;
+struct AddScoring : FailablePass<moe::impl::AddScoringBase<AddScoring>> {
+  using FailablePass::FailablePass;
 
-  void runOnOperation() override {
-    if (failed(run(getOperation())))
-      signalPassFailure();
-  }
-
-  LogicalResult run(ModuleOp module) {
+  LogicalResult run(ModuleOp module) override {
     FailureOr<func::FuncOp> forward = lookupForward(module);
     if (failed(forward))
       return failure();

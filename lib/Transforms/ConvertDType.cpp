@@ -48,20 +48,17 @@ DenseSet<Value> preciseValues(ModuleOp module) {
   return precise;
 }
 
-struct ConvertDType : moe::impl::ConvertDTypeBase<ConvertDType> {
-  using ConvertDTypeBase::ConvertDTypeBase;
+struct ConvertDType : FailablePass<moe::impl::ConvertDTypeBase<ConvertDType>> {
+  using FailablePass::FailablePass;
 
-  void runOnOperation() override {
-    ModuleOp module = getOperation();
+  LogicalResult run(ModuleOp module) override {
     Type precise = Float32Type::get(&getContext());
     Type target = precise;
-    if (dtype == "bf16") {
+    if (dtype == "bf16")
       target = BFloat16Type::get(&getContext());
-    } else if (dtype != "fp32") {
-      module.emitError() << "expected dtype to be fp32 or bf16, but got '"
-                         << dtype << "'";
-      return signalPassFailure();
-    }
+    else if (dtype != "fp32")
+      return module.emitError()
+             << "expected dtype to be fp32 or bf16, but got '" << dtype << "'";
     auto convert = [](Type type, Type element) -> Type {
       auto tensor = dyn_cast<RankedTensorType>(type);
       return tensor && isa<FloatType>(tensor.getElementType())
@@ -90,6 +87,7 @@ struct ConvertDType : moe::impl::ConvertDTypeBase<ConvertDType> {
             &getContext(), function.front().getArgumentTypes(),
             function.front().getTerminator()->getOperandTypes()));
     });
+    return success();
   }
 };
 

@@ -534,26 +534,20 @@ LogicalResult checkPreconditions(ModuleOp module, func::FuncOp step,
   if (!loss || loss.getRank() != 0 || !isa<FloatType>(loss.getElementType()))
     return step.emitOpError() << "expected a scalar loss, but got "
                               << step.getResultTypes().front();
-  WalkResult walked = module.walk([&](Operation *op) {
-    auto isDynamic = [](Type type) {
-      auto shaped = dyn_cast<ShapedType>(type);
-      return shaped && !shaped.hasStaticShape();
-    };
+  WalkResult walked = module.walk([&](Operation *op) -> WalkResult {
     auto function = dyn_cast<func::FuncOp>(op);
     TypeRange types = function ? TypeRange(function.getArgumentTypes())
                                : TypeRange(op->getResultTypes());
     for (Type type : types)
-      if (isDynamic(type)) {
-        op->emitOpError() << "expected a static shape, but got " << type;
-        return WalkResult::interrupt();
-      }
+      if (auto shaped = dyn_cast<ShapedType>(type);
+          shaped && !shaped.hasStaticShape())
+        return op->emitOpError() << "expected a static shape, but got " << type;
     auto get = dyn_cast<GetParameterOp>(op);
-    if (get && get->getParentOp() != step && isTrainable(get, symbols)) {
-      get.emitOpError() << "expected a trainable parameter to be read in @step "
-                           "and passed to the functions that need it, but got "
-                        << get.getNameAttr();
-      return WalkResult::interrupt();
-    }
+    if (get && get->getParentOp() != step && isTrainable(get, symbols))
+      return get.emitOpError()
+             << "expected a trainable parameter to be read in @step "
+                "and passed to the functions that need it, but got "
+             << get.getNameAttr();
     return WalkResult::advance();
   });
   return failure(walked.wasInterrupted());

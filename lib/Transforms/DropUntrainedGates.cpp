@@ -21,11 +21,8 @@ using namespace mlir::moe;
 namespace {
 
 struct DropUntrainedGates
-    : moe::impl::DropUntrainedGatesBase<DropUntrainedGates> {
-  using DropUntrainedGatesBase::DropUntrainedGatesBase;
-
-  void runOnOperation() override {
-    ModuleOp module = getOperation();
+    : FailablePass<moe::impl::DropUntrainedGatesBase<DropUntrainedGates>> {
+  LogicalResult run(ModuleOp module) override {
     SymbolTable symbols(module);
     WalkResult result = module.walk([&](RouteOp route) -> WalkResult {
       if (!route.getGate())
@@ -47,8 +44,7 @@ struct DropUntrainedGates
       ++numDropped;
       return WalkResult::advance();
     });
-    if (result.wasInterrupted())
-      signalPassFailure();
+    return failure(result.wasInterrupted());
   }
 
   /// Whether the weights of a route's gate train or have trained. A gate of

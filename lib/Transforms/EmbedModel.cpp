@@ -22,8 +22,6 @@ using namespace mlir::moe;
 namespace {
 
 struct EmbedModel : moe::impl::EmbedModelBase<EmbedModel> {
-  using EmbedModelBase::EmbedModelBase;
-
   void runOnOperation() override {
     ModuleOp module = getOperation();
     MoEDialect::SourceAttrHelper source(&getContext());

@@ -48,15 +48,8 @@ FailureOr<Value> mlir::moe::lookupOutput(func::FuncOp function,
 
 BlockArgument mlir::moe::addArgument(func::FuncOp function, Type type,
                                      BindingKind kind, StringRef name) {
-  unsigned index = function.getNumArguments();
-  DictionaryAttr attributes;
-  if (!name.empty())
-    attributes = bindingAttr(function.getContext(), kind, name).asAttributes();
-  LogicalResult inserted =
-      function.insertArgument(index, type, attributes, function.getLoc());
-  assert(succeeded(inserted) && "func.func takes any argument");
-  (void)inserted;
-  return function.getArgument(index);
+  return addArgument(function, type,
+                     bindingAttr(function.getContext(), kind, name));
 }
 
 void mlir::moe::addResults(func::FuncOp function, ValueRange values) {

@@ -29,9 +29,8 @@ FailureOr<Value> lookupOutput(func::FuncOp function, StringRef name);
 
 /// Appends an argument; `name` is the binding's, or empty in a function that
 /// is no entry point.
-BlockArgument addArgument(func::FuncOp function, Type type,
-                          BindingKind kind = BindingKind::Input,
-                          StringRef name = "");
+BlockArgument addArgument(func::FuncOp function, Type type, BindingKind kind,
+                          StringRef name);
 
 /// Appends `values` to what `function` returns.
 void addResults(func::FuncOp function, ValueRange values);

@@ -19,14 +19,13 @@ using namespace mlir::moe;
 
 namespace {
 
-struct ForceExpert : moe::impl::ForceExpertBase<ForceExpert> {
-  using ForceExpertBase::ForceExpertBase;
+struct ForceExpert : FailablePass<moe::impl::ForceExpertBase<ForceExpert>> {
+  using FailablePass::FailablePass;
 
-  void runOnOperation() override {
-    WalkResult result = getOperation().walk(
-        [&](RouteOp route) { return WalkResult(force(route)); });
-    if (result.wasInterrupted())
-      signalPassFailure();
+  LogicalResult run(ModuleOp module) override {
+    WalkResult result =
+        module.walk([&](RouteOp route) { return WalkResult(force(route)); });
+    return failure(result.wasInterrupted());
   }
 
   LogicalResult force(RouteOp route) {

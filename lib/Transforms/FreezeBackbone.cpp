@@ -20,15 +20,11 @@ using namespace mlir::moe;
 
 namespace {
 
-struct FreezeBackbone : moe::impl::FreezeBackboneBase<FreezeBackbone> {
-  using FreezeBackboneBase::FreezeBackboneBase;
+struct FreezeBackbone
+    : FailablePass<moe::impl::FreezeBackboneBase<FreezeBackbone>> {
+  using FailablePass::FailablePass;
 
-  void runOnOperation() override {
-    if (failed(run(getOperation())))
-      signalPassFailure();
-  }
-
-  LogicalResult run(ModuleOp module);
+  LogicalResult run(ModuleOp module) override;
 };
 
 /// Gives a frozen copy of a parameter that trains the origin of its source.

@@ -7,7 +7,6 @@
 
 #include "moe/Transforms/Passes.h"
 
-#include "mlir/IR/Builders.h"
 #include "mlir/IR/Matchers.h"
 
 namespace mlir::moe {
@@ -149,21 +148,20 @@ void fuse(RewriterBase &rewriter, const Projection &found, int64_t chunk) {
   rewriter.eraseOp(linear);
 }
 
-struct FuseLossPass : public moe::impl::FuseLossBase<FuseLossPass> {
-  using FuseLossBase::FuseLossBase;
+struct FuseLossPass : FailablePass<moe::impl::FuseLossBase<FuseLossPass>> {
+  using FailablePass::FailablePass;
 
-  void runOnOperation() override {
-    if (chunk <= 0) {
-      emitError(getOperation().getLoc())
-          << "expected a positive chunk, but got " << chunk.getValue();
-      return signalPassFailure();
-    }
+  LogicalResult run(ModuleOp module) override {
+    if (chunk <= 0)
+      return module.emitError()
+             << "expected a positive chunk, but got " << chunk.getValue();
     SmallVector<CrossEntropyOp> losses;
-    getOperation().walk([&](CrossEntropyOp loss) { losses.push_back(loss); });
+    module.walk([&](CrossEntropyOp loss) { losses.push_back(loss); });
     IRRewriter rewriter(&getContext());
     for (CrossEntropyOp loss : losses)
       if (FailureOr<Projection> found = match(loss); succeeded(found))
         fuse(rewriter, *found, chunk);
+    return success();
   }
 };
 

@@ -7,7 +7,6 @@
 
 #include "moe/Transforms/Passes.h"
 
-#include "mlir/IR/Builders.h"
 #include "llvm/ADT/TypeSwitch.h"
 
 namespace mlir::moe {

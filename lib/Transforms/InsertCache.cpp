@@ -201,15 +201,10 @@ Value keepLastToken(Value logits) {
   return last;
 }
 
-struct InsertCache : moe::impl::InsertCacheBase<InsertCache> {
-  using InsertCacheBase::InsertCacheBase;
+struct InsertCache : FailablePass<moe::impl::InsertCacheBase<InsertCache>> {
+  using FailablePass::FailablePass;
 
-  void runOnOperation() override {
-    if (failed(run(getOperation())))
-      signalPassFailure();
-  }
-
-  LogicalResult run(ModuleOp module) {
+  LogicalResult run(ModuleOp module) override {
     if (capacity < 1)
       return module.emitError() << "expected a capacity of at least 1, but got "
                                 << capacity.getValue();

@@ -25,15 +25,10 @@ using namespace mlir::moe;
 namespace {
 
 struct InsertLanguageGates
-    : moe::impl::InsertLanguageGatesBase<InsertLanguageGates> {
-  using InsertLanguageGatesBase::InsertLanguageGatesBase;
+    : FailablePass<moe::impl::InsertLanguageGatesBase<InsertLanguageGates>> {
+  using FailablePass::FailablePass;
 
-  void runOnOperation() override {
-    if (failed(run(getOperation())))
-      signalPassFailure();
-  }
-
-  LogicalResult run(ModuleOp module);
+  LogicalResult run(ModuleOp module) override;
   FailureOr<llvm::BitVector> choose(ModuleOp module, ArrayRef<Layer> layers);
   FailureOr<Value> makeParameter(const Layer &layer, SymbolTable &symbols);
   void insertGate(func::FuncOp function, RouteOp route);

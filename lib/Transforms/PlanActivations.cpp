@@ -41,7 +41,7 @@ double numOperations(Operation *op) {
 }
 
 //===----------------------------------------------------------------------===//
-// One pair
+// One forward and its backward
 //===----------------------------------------------------------------------===//
 
 /// What a backward does to have values again: ops of the forward, in order,
@@ -53,12 +53,13 @@ struct Recomputation {
 
 /// A forward and its backward, with what passes between them at every place
 /// where both are called.
-class Pair {
+class ActivationPlan {
 public:
   /// Finds what is saved. Fails where a backward cannot be told to belong to
   /// one forward beside it, as in a function that is itself half of a pair.
-  static FailureOr<Pair> find(func::FuncOp forward, func::FuncOp backward,
-                              ArrayRef<func::CallOp> calls);
+  static FailureOr<ActivationPlan> find(func::FuncOp forward,
+                                        func::FuncOp backward,
+                                        ArrayRef<func::CallOp> calls);
 
   int64_t numSites() const { return sites.size(); }
   /// The saved values that were not dropped, in the order of the forward.
@@ -108,9 +109,10 @@ private:
   llvm::SetVector<Value> dropped;
 };
 
-FailureOr<Pair> Pair::find(func::FuncOp forward, func::FuncOp backward,
-                           ArrayRef<func::CallOp> calls) {
-  Pair pair;
+FailureOr<ActivationPlan> ActivationPlan::find(func::FuncOp forward,
+                                               func::FuncOp backward,
+                                               ArrayRef<func::CallOp> calls) {
+  ActivationPlan pair;
   pair.forward = forward;
   pair.backward = backward;
   for (func::CallOp call : calls) {
@@ -173,7 +175,7 @@ FailureOr<Pair> Pair::find(func::FuncOp forward, func::FuncOp backward,
 
 /// Whether an argument is there anyway: a parameter, an input of the step, or
 /// the same value for every layer.
-bool Pair::isFree(BlockArgument argument) const {
+bool ActivationPlan::isFree(BlockArgument argument) const {
   unsigned number = argument.getArgNumber();
   auto passed = [&](const Site &site) {
     return func::CallOp(site.forward).getOperand(number);
@@ -190,7 +192,7 @@ bool Pair::isFree(BlockArgument argument) const {
 }
 
 /// Bytes that a plan holds which no plan without it would.
-int64_t Pair::bytesOf(const Recomputation &plan) const {
+int64_t ActivationPlan::bytesOf(const Recomputation &plan) const {
   int64_t bytes = 0;
   for (BlockArgument argument : plan.arguments)
     if (!isFree(argument))
@@ -198,7 +200,7 @@ int64_t Pair::bytesOf(const Recomputation &plan) const {
   return bytes;
 }
 
-int64_t Pair::bytesHeld() const {
+int64_t ActivationPlan::bytesHeld() const {
   int64_t bytes = bytesOf(*plan({}));
   for (auto [value, argument] : known) {
     auto argumentOfForward = dyn_cast<BlockArgument>(value);
@@ -209,8 +211,8 @@ int64_t Pair::bytesHeld() const {
   return bytes;
 }
 
-bool Pair::addTo(Recomputation &plan, Value value,
-                 const DenseSet<Value> &without) const {
+bool ActivationPlan::addTo(Recomputation &plan, Value value,
+                           const DenseSet<Value> &without) const {
   if (known.contains(value) && !without.contains(value))
     return true;
   if (auto argument = dyn_cast<BlockArgument>(value)) {
@@ -230,7 +232,7 @@ bool Pair::addTo(Recomputation &plan, Value value,
   return true;
 }
 
-std::optional<Recomputation> Pair::plan(ArrayRef<Value> more) const {
+std::optional<Recomputation> ActivationPlan::plan(ArrayRef<Value> more) const {
   DenseSet<Value> without(more.begin(), more.end());
   without.insert(dropped.begin(), dropped.end());
   Recomputation result;
@@ -240,7 +242,8 @@ std::optional<Recomputation> Pair::plan(ArrayRef<Value> more) const {
   return result;
 }
 
-std::optional<Pair::Change> Pair::change(ArrayRef<Value> more) const {
+std::optional<ActivationPlan::Change>
+ActivationPlan::change(ArrayRef<Value> more) const {
   std::optional<Recomputation> before = plan({}), after = plan(more);
   if (!after)
     return std::nullopt;
@@ -253,7 +256,7 @@ std::optional<Pair::Change> Pair::change(ArrayRef<Value> more) const {
   return change;
 }
 
-bool Pair::isCheap(Value value) const {
+bool ActivationPlan::isCheap(Value value) const {
   std::optional<Recomputation> after = plan(value);
   return after && bytesOf(*after) == bytesOf(*plan({})) &&
          llvm::all_of(after->ops, [](Operation *op) {
@@ -261,11 +264,11 @@ bool Pair::isCheap(Value value) const {
          });
 }
 
-void Pair::drop(ArrayRef<Value> values) {
+void ActivationPlan::drop(ArrayRef<Value> values) {
   dropped.insert(values.begin(), values.end());
 }
 
-int64_t Pair::apply() {
+int64_t ActivationPlan::apply() {
   if (dropped.empty())
     return 0;
   recompute(*plan({}));
@@ -274,7 +277,7 @@ int64_t Pair::apply() {
 }
 
 /// Makes the backward compute what was dropped.
-void Pair::recompute(const Recomputation &plan) {
+void ActivationPlan::recompute(const Recomputation &plan) {
   Block &backwardBody = backward.getBody().front();
   IRMapping mapping;
   for (auto [value, argument] : known)
@@ -286,13 +289,10 @@ void Pair::recompute(const Recomputation &plan) {
   for (Value value : dropped)
     replaced.push_back({value, backwardBody.getArgument(known[value])});
   for (BlockArgument argument : plan.arguments) {
-    unsigned number = backward.getNumArguments();
-    (void)backward.insertArgument(number, argument.getType(), {},
-                                  argument.getLoc());
-    mapping.map(argument, backwardBody.getArgument(number));
+    mapping.map(argument, addArgument(backward, argument.getType()));
     for (Site &site : sites)
-      site.backward->insertOperands(
-          number, site.forward.getOperand(argument.getArgNumber()));
+      site.backward.getOperandsMutable().append(
+          site.forward.getOperand(argument.getArgNumber()));
   }
 
   // Every op of the forward that is needed, put before its first user.
@@ -327,7 +327,7 @@ void Pair::recompute(const Recomputation &plan) {
 }
 
 /// Takes what was dropped from the results of the forward.
-void Pair::shrinkForward() {
+void ActivationPlan::shrinkForward() {
   Operation *terminator = body().getTerminator();
   llvm::BitVector erased(forward.getNumResults());
   for (auto [i, value] : llvm::enumerate(terminator->getOperands()))
@@ -368,16 +368,16 @@ void Pair::shrinkForward() {
 
 /// Drops values, most bytes freed per operation first, until all pairs hold at
 /// most `budget` bytes or nothing more can be freed.
-void fitBudget(MutableArrayRef<Pair> pairs, int64_t budget) {
+void fitBudget(MutableArrayRef<ActivationPlan> pairs, int64_t budget) {
   int64_t held = 0;
-  for (Pair &pair : pairs)
+  for (ActivationPlan &pair : pairs)
     held += pair.bytesHeld() * pair.numSites();
   while (held > budget) {
-    Pair *bestPair = nullptr;
+    ActivationPlan *bestPair = nullptr;
     SmallVector<Value> bestValues;
-    Pair::Change best = {0, 1};
-    auto consider = [&](Pair &pair, ArrayRef<Value> values) {
-      std::optional<Pair::Change> change = pair.change(values);
+    ActivationPlan::Change best = {0, 1};
+    auto consider = [&](ActivationPlan &pair, ArrayRef<Value> values) {
+      std::optional<ActivationPlan::Change> change = pair.change(values);
       if (!change || change->bytes <= 0)
         return;
       // One more, so that what costs nothing can be compared too.
@@ -391,12 +391,12 @@ void fitBudget(MutableArrayRef<Pair> pairs, int64_t budget) {
       bestValues = llvm::to_vector(values);
       best = *change;
     };
-    for (Pair &pair : pairs)
+    for (ActivationPlan &pair : pairs)
       for (Value value : pair.getRemaining())
         consider(pair, value);
     // Values that only together are worth an argument kept for them.
     if (!bestPair)
-      for (Pair &pair : pairs)
+      for (ActivationPlan &pair : pairs)
         consider(pair, pair.getRemaining());
     if (!bestPair)
       return;
@@ -406,21 +406,18 @@ void fitBudget(MutableArrayRef<Pair> pairs, int64_t budget) {
 }
 
 struct PlanActivationsPass
-    : public moe::impl::PlanActivationsBase<PlanActivationsPass> {
-  using PlanActivationsBase::PlanActivationsBase;
+    : FailablePass<moe::impl::PlanActivationsBase<PlanActivationsPass>> {
+  using FailablePass::FailablePass;
 
-  void runOnOperation() override {
-    ModuleOp module = getOperation();
-    if (memoryBudget < 0) {
-      emitError(module.getLoc()) << "expected a memory budget of at least 0, "
-                                    "but got "
-                                 << memoryBudget.getValue();
-      return signalPassFailure();
-    }
+  LogicalResult run(ModuleOp module) override {
+    if (memoryBudget < 0)
+      return module.emitError()
+             << "expected a memory budget of at least 0, but got "
+             << memoryBudget.getValue();
     SymbolTable symbols(module);
     SmallVector<func::CallOp> calls;
     module.walk([&](func::CallOp call) { calls.push_back(call); });
-    SmallVector<Pair> pairs;
+    SmallVector<ActivationPlan> pairs;
     MoEDialect::BackwardAttrHelper backwardOf(&getContext());
     for (auto forward : module.getOps<func::FuncOp>()) {
       FlatSymbolRefAttr name = backwardOf.getAttr(forward);
@@ -430,19 +427,21 @@ struct PlanActivationsPass
       if (!backward || !forward.getBody().hasOneBlock() ||
           !backward.getBody().hasOneBlock())
         continue;
-      FailureOr<Pair> pair = Pair::find(forward, backward, calls);
+      FailureOr<ActivationPlan> pair =
+          ActivationPlan::find(forward, backward, calls);
       if (succeeded(pair))
         pairs.push_back(std::move(*pair));
     }
 
-    for (Pair &pair : pairs)
+    for (ActivationPlan &pair : pairs)
       for (Value value : pair.getRemaining())
         if (pair.isCheap(value))
           pair.drop(value);
     if (memoryBudget > 0)
       fitBudget(pairs, memoryBudget * 1024 * 1024);
-    for (Pair &pair : pairs)
+    for (ActivationPlan &pair : pairs)
       numRecomputed += pair.apply();
+    return success();
   }
 };
 

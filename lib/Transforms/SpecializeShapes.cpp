@@ -20,16 +20,15 @@ using namespace mlir::moe;
 
 namespace {
 
-struct SpecializeShapes : moe::impl::SpecializeShapesBase<SpecializeShapes> {
-  using SpecializeShapesBase::SpecializeShapesBase;
+struct SpecializeShapes
+    : FailablePass<moe::impl::SpecializeShapesBase<SpecializeShapes>> {
+  using FailablePass::FailablePass;
 
-  void runOnOperation() override {
-    ModuleOp module = getOperation();
-    if (rows < 1 || length < 1) {
-      module.emitError() << "expected rows and length of at least 1, but got "
-                         << rows.getValue() << " and " << length.getValue();
-      return signalPassFailure();
-    }
+  LogicalResult run(ModuleOp module) override {
+    if (rows < 1 || length < 1)
+      return module.emitError()
+             << "expected rows and length of at least 1, but got "
+             << rows.getValue() << " and " << length.getValue();
     // Only the two leading dimensions may be dynamic; any other one is an
     // error.
     RankedTensorType stillDynamic;
@@ -55,12 +54,12 @@ struct SpecializeShapes : moe::impl::SpecializeShapesBase<SpecializeShapes> {
     replacer.recursivelyReplaceElementsIn(module, /*replaceAttrs=*/true,
                                           /*replaceLocs=*/false,
                                           /*replaceTypes=*/true);
-    if (stillDynamic) {
-      module.emitError() << "expected at most the two leading dimensions of "
-                            "every tensor to be dynamic, but got "
-                         << stillDynamic;
-      return signalPassFailure();
-    }
+    if (stillDynamic)
+      return module.emitError()
+             << "expected at most the two leading dimensions of "
+                "every tensor to be dynamic, but got "
+             << stillDynamic;
+    return success();
   }
 };
 

@@ -23,6 +23,10 @@ namespace mlir::moe {
 using namespace mlir;
 using namespace mlir::moe;
 
+/// Of a layer. Published mixtures have up to 512, and a module grows by all of
+/// them.
+static constexpr int64_t maxExperts = 1024;
+
 namespace {
 
 /// A dense layer and the mixture that replaces it.
@@ -33,15 +37,10 @@ struct Expansion {
   SmallVector<Value> parameters;
 };
 
-struct Upcycle : moe::impl::UpcycleBase<Upcycle> {
-  using UpcycleBase::UpcycleBase;
+struct Upcycle : FailablePass<moe::impl::UpcycleBase<Upcycle>> {
+  using FailablePass::FailablePass;
 
-  void runOnOperation() override {
-    if (failed(run(getOperation())))
-      signalPassFailure();
-  }
-
-  LogicalResult run(ModuleOp module);
+  LogicalResult run(ModuleOp module) override;
   FailureOr<SmallVector<Expansion>> plan(ModuleOp module,
                                          const SymbolTable &symbols);
   void expandFunction(const Expansion &expansion, func::FuncOp function,
@@ -74,6 +73,10 @@ FailureOr<SmallVector<Expansion>> Upcycle::plan(ModuleOp module,
     if (wanted < 1)
       return module.emitError() << "expected at least 1 expert in layer " << i
                                 << ", but got " << wanted;
+    if (wanted > maxExperts)
+      return module.emitError()
+             << "expected at most " << maxExperts << " experts in layer " << i
+             << ", but got " << wanted;
     expansions.push_back({layer, wanted, {}});
   }
   return expansions;

@@ -115,19 +115,16 @@ const Influences &InfluenceAnalysis::influencesOn(func::FuncOp function,
   return influences;
 }
 
-struct VerifyLevel : moe::impl::VerifyLevelBase<VerifyLevel> {
-  using VerifyLevelBase::VerifyLevelBase;
+struct VerifyLevel : FailablePass<moe::impl::VerifyLevelBase<VerifyLevel>> {
+  using FailablePass::FailablePass;
 
-  void runOnOperation() override {
+  LogicalResult run(ModuleOp module) override {
     std::optional<Level> parsed = symbolizeLevel(level);
-    if (!parsed) {
-      getOperation().emitError() << "expected level to be model, objective, "
-                                    "step, fused or kernels, but got '"
-                                 << level << "'";
-      return signalPassFailure();
-    }
-    if (failed(verify(*parsed)))
-      signalPassFailure();
+    if (!parsed)
+      return module.emitError() << "expected level to be model, objective, "
+                                   "step, fused or kernels, but got '"
+                                << level << "'";
+    return verify(*parsed);
   }
 
   LogicalResult verify(Level wanted);

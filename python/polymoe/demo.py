@@ -1,34 +1,42 @@
 # Part of PolyMoE, under the Apache License v2.0 with LLVM Exceptions.
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-"""The main job: teach a small model three languages without forgetting three others.
+"""The main job: teach a real model three languages, next to continued pre-training.
 
-Fetches text, trains a small base model on the old languages with a tenth of
-the new ones among it, then, from the same base:
+Fetches SmolLM2-135M and text, and from that base:
   continued   trains the whole model further on the new languages
   stage 1     trains new experts and their routers on the same tokens
   stage 2     trains the routers alone on old and new text
-and measures bits per byte of test text in every language.
+and measures bits per byte of test text in every language, and of English of
+other domains that none of them trains on.
 
-Prints the table and whether the method kept its promises. OUT then holds
-table.csv, languages.png, losses.png, samples.txt and all models. A finished
-step is not done again and an interrupted one goes on: just repeat the command.
+Prints the table, what was forgotten, and whether the method kept its promises.
+OUT then holds table.csv, languages.png, losses.png, samples.txt and all models.
+A finished step is not done again and an interrupted one goes on: just repeat
+the command.
+
+A recipe, one TOML file, decides all figures; those of --base are
+python/polymoe/recipes/moe-lpr-<base>.toml. --base=small makes and trains a
+small base first, which knows three languages.
 
 examples:
   polymoe demo
-  polymoe demo --seed 1 --out work/demo-1
-  polymoe demo --quick --out /tmp/demo      a minute, to see that all works
+  polymoe demo --quick                      a few minutes, to see that all works
+  polymoe demo --base small --seed 1
+  polymoe demo --recipe mine.toml --text mine --out work/mine
 """
 
 import dataclasses
+import json
 import time
 from pathlib import Path
 
+from polymoe import recipe as recipes
+from polymoe.domains import DOMAINS
 from polymoe.errors import UserError
+from polymoe.fetch_model import MODELS
 from polymoe.files import read_documents, read_json, write_json, write_text
-from polymoe.languages import parse_rounds
 from polymoe.progress import say
 from polymoe.report import (
-    COLUMNS,
     findings,
     plot_languages,
     plot_losses,
@@ -37,162 +45,124 @@ from polymoe.report import (
     write_csv,
 )
 from polymoe.splits import split_of
-from polymoe.tools import Tools, Training
-
-
-@dataclasses.dataclass(frozen=True)
-class Recipe:
-    """All that decides the figures."""
-
-    rounds: str = "en=0,es=0,zh=0,el=1,hu=1,tr=1"
-    family: str = "llama"
-    # Embeddings and head stay frozen, so what the base has not learned of a
-    # token is lost to new experts: few tokens, each seen often, and most
-    # parameters in FFNs.
-    vocabulary: int = 2048
-    hidden: int = 192
-    intermediate: int = 1024
-    layers: int = 4
-    heads: int = 3
-    # The first layer stays dense: its router sees little but the token itself
-    # and cannot tell the languages that share it apart.
-    experts: str = "1,6,6,6"
-    top_k: int = 2
-    sequence: int = 256
-    batch: int = 4
-    base_steps: int = 4000
-    base_lr: float = 2e-3
-    # What the base has seen of a new language, against an old one: real
-    # checkpoints have seen a little of most languages, and a base that never
-    # saw a script has meaningless embeddings for it, which then stay frozen.
-    new_share: float = 0.1
-    stage1_steps: int = 600
-    stage1_lr: float = 1e-3
-    stage2_steps: int = 800
-    stage2_lr: float = 5e-3
-    continued_lr: float = 1e-3
-    seed: int = 0
-
-
-QUICK = {
-    "vocabulary": 512,
-    "hidden": 32,
-    "intermediate": 64,
-    "layers": 2,
-    "heads": 2,
-    "experts": "1,3",
-    "sequence": 32,
-    "batch": 2,
-    "base_steps": 20,
-    "stage1_steps": 10,
-    "stage2_steps": 5,
-}
-
-# How a page of the help begins in each language; others start like one of
-# their validation documents.
-PROMPTS = {
-    "en": "To insert a chart",
-    "es": "Para insertar un gráfico",
-    "zh": "要插入图表",
-    "el": "Για να εισαγάγετε ένα γράφημα",
-    "hu": "Diagram beszúrásához",
-    "tr": "Bir grafik eklemek için",
-}
-SAMPLE_TOKENS = 48
+from polymoe.tools import Tools
 
 
 def add_arguments(parser):
-    parser.add_argument(
-        "--out", type=Path, default=Path("work/demo"), help="folder of the results (default: work/demo)"
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument(
+        "--base", choices=("smollm2", "small"), default="smollm2", help="the recipe of this base (default: smollm2)"
     )
-    parser.add_argument("--work", type=Path, default=Path("work"), help="where fetched text is kept (default: work)")
-    parser.add_argument("--text", type=Path, help="folder with <language>.jsonl to use in place of fetched text")
-    parser.add_argument("--bin", type=Path, default=Path("build/bin"), help="folder of the tools (default: build/bin)")
+    which.add_argument("--recipe", type=Path, metavar="FILE.toml", help="a recipe of your own")
+    parser.add_argument("--work", type=Path, default=Path("work"), help="where fetched files are kept (default: work)")
+    parser.add_argument("--out", type=Path, help="folder of the results (default: WORK/demo-<base>, -quick, -seed<n>)")
+    parser.add_argument(
+        "--text", type=Path, help="folder with <language>.jsonl; what it does not have is fetched (default: all is)"
+    )
+    parser.add_argument("--bin", type=Path, help="folder of the tools (default: build/bin, or where PATH has moe-run)")
     parser.add_argument("--threads", type=int, help="threads of the tools (default: theirs)")
-    parser.add_argument("--dtype", choices=("fp32", "bf16"), help="arithmetic (default: the tools')")
-    parser.add_argument("--quick", action="store_true", help="tiny sizes and a few steps, to see that all works")
-    recipe = parser.add_argument_group("what decides the figures")
-    for field in dataclasses.fields(Recipe):
-        flag = f"--{field.name.replace('_', '-')}"
-        recipe.add_argument(flag, type=field.type, dest=field.name, help=f"(default: {field.default})")
+    parser.add_argument("--quick", action="store_true", help="a few steps and documents, to see that all works")
+    parser.add_argument("--seed", type=int, help="of the data's order and the new weights (default: the recipe's)")
+    parser.add_argument("--dtype", choices=("fp32", "bf16"), help="arithmetic (default: the recipe's)")
 
 
 def run(args):
-    recipe = _recipe(args)
-    demo = Demo(recipe, args.out, Tools(args.bin, args.threads, args.dtype), args.work, args.text)
-    for step in demo.steps():
-        demo.do(*step)
+    path = args.recipe or recipes.FOLDER / f"moe-lpr-{args.base}.toml"
+    recipe = recipes.read(path)
+    if args.quick:
+        recipe = recipes.quick(recipe)
+    given = {key: getattr(args, key) for key in ("seed", "dtype")}
+    recipe = dataclasses.replace(recipe, **{key: value for key, value in given.items() if value is not None})
+    name = args.recipe.stem if args.recipe else f"demo-{args.base}"
+    suffix = ("-quick" if args.quick else "") + (f"-seed{args.seed}" if args.seed else "")
+    out = args.out or args.work / f"{name}{suffix}"
+    demo = Demo(recipe, path, out, Tools(args.bin, args.threads, recipe.dtype), args.work, args.text)
+    steps = list(demo.steps())
+    for number, step in enumerate(steps, 1):
+        demo.do(f"{number}/{len(steps)}", *step)
     print("\n".join(demo.report()))
-
-
-def _recipe(args):
-    given = {field.name: getattr(args, field.name) for field in dataclasses.fields(Recipe)}
-    given = {name: value for name, value in given.items() if value is not None}
-    recipe = Recipe(**((QUICK if args.quick else {}) | given))
-    for field in dataclasses.fields(recipe):
-        value = getattr(recipe, field.name)
-        if field.name != "seed" and not isinstance(value, str) and value <= 0:
-            raise UserError(f"--{field.name.replace('_', '-')}: expected a positive number, but got {value}")
-    experts = recipe.experts.split(",")
-    if len(experts) not in (1, recipe.layers) or not all(count.isdecimal() and int(count) > 0 for count in experts):
-        raise UserError(
-            f"--experts: expected a number of experts, or one for each of the {recipe.layers} layers with commas,"
-            f" but got '{recipe.experts}'"
-        )
-    rounds = set(parse_rounds(recipe.rounds).values())
-    if rounds != {0, 1}:
-        raise UserError(f"--rounds: expected old languages (round 0) and new ones (round 1), but got '{recipe.rounds}'")
-    return recipe
 
 
 class Demo:
     """The steps, each with a name under which it is remembered as done."""
 
-    def __init__(self, recipe, out, tools, work, text):
-        self.recipe, self.out, self.tools, self.work = recipe, out, tools, work
-        self.rounds = parse_rounds(recipe.rounds)
-        self.old = [language for language, round_ in self.rounds.items() if round_ == 0]
-        self.new = [language for language, round_ in self.rounds.items() if round_ == 1]
-        self.text = text or work / "text"
-        self.fetched = text is None
+    def __init__(self, recipe, path, out, tools, work, text):
+        self.recipe, self.path, self.out, self.tools, self.work, self.text = recipe, path, out, tools, work, text
+        self.kinds = recipe.kinds()
+        self.corpus = out / "corpus"
+        self.base = self._base_folder()
         self.state_path = out / "demo.json"
         self.state = self._read_state()
 
+    def _base_folder(self):
+        model = self.recipe.base.model
+        if model is None:
+            return self.out / "base-hf"
+        if model in MODELS:
+            return self.work / "models" / model
+        if not (Path(model) / "config.json").is_file():
+            raise UserError(
+                f"{self.path}: base.model: expected one of {', '.join(sorted(MODELS))}, or a folder with config.json,"
+                f" but got '{model}'"
+            )
+        return Path(model)
+
     def _read_state(self):
-        mine = dataclasses.asdict(self.recipe) | {"text": str(self.text)}
+        mine = recipes.flat(self.recipe) | {"--text": str(self.text)}
         if not self.state_path.exists():
             return {"recipe": mine, "seconds": {}}
         state = read_json(self.state_path)
-        for key, value in mine.items():
-            if state["recipe"].get(key) != value:
+        for key in dict.fromkeys([*mine, *state["recipe"]]):
+            before, now = state["recipe"].get(key), mine.get(key)
+            if before != now:
                 raise UserError(
-                    f"{self.state_path}: begun with {key} {state['recipe'].get(key)}, but now it is {value};"
-                    " expected the same options, or another --out"
+                    f"{self.state_path}: begun with {key} = {before!r}, but now it is {now!r};"
+                    " expected the same recipe and options, or another --out"
                 )
         return state
 
     def steps(self):
         """(name, what it does, function), in order."""
-        new = ", ".join(self.new)
-        yield "text", "text", self._text
-        yield "tokenizer", "tokenizer", self._tokenizer
-        yield "corpus", "corpus", self._corpus
-        yield "model", "random model", self._model
-        yield "base", f"base model on {', '.join(self.old)} with a little of {new}", self._base
-        yield "base-hf", "base model as a checkpoint", self._base_hf
-        yield "continued", f"continued pre-training on {new}", self._continued
-        yield "upcycle", "mixture of experts", self._upcycle
-        yield "stage1", f"stage 1: new experts on {new}", self._stage1
-        yield "stage1-eval", "evaluation after stage 1", lambda: self._evaluate("moe", "stage 1")
-        yield "stage2", "stage 2: routers on old and new text", self._stage2
-        yield "eval", "evaluation", self._evaluate_all
-        yield "samples", "a sample for each language", self._samples
-        yield "export", "the result as a checkpoint", self._export
+        yield "text", "text", self._fetch_text
+        yield from self._steps_of_new_base() if self.recipe.base.new else self._steps_of_real_base()
+        yield from self._steps_of_evaluation("base", self.out / "base.mlir")
+        for run in self.recipe.run:
+            start, folder = self.out / "base.mlir", self.out / "runs" / run.name
+            if run.expansion:
+                start = self.out / f"{run.name}.mlir"
+                yield f"{run.name}-expand", "mixture of experts", lambda run=run, moe=start: self._expand(run, moe)
+            for phase in run.phase:
+                languages = ", ".join(code for code, share in phase.mix.items() if share)
+                yield from self._steps_of_phase(phase, f"{phase.name}: {languages}", start, folder)
+                # The next phase goes on in the run's folder.
+                start = folder
+                yield from self._steps_of_evaluation(phase.name, folder)
+        yield "samples", "samples before and after", self._samples
+        yield "export", "the result as a Hugging Face folder", self._export
 
-    def do(self, name, title, function):
+    def _steps_of_phase(self, phase, title, start, folder):
+        yield f"train-{phase.name}", title, lambda: self._train(phase, start, folder)
+
+    def _steps_of_evaluation(self, column, model):
+        yield f"eval-{column}", f"evaluation of {column}", lambda: self._evaluate(column, model)
+
+    def _steps_of_real_base(self):
+        yield "model", "model", self._model
+        yield "corpus", "corpus", lambda: self._tokenize(self.base)
+
+    def _steps_of_new_base(self):
+        phase = self.recipe.base.new.phase
+        yield "tokenizer", "tokenizer", self._train_tokenizer
+        yield "corpus", "corpus", lambda: self._tokenize(self.out / "tokenizer")
+        yield "random", "random model", self._random_model
+        shares = ", ".join(f"{code} {share:g}" for code, share in phase.mix.items())
+        yield from self._steps_of_phase(phase, f"base: {shares}", self.out / "random.mlir", self.out / "runs" / "base")
+        yield "base-hf", "base model as a checkpoint", self._export_base
+
+    def do(self, number, name, title, function):
         if name in self.state["seconds"]:
             return
-        say(f"== {title}")
+        say(f"== {number} {title}")
         start = time.monotonic()
         self.out.mkdir(parents=True, exist_ok=True)
         # Written before the first step, so that its options are compared.
@@ -201,123 +171,125 @@ class Demo:
         self.state["seconds"][name] = round(time.monotonic() - start, 1)
         write_json(self.state_path, self.state)
 
-    # Text and model.
+    # Text.
 
-    def _text(self):
-        if self.fetched:
+    def _own(self, code):
+        """The user's own file of this language or domain, or None."""
+        path = self.text and self.text / f"{code}.jsonl"
+        return path if path and path.is_file() else None
+
+    def _fetch_text(self):
+        missing = [code for code in self.kinds if not self._own(code)]
+        if missing:
             from polymoe.fetch_text import fetch
 
-            fetch(list(self.rounds), self.work)
+            fetch(missing, self.work)
 
-    def _files(self):
-        return [self.text / f"{language}.jsonl" for language in self.rounds]
+    def _file(self, code):
+        return self._own(code) or self.work / "text" / f"{code}.jsonl"
 
-    def _tokenizer(self):
-        from polymoe.train_tokenizer import train, write
-
-        write(train(self._files(), self.recipe.vocabulary), self.out / "tokenizer")
-
-    def _corpus(self):
+    def _tokenize(self, tokenizer):
         from polymoe.tokenize import tokenize
 
-        tokenize(self._files(), self.out / "tokenizer", self.rounds, self.out / "corpus", force=True)
+        domains = self.recipe.evaluation.domains
+        # What the base is said to know of a domain is no matter: none is trained on.
+        rounds = self.recipe.languages | dict.fromkeys(domains, 0)
+        files = [self._file(code) for code in self.kinds]
+        tokenize(files, tokenizer, rounds, self.corpus, force=True, held_out=domains)
+
+    # The base.
 
     def _model(self):
+        if self.recipe.base.model in MODELS:
+            from polymoe.fetch_model import fetch_model
+
+            fetch_model(self.recipe.base.model, self.work)
+        self.tools.import_hf(self.base, self.out / "base.mlir")
+
+    def _train_tokenizer(self):
+        from polymoe.train_tokenizer import train, write
+
+        files = [self._file(language) for language in self.recipe.languages]
+        write(train(files, self.recipe.base.new.vocabulary), self.out / "tokenizer")
+
+    def _random_model(self):
         from polymoe.new_model import new_model
 
-        recipe = self.recipe
+        sizes = {key: getattr(self.recipe.base.new, key) for key in ("hidden", "intermediate", "layers", "heads")}
         new_model(
-            recipe.family,
+            self.recipe.base.new.family,
             self.out / "random-hf",
             tokenizer=self.out / "tokenizer",
-            hidden=recipe.hidden,
-            intermediate=recipe.intermediate,
-            layers=recipe.layers,
-            heads=recipe.heads,
-            seed=recipe.seed,
+            seed=self.recipe.seed,
             force=True,
+            **sizes,
         )
         self.tools.import_hf(self.out / "random-hf", self.out / "random.mlir")
 
-    # Training.
+    def _export_base(self):
+        # From here on the base is what a user has: a checkpoint on disk.
+        self.tools.export_hf(self.out / "runs" / "base", self.base)
+        self.tools.import_hf(self.base, self.out / "base.mlir")
+
+    # Training and evaluation.
 
     def _mix(self, shares):
         """Weights for documents that make each language's share of the tokens."""
-        tokens = dict.fromkeys(self.rounds, 0)
-        for shard in read_json(self.out / "corpus" / "corpus.json")["shards"]:
+        tokens = dict.fromkeys(self.recipe.languages, 0)
+        for shard in read_json(self.corpus / "corpus.json")["shards"]:
             if shard["split"] == "train":
                 tokens[shard["language"]] += shard["tokens"]
         fewest = min(tokens[language] for language in shares)
         # At most one for a share of one: no document comes twice in an epoch.
-        return {language: round(shares.get(language, 0) * fewest / tokens[language], 6) for language in self.rounds}
+        return {language: round(shares.get(language, 0) * fewest / count, 6) for language, count in tokens.items()}
 
-    def _train(self, model, out, stage, shares, steps, lr):
-        recipe = self.recipe
-        training = Training(
-            stage=stage,
-            mix=self._mix(shares),
-            steps=steps,
-            lr=lr,
-            batch=recipe.batch,
-            length=recipe.sequence,
-            warmup=max(1, steps // 30),
-            save_every=max(1, steps // 5),
-        )
-        self.tools.train(self.out / model, training, self.out / "corpus", self.out / out, recipe.seed)
+    def _train(self, phase, start, folder):
+        self.tools.train(start, phase, self._mix(phase.mix), self.corpus, folder, self.recipe.seed)
 
-    def _base(self):
-        shares = dict.fromkeys(self.old, 1.0) | dict.fromkeys(self.new, self.recipe.new_share)
-        self._train("random.mlir", "base", "dense", shares, self.recipe.base_steps, self.recipe.base_lr)
+    def _expand(self, run, moe):
+        experts, first = run.expansion.experts, run.expansion.first_layer
+        config = read_json(self.base / "config.json")
+        layers = config.get("num_hidden_layers") or config.get("n_layer")
+        counts = experts if isinstance(experts, list) else [1] * first + [experts] * (layers - first)
+        if len(counts) != layers or set(counts) == {1}:
+            raise UserError(
+                f"{self.path}: expansion of '{run.name}': expected experts in some of the base's {layers} layers, and"
+                f" a number for each, but got {counts}"
+            )
+        self.tools.upcycle(self.out / "base.mlir", moe, counts, run.expansion.top_k, self.recipe.seed)
 
-    def _base_hf(self):
-        # From here on the base is what a user has: a checkpoint on disk.
-        self.tools.export_hf(self.out / "base", self.out / "base-hf")
-        self.tools.import_hf(self.out / "base-hf", self.out / "base.mlir")
+    def _evaluate(self, column, model):
+        evaluation = self.recipe.evaluation
+        result = self._result(column)
+        result.parent.mkdir(exist_ok=True)
+        self.tools.evaluate(model, self.corpus, "test", evaluation.sequence, result, evaluation.documents)
 
-    def _upcycle(self):
-        recipe = self.recipe
-        self.tools.upcycle(self.out / "base.mlir", self.out / "moe.mlir", recipe.experts, recipe.top_k, recipe.seed)
-
-    def _continued(self):
-        shares = dict.fromkeys(self.new, 1.0)
-        self._train("base.mlir", "continued", "dense", shares, self.recipe.stage1_steps, self.recipe.continued_lr)
-
-    def _stage1(self):
-        # The same mix, steps and seed as continued pre-training: the same tokens.
-        shares = dict.fromkeys(self.new, 1.0)
-        self._train("moe.mlir", "moe", "1", shares, self.recipe.stage1_steps, self.recipe.stage1_lr)
-
-    def _stage2(self):
-        # Twice as much of each new language as of each old one, as in the paper.
-        shares = dict.fromkeys(self.old, 1.0) | dict.fromkeys(self.new, 2.0)
-        self._train("moe", "moe", "2", shares, self.recipe.stage2_steps, self.recipe.stage2_lr)
+    def _result(self, column):
+        return self.out / "results" / f"{column.replace(' ', '')}.json"
 
     # Results.
 
-    def _evaluate(self, model, column):
-        self.tools.evaluate(self.out / model, self.out / "corpus", "test", self.recipe.sequence, self._result(column))
-
-    def _evaluate_all(self):
-        for model, column in (("base", "base"), ("continued", "continued"), ("moe", "stage 2")):
-            self._evaluate(model, column)
-
-    def _result(self, column):
-        (self.out / "results").mkdir(exist_ok=True)
-        return self.out / "results" / f"{column.replace(' ', '')}.json"
+    def _last(self):
+        return self.out / "runs" / self.recipe.run[-1].name
 
     def _samples(self):
-        lines = []
-        for language in self.rounds:
-            prompt = PROMPTS.get(language) if self.fetched else None
-            prompt = prompt or self._prompt(language)
-            text = self.tools.generate(self.out / "moe", prompt, SAMPLE_TOKENS).strip()
-            # Some tools print the prompt too.
-            continuation = text.removeprefix(prompt)
-            lines.append(f"[{language}] {prompt} ▸{' ' + continuation.strip() if continuation else ''}")
-        write_text(self.out / "samples.txt", "\n\n".join(lines) + "\n")
+        prompts = {code: self.recipe.samples.prompts.get(code) or self._prompt(code) for code in self.recipe.languages}
+        path = self.out / "prompts.jsonl"
+        write_text(path, "".join(json.dumps({"prompt": text}, ensure_ascii=False) + "\n" for text in prompts.values()))
+        before, after = (
+            self.tools.generate(model, path, self.recipe.samples.tokens)
+            for model in (self.out / "base.mlir", self._last())
+        )
+        write_text(
+            self.out / "samples.txt",
+            "\n".join(
+                f"[{code}] {prompt}\n  before ▸ {_line(old)}\n  after  ▸ {_line(new)}\n"
+                for (code, prompt), old, new in zip(prompts.items(), before, after, strict=True)
+            ),
+        )
 
     def _prompt(self, language):
-        path = self.text / f"{language}.jsonl"
+        path = self._file(language)
         for split in ("valid", "train"):
             for _, record in read_documents(path):
                 if split_of(record["id"]) == split:
@@ -325,21 +297,36 @@ class Demo:
         raise UserError(f"{path}: expected at least one document")
 
     def _export(self):
-        self.tools.export_hf(self.out / "moe", self.out / "moe-hf")
+        self.tools.export_hf(self._last(), self.out / "hf")
 
     def report(self):
         """Writes the table and the plots; returns what to print."""
-        results = {column: read_bits_per_byte(self._result(column), self.rounds) for column in COLUMNS}
-        write_csv(self.out / "table.csv", results, self.rounds)
-        plot_languages(self.out / "languages.png", results, self.rounds)
-        runs = {"base": "base", "continued": "continued", "stage 1, then stage 2": "moe"}
-        plot_losses(self.out / "losses.png", {name: self.out / run / "metrics.jsonl" for name, run in runs.items()})
+        columns = ["base", *(phase.name for phase in self.recipe.phases())]
+        results = {column: read_bits_per_byte(self._result(column), self.kinds) for column in columns}
+        write_csv(self.out / "table.csv", results, self.kinds)
+        plot_languages(self.out / "languages.png", results, self.kinds)
+        runs = {", then ".join(phase.name for phase in run.phase): run.name for run in self.recipe.run}
+        if self.recipe.base.new:
+            runs = {"base": "base"} | runs
+        plot_losses(
+            self.out / "losses.png", {name: self.out / "runs" / run / "metrics.jsonl" for name, run in runs.items()}
+        )
+        domains = [code for code in self.recipe.evaluation.domains if code in DOMAINS]
         seconds = sum(self.state["seconds"].values())
         return [
-            *table(results, self.rounds),
+            *table(results, self.kinds),
             "",
-            *(f"{'yes' if holds else 'NO':<4}{sentence}" for holds, sentence in findings(results, self.rounds)),
+            *(f"{code:<12}{DOMAINS[code].about}" for code in domains),
+            *([""] if domains else []),
+            *(
+                f"{'yes' if holds else 'NO':<4}{text}"
+                for holds, text in findings(results, self.kinds, self.recipe.goals)
+            ),
             "",
             (self.out / "samples.txt").read_text(encoding="utf-8"),
-            f"{self.out}: table.csv, languages.png, losses.png, samples.txt, and the model in moe-hf ({seconds / 60:.1f} minutes)",
+            f"{self.out}: table.csv, languages.png, losses.png, samples.txt, and the model in hf ({seconds / 60:.1f} minutes)",
         ]
+
+
+def _line(text):
+    return " ".join(text.split())

@@ -1,6 +1,6 @@
 # Part of PolyMoE, under the Apache License v2.0 with LLVM Exceptions.
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-"""Fetch real text: the LibreOffice help, translated into 34 languages.
+"""Fetch real text: the LibreOffice help, translated into 33 languages.
 
 Downloads the Debian packages libreoffice-help-<language> with apt-get (neither
 root nor an installation is needed), and turns their pages into documents:
@@ -8,11 +8,16 @@ navigation, scripts, code samples, paragraphs that a translation left in
 English and paragraphs repeated on many pages are dropped. A page has the same
 "id" in all languages.
 
+Beside the languages there is English of other domains, for evaluation alone:
+en-manual, en-packages, en-licences, en-books and en-code, small samples of what
+their Debian packages hold.
+
 Writes WORK/text/<language>.jsonl with one {"id", "language", "text"} a line.
 What is there already is not fetched again.
 
 examples:
   polymoe fetch-text el hu tr en es zh
+  polymoe fetch-text en-manual en-books
   polymoe fetch-text all --work /data/polymoe
 """
 
@@ -21,14 +26,17 @@ import multiprocessing
 import os
 import re
 import shutil
-import subprocess
 import tempfile
 from pathlib import Path
 
+from polymoe import debian
+from polymoe.domains import DOMAINS
+from polymoe.domains import VERSION as DOMAINS_VERSION
+from polymoe.domains import fetch as fetch_domain
 from polymoe.errors import UserError
 from polymoe.files import read_json, write_documents, write_json
 from polymoe.languages import HELP_PACKAGES
-from polymoe.progress import progress, say
+from polymoe.progress import check_jobs, progress, say
 
 # Raised when the cleaning changes, so that cached text is made anew.
 CLEANER_VERSION = 1
@@ -74,16 +82,17 @@ def run(args):
 
 def fetch(languages, work, jobs=None, force=False):
     """Fetches the languages that are missing; returns {language: path}."""
+    jobs = check_jobs(jobs)
     languages = sorted(HELP_PACKAGES) if languages == ["all"] else list(dict.fromkeys(languages))
     for language in languages:
-        if language not in HELP_PACKAGES:
-            raise UserError(f"no help package for '{language}'; expected one of: {' '.join(sorted(HELP_PACKAGES))}")
+        if language not in HELP_PACKAGES and language not in DOMAINS:
+            raise UserError(
+                f"no help package for '{language}'; expected one of: {' '.join([*sorted(HELP_PACKAGES), *DOMAINS])}"
+            )
     paths = {language: work / "text" / f"{language}.jsonl" for language in languages}
     missing = [language for language in languages if force or not _is_current(paths[language])]
-    if missing:
-        # English is needed to tell which paragraphs were left untranslated.
-        packages = _download(list(dict.fromkeys(["en", *missing])), work / "debs")
-        _clean_all(missing, packages, paths, jobs or os.cpu_count())
+    _fetch_domains([code for code in missing if code in DOMAINS], work / "debs", paths)
+    _fetch_help([code for code in missing if code not in DOMAINS], work / "debs", paths, jobs)
     for language in languages:
         about = read_json(_sidecar(paths[language]))
         say(f"{language}: {about['documents']} documents, {about['characters']} characters, {paths[language]}")
@@ -95,73 +104,30 @@ def _sidecar(path):
 
 
 def _is_current(path):
-    return path.exists() and _sidecar(path).exists() and read_json(_sidecar(path)).get("cleaner") == CLEANER_VERSION
+    version = DOMAINS_VERSION if path.stem in DOMAINS else CLEANER_VERSION
+    return path.exists() and _sidecar(path).exists() and read_json(_sidecar(path)).get("cleaner") == version
 
 
-# Downloading.
+def _write(path, documents, source, version):
+    write_documents(path, documents)
+    characters = sum(len(document["text"]) for document in documents)
+    about = {"cleaner": version, "source": source, "documents": len(documents), "characters": characters}
+    write_json(_sidecar(path), about)
 
 
-def _download(languages, folder):
-    """Returns {language: .deb}, downloading what is not in `folder`."""
-    folder.mkdir(parents=True, exist_ok=True)
-    packages = {language: _find_package(language, folder) for language in languages}
-    missing = [language for language in languages if packages[language] is None]
-    if missing:
-        if not shutil.which("apt-get") or not shutil.which("dpkg-deb"):
-            raise UserError(
-                "fetch-text needs apt-get and dpkg-deb (Debian or Ubuntu); import-text takes your own text anywhere"
-            )
-        options = _apt_options(missing, folder)
-        with progress("downloading", len(missing)) as advance:
-            for language in missing:
-                _apt("download", [_package_name(language)], options, folder)
-                packages[language] = _find_package(language, folder)
-                if packages[language] is None:
-                    raise UserError(f"{folder}: apt-get downloaded no {_package_name(language)}_*.deb")
-                advance(note=language)
-    return packages
+def _fetch_domains(codes, folder, paths):
+    for code in codes:
+        documents, source = fetch_domain(code, folder)
+        _write(paths[code], documents, source, DOMAINS_VERSION)
 
 
-def _package_name(language):
-    return f"libreoffice-help-{HELP_PACKAGES[language]}"
-
-
-def _find_package(language, folder):
-    found = sorted(folder.glob(f"{_package_name(language)}_*.deb"))
-    return found[-1] if found else None
-
-
-def _apt_options(languages, folder):
-    """Options under which apt knows the packages: none, or lists of our own
-    where the system's lists are missing (as in a bare container)."""
-    names = [_package_name(language) for language in languages]
-    if all(_apt_knows(name, []) for name in names):
-        return []
-    state = (folder / "apt").resolve()
-    (state / "lists" / "partial").mkdir(parents=True, exist_ok=True)
-    (state / "cache" / "archives" / "partial").mkdir(parents=True, exist_ok=True)
-    options = ["-o", f"Dir::State::Lists={state}/lists", "-o", f"Dir::Cache={state}/cache"]
-    say("reading the package lists")
-    _apt("update", [], options, folder)
-    for name in names:
-        if not _apt_knows(name, options):
-            raise UserError(f"apt knows no package {name}; expected it in the configured Debian sources")
-    return options
-
-
-def _apt_knows(name, options):
-    result = subprocess.run(["apt-cache", *options, "show", name], capture_output=True)
-    return result.returncode == 0 and bool(result.stdout.strip())
-
-
-def _apt(action, arguments, options, folder):
-    # As root apt would drop to a user that may not write here.
-    sandbox = ["-o", "APT::Sandbox::User=root"] if os.geteuid() == 0 else []
-    command = ["apt-get", "-q", *options, *sandbox, action, *arguments]
-    result = subprocess.run(command, cwd=folder, capture_output=True, text=True)
-    if result.returncode != 0:
-        reason = (result.stderr.strip() or result.stdout.strip() or "no reason given").splitlines()[-1]
-        raise UserError(f"apt-get {action} {' '.join(arguments)} failed: {reason}")
+def _fetch_help(languages, folder, paths, jobs):
+    if not languages:
+        return
+    # English is needed to tell which paragraphs were left untranslated.
+    names = {language: f"libreoffice-help-{HELP_PACKAGES[language]}" for language in ["en", *languages]}
+    found = debian.download(list(names.values()), folder)
+    _clean_all(languages, {language: found[name] for language, name in names.items()}, paths, jobs)
 
 
 # Cleaning.
@@ -180,25 +146,12 @@ def _clean_all(languages, packages, paths, jobs):
             documents = clean_pages(pages, language, None if language.startswith("en") else originals)
             if not documents:
                 raise UserError(f"{packages[language]}: expected help pages, but found no text")
-            write_documents(paths[language], documents)
-            write_json(
-                _sidecar(paths[language]),
-                {
-                    "cleaner": CLEANER_VERSION,
-                    "source": packages[language].name,
-                    "documents": len(documents),
-                    "characters": sum(len(document["text"]) for document in documents),
-                },
-            )
+            _write(paths[language], documents, packages[language].name, CLEANER_VERSION)
 
 
 def _read_pages(package, folder, pool, title):
     """{page: [(paragraph id or None, text), ...]} of a package."""
-    result = subprocess.run(["dpkg-deb", "-x", package, folder], capture_output=True, text=True)
-    if result.returncode != 0:
-        raise UserError(
-            f"{package}: expected a Debian package; delete the file to fetch it again: {result.stderr.strip().splitlines()[-1]}"
-        )
+    debian.unpack(package, folder)
     roots = sorted(folder.glob("usr/share/libreoffice/help/*/text"))
     files = [(root, path) for root in roots for path in sorted(root.rglob("*.html"))]
     pages = {}

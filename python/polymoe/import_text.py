@@ -3,8 +3,9 @@
 """Bring your own text into the form that the other commands read.
 
 Takes JSON lines ({"text": ...} a line, with "language" and "id" if you have
-them) and plain text (documents separated by blank lines, or the whole file
-with --whole-file). The language comes from the record, from --language, or
+them), a .json file that is one array of such objects, and plain text
+(documents separated by blank lines, or the whole file with --whole-file); all
+of them also compressed by gzip. The language comes from the record, from --language, or
 from LANGUAGE=FILE; the two must not contradict each other.
 
 Everything is checked: UTF-8, known languages, empty documents, documents that
@@ -21,23 +22,26 @@ examples:
   polymoe import-text records.jsonl --out work/own --languages el,en
 """
 
+import codecs
 import collections
 import hashlib
 import re
 from pathlib import Path
 
 from polymoe.errors import UserError
-from polymoe.files import read_documents, write_documents
+from polymoe.files import content_suffix, open_bytes, read_documents, write_documents
 from polymoe.languages import check_language
 from polymoe.progress import progress, say
 
 _JSON_SUFFIXES = {".jsonl", ".ndjson", ".json"}
-_LANGUAGE_AND_FILE = re.compile(r"([a-z]{2,3}(?:-[a-z0-9]{2,8})*)=(.+)")
+_LANGUAGE_AND_FILE = re.compile(r"([A-Za-z]{2,3}(?:[-_][A-Za-z0-9]{2,8})*)=(.+)")
+# Lines without ink: white space of any script, and characters of no width.
+_BLANK_LINES = re.compile("(\n(?:(?:[^\\S\n]|[\u200b\u200c\u200d\u2060\ufeff])*\n)+)")
 
 
 def add_arguments(parser):
     parser.add_argument(
-        "files", nargs="+", metavar="[LANGUAGE=]FILE", help="JSON lines (.jsonl) or plain text (anything else)"
+        "files", nargs="+", metavar="[LANGUAGE=]FILE", help="JSON lines (.jsonl, .json) or plain text (anything else)"
     )
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
     parser.add_argument("--language", help="the language of files and records that name none")
@@ -67,17 +71,15 @@ def run(args):
 
 def import_text(files, language=None, allowed=None, whole_file=False, skip_bad=False):
     """({language: [document, ...]}, {reason: number left out})"""
-    for code in [language, *(allowed or [])]:
-        if code is not None:
-            check_language(code, "--language" if code == language else "--languages")
+    language = language and check_language(language, "--language")
+    allowed = allowed and [check_language(code, "--languages") for code in allowed]
     documents, skipped = {}, collections.Counter()
     ids, texts = {}, {}
     with progress("importing", len(files)) as advance:
         for item in files:
             match = _LANGUAGE_AND_FILE.fullmatch(item)
             file_language, path = (match[1], Path(match[2])) if match else (language, Path(item))
-            if file_language is not None:
-                check_language(file_language, path)
+            file_language = file_language and check_language(file_language, path)
             for where, record in _records(path, whole_file):
                 document = _document(record, where, file_language, allowed)
                 reason = _problem(document, where, ids, texts)
@@ -95,35 +97,46 @@ def import_text(files, language=None, allowed=None, whole_file=False, skip_bad=F
 
 def _records(path, whole_file):
     """(where, record) of a file of either kind."""
-    if path.suffix in _JSON_SUFFIXES:
+    if content_suffix(path) in _JSON_SUFFIXES:
         for number, record in read_documents(path):
             yield f"{path}:{number}", record
         return
-    try:
-        raw = path.read_bytes()
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
-    try:
-        text = raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = raw[: error.start].count(b"\n") + 1
-        raise UserError(f"{path}:{line}: expected UTF-8, but byte {error.start} of the file is not") from None
-    text = text.replace("\r\n", "\n")
+    text = re.sub("\r\n?", "\n", _text(path))
     if whole_file:
         yield f"{path}:1", {"text": text}
         return
     line = 1
-    for part in re.split(r"(\n[ \t]*(?:\n[ \t]*)+)", text):
-        if part.strip():
+    for index, part in enumerate(_BLANK_LINES.split(text)):
+        if index % 2 == 0 and part.strip():
             yield f"{path}:{line}", {"text": part}
         line += part.count("\n")
+
+
+def _text(path):
+    """A plain text file: UTF-8, or UTF-16 that says so by its first character."""
+    with open_bytes(path) as file:
+        raw = file.read()
+    marked = raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    try:
+        text = raw.decode("utf-16" if marked else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = raw[: error.start].count(b"\n") + 1
+        wanted = "UTF-16" if marked else "UTF-8"
+        raise UserError(f"{path}:{line}: expected {wanted}, but byte {error.start} of the file is not") from None
+    if (place := text.find("\0")) >= 0:
+        line = text[:place].count("\n") + 1
+        raise UserError(
+            f"{path}:{line}: expected text in UTF-8, but got a zero, as in UTF-16 without a mark; `iconv -f UTF-16LE"
+            " -t UTF-8` converts that"
+        )
+    return text
 
 
 def _document(record, where, file_language, allowed):
     language = record.get("language", file_language)
     if language is None:
         raise UserError(f"{where}: expected a key 'language', or --language, or LANGUAGE=FILE")
-    check_language(language, where)
+    language = check_language(language, where)
     if file_language is not None and language != file_language:
         raise UserError(f"{where}: expected the file's language '{file_language}', but the record says '{language}'")
     if allowed is not None and language not in allowed:

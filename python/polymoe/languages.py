@@ -1,14 +1,19 @@
 # Part of PolyMoE, under the Apache License v2.0 with LLVM Exceptions.
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-"""Language codes: ISO 639, lower case, with optional subtags (el, pt-br, yue)."""
+"""Language codes: ISO 639 with optional subtags (el, pt-br, yue, zh-hans).
+
+Case means nothing in such a code, and some write an underscore in it; here
+`zh-Hans` and `zh_Hans` are `zh-hans` everywhere.
+"""
 
 import re
 
 from polymoe.errors import UserError
 
 # Languages with a help package, by our code; the value is the package's suffix.
+# Slovak's (sk) is empty in Debian 12.
 _SUFFIX_IS_CODE = (
-    "ca cs da de dz el en-gb es et eu fi fr gl hi hu id it ja km ko nl om pl pt pt-br ru sk sl sv tr vi zh-tw"
+    "ca cs da de dz el en-gb es et eu fi fr gl hi hu id it ja km ko nl om pl pt pt-br ru sl sv tr vi zh-tw"
 )
 HELP_PACKAGES = {code: code for code in _SUFFIX_IS_CODE.split()} | {"en": "en-us", "zh": "zh-cn"}
 
@@ -26,11 +31,13 @@ _CODE = re.compile(r"([a-z]{2,3})((?:-[a-z0-9]{2,8})*)")
 
 
 def check_language(code, where):
-    """Returns the code when it can name a language, otherwise raises."""
-    match = _CODE.fullmatch(code)
+    """Returns the code as it is written here when it can name a language,
+    otherwise raises."""
+    normal = code.lower().replace("_", "-")
+    match = _CODE.fullmatch(normal)
     if not match or (len(match[1]) == 2 and match[1] not in _ISO_639_1):
         raise UserError(f"{where}: expected a language code such as 'el' or 'pt-br', but got '{code}'")
-    return code
+    return normal
 
 
 def parse_rounds(text):
@@ -40,7 +47,7 @@ def parse_rounds(text):
         code, equals, number = item.strip().partition("=")
         if not equals or not number.isdigit():
             raise UserError(f"--rounds: expected LANGUAGE=ROUND, but got '{item.strip()}'")
-        check_language(code, "--rounds")
+        code = check_language(code, "--rounds")
         if code in rounds:
             raise UserError(f"--rounds: expected each language once, but got '{code}' twice")
         rounds[code] = int(number)

@@ -8,9 +8,9 @@ N(0, init-std), those that write into the residual stream divided by
 sqrt(2 x layers); norms start at one, biases at zero.
 
 --odd is for tests: sizes on which nothing divides evenly (head dimension 22,
-width and FFN no multiple of 16, vocabulary 331, six heads sharing two, a
-sliding window of 8 for mistral), large weights, and norms and biases that are
-not neutral. Size options given with it win.
+width and FFN no multiple of 16, vocabulary 331, six heads sharing two, sliding
+windows of 8), large weights, and norms, biases and scalars that are not
+neutral. Size options given with it win.
 
 examples:
   polymoe new-model llama --tokenizer work/tokenizer --out work/base \\
@@ -27,7 +27,10 @@ from polymoe.errors import UserError
 from polymoe.files import atomic_folder, read_json, write_json
 from polymoe.progress import say
 
-FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "gemma", "bloom")
+FAMILIES = (
+    "llama", "mistral", "ministral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "olmo2", "olmo3", "smollm3",
+    "granite", "granitemoehybrid", "phi3", "apertus", "cohere", "cohere2", "bloom",
+)  # fmt: skip
 
 _PLAIN = {
     "vocab": 8192,
@@ -55,14 +58,42 @@ _ODD = {
     "tie": False,
     "init_std": 0.1,
 }
-# What a family fixes: qwen2 and bloom derive the head dimension from the
-# width, bloom also the FFN, and it has no shared heads.
+# Families that derive the head dimension from the width; bloom also derives the
+# FFN's, and it has no shared heads.
+_DERIVED_HEAD_DIM = (
+    "qwen2", "olmo2", "olmo3", "smollm3", "granite", "granitemoehybrid", "phi3", "apertus", "cohere", "cohere2", "bloom",
+)  # fmt: skip
+# Families that take turns: layers with a window and layers without.
+_ALTERNATING = ("gemma2", "gemma3_text", "olmo3", "cohere2")
+_WINDOWED = ("mistral", "ministral", "phi3", *_ALTERNATING)
 _ODD_BY_FAMILY = {
-    "mistral": {"window": 8},
-    "qwen2": {"hidden": 132, "head_dim": None, "tie": True},
-    "gemma": {"tie": True},
-    "bloom": {"hidden": 126, "intermediate": None, "kv_heads": None, "head_dim": None, "tie": True},
+    **{family: {"hidden": 132, "head_dim": None} for family in _DERIVED_HEAD_DIM},
+    "bloom": {"hidden": 126, "intermediate": None, "kv_heads": None, "head_dim": None},
 }
+_TIED = ("qwen2", "gemma", "gemma2", "gemma3_text", "smollm3", "granitemoehybrid", "cohere", "cohere2", "bloom")
+# Options of config.json that --odd sets, so that each of them matters.
+_ODD_OPTIONS = {
+    "gemma2": {"query_pre_attn_scalar": 17, "attn_logit_softcapping": 2.0, "final_logit_softcapping": 3.0},
+    "gemma3_text": {"query_pre_attn_scalar": 17, "final_logit_softcapping": 4.0},
+    "smollm3": {"no_rope_layer_interval": 2, "use_sliding_window": True, "sliding_window": 8},
+    "granite": {
+        "embedding_multiplier": 1.7,
+        "attention_multiplier": 0.3,
+        "residual_multiplier": 0.6,
+        "logits_scaling": 1.3,
+    },
+    "granitemoehybrid": {
+        "embedding_multiplier": 2.3,
+        "attention_multiplier": 0.15,
+        "residual_multiplier": 0.8,
+        "logits_scaling": 0.7,
+        "position_embedding_type": "rope",
+    },
+    "phi3": {"partial_rotary_factor": 0.75},
+    "cohere": {"logit_scale": 0.6},
+    "cohere2": {"logit_scale": 1.4},
+}
+_INTO_RESIDUAL = ("o_proj.weight", "down_proj.weight", "output_linear.weight", "dense.weight", "dense_4h_to_h.weight")
 _ROPE_SCALINGS = {
     "none": {"rope_type": "default"},
     "linear": {"rope_type": "linear", "factor": 2.5},
@@ -93,7 +124,7 @@ def add_arguments(parser):
     parser.add_argument("--kv-heads", type=int, help="key and value heads (default: as many as heads)")
     parser.add_argument("--head-dim", type=int, help="head dimension (default: D / heads)")
     parser.add_argument("--context", type=int, help="positions (default: 1024)")
-    parser.add_argument("--window", type=int, help="sliding window of mistral (default: none)")
+    parser.add_argument("--window", type=int, help="sliding window of the families that have one (default: none)")
     parser.add_argument(
         "--rope-theta", type=float, default=10000.0, help="base of the rotary embedding (default: 10000)"
     )
@@ -148,13 +179,18 @@ def new_model(
     config_form="v5",
     max_shard_size="5GB",
     force=False,
+    options=None,
     **given,
 ):
-    """Writes the checkpoint; returns its number of parameters."""
+    """Writes the checkpoint; returns its number of parameters. `options` are
+    further ones of the family's configuration."""
     unknown = set(given) - set(_PLAIN)
     if unknown:
         raise TypeError(f"new_model() got unexpected arguments {sorted(unknown)}")
-    defaults = {**_ODD, **_ODD_BY_FAMILY.get(family, {})} if odd else dict(_PLAIN)
+    defaults = dict(_PLAIN)
+    if odd:
+        defaults = {**_ODD, "tie": family in _TIED, **_ODD_BY_FAMILY.get(family, {})}
+        defaults["window"] = 8 if family in _WINDOWED else None
     sizes = defaults | {key: value for key, value in given.items() if value is not None}
     special = {"bos_token_id": None, "eos_token_id": None, "pad_token_id": None}
     if tokenizer is not None:
@@ -164,7 +200,8 @@ def new_model(
     import torch
     import transformers
 
-    config = _config(family, sizes, {"rope_theta": rope_theta, **_ROPE_SCALINGS[rope_scaling]}, special)
+    rope = {"rope_theta": rope_theta, **_ROPE_SCALINGS[rope_scaling]}
+    config = _config(family, sizes, rope, special, {**(_ODD_OPTIONS.get(family, {}) if odd else {}), **(options or {})})
     transformers.utils.logging.disable_progress_bar()
     model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     with torch.no_grad():
@@ -189,6 +226,11 @@ def to_v4_form(config):
         config["torch_dtype"] = config.pop("dtype")
     if "rope_parameters" in config:
         scaling = dict(config.pop("rope_parameters"))
+        if "full_attention" in scaling:
+            sliding = scaling["sliding_attention"]["rope_theta"]
+            if sliding != scaling["full_attention"]["rope_theta"]:
+                config["rope_local_base_freq"] = sliding
+            scaling = dict(scaling["full_attention"])
         config["rope_theta"] = scaling.pop("rope_theta")
         config["rope_scaling"] = None if scaling.get("rope_type") == "default" else scaling
     return config
@@ -219,9 +261,9 @@ def _check(family, sizes, rope_scaling, given):
     head_dim = sizes["head_dim"] or sizes["hidden"] // sizes["heads"]
     if family != "bloom" and head_dim % 2:
         raise UserError(f"--head-dim: expected an even number for rotary embeddings, but got {head_dim}")
-    if family != "mistral" and sizes["window"] is not None:
-        raise UserError(f"--window: expected the family mistral, but got {family}")
-    if family in ("qwen2", "bloom") and given.get("head_dim") is not None:
+    if family not in _WINDOWED and sizes["window"] is not None:
+        raise UserError(f"--window: expected one of {', '.join(_WINDOWED)}, but got {family}")
+    if family in _DERIVED_HEAD_DIM and given.get("head_dim") is not None:
         raise UserError(f"--head-dim: {family} always has hidden / heads")
     if family == "bloom":
         for key in ("kv_heads", "intermediate"):
@@ -231,7 +273,7 @@ def _check(family, sizes, rope_scaling, given):
             raise UserError("--rope-scaling: bloom has no rotary embedding")
 
 
-def _config(family, sizes, rope, special):
+def _config(family, sizes, rope, special, options):
     import transformers
 
     if family == "bloom":
@@ -247,7 +289,11 @@ def _config(family, sizes, rope, special):
         count = (sizes["head_dim"] or sizes["hidden"] // sizes["heads"]) // 2
         factors = {"short_factor": 0.01, "long_factor": 0.3}
         rope = rope | {key: [1 + step * i for i in range(count)] for key, step in factors.items()}
-    options = {
+    if family == "gemma3_text":
+        rope = {"full_attention": rope, "sliding_attention": {"rope_type": "default", "rope_theta": 5000.0}}
+    elif family == "olmo3":
+        rope = {"full_attention": rope, "sliding_attention": {"rope_type": "default", "rope_theta": rope["rope_theta"]}}
+    values = {
         "vocab_size": sizes["vocab"],
         "hidden_size": sizes["hidden"],
         "intermediate_size": sizes["intermediate"],
@@ -259,19 +305,23 @@ def _config(family, sizes, rope, special):
         "rope_parameters": rope,
         **special,
     }
-    if family != "qwen2":
-        options["head_dim"] = sizes["head_dim"] or sizes["hidden"] // sizes["heads"]
-    if family == "mistral":
-        options["sliding_window"] = sizes["window"]
-    classes = {
-        "llama": transformers.LlamaConfig,
-        "mistral": transformers.MistralConfig,
-        "qwen2": transformers.Qwen2Config,
-        "qwen3": transformers.Qwen3Config,
-        "gemma": transformers.GemmaConfig,
-    }
+    if family not in _DERIVED_HEAD_DIM:
+        values["head_dim"] = sizes["head_dim"] or sizes["hidden"] // sizes["heads"]
+    if family in _WINDOWED:
+        values["sliding_window"] = sizes["window"]
+    if family in _ALTERNATING:
+        values["sliding_window"] = sizes["window"] or sizes["context"]
+        values["layer_types"] = [("sliding_attention", "full_attention")[i % 2] for i in range(sizes["layers"])]
+    if family == "granitemoehybrid":
+        values |= {
+            "num_local_experts": 0,
+            "num_experts_per_tok": 0,
+            "shared_intermediate_size": sizes["intermediate"],
+            "layer_types": ["attention"] * sizes["layers"],
+            "mamba_n_heads": 2,
+        }
     try:
-        return classes[family](**options)
+        return transformers.CONFIG_MAPPING[family](**values | options)
     except Exception as error:
         # transformers validates and chains its reason.
         reason = str(error.__cause__ or error).strip().splitlines()[-1]
@@ -284,7 +334,7 @@ def _initialise(model, sizes, odd, seed):
     generator = torch.Generator().manual_seed(seed)
     residual = 1 / math.sqrt(2 * sizes["layers"])
     # Gemma's norms multiply by one plus their weight.
-    neutral = 0.0 if model.config.model_type == "gemma" else 1.0
+    neutral = 0.0 if model.config.model_type.startswith("gemma") else 1.0
     for name, parameter in model.named_parameters():
         noise = torch.randn(parameter.shape, generator=generator)
         if name.endswith("bias"):
@@ -293,7 +343,7 @@ def _initialise(model, sizes, odd, seed):
             value = neutral + (0.1 * noise if odd else torch.zeros_like(noise))
         else:
             value = sizes["init_std"] * noise
-            if not odd and name.endswith(("o_proj.weight", "down_proj.weight", "dense.weight", "dense_4h_to_h.weight")):
+            if not odd and name.endswith(_INTO_RESIDUAL):
                 value *= residual
         if odd and sizes["tie"] and "embed" in name:
             # A larger embedding (or its norm, in bloom) would make the model

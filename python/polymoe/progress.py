@@ -3,8 +3,11 @@
 """Progress on stderr: a live bar on a terminal, a line now and then elsewhere."""
 
 import contextlib
+import os
 import sys
 import time
+
+from polymoe.errors import UserError
 
 
 @contextlib.contextmanager
@@ -45,11 +48,9 @@ def progress(title, total):
         now = time.monotonic()
         if now - last >= 5 or (done == total and now - start >= 2):
             last = now
-            print(
-                f"{title}: {done}/{total} ({now - start:.0f} s){' ' + note if note else ''}",
-                file=sys.stderr,
-                flush=True,
-            )
+            took = now - start
+            left = f", {took * (total - done) / done:.0f} s left" if 0 < done < total else ""
+            say(f"{title}: {done}/{total} ({took:.0f} s{left}){' ' + note if note else ''}")
 
     yield advance
 
@@ -57,3 +58,10 @@ def progress(title, total):
 def say(message):
     """One line on stderr, so that stdout stays for results."""
     print(message, file=sys.stderr, flush=True)
+
+
+def check_jobs(jobs):
+    """The number of processes: one a core where it is None."""
+    if jobs is not None and jobs < 1:
+        raise UserError(f"--jobs: expected at least 1, but got {jobs}")
+    return jobs or os.cpu_count()

@@ -9,8 +9,9 @@ import math
 from polymoe.errors import UserError
 from polymoe.files import atomic_path, read_json
 
-COLUMNS = ("base", "continued", "stage 1", "stage 2")
-_COLOURS = {"base": "#7a7f85", "continued": "#d98c3f", "stage 1": "#8fb8de", "stage 2": "#2c6fad"}
+# The first phase of a table is the rival, the others are of one family.
+_PALETTE = ("#d98c3f", "#8fb8de", "#2c6fad", "#16405f", "#6f9e4c", "#a05a9c")
+_BASE_COLOUR = "#7a7f85"
 
 
 def read_bits_per_byte(path, languages):
@@ -26,108 +27,139 @@ def read_bits_per_byte(path, languages):
     return {language: float(figures[language]) for language in languages}
 
 
-def table(results, rounds):
-    """Lines of text; `results` is {column: {language: bits per byte}}."""
-    lines = [f"{'bits per byte':<16}" + "".join(f"{column:>18}" for column in results)]
-    for language, round_ in rounds.items():
-        base = results["base"][language]
-        cells = [f"{base:.4f}"]
-        for column in list(results)[1:]:
-            value = results[column][language]
-            cells.append(f"{value:.4f} {100 * (value / base - 1):+6.2f}%")
-        kind = "new" if round_ else "old"
-        lines.append(f"{language:<8}{kind:<8}" + "".join(f"{cell:>18}" for cell in cells))
+def table(results, kinds):
+    """Lines of text; `results` is {column: {language: bits per byte}}, `kinds`
+    is {language: old, new or other}."""
+    lines = [f"{'bits per byte':<20}" + "".join(f"{column:>18}" for column in results)]
+    for kind in ("old", "new", "other"):
+        languages = _of_kind(kinds, kind)
+        for group in [[language] for language in languages] + ([languages] if len(languages) > 1 else []):
+            base = mean(results["base"], group)
+            cells = [f"{base:.4f}"]
+            for column in list(results)[1:]:
+                cells.append(f"{mean(results[column], group):.4f} {change(results, column, group):+6.2f}%")
+            name = group[0] if len(group) == 1 else "mean"
+            lines.append(f"{name:<12}{kind:<8}" + "".join(f"{cell:>18}" for cell in cells))
     return lines
 
 
-def findings(results, rounds):
+def _of_kind(kinds, kind):
+    return [language for language, mine in kinds.items() if mine == kind]
+
+
+def mean(figures, languages):
+    return sum(figures[language] for language in languages) / len(languages)
+
+
+def change(results, column, languages):
+    """Of the mean bits per byte of these languages against the base, in percent."""
+    return 100 * (mean(results[column], languages) / mean(results["base"], languages) - 1)
+
+
+def findings(results, kinds, goals):
     """[(holds, sentence)]: what the method promises, against what was measured."""
-    old = [language for language, round_ in rounds.items() if not round_]
-    new = [language for language, round_ in rounds.items() if round_]
-    base, continued, final = results["base"], results["continued"], results["stage 2"]
+    old, new, domains = (_of_kind(kinds, kind) for kind in ("old", "new", "other"))
 
-    def change(values, language):
-        return 100 * (values[language] / base[language] - 1)
+    def method(*languages):
+        return change(results, goals.method, languages)
 
-    worst_new = max(new, key=lambda language: change(final, language))
-    worst_old = max(old, key=lambda language: change(final, language))
+    least, most = max(new, key=method), max(old, key=method)
     found = [
         (
-            change(final, worst_new) < 0,
-            f"every new language improves on the base (least: {worst_new} {change(final, worst_new):+.2f}%)",
+            method(least) < 0 and method(least) <= -goals.new_gain,
+            f"every new language improves by at least {goals.new_gain:g}% (least: {least} {method(least):+.2f}%)",
         ),
         (
-            change(final, worst_old) <= 1,
-            f"the old languages lose at most 1% (most: {worst_old} {change(final, worst_old):+.2f}%)",
+            method(most) <= goals.old_loss,
+            f"no old language loses more than {goals.old_loss:g}% (most: {most} {method(most):+.2f}%)",
         ),
     ]
-    harmed = [language for language in old if change(continued, language) > 0]
-    if harmed:
-        lost = sum(change(continued, language) for language in harmed)
-        ours = sum(max(0.0, change(final, language)) for language in harmed)
+    if domains and goals.domain_loss is not None:
+        worst = max(domains, key=method)
         found.append(
             (
-                lost >= 3 * ours,
-                f"continued pre-training loses at least three times as much on the old ones that it harms"
-                f" ({', '.join(harmed)}: {lost / len(harmed):+.2f}% against {ours / len(harmed):+.2f}%)",
+                method(*domains) <= goals.domain_loss,
+                f"other domains lose at most {goals.domain_loss:g}% on average ({method(*domains):+.2f}%;"
+                f" most: {worst} {method(worst):+.2f}%)",
             )
         )
-    else:
-        found.append((False, "continued pre-training harms no old language, so nothing can be compared"))
-    share = gain_share(results, new)
+    kept, name = (domains, "other domains") if domains else (old, "old languages")
+    ours, theirs = method(*kept), change(results, goals.rival, kept)
+    found.append(
+        (
+            theirs - ours >= goals.forgotten,
+            f"{goals.rival} forgets at least {goals.forgotten:g} percentage points more of {name}"
+            f" ({theirs:+.2f}% against {ours:+.2f}%)",
+        )
+    )
+    share = gain_share(results, new, goals)
     if share is not None:
-        found.append((True, f"share of continued pre-training's gain on the new languages: {100 * share:.0f}%"))
+        each = {language: gain_share(results, [language], goals) for language in new}
+        parts = ", ".join(f"{language} {100 * part:.0f}%" for language, part in each.items() if part is not None)
+        found.append(
+            (
+                100 * share >= goals.kept_gain,
+                f"at least {goals.kept_gain:g}% of the gain of {goals.rival} on new languages is kept"
+                f" ({100 * share:.0f}%: {parts})",
+            )
+        )
     return found
 
 
-def gain_share(results, new):
-    """The gain of stage 2 as a share of that of continued pre-training."""
-    gains = {
-        column: sum(results["base"][language] - results[column][language] for language in new)
-        for column in ("continued", "stage 2")
-    }
-    return gains["stage 2"] / gains["continued"] if gains["continued"] > 0 else None
+def gain_share(results, new, goals):
+    """The method's gain as a share of its rival's, or None if that has none."""
+    ours, theirs = (mean(results["base"], new) - mean(results[column], new) for column in (goals.method, goals.rival))
+    return ours / theirs if theirs > 0 else None
 
 
-def write_csv(path, results, rounds):
+def write_csv(path, results, kinds):
     with atomic_path(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(["language", "round", *(column.replace(" ", "_") for column in results)])
-        for language, round_ in rounds.items():
-            writer.writerow([language, round_, *(f"{results[column][language]:.6f}" for column in results)])
+        writer.writerow(["language", "kind", *(column.replace(" ", "_") for column in results)])
+        for language, kind in kinds.items():
+            writer.writerow([language, kind, *(f"{results[column][language]:.6f}" for column in results)])
 
 
-def plot_languages(path, results, rounds):
-    """Bars: what each kind of training did to each language."""
+def plot_languages(path, results, kinds):
+    """Bars: what each phase did to the new languages, and to what the base knew,
+    whose changes are far smaller and have a scale of their own."""
     pyplot = _pyplot()
-    figure, axes = pyplot.subplots(figsize=(9, 4))
-    languages, columns = list(rounds), list(results)[1:]
+    columns = list(results)[1:]
+    panels = {
+        "new languages": _of_kind(kinds, "new"),
+        "what the base knew": _of_kind(kinds, "old") + _of_kind(kinds, "other"),
+    }
+    figure, all_axes = pyplot.subplots(
+        1, 2, figsize=(12, 4.2), width_ratios=[max(3, len(languages)) for languages in panels.values()]
+    )
     width = 0.8 / len(columns)
-    for index, column in enumerate(columns):
-        places = [i + (index - (len(columns) - 1) / 2) * width for i in range(len(languages))]
-        changes = [100 * (results[column][language] / results["base"][language] - 1) for language in languages]
-        axes.bar(places, changes, width, label=column, color=_COLOURS[column])
-    labels = [
-        f"{language} ({'new' if rounds[language] else 'old'})\nbase {results['base'][language]:.2f}"
-        for language in languages
-    ]
-    axes.set_xticks(range(len(languages)), labels)
-    axes.axhline(0, color="black", linewidth=0.8)
-    axes.set_ylabel("change of bits per byte, %\n(below zero: better than the base)")
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, ncols=len(columns), loc="lower center", bbox_to_anchor=(0.5, 1))
+    for axes, (title, languages) in zip(all_axes, panels.items(), strict=True):
+        for index, column in enumerate(columns):
+            places = [i + (index - (len(columns) - 1) / 2) * width for i in range(len(languages))]
+            changes = [change(results, column, [language]) for language in languages]
+            axes.bar(places, changes, width, label=column, color=_PALETTE[index % len(_PALETTE)])
+        labels = [f"{language.replace('-', '-' + chr(10))}\n{results['base'][language]:.2f}" for language in languages]
+        axes.set_xticks(range(len(languages)), labels)
+        axes.set_title(title)
+        axes.axhline(0, color="black", linewidth=0.8)
+        axes.spines[["top", "right"]].set_visible(False)
+    all_axes[0].set_ylabel("change of bits per byte, %\n(below zero: better than the base)")
+    figure.supxlabel("language or domain, and the base's bits per byte", fontsize="medium")
+    handles, labels = all_axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, frameon=False, ncols=len(columns), loc="upper center", bbox_to_anchor=(0.5, 1.06))
     _save(pyplot, figure, path)
 
 
 def plot_losses(path, runs, base="base"):
     """Training losses; `runs` is {name: metrics.jsonl}. All but the base begin
-    where it ends."""
+    where it ends, or at the first step where it was not trained here."""
     pyplot = _pyplot()
     figure, axes = pyplot.subplots(figsize=(9, 4))
     losses = {name: read_losses(metrics) for name, metrics in runs.items()}
-    for name, values in losses.items():
-        first = 1 if name == base else 1 + len(losses[base])
-        colour = _COLOURS.get(name, _COLOURS["stage 2"])
+    colours = [_BASE_COLOUR] * (base in losses) + [_PALETTE[0], _PALETTE[2], *_PALETTE[3:]]
+    for index, (name, values) in enumerate(losses.items()):
+        first = 1 if name == base else 1 + len(losses.get(base, []))
+        colour = colours[index % len(colours)]
         axes.plot(range(first, first + len(values)), _smooth(values), label=name, linewidth=1.2, color=colour)
     axes.set_xlabel("step")
     axes.set_ylabel("training loss (nats a token)")
@@ -175,5 +207,5 @@ def _save(pyplot, figure, path):
     figure.tight_layout()
     with atomic_path(path) as temporary:
         # No date inside: the same figures give the same file.
-        figure.savefig(temporary, format="png", dpi=150, metadata={"Software": None})
+        figure.savefig(temporary, format="png", dpi=150, bbox_inches="tight", metadata={"Software": None})
     pyplot.close(figure)

@@ -11,6 +11,8 @@ import hashlib
 from polymoe.errors import UserError
 
 SPLITS = ("train", "valid", "test")
+# Shares of what is never trained on.
+HELD_OUT = (0, 50, 50)
 
 
 def parse_split(text):

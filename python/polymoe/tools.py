@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 """The compiled tools: every flag that this package gives them stands here."""
 
-import dataclasses
+import json
 import os
+import shutil
 import signal
 import subprocess
 from pathlib import Path
@@ -13,25 +14,33 @@ from polymoe.errors import UserError
 # The file descriptor, whatever sys.stderr has become.
 STDERR = 2
 
+BUILD = Path("build/bin")
 
-@dataclasses.dataclass(frozen=True)
-class Training:
-    """One phase of training, as `moe-run train` takes it."""
+# A save writes all that trains with its optimiser's state, gigabytes.
+MIN_STEPS_BETWEEN_SAVES = 20
 
-    stage: str  # dense, 1 or 2
-    mix: dict  # every language -> how often each of its documents comes in an epoch
-    steps: int
-    lr: float
-    batch: int  # rows a step
-    length: int  # tokens a row
-    warmup: int = 0
-    save_every: int = 100
+
+# The keys of a recipe's phase -> flags of `moe-run train`.
+_TRAINING = {
+    "stage": "--stage",
+    "steps": "--steps",
+    "lr": "--lr",
+    "warmup": "--warmup",
+    "batch": "--batch",
+    "sequence": "--sequence",
+    "balance": "--balance",
+    "language_prior": "--language-prior",
+}
 
 
 class Tools:
     """moe-translate, moe-opt and moe-run of one folder."""
 
-    def __init__(self, folder, threads=None, dtype=None):
+    def __init__(self, folder=None, threads=None, dtype=None):
+        """Without a folder: build/bin here, or where the shell finds moe-run."""
+        if folder is None:
+            found = shutil.which("moe-run")
+            folder = Path(found).parent if found and not BUILD.is_dir() else BUILD
         self.folder = Path(folder)
         self.threads = threads
         self.dtype = dtype
@@ -49,36 +58,37 @@ class Tools:
         self._run("moe-translate", "--export-hf", model, "-o", checkpoint, "--force")
 
     def upcycle(self, module, moe, experts, top_k, seed):
-        """`experts` is a number for every layer, or one for each with commas."""
-        option = "counts" if "," in experts else "experts"
-        options = f"{option}={experts} top-k={top_k} seed={seed}"
+        """`experts` has a number for each layer."""
+        options = f"counts={','.join(map(str, experts))} top-k={top_k} seed={seed}"
         self._run("moe-opt", module, f"--moe-upcycle={options}", "--moe-freeze-backbone", "-o", moe)
 
-    def train(self, model, training, data, out, seed):
+    def train(self, model, phase, mix, data, out, seed):
         """Trains, or goes on where an interrupted run was: --resume starts a
-        phase that has not begun and leaves alone one that is finished."""
+        phase that has not begun and leaves alone one that is finished.
+        `mix` says how often each document of a language comes in an epoch."""
         # A new phase of a run folder is named by the folder alone.
         where = [] if model == out else ["--out", out]
+        given = {flag: getattr(phase, key) for key, flag in _TRAINING.items()}
         self._run(
-            "moe-run", "train", model, *where, "--resume", f"--stage={training.stage}", "--data", data,
-            f"--mix={','.join(f'{code}={weight:g}' for code, weight in training.mix.items())}",
-            f"--steps={training.steps}", f"--lr={training.lr:g}", "--schedule=cosine", f"--warmup={training.warmup}",
-            f"--batch={training.batch}", f"--sequence={training.length}", f"--save-every={training.save_every}",
-            f"--seed={seed}", *self._machine(),
+            "moe-run", "train", model, *where, "--resume", "--data", data, "--schedule=cosine", f"--seed={seed}",
+            f"--mix={','.join(f'{code}={_number(weight)}' for code, weight in mix.items())}",
+            *(f"{flag}={_number(value)}" for flag, value in given.items() if value is not None),
+            f"--save-every={max(MIN_STEPS_BETWEEN_SAVES, phase.steps // 5)}", *self._machine(),
         )  # fmt: skip
 
-    def evaluate(self, model, data, split, length, out):
+    def evaluate(self, model, data, split, sequence, out, documents=0):
         self._run(
-            "moe-run", "eval", model, "--data", data, f"--split={split}", f"--sequence={length}", "--json", out,
-            *self._machine(),
+            "moe-run", "eval", model, "--data", data, f"--split={split}", f"--sequence={sequence}", "--json", out,
+            f"--max-documents={documents}", *self._machine(),
         )  # fmt: skip
 
-    def generate(self, model, prompt, max_tokens):
-        """The greedy continuation as text."""
-        return self._run(
-            "moe-run", "generate", model, "--prompt", prompt, f"--max-tokens={max_tokens}", "--temperature=0",
-            *self._machine(), capture=True,
+    def generate(self, model, prompts, max_tokens):
+        """The greedy continuations of a file of prompts, in their order."""
+        output = self._run(
+            "moe-run", "generate", model, "--prompts", prompts, f"--max-tokens={max_tokens}", "--temperature=0",
+            "--json-lines", *self._machine(), capture=True,
         )  # fmt: skip
+        return [json.loads(line)["text"] for line in output.splitlines()]
 
     def _machine(self):
         return [
@@ -100,3 +110,7 @@ class Tools:
         if process.returncode != 0:
             raise UserError(f"{' '.join(command)}: exit code {process.returncode}")
         return output.decode("utf-8", errors="replace") if capture else None
+
+
+def _number(value):
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -132,6 +132,121 @@ def test_a_checkpoint_that_changed_since_is_refused(hf, tool, refused, tokens, t
     )
 
 
+@pytest.fixture
+def run(hf, tool, upcycle, tokens, tmp_path):
+    """A run on the copy of the checkpoint."""
+    tool("moe-translate", "--import-hf", hf, "-o", tmp_path / "model.mlir")
+    moe = upcycle(tmp_path / "model.mlir", "experts=2")
+    out = tmp_path / "run"
+    tool("moe-run", "train", moe, "--stage=1", "--tokens", tokens, "--out", out, *RUN)
+    return out
+
+
+RUN = ("--steps=1", "--batch=2", "--executor=torch")
+
+
+def replace_base(hf):
+    """Other weights of the same shapes, and of the same time."""
+    path = hf / "model.safetensors"
+    before = path.stat()
+    tensors = load_file(path)
+    tensors[KEY][0, 0] += 1
+    save_file(tensors, path, metadata={"format": "pt"})
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def test_a_base_that_changed_under_a_run_is_refused(run, hf, refused, tokens, tmp_path):
+    replace_base(hf)
+    words = ["model.safetensors", KEY, "checksum"]
+    score = ["--tokens", tokens, "--out", tmp_path / "s"]
+    refused(words, "moe-run", "score", run, *score)
+    refused(words, "moe-run", "score", run / "model.mlir", *score)
+    refused(words, "moe-run", "generate", run, "--prompt-tokens=1")
+    refused(words, "moe-run", "train", run, "--stage=2", "--tokens", tokens, *RUN)
+    refused(words, "moe-run", "train", run, "--resume", "--tokens", tokens)
+    refused(words, "moe-run", "train", run, "--stage=1", "--tokens", tokens, "--out", tmp_path / "other", *RUN)
+    refused(words, "moe-translate", "--export-hf", run, "-o", tmp_path / "x")
+    refused(words, "moe-translate", "--export-delta", run, "-o", tmp_path / "x")
+    assert not (tmp_path / "s").exists() and not (tmp_path / "x").exists()
+
+
+def test_a_base_that_was_only_touched_or_copied_is_taken(run, hf, tool, tokens, tmp_path):
+    path = hf / "model.safetensors"
+    os.utime(path)
+    tool("moe-run", "train", run, "--stage=2", "--tokens", tokens, *RUN)
+    shutil.copyfile(path, hf / "copy")
+    os.replace(hf / "copy", path)
+    tool("moe-translate", "--export-hf", run, "-o", tmp_path / "x")
+
+
+def test_the_base_of_a_merged_delta_may_not_change(run, hf, tool, refused, tokens, tmp_path):
+    tool("moe-translate", "--export-delta", run, "-o", tmp_path / "delta")
+    tool("moe-translate", "--merge-delta", tmp_path / "delta", "--base", hf, "-o", tmp_path / "merged")
+    tool("moe-run", "score", tmp_path / "merged", "--tokens", tokens, "--out", tmp_path / "s", "--executor=torch")
+    replace_base(hf)
+    refused([KEY], "moe-run", "score", tmp_path / "merged", "--tokens", tokens, "--out", tmp_path / "s")
+
+
+DEEP = "[" * 200_000 + "]" * 200_000
+
+
+def test_deeply_nested_json_is_refused(hf, run, refused, tokens, tmp_path):
+    words = ["512 levels"]
+    config = hf / "config.json"
+    whole = config.read_text()
+    config.write_text(whole.rstrip()[:-1] + f', "more": {DEEP}}}')
+    refused([*words, "config.json"], "moe-translate", "--import-hf", hf, "-o", tmp_path / "x.mlir")
+    config.write_text(whole)
+    tokenizer = tmp_path / "run" / "tokenizer.json"
+    tokenizer.write_text(f'{{"model": {{"merges": {DEEP}}}}}')
+    refused([*words, str(tokenizer)], "moe-run", "generate", run, "--prompt=a")
+    (tmp_path / "corpus").mkdir()
+    (tmp_path / "corpus" / "corpus.json").write_text(f'{{"more": {DEEP}}}')
+    refused([*words, "corpus.json"], "moe-run", "eval", run, "--data", tmp_path / "corpus")
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text(f'{{"tokens": [1], "more": {DEEP}}}\n')
+    refused(["prompts.jsonl:1"], "moe-run", "generate", run, "--prompts", prompts)
+    os.rename(hf / "model.safetensors", hf / "model-00001-of-00001.safetensors")
+    (hf / "model.safetensors.index.json").write_text(f'{{"weight_map": {DEEP}}}')
+    refused([*words, "index.json"], "moe-translate", "--import-hf", hf, "-o", tmp_path / "x.mlir")
+
+
+def test_long_lines_are_cut_in_errors(hf, run, program, tmp_path):
+    """Whatever in a file is long: a line, a value, a key, what is no JSON."""
+
+    def error(*command):
+        result = subprocess.run([program(command[0]), *map(str, command[1:])], capture_output=True, text=True)
+        assert result.returncode == 1
+        assert len(result.stderr) < 6000, len(result.stderr)
+        return result.stderr
+
+    long = "é" * 1_500_000
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text(json.dumps({"promt": long}, ensure_ascii=False) + "\n")
+    stderr = error("moe-run", "generate", run, "--prompts", prompts)
+    assert len(stderr) < 600 and "prompts.jsonl:1" in stderr and "(3000013 bytes)" in stderr
+    whole = (hf / "config.json").read_text()
+    for spoilt in (f'"{long}": 1', f'"hidden_act": "{long}"', f'"more": "{long}'):
+        (hf / "config.json").write_text(whole.rstrip()[:-1] + f", {spoilt}}}")
+        assert "config.json" in error("moe-translate", "--import-hf", hf, "-o", tmp_path / "x.mlir")
+
+
+def test_too_many_experts_are_refused(module, refused, tmp_path):
+    refused(["1024", "100000"], "moe-opt", module, "--moe-upcycle=experts=100000", "-o", tmp_path / "x.mlir")
+
+
+def test_a_checkpoint_folder_is_no_module(hf, refused, tokens, tmp_path):
+    words = [str(hf), "moe-translate --import-hf"]
+    refused(words, "moe-run", "score", hf, "--tokens", tokens, "--out", tmp_path / "s")
+    refused(words, "moe-translate", "--export-hf", hf, "-o", tmp_path / "x")
+
+
+def test_chat_messages_are_named(run, refused, tmp_path):
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text('{"messages": [{"role": "user", "content": "Hello"}]}\n')
+    refused(["prompts.jsonl:1", "apply_chat_template"], "moe-run", "generate", run, "--prompts", prompts)
+
+
 @pytest.mark.parametrize(
     ("key", "value"), [("hidden_act", "swish9"), ("model_type", "gpt7"), ("num_attention_heads", 5)]
 )
@@ -249,3 +364,73 @@ def test_a_full_disk_is_named(module, program, refused, tokens, tmp_path):
     assert str(tmp_path / "run") in result.stderr.splitlines()[-1] and "error:" in result.stderr.splitlines()[-1]
     checkpoints = tmp_path / "run" / "checkpoints"
     assert not list(checkpoints.glob("step-????????"))
+
+
+@pytest.fixture
+def tokenizer_folder(tmp_path):
+    """tokenizer_folder(letters): a tokenizer whose ids follow their order."""
+    from tokenizers import Tokenizer, models
+
+    def make(letters):
+        folder = tmp_path / f"tokenizer-{letters[:2]}"
+        folder.mkdir()
+        model = models.BPE({letter: i for i, letter in enumerate(letters)}, [], unk_token=letters[0])
+        Tokenizer(model).save(str(folder / "tokenizer.json"))
+        (folder / "tokenizer_config.json").write_text(json.dumps({"eos_token": letters[-1]}))
+        return folder
+
+    return make
+
+
+LETTERS = "abcdefghijklmnopqrstuvwxyz ."
+
+
+def test_a_corpus_of_another_tokenizer_is_refused(tokenizer_folder, documents, tool, refused, tmp_path):
+    from polymoe.files import write_documents
+    from polymoe.new_model import new_model
+    from polymoe.tokenize import tokenize
+
+    def corpus(folder, out):
+        tokenize([tmp_path / "en.jsonl"], folder, {"en": 0}, tmp_path / out, split="60/40/0", jobs=1)
+        return tmp_path / out
+
+    write_documents(tmp_path / "en.jsonl", documents["en"])
+    own, other = tokenizer_folder(LETTERS), tokenizer_folder(LETTERS[::-1])
+    same, different = corpus(own, "same"), corpus(other, "different")
+    hf = tmp_path / "hf"
+    new_model("llama", hf, odd=True, tokenizer=own)
+    module = tmp_path / "model.mlir"
+    tool("moe-translate", "--import-hf", hf, "-o", module)
+    # The same in another form: spaces, what later versions write, truncation.
+    json_file = same / "tokenizer.json"
+    contents = json.loads(json_file.read_text())
+    contents["model"].pop("ignore_merges", None)
+    contents["truncation"] = {"max_length": 3}
+    json_file.write_text(json.dumps(contents, indent=7))
+
+    train = ["--stage=dense", "--steps=1", "--batch=2", "--sequence=8", "--executor=torch"]
+    evaluate = ["--split=train", "--sequence=8", "--executor=torch"]
+    words = [str(different / "tokenizer.json"), str(hf / "tokenizer.json"), "28 of 28", "--allow-other-tokenizer"]
+    refused(words, "moe-run", "train", module, "--data", different, "--out", tmp_path / "x", *train)
+    refused(words, "moe-run", "eval", module, "--data", different, *evaluate)
+    assert not (tmp_path / "x" / "run.json").exists()
+    tool("moe-run", "train", module, "--data", same, "--out", tmp_path / "run", *train)
+    tool("moe-run", "eval", module, "--data", different, *evaluate, "--allow-other-tokenizer")
+    # The run's own tokenizer.
+    words[1] = str(tmp_path / "run" / "tokenizer.json")
+    refused(words, "moe-run", "train", tmp_path / "run", "--data", different, *train)
+    # The tokens alone may be the same.
+    contents["pre_tokenizer"] = {"type": "WhitespaceSplit"}
+    json_file.write_text(json.dumps(contents))
+    refused([str(json_file), "pre_tokenizer"], "moe-run", "eval", module, "--data", same, *evaluate)
+
+
+def test_rows_beyond_the_context_are_warned_of(hf, program, tool, tokens, tmp_path):
+    for limit, is_warned in ((37, False), (36, True)):
+        config = json.loads((hf / "config.json").read_text()) | {"max_position_embeddings": limit}
+        (hf / "config.json").write_text(json.dumps(config))
+        module = tmp_path / f"{limit}.mlir"
+        tool("moe-translate", "--import-hf", hf, "-o", module)
+        command = [program("moe-run"), *map(str, train(module, tokens, tmp_path / f"run-{limit}")), "--steps=1"]
+        result = subprocess.run(command, check=True, capture_output=True, text=True)
+        assert ("warning: rows of 37 tokens are longer than the 36" in result.stderr) == is_warned

@@ -44,13 +44,13 @@ def test_untranslated_and_repeated_paragraphs_are_dropped():
 
 
 def test_cached_text_is_not_fetched_again(tmp_path, monkeypatch):
-    from polymoe import fetch_text
+    from polymoe import debian, fetch_text
 
     (tmp_path / "text").mkdir()
     (tmp_path / "text" / "el.jsonl").write_text("{}\n")
     about = {"cleaner": fetch_text.CLEANER_VERSION, "documents": 1, "characters": 2}
     (tmp_path / "text" / "el.about.json").write_text(json.dumps(about))
-    monkeypatch.setattr(fetch_text, "_download", lambda *_: pytest.fail("downloaded again"))
+    monkeypatch.setattr(debian, "download", lambda *_: pytest.fail("downloaded again"))
     assert run("fetch-text", "el", "--work", tmp_path) == 0
 
 
@@ -178,7 +178,9 @@ def test_a_corpus_is_what_the_architecture_says(text, tokenizer, documents, tmp_
     out = tmp_path / "corpus"
     assert tokenize(text, tokenizer, out) == 0
     corpus = read_json(out / "corpus.json")
-    assert corpus.keys() == {"format", "version", "vocabulary", "eos", "tokenizer", "languages", "shards"}
+    assert corpus.keys() == {
+        "format", "version", "vocabulary", "bos", "eos", "tokenizer", "tokenizer_sha256", "languages", "shards",
+    }  # fmt: skip
     assert (corpus["format"], corpus["version"], corpus["vocabulary"], corpus["eos"]) == ("polymoe-corpus", 1, 300, 0)
     assert corpus["languages"] == [{"code": "en", "round": 0}, {"code": "el", "round": 1}]
     loaded = load_tokenizer(out / corpus["tokenizer"])

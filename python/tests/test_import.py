@@ -4,13 +4,14 @@
 
 import json
 import re
+import shutil
 
 import numpy
 import pytest
 import torch
 
 from polymoe import reference
-from polymoe.new_model import FAMILIES
+from polymoe.new_model import FAMILIES, to_v4_form
 
 pytestmark = pytest.mark.tools
 
@@ -83,6 +84,74 @@ def test_frequencies_equal_transformers_bit_for_bit(head_dim, scaling, tool, tmp
         assert numpy.allclose(got, expected, rtol=2e-7, atol=0)
 
 
+# What transformers 4.57 writes without being asked (use_diff=False), beside the
+# keys that say something of the model.
+WRITTEN_BY_4 = {
+    "_name_or_path": "", "add_cross_attention": False, "chunk_size_feed_forward": 0, "diversity_penalty": 0.0,
+    "do_sample": False, "early_stopping": False, "encoder_no_repeat_ngram_size": 0, "id2label": {"0": "LABEL_0"},
+    "is_decoder": False, "is_encoder_decoder": False, "label2id": {"LABEL_0": 0}, "length_penalty": 1.0,
+    "max_length": 20, "min_length": 0, "no_repeat_ngram_size": 0, "num_beam_groups": 1, "num_beams": 1,
+    "num_return_sequences": 1, "output_attentions": False, "output_hidden_states": False, "output_scores": False,
+    "pruned_heads": {}, "remove_invalid_values": False, "repetition_penalty": 1.0, "return_dict": True,
+    "return_dict_in_generate": False, "temperature": 1.0, "tf_legacy_loss": False, "tie_encoder_decoder": False,
+    "top_k": 50, "top_p": 1.0, "torchscript": False, "typical_p": 1.0, "use_bfloat16": False, "cross_attention_hidden_size": None,
+}  # fmt: skip
+
+
+@pytest.fixture
+def module_of(tool, tmp_path):
+    """module_of(checkpoint, config) -> the module of the checkpoint with another
+    configuration, as text"""
+
+    def make(dense, config):
+        (tmp_path / "hf").mkdir(exist_ok=True)
+        shutil.copyfile(dense / "model.safetensors", tmp_path / "hf" / "model.safetensors")
+        (tmp_path / "hf" / "config.json").write_text(json.dumps(config))
+        tool("moe-translate", "--import-hf", tmp_path / "hf", "-o", tmp_path / "model.mlir")
+        return (tmp_path / "model.mlir").read_text()
+
+    return make
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_all_that_transformers_writes_is_accepted(family, checkpoint, module_of, tmp_path):
+    import transformers
+
+    dense = checkpoint(family)
+    written = json.loads((dense / "config.json").read_text())
+    expected = module_of(dense, written)
+    transformers.AutoConfig.from_pretrained(dense).to_json_file(tmp_path / "whole.json", use_diff=False)
+    assert module_of(dense, json.loads((tmp_path / "whole.json").read_text())) == expected
+    assert module_of(dense, to_v4_form(written) | WRITTEN_BY_4) == expected
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_what_is_missing_is_as_in_transformers(family, module_of, tmp_path):
+    """A configuration of sizes alone, against one that says everything."""
+    import transformers
+
+    sizes = {"vocab_size": 37, "hidden_size": 64, "bos_token_id": None, "eos_token_id": None, "pad_token_id": None}
+    sizes |= (
+        {"n_layer": 6, "n_head": 32}
+        if family == "bloom"
+        else {"intermediate_size": 24, "num_hidden_layers": 6, "num_attention_heads": 32}
+    )
+    if family == "granitemoehybrid":
+        sizes |= {"num_local_experts": 0, "layer_types": ["full_attention"] * 6, "mamba_n_heads": 2}
+        sizes["shared_intermediate_size"] = sizes["intermediate_size"]
+    if family == "ministral":
+        # transformers cannot do without.
+        sizes["head_dim"] = 4
+    if family == "apertus":
+        # Without one transformers takes a scaling, which a configuration has to name here.
+        sizes |= {"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0}}
+    config = transformers.CONFIG_MAPPING[family](**sizes)
+    transformers.AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "dense")
+    config.to_json_file(tmp_path / "whole.json", use_diff=False)
+    whole = module_of(tmp_path / "dense", json.loads((tmp_path / "whole.json").read_text()))
+    assert module_of(tmp_path / "dense", sizes | {"model_type": family}) == whole
+
+
 @pytest.mark.parametrize("counts", ["experts=3", "counts=1,4,2"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_an_exported_mixture_of_copies_equals_the_dense_model(family, counts, checkpoint, tool, tmp_path):
@@ -90,7 +159,7 @@ def test_an_exported_mixture_of_copies_equals_the_dense_model(family, counts, ch
     tool("moe-translate", "--import-hf", dense, "-o", tmp_path / "model.mlir")
     tool("moe-opt", tmp_path / "model.mlir", f"--moe-upcycle={counts} top-k=2", "-o", tmp_path / "moe.mlir")
     tool("moe-translate", "--export-hf", tmp_path / "moe.mlir", "-o", tmp_path / "hf")
-    mixtral = family in ("llama", "mistral") and counts == "experts=3"
+    mixtral = family in ("llama", "mistral", "ministral") and counts == "experts=3"
     model_type = json.loads((tmp_path / "hf" / "config.json").read_text())["model_type"]
     assert model_type == ("mixtral" if mixtral else f"polymoe_{family}")
 
@@ -117,9 +186,21 @@ def test_any_of_several_ends_ends_a_text(tool, tmp_path, documents):
     ids = ",".join(map(str, prompt))
     first = int(tool("moe-run", "generate", tmp_path / "model.mlir", "--prompt-tokens", ids, "--max-tokens=1"))
     generate = ["moe-run", "generate", tmp_path / "model.mlir", "--prompt=A cell", "--max-tokens=8"]
-    config = json.loads((tmp_path / "hf" / "config.json").read_text())
-    config["eos_token_id"] = [(first + 1) % 256, first]
-    (tmp_path / "hf" / "config.json").write_text(json.dumps(config))
+
+    def set_ends(name, ends):
+        path = tmp_path / "hf" / name
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"eos_token_id": ends}))
+
+    # generation_config.json is heard first, as by `transformers`.
+    ends, other = [(first + 1) % 256, first], (first + 1) % 256
+    set_ends("config.json", ends)
+    set_ends("generation_config.json", other)
+    assert tool(*generate) != "\n"
+    set_ends("config.json", other)
+    set_ends("generation_config.json", ends)
+    assert tool(*generate) == "\n"
+    set_ends("config.json", ends)
+    (tmp_path / "hf" / "generation_config.json").unlink()
     assert tool(*generate) == "\n"
     assert tool(*generate, "--ignore-eos") != "\n"
 
@@ -133,3 +214,38 @@ def test_any_of_several_ends_ends_a_text(tool, tmp_path, documents):
     (tmp_path / "prompts.jsonl").write_text('{"prompt": "A cell"}\n{"prompt": "The document"}\n')
     from_file = tool(*generate[:3], "--prompts", tmp_path / "prompts.jsonl", generate[4], "--json-lines")
     assert [json.loads(line) for line in from_file.splitlines()] == lines
+
+
+@pytest.mark.parametrize("wrapper", ["gemma3", "mistral3"])
+def test_the_text_of_a_model_of_text_and_images(wrapper, tool, tokens_file, tmp_path):
+    import transformers
+
+    sizes = {
+        "vocab_size": 331, "hidden_size": 48, "intermediate_size": 40, "num_hidden_layers": 2, "num_attention_heads": 4,
+        "num_key_value_heads": 2, "head_dim": 12, "initializer_range": 0.1, "sliding_window": 8,
+        "bos_token_id": None, "eos_token_id": None, "pad_token_id": None,
+    }  # fmt: skip
+    vision = {
+        "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 28,
+        "patch_size": 14,
+    }  # fmt: skip
+    torch.manual_seed(0)
+    if wrapper == "gemma3":
+        text, image = transformers.Gemma3TextConfig(**sizes), transformers.SiglipVisionConfig(**vision)
+        options = {"mm_tokens_per_image": 4, "boi_token_index": 329, "eoi_token_index": 328}
+    else:
+        text, image = transformers.MistralConfig(**sizes), transformers.PixtralVisionConfig(**vision, head_dim=8)
+        options = {"tie_word_embeddings": False}
+    config = transformers.CONFIG_MAPPING[wrapper](
+        text_config=text, vision_config=image, image_token_index=330, **options
+    )
+    model = transformers.AutoModelForImageTextToText.from_config(config).eval()
+    model.save_pretrained(tmp_path / "hf")
+
+    tool("moe-translate", "--import-hf", tmp_path / "hf", "-o", tmp_path / "model.mlir")
+    tool("moe-translate", "--export-hf", tmp_path / "model.mlir", "-o", tmp_path / "text")
+    tokens = reference.read_tokens(tokens_file(3)) % 328
+    alone = torch.cat(list(reference.score(reference.load(tmp_path / "text"), tokens)))
+    with torch.inference_mode():
+        expected = model(tokens).logits
+    assert (alone - expected).abs().max() / expected.std() < 1e-5

@@ -393,3 +393,100 @@ def test_unknown_characters(unknown, fuse, tmp_path):
     assert_equal(Tokenizer.from_str(json.dumps(file)), tmp_path, ["aaa", "a€aa"])
     path.write_text(json.dumps(file))
     assert ask(path, [{"encode": "aaa", "special": True}]) == [{"ids": [6, 1]}]
+
+
+# What Unicode got after version 14, and what is no character to this day.
+YOUNG = [
+    chr(code)
+    for code in [*range(0x378, 0xD800), *range(0xE000, 0x20000), *range(0x2A6D0, 0x33500)]
+    if unicodedata.category(chr(code)) == "Cn"
+]
+YOUNG_TEXTS = ["".join(YOUNG[i : i + 500]) for i in range(0, len(YOUNG), 500)]
+
+
+@pytest.mark.parametrize(
+    "regex",
+    [rf"\p{{{name}}}" for name in ("L", "Lu", "Ll", "Lo", "M", "N", "Nd", "P", "S", "C", "Cn", "Alphabetic", "Latin", "Han")]
+    + [r"\P{L}", r"[^\P{N}]", r"[\P{L}\d]", r"\w", r"\W", r"[\w.-]", r"\d", r"\D", r"[\D]", r"[^\s\p{L}\p{N}]", r"[[:alpha:]]"],
+)  # fmt: skip
+def test_young_characters_in_patterns(regex, tmp_path):
+    """Characters that match are removed, so that ids show which do."""
+    split = pre_tokenizers.Split(Regex(regex), "removed")
+    assert_same_ids(letters(pre_tokenizer=split), tmp_path, YOUNG_TEXTS)
+
+
+def test_young_characters_elsewhere(tmp_path):
+    assert_same_ids(letters(normalizers.Lowercase()), tmp_path, YOUNG_TEXTS)
+    # "a" and the first byte of what follows are one token, but before a number.
+    numbers = letters(pre_tokenizer=pre_tokenizers.Digits(individual_digits=True), merges=[("a", "ð")])
+    assert_same_ids(numbers, tmp_path, ["a" + c for c in YOUNG])
+    word = letters(tokens=[AddedToken("<t>", single_word=True, normalized=False)])
+    assert_same_ids(word, tmp_path, [f"<t>{c}" for c in YOUNG])
+
+
+def assert_same_ids(tokenizer, tmp_path, texts):
+    path = tmp_path / "tokenizer.json"
+    tokenizer.save(str(path))
+    answers = ask(path, [{"encode": text, "special": False} for text in texts])
+    for text, answer in zip(texts, answers, strict=True):
+        assert answer["ids"] == tokenizer.encode(text, add_special_tokens=False).ids, ascii(text)
+
+
+def added(content, **flags):
+    return {"content": content, "lstrip": False, "rstrip": False, "single_word": False, "normalized": False} | flags
+
+
+CONFIGS = {
+    "tokens": {"added_tokens_decoder": {"256": added("<a>", special=True), "257": added("<b>", lstrip=True), "258": added("ZZ", normalized=True)}},
+    "other-ids": {"added_tokens_decoder": {"900": added("<b>"), "90": added("<a>")}},
+    "letter": {"added_tokens_decoder": {"7": added("a", special=True)}},
+    "names": {"bos_token": "<a>", "eos_token": added("<b>", rstrip=True) | {"__type": "AddedToken"}, "unk_token": "a"},
+    "extra": {"extra_special_tokens": ["<b>", "<a>"], "bos_token": "<a>"},
+    "bos": {"bos_token": "<a>", "add_bos_token": True},
+    "bos-eos": {"bos_token": "<a>", "eos_token": "<b>", "add_bos_token": True, "add_eos_token": True},
+    "no-bos": {"bos_token": "<a>", "add_bos_token": False},
+    "bos-unnamed": {"add_bos_token": True},
+    "nothing": {"model_max_length": 7},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("has_template", [False, True])
+@pytest.mark.parametrize("name", CONFIGS)
+def test_tokenizer_config(name, has_template, tmp_path):
+    """As `transformers` reads the folder."""
+    tokenizer = letters()
+    if has_template:
+        tokenizer.add_special_tokens(["<s>"])
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single="<s> $A", pair="<s> $A <s>:1 $B:1", special_tokens=[("<s>", 256)]
+        )
+    config = {"tokenizer_class": "PreTrainedTokenizerFast"} | CONFIGS[name]
+    assert_as_transformers(tokenizer, {"tokenizer_config.json": config}, tmp_path)
+
+
+def test_files_beside_an_old_tokenizer(tmp_path):
+    files = {
+        "tokenizer_config.json": {"tokenizer_class": "PreTrainedTokenizerFast"},
+        "added_tokens.json": {"<b>": 257, "<a>": 256},
+        "special_tokens_map.json": {"eos_token": added("<b>"), "bos_token": "ZZ"},
+    }
+    assert_as_transformers(letters(), files, tmp_path)
+
+
+def assert_as_transformers(tokenizer, files, tmp_path):
+    from transformers import AutoTokenizer
+
+    path = tmp_path / "tokenizer.json"
+    tokenizer.save(str(path))
+    for name, contents in files.items():
+        (tmp_path / name).write_text(json.dumps(contents))
+    expected = AutoTokenizer.from_pretrained(tmp_path)
+    texts = ["", "ab", "<a>", "x <a> <b> yZZ", "<s>a<b>b"]
+    for special in (False, True):
+        answers = ask(path, [{"encode": text, "special": special} for text in texts])
+        ids = [expected(text, add_special_tokens=special)["input_ids"] for text in texts]
+        assert [answer["ids"] for answer in answers] == ids
+        answers = ask(path, [{"decode": sequence, "skip": True} for sequence in ids])
+        assert [answer["text"] for answer in answers] == [
+            expected.decode(sequence, skip_special_tokens=True) for sequence in ids
+        ]

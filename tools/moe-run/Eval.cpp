@@ -44,6 +44,9 @@ static int runEval(const EvalOptions &options) {
   scorer.requireBatches(options.evaluation.rows, options.evaluation.length,
                         /*logits=*/false);
   Corpus corpus(options.data, inference.model.vocabulary());
+  if (!options.machine.otherTokenizer)
+    checkTokenizer(inference.model, corpus);
+  warnOfLength(inference.model, options.evaluation.length);
   Progress progress("evaluating", "batch",
                     batchesOf(corpus, options.evaluation), progressOptions());
   progress.start(0);
@@ -68,6 +71,7 @@ void polymoe::addEvalCommand(CLI::App &app, Command &command) {
       "  moe-run eval run/ --data corpus/ --split=test --json=result.json");
   addMachineOptions(*eval, options->machine);
   addFrozenWeights(*eval, options->machine);
+  addOtherTokenizer(*eval, options->machine);
   EvaluateOptions &evaluation = options->evaluation;
   eval->add_option("--data", options->data, "corpus folder")->required();
   eval->add_option("--split", evaluation.split, "which documents")

@@ -8,7 +8,6 @@
 #include "Model.h"
 
 #include "moe/Runtime/Error.h"
-#include "moe/Target/CompiledExecutor.h"
 #include "moe/Torch/TorchExecutor.h"
 
 #include <dlfcn.h>
@@ -31,6 +30,14 @@ static Executor makeTorch(const MachineOptions &options, mlir::ModuleOp module,
   return made;
 }
 
+CompiledExecutorOptions compiledOptions(const MachineOptions &options) {
+  CompiledExecutorOptions compiled;
+  compiled.memoryBudget = options.memoryBudget;
+  compiled.compiler.bf16Products = options.bf16Products;
+  compiled.compiler.frozenWeights = options.frozenWeights;
+  return compiled;
+}
+
 Executor makeExecutor(const MachineOptions &options, Model &file,
                       mlir::ModuleOp module, ParameterStore &store,
                       ThreadPool &pool, const Objective &objective) {
@@ -42,10 +49,7 @@ Executor makeExecutor(const MachineOptions &options, Model &file,
                         : "got --executor=" + options.executor);
   if (options.executor == "torch")
     return makeTorch(options, module, store, pool, objective);
-  CompiledExecutorOptions compiled;
-  compiled.memoryBudget = options.memoryBudget;
-  compiled.compiler.bf16Products = options.bf16Products;
-  compiled.compiler.frozenWeights = options.frozenWeights;
+  CompiledExecutorOptions compiled = compiledOptions(options);
   // Validation must not hold a second copy of what trains.
   if (!store.trainables().empty())
     compiled.compiler.packedOnce = mlir::moe::PackedOnce::Frozen;

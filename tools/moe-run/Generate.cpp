@@ -74,9 +74,17 @@ static void addLine(const std::string &name, const std::string &line,
   };
   if (line.find_first_not_of(" \t\r") == std::string::npos)
     refuse("an empty line");
-  auto json = nlohmann::json::parse(line, nullptr, /*allow_exceptions=*/false);
+  const std::string quoted = shortened(line, 200);
+  const nlohmann::json json = tryParseJson(line).value_or(nlohmann::json());
+  // Rendering messages takes the model's chat template, which is a program in
+  // the language Jinja; here there is no interpreter of it.
+  if (json.is_object() && json.contains("messages") &&
+      !json.contains("prompt") && !json.contains("tokens"))
+    refuse("chat messages, which a program in Jinja renders, the model's chat "
+           "template; tokenizer.apply_chat_template(messages, "
+           "add_generation_prompt=True) of transformers returns the ids");
   if (!json.is_object() || json.contains("prompt") == json.contains("tokens"))
-    refuse(json.is_object() && json.contains("prompt") ? "both" : line);
+    refuse(json.is_object() && json.contains("prompt") ? "both" : quoted);
   const bool isText = json.contains("prompt");
   if (!request.prompts.empty() && isText != request.isText)
     fail(name, ": expected ", request.isText ? "text" : "ids", ", as in ",
@@ -86,14 +94,14 @@ static void addLine(const std::string &name, const std::string &line,
   Prompt prompt{name, {}};
   if (isText) {
     if (!value.is_string())
-      refuse(line);
+      refuse(quoted);
     request.texts.push_back(value.get<std::string>());
   } else {
     if (!value.is_array())
-      refuse(line);
+      refuse(quoted);
     for (const nlohmann::json &id : value) {
       if (!id.is_number_integer())
-        refuse(line);
+        refuse(quoted);
       // One that is too large for any vocabulary stays so.
       prompt.tokens.push_back(static_cast<int32_t>(std::clamp<int64_t>(
           id.get<int64_t>(), -1, std::numeric_limits<int32_t>::max())));
@@ -131,38 +139,27 @@ static Request readRequest(const GenerateCommandOptions &options) {
   return request;
 }
 
-/// The model's configuration; empty for one that names none.
-static nlohmann::json configOf(Model &model) {
-  if (!hasModelSource(model.module()))
-    return nlohmann::json::object();
-  return readJsonObject(model.folder() / modelSource(model.module()).config);
-}
-
-/// The ids that end a text, as the model's configuration says.
-static std::vector<int32_t> endOfText(const nlohmann::json &config) {
-  auto eos = config.find("eos_token_id");
+/// The ids that end a text: those of generation_config.json, else those of the
+/// model's configuration.
+static std::vector<int32_t> endOfText(Model &model) {
   std::vector<int32_t> ids;
-  if (eos == config.end())
-    return ids;
   auto add = [&](const nlohmann::json &id) {
     if (id.is_number_integer())
       ids.push_back(id.get<int32_t>());
   };
-  if (eos->is_array())
-    for (const auto &id : *eos)
-      add(id);
-  else
-    add(*eos);
+  for (const nlohmann::json &config :
+       {model.generationConfiguration(), model.configuration()}) {
+    auto eos = config.find("eos_token_id");
+    if (eos == config.end() || eos->is_null())
+      continue;
+    if (eos->is_array())
+      for (const auto &id : *eos)
+        add(id);
+    else
+      add(*eos);
+    break;
+  }
   return ids;
-}
-
-/// Tokens of the longest sequence that the model is made for; 0 where its
-/// configuration names no limit (ALiBi has none).
-static int64_t contextOf(const nlohmann::json &config) {
-  auto limit = config.find("max_position_embeddings");
-  return limit != config.end() && limit->is_number_integer()
-             ? limit->get<int64_t>()
-             : 0;
 }
 
 namespace {
@@ -292,15 +289,14 @@ static int runGenerate(const GenerateCommandOptions &options) {
     executor.generator =
         std::make_shared<RescoringGenerator>(*executor.scorer, /*padTo=*/64);
   checkGates(*inference.module);
-  const nlohmann::json config = configOf(inference.model);
-  generation.context = options.context.value_or(contextOf(config));
+  generation.context = options.context.value_or(inference.model.contextLimit());
   std::optional<Tokenizer> tokenizer;
   if (request.isText) {
     tokenizer = Tokenizer::fromFile(inference.model.tokenizer().string());
     for (size_t i = 0; i < request.texts.size(); ++i)
       request.prompts[i].tokens = tokenizer->encode(request.texts[i], true);
     if (!options.ignoreEos)
-      generation.eos = endOfText(config);
+      generation.eos = endOfText(inference.model);
   }
   Printer printer(request, generation, tokenizer ? &*tokenizer : nullptr,
                   options.jsonLines);

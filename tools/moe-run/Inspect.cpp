@@ -13,7 +13,6 @@
 
 #include <cmath>
 #include <cstdio>
-#include <iostream>
 
 using namespace polymoe;
 
@@ -90,11 +89,13 @@ static int runInspect(const InspectOptions &options) {
                                              "masters, activations not "
                                              "counted");
   print("active per token",
-        std::to_string(std::llround(facts.activeElements)) + " weights");
+        concat(formatAmount(facts.activeElements), " of ",
+               formatAmount(double(total.elements)), " elements"));
   print("work per token",
         concat(formatAmount(facts.forwardFlops), "FLOP forward, ",
-               formatAmount(facts.trainingFlops()), "training (rows of ",
-               options.length, ")"));
+               formatAmount(facts.trainingFlops()),
+               "FLOP forward and backward (rows of ", options.length,
+               " tokens)"));
   return 0;
 }
 

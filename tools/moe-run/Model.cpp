@@ -8,13 +8,16 @@
 #include "Model.h"
 
 #include "moe/Runtime/Error.h"
+#include "moe/Runtime/Json.h"
 #include "moe/Runtime/RunFolder.h"
 #include "moe/Runtime/Safetensors.h"
+#include "moe/Tokenizer/Tokenizer.h"
 #include "moe/Transforms/Passes.h"
 
 #include "mlir/Pass/PassManager.h"
 #include "llvm/ADT/StringExtras.h"
 
+#include <iostream>
 #include <set>
 
 using namespace mlir;
@@ -78,6 +81,12 @@ void addFrozenWeights(CLI::App &app, MachineOptions &options) {
       "faster where reading it takes the time (default: as-is)");
 }
 
+CLI::Option *addOtherTokenizer(CLI::App &app, MachineOptions &options) {
+  return app.add_flag("--allow-other-tokenizer", options.otherTokenizer,
+                      "take a corpus that was made with another tokenizer.json "
+                      "than the model's");
+}
+
 Progress::Options progressOptions(double flopsPerToken) {
   Progress::Options options;
   options.flopsPerToken = flopsPerToken;
@@ -115,13 +124,70 @@ int64_t Model::vocabulary() {
   return logits.getDimSize(2);
 }
 
-fs::path Model::tokenizer() {
+fs::path Model::findTokenizer() {
   if (fromRunFolder && fs::exists(folder() / "tokenizer.json"))
     return folder() / "tokenizer.json";
   if (hasModelSource(module()))
     if (auto tokenizer = modelSource(module()).tokenizer)
       return folder() / *tokenizer;
-  fail(file(), ": expected a model with a tokenizer, but it names none");
+  return {};
+}
+
+bool Model::hasTokenizer() { return !findTokenizer().empty(); }
+
+fs::path Model::tokenizer() {
+  fs::path found = findTokenizer();
+  if (found.empty())
+    fail(file(), ": expected a model with a tokenizer, but it names none");
+  return found;
+}
+
+nlohmann::json Model::configuration() {
+  if (!hasModelSource(module()))
+    return nlohmann::json::object();
+  return readJsonObject(folder() / modelSource(module()).config);
+}
+
+nlohmann::json Model::generationConfiguration() {
+  if (!hasModelSource(module()))
+    return nlohmann::json::object();
+  fs::path file = (folder() / modelSource(module()).config)
+                      .replace_filename("generation_config.json");
+  return fs::exists(file) ? readJsonObject(file) : nlohmann::json::object();
+}
+
+int64_t Model::contextLimit() {
+  const nlohmann::json config = configuration();
+  auto limit = config.find("max_position_embeddings");
+  return limit != config.end() && limit->is_number_integer()
+             ? limit->get<int64_t>()
+             : 0;
+}
+
+void checkTokenizer(Model &model, const Corpus &corpus) {
+  if (corpus.tokenizer().empty() || !model.hasTokenizer())
+    return;
+  const fs::path ofModel = model.tokenizer().lexically_normal();
+  const fs::path ofCorpus = corpus.folder() / corpus.tokenizer();
+  if (!fs::exists(ofModel) || !fs::exists(ofCorpus))
+    return;
+  if (std::string difference = tokenizerDifference(ofModel, ofCorpus);
+      !difference.empty())
+    fail(ofCorpus, ": expected the tokenizer of the model, ", ofModel,
+         ", but got another: ", difference,
+         "; tokenize the text with the model's, or take the corpus as it is "
+         "with --allow-other-tokenizer");
+}
+
+void warn(const std::string &text) {
+  std::cerr << "moe-run: warning: " << text << "\n";
+}
+
+void warnOfLength(Model &model, int64_t length) {
+  const int64_t limit = model.contextLimit();
+  if (limit > 0 && length > limit)
+    warn(concat("rows of ", length, " tokens are longer than the ", limit,
+                " that the model is made for (max_position_embeddings)"));
 }
 
 void setTrainable(ModuleOp module, StringRef roles) {

@@ -10,18 +10,19 @@
 
 #include "moe/Dialect/MoE.h"
 #include "moe/Import/Module.h"
+#include "moe/Runtime/Data.h"
 #include "moe/Runtime/Executor.h"
 #include "moe/Runtime/Objective.h"
 #include "moe/Runtime/Parameters.h"
 #include "moe/Runtime/Progress.h"
 #include "moe/Runtime/ThreadPool.h"
-#include "moe/Target/CPU/Compiler.h"
+#include "moe/Target/CompiledExecutor.h"
 
 #include <CLI/CLI.hpp>
+#include <nlohmann/json_fwd.hpp>
 
 #include <memory>
 #include <string>
-#include <vector>
 
 namespace polymoe {
 
@@ -39,9 +40,14 @@ struct MachineOptions {
   int threads = 0;
   /// MiB for activations that a step saves, 0 for no limit.
   int64_t memoryBudget = 0;
+  /// Whether a corpus may have been made with another tokenizer than the
+  /// model's.
+  bool otherTokenizer = false;
 };
 
 void addMachineOptions(CLI::App &app, MachineOptions &options);
+/// For commands that read a corpus.
+CLI::Option *addOtherTokenizer(CLI::App &app, MachineOptions &options);
 /// For commands that run models without training.
 void addFrozenWeights(CLI::App &app, MachineOptions &options);
 
@@ -73,6 +79,14 @@ public:
   /// The tokenizer.json that belongs to the model; throws Error when it has
   /// none.
   std::filesystem::path tokenizer();
+  bool hasTokenizer();
+  /// The model's configuration, and what it says of generation where that has
+  /// a file of its own; empty objects where there is none.
+  nlohmann::json configuration();
+  nlohmann::json generationConfiguration();
+  /// Tokens of the longest sequence that the model is made for; 0 where its
+  /// configuration names no limit (ALiBi has none).
+  int64_t contextLimit();
 
   /// Says that the module's paths resolve against another folder now.
   void setFolder(std::filesystem::path folder) {
@@ -80,11 +94,23 @@ public:
   }
 
 private:
+  std::filesystem::path findTokenizer();
+
   mlir::MLIRContext context;
   LoadedModule loaded;
   mlir::OwningOpRef<mlir::ModuleOp> program_;
   bool fromRunFolder;
 };
+
+/// Throws an Error that names both files if the corpus was made with another
+/// tokenizer.json than the model's, where both are there.
+void checkTokenizer(Model &model, const Corpus &corpus);
+
+/// Warns where rows are longer than what the model is made for.
+void warnOfLength(Model &model, int64_t length);
+
+/// Prints `moe-run: warning: TEXT`.
+void warn(const std::string &text);
 
 /// Says which roles train, with commas, or "none" (moe-freeze-backbone). Throws
 /// Error.
@@ -107,6 +133,8 @@ std::unique_ptr<ParameterStore> loadParameters(Model &model,
 //===----------------------------------------------------------------------===//
 // Executors
 //===----------------------------------------------------------------------===//
+
+CompiledExecutorOptions compiledOptions(const MachineOptions &options);
 
 /// The executor that `options` names for `module`, which is at the model level
 /// and outlives it, as does `file`, whose program runs if it has one. Throws

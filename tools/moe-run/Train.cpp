@@ -15,9 +15,11 @@
 #include "Facts.h"
 #include "TrainOptions.h"
 
+#include "moe/Import/Base.h"
 #include "moe/Runtime/Error.h"
 #include "moe/Runtime/Evaluate.h"
 #include "moe/Runtime/Files.h"
+#include "moe/Runtime/Memory.h"
 #include "moe/Runtime/Metrics.h"
 #include "moe/Runtime/RunFolder.h"
 #include "moe/Runtime/Safetensors.h"
@@ -66,6 +68,7 @@ private:
   void freeze();
   void useTokenizer();
   void openData();
+  void chooseBatch(mlir::ModuleOp module);
   void pointTo(const fs::path &checkpoint);
   int report(const TrainResult &result);
 
@@ -95,10 +98,6 @@ static fs::path outputOf(const TrainCommandOptions &options) {
   if (!fs::is_directory(options.machine.model))
     fail("--out: expected a run folder to write, since the model is not one");
   return options.machine.model;
-}
-
-static void warn(const std::string &text) {
-  std::cerr << "moe-run: warning: " << text << "\n";
 }
 
 Training::Training(TrainCommandOptions &options)
@@ -281,6 +280,8 @@ void Training::openData() {
     return;
   }
   corpus = std::make_unique<Corpus>(options.data, model->vocabulary());
+  if (!options.machine.otherTokenizer)
+    checkTokenizer(*model, *corpus);
   if (options.validateEvery && corpus->documents("valid").empty())
     fail("--validate-every: expected documents to validate on, but split "
          "'valid' of ",
@@ -300,10 +301,77 @@ void Training::useTokenizer() {
     tokenizer = corpus->folder() / corpus->tokenizer();
   if (tokenizer.empty())
     return;
-  if (!fs::exists(out / "tokenizer.json"))
+  if (!fs::exists(out / "tokenizer.json")) {
+    // With what belongs to it and lies beside it.
+    for (const char *name : {"tokenizer_config.json", "added_tokens.json",
+                             "special_tokens_map.json"}) {
+      fs::path file = tokenizer;
+      if (fs::exists(file.replace_filename(name)))
+        writeText(out / name, readText(file));
+    }
     writeText(out / "tokenizer.json", readText(tokenizer));
+  }
   if (hasSource)
     setModelFile(module, "tokenizer", "tokenizer.json");
+}
+
+/// The bytes that a training keeps from step to step: values, masters, moments
+/// and gradients, and the compiler with its code.
+static int64_t lastingBytes(mlir::ModuleOp module, OptimizerStates states) {
+  int64_t bytes = int64_t(512) << 20;
+  for (const ParameterSpec &spec : extractParameterSpecs(module))
+    bytes += byteSizeOf(spec.shape, sizeOf(spec.dtype)).value_or(0) +
+             trainingBytesOf(spec, states);
+  return bytes;
+}
+
+/// Gives --batch the paper's rows if they fit into memory, or else as many as
+/// do, with as many micro-batches as make the same step.
+void Training::chooseBatch(mlir::ModuleOp module) {
+  PhaseOptions &asked = options.phase;
+  const bool hasProgram = (named ? *named : *model).program() != nullptr;
+  if (options.isGiven("batch") || hasProgram || asked.steps == 0)
+    return;
+  const int64_t limit =
+      options.memory > 0 ? options.memory << 20 : availableMemory() / 5 * 4;
+  const int64_t lasting =
+      lastingBytes(module, parseOptimizerStates(asked.optimizerStates));
+  const int64_t step = asked.batch;
+  const bool isTorch = options.machine.executor == "torch";
+  auto microBatchesOf = [&](int64_t rows) {
+    return options.isGiven("accumulate") ? asked.accumulate : step / rows;
+  };
+  auto bytesOf = [&](int64_t rows) {
+    const int64_t bytes =
+        stepBytes(module, asked.objective(), compiledOptions(options.machine),
+                  rows, source->length(), microBatchesOf(rows));
+    // LibTorch keeps all logits, what it makes of them and their gradients,
+    // and activations that compiled code has done with.
+    return lasting + (isTorch ? 2 * bytes + 16 * rows * source->length() *
+                                                model->vocabulary()
+                              : bytes);
+  };
+  // What a row takes tells where to begin; the plan of that many rows decides.
+  const int64_t two = bytesOf(2), row = std::max<int64_t>(two - bytesOf(1), 1);
+  int64_t rows = step, bytes = 0;
+  while (rows > 1 && two + (rows - 2) * row > limit)
+    rows /= 2;
+  while ((bytes = bytesOf(rows)) > limit && rows > 1)
+    rows /= 2;
+  if (bytes > limit)
+    warn(concat("a step of one row needs ", formatAmount(double(bytes)),
+                "B of memory, but there are ", formatAmount(double(limit)),
+                "B; a shorter --sequence, --optimizer-states=8bit or a "
+                "--memory-budget needs less"));
+  if (rows == step)
+    return;
+  asked.accumulate = microBatchesOf(rows);
+  asked.batch = rows;
+  std::cerr << "moe-run: --batch=" << rows
+            << " --accumulate=" << asked.accumulate << ": a step of " << step
+            << " rows at once does not fit into memory; this takes "
+            << formatAmount(double(bytes)) << "B of "
+            << formatAmount(double(limit)) << "B\n";
 }
 
 int Training::report(const TrainResult &result) {
@@ -336,15 +404,18 @@ int Training::run() {
   }
   loadModel();
   openData();
+  warnOfLength(*model, source->length());
   useTokenizer();
   freeze();
-  // What lacks rows is not begun; Trainer counts those of a resumed phase.
-  if (!isBegun)
-    source->require(options.phase.steps * options.phase.batch *
-                    options.phase.accumulate);
-
   mlir::OwningOpRef<mlir::ModuleOp> module =
       modelToRun(model->module(), options.machine.dtype);
+  // What lacks rows is not begun; Trainer counts those of a resumed phase.
+  if (!isBegun) {
+    chooseBatch(*module);
+    record["phases"].back() = options.note();
+    source->require(options.phase.steps * options.phase.batch *
+                    options.phase.accumulate);
+  }
   std::unique_ptr<ParameterStore> store =
       loadParameters(*model, *module, pool, /*training=*/true,
                      parseOptimizerStates(options.phase.optimizerStates));
@@ -390,6 +461,8 @@ int Training::run() {
     };
 
   // Only what can be trained is noted as begun.
+  if (!isBegun || !fs::exists(out / "base.json"))
+    noteBase(model->module(), out);
   saveModule(model->module(), folder.modelPath());
   folder.writeRun(record);
   Trainer trainer(*executor.trainee, *store, *source, folder, trainerOptions,

@@ -172,6 +172,12 @@ void polymoe::addTrainOptions(CLI::App &app, TrainCommandOptions &options) {
                  "does not fit is recomputed, the results stay the same")
       ->check(countsOrNone)
       ->capture_default_str();
+  addOtherTokenizer(app, options.machine)->group("Data and output");
+  app.add_option("--memory", options.memory,
+                 "MiB of memory for the default of --batch to fit into, 0: "
+                 "four fifths of what is free")
+      ->check(countsOrNone)
+      ->capture_default_str();
   app.add_flag("--resume", options.resume,
                "go on from the last checkpoint; starts over where there is "
                "none, does nothing where all is done")
@@ -249,13 +255,14 @@ void polymoe::addTrainOptions(CLI::App &app, TrainCommandOptions &options) {
   add(optimizer, "--steps", phase.steps,
       "optimiser steps (stage 1: 45856); 0 writes the initial state")
       ->check(countsOrNone);
-  add(optimizer, "--batch", phase.batch, "rows of a micro-batch")
-      ->check(counts)
-      ->capture_default_str();
+  add(optimizer, "--batch", phase.batch,
+      "rows of a micro-batch (default: the paper's 512 where they fit into "
+      "memory, else as many as fit, with --accumulate for 512 rows a step)")
+      ->check(counts);
   add(optimizer, "--accumulate", phase.accumulate,
-      "micro-batches of a step, normalised as one batch")
-      ->check(counts)
-      ->capture_default_str();
+      "micro-batches of a step, normalised as one batch (default: 1, or as "
+      "many as --batch says)")
+      ->check(counts);
   add(optimizer, "--lr", phase.rate, "learning rate")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();

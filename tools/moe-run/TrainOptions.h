@@ -73,6 +73,7 @@ struct TrainCommandOptions {
   PhaseOptions phase;
   std::string out, data, tokens;
   bool resume = false;
+  int64_t memory = 0; ///< MiB that training may take, 0: what is free
   int64_t saveEvery = 100;
   int64_t keep = 2;
   int64_t validateEvery = 0;

@@ -16,9 +16,28 @@
 
 #include <cstdio>
 #include <iostream>
+#include <map>
 
 using namespace polymoe;
 namespace fs = std::filesystem;
+
+/// Says what the checkpoint holds beside the model: each tensor, or how many
+/// begin alike where there are many.
+static void noteIgnored(const std::vector<std::string> &keys) {
+  constexpr size_t many = 8;
+  std::map<std::string, std::vector<std::string>> groups;
+  for (const std::string &key : keys)
+    groups[keys.size() < many ? key : key.substr(0, key.find('.'))].push_back(
+        key);
+  for (const auto &[name, group] : groups)
+    if (group.size() == 1)
+      std::cerr << "moe-translate: note: tensor '" << group.front()
+                << "' is not needed and ignored\n";
+    else
+      std::cerr << "moe-translate: note: " << group.size()
+                << " tensors, the first '" << group.front()
+                << "', are not needed and ignored\n";
+}
 
 static void importHf(const fs::path &folder, const fs::path &output,
                      const ImportOptions &options) {
@@ -27,9 +46,7 @@ static void importHf(const fs::path &folder, const fs::path &output,
       importHuggingFace(folder, output.parent_path(), context, options);
   for (const std::string &note : model.notes)
     std::cerr << "moe-translate: note: " << note << "\n";
-  for (const std::string &key : model.ignored)
-    std::cerr << "moe-translate: note: tensor '" << key
-              << "' is not needed and ignored\n";
+  noteIgnored(model.ignored);
   saveModule(*model.module, output);
 }
 
@@ -44,6 +61,12 @@ static int run(int argc, char **argv) {
       "--import-hf", importFrom,
       "Hugging Face folder (config.json and safetensors) to make a module of; "
       "the weights stay there");
+  app.add_option("--ignore-config-key", importOptions.ignoredConfigKeys,
+                 "import: key of config.json whose effect on the model is not "
+                 "known, to be passed over (may be repeated)")
+      ->expected(1)
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)
+      ->needs(import);
   app.add_option("--context", importOptions.context,
                  "import: tokens of the longest sequence that the model will "
                  "see, which chooses the frequencies of dynamic and longrope "

@@ -22,7 +22,7 @@ constexpr int64_t headDim = 16;
 LayerRopes read(const Json &json, const RopeDefaults &defaults) {
   StrictReader reader(JsonReader(json, "config.json"));
   LayerRopes ropes = readRope(reader, headDim, defaults);
-  reader.finish({});
+  reader.finish();
   return ropes;
 }
 

@@ -10,6 +10,7 @@
 
 #include <cmath>
 #include <cstring>
+#include <fstream>
 #include <limits>
 
 using namespace polymoe;
@@ -25,6 +26,31 @@ TEST(Memory, BuffersAreAlignedAndZero) {
   }
   EXPECT_ERROR(Buffer(int64_t(1) << 62, "parameter 'x'"),
                "out of memory: 4611686018427387904 bytes for parameter 'x'");
+}
+
+static void put(const std::filesystem::path &file, const std::string &text) {
+  std::filesystem::create_directories(file.parent_path());
+  std::ofstream(file) << text;
+}
+
+TEST(Memory, AvailableMemoryIsWhatAllGroupsLeave) {
+  TestFolder root;
+  EXPECT_EQ(availableMemory(root.path), std::numeric_limits<int64_t>::max());
+  put(root / "proc/meminfo", "MemTotal: 9000 kB\nMemAvailable:  8000 kB\n");
+  put(root / "proc/self/cgroup", "0::/a/b\n");
+  EXPECT_EQ(availableMemory(root.path), 8000 * 1024);
+  put(root / "sys/fs/cgroup/a/b/memory.max", "max\n");
+  put(root / "sys/fs/cgroup/a/b/memory.current", "70\n");
+  put(root / "sys/fs/cgroup/a/memory.max", "1000\n");
+  put(root / "sys/fs/cgroup/a/memory.current", "400\n");
+  put(root / "sys/fs/cgroup/a/memory.stat", "anon 3\ninactive_file 50\n");
+  EXPECT_EQ(availableMemory(root.path), 650);
+
+  put(root / "proc/self/cgroup", "4:memory:/c\n3:cpu,cpuacct:/c\n");
+  EXPECT_EQ(availableMemory(root.path), 8000 * 1024);
+  put(root / "sys/fs/cgroup/memory/memory.limit_in_bytes", "500\n");
+  put(root / "sys/fs/cgroup/memory/memory.usage_in_bytes", "600\n");
+  EXPECT_EQ(availableMemory(root.path), 0);
 }
 
 static uint16_t toBF16(float value) {

@@ -18,6 +18,7 @@ TEST(Progress, FormatsNumbers) {
   EXPECT_EQ(formatSeconds(4.6), "5s");
   EXPECT_EQ(formatSeconds(184), "3m04s");
   EXPECT_EQ(formatSeconds(3725), "1h02m");
+  EXPECT_EQ(formatSeconds(456 * 86400 + 36600), "456d10h");
   EXPECT_EQ(formatSeconds(1e300), "?");
   EXPECT_EQ(formatAmount(12), "12 ");
   EXPECT_EQ(formatAmount(999.7), "1.00 k");

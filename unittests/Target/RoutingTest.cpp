@@ -251,6 +251,20 @@ TEST(Route, ExpertsWithoutProbabilityAreSelectedOnce) {
     EXPECT_EQ(out["scores"][i], i % 3 == 0 ? 1 : 0);
 }
 
+TEST(Route, NanLogitMakesAllScoresOfItsTokenNan) {
+  Sizes sizes = {5, 3};
+  constexpr int64_t token = 7;
+  for (double bad : {double(NAN), double(INFINITY)}) {
+    Tensors in = inputsFor(sizes);
+    in["logits"].values[token * sizes.experts + 2] = bad;
+    Tensors out = run(sized(forward, sizes), in, {"f32", 0, 0});
+    for (const char *scores : {"scores", "rawScores"})
+      for (int64_t i = 0; i < tokens * sizes.slots; ++i)
+        EXPECT_EQ(std::isnan(out[scores][i]), i / sizes.slots == token)
+            << scores << " " << i;
+  }
+}
+
 TEST(Route, ForcedExpertTakesAllWithScoreOne) {
   TestProgram program = {{{"logits", "2x137x5x$P"}, {"rows", "274x70x$T"}},
                          R"(

@@ -27,8 +27,8 @@ using Strings = std::vector<std::string>;
 
 TEST(RegexTranslation, LeavesWhatIsTheSameInBoth) {
   EXPECT_EQ(translateRegex(R"(\s?)").substr(0, 1), "[");
-  EXPECT_EQ(translateRegex(R"(a|(?:b)+(?!c)é\p{L}{1,3})"),
-            R"(a|(?:b)+(?!c)é\p{L}{1,3})");
+  EXPECT_EQ(translateRegex(R"(a|(?:b)+(?!c)é\p{Zs}{1,3})"),
+            R"(a|(?:b)+(?!c)é[\p{Zs}]{1,3})");
 }
 
 TEST(RegexTranslation, FlattensUnionsOfClasses) {
@@ -37,8 +37,8 @@ TEST(RegexTranslation, FlattensUnionsOfClasses) {
 }
 
 TEST(RegexTranslation, TakesScriptsLiterally) {
-  EXPECT_EQ(translateRegex(R"(\p{Greek}\p{^Lu}\P{Letter})"),
-            R"(\p{sc:Greek}\P{Lu}\P{L})");
+  EXPECT_EQ(translateRegex(R"(\p{Greek}\p{^Zs}\P{Separator})"),
+            R"([\p{sc:Greek}][^\p{Zs}][^\p{Z}])");
 }
 
 TEST(RegexTranslation, MapsFlags) {
@@ -51,6 +51,18 @@ TEST(RegexTranslation, KnowsHyphensBehindClasses) {
 
 TEST(RegexTranslation, WordsHaveMarks) {
   EXPECT_EQ(matches(R"(\w+)", "हिन्दी x"), (Strings{"हिन्दी", "x"}));
+}
+
+// A letter of Unicode 15, of 16, and one of 17, which Oniguruma lacks.
+TEST(RegexTranslation, KnowsYoungLetters) {
+  const char *text = "\U0001E4D0\u1C89\U00016EA0";
+  const Strings letters = {"\U0001E4D0", "\u1C89"}, none = {"\U00016EA0"};
+  for (const char *regex : {R"(\p{L})", R"([\p{L}])", R"(\w)", R"([[:alpha:]])",
+                            R"([^\P{L}])", R"(\P{Cn})", R"([^\p{C}])"})
+    EXPECT_EQ(matches(regex, text), letters) << regex;
+  for (const char *regex : {R"(\P{L})", R"([^\p{L}])", R"(\W)", R"([\P{L}])",
+                            R"(\p{Cn})", R"([\p{C}])"})
+    EXPECT_EQ(matches(regex, text), none) << regex;
 }
 
 TEST(RegexTranslation, FindsEmptyMatchesOnce) {

@@ -116,6 +116,10 @@ inline double productFlops(int64_t rows, int64_t inner, int64_t columns) {
 /// The memory that a tensor, a buffer or routes of a static shape take.
 int64_t sizeInBytes(Type type);
 
+/// Appends an argument to `function`.
+BlockArgument addArgument(func::FuncOp function, Type type,
+                          BindingAttr binding = {});
+
 } // namespace mlir::moe
 
 #endif // MOE_DIALECT_MOE_H

@@ -91,7 +91,7 @@ def MoE_RouteOp : MoE_BackboneOp<"route"> {
     `p = softmax(logits)` over all experts; the K largest are selected, the
     lower index winning ties; `scores` are their `p`, divided by their sum if
     `renormalize`. For K = 1 renormalisation is skipped, as released: the
-    score is the raw probability.
+    score is the raw probability. A softmax that is NaN gives NaN scores.
 
     With `forced_expert` every token goes to that expert alone with a score of
     exactly 1 (K = 1), and the logits are not read.

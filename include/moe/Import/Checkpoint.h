@@ -28,11 +28,13 @@ public:
     const TensorInfo *tensor;
   };
 
-  /// The tensor called `key`, or null. A checkpoint saved from the bare
-  /// decoder has keys without their first component ("model.",
-  /// "transformer."), and these are found too.
-  const Entry *find(const std::string &key) const;
+  /// Gives the tensors the keys that they have in a model that is saved alone:
+  /// without what programs that wrap it put before them, and with the name of
+  /// the decoder, which a checkpoint of the bare decoder lacks.
+  void renameAll(const ModelConfig &config);
 
+  /// The tensor called `key`, or null.
+  const Entry *find(const std::string &key) const;
   const std::map<std::string, Entry> &entries() const { return tensors; }
   const std::filesystem::path &folder() const { return root; }
   /// The file that an error about a missing key names.
@@ -41,11 +43,10 @@ public:
 private:
   void openSingle();
   void openSharded();
+  bool holdsIndexed() const;
 
   std::filesystem::path root, main;
   std::map<std::string, Entry> tensors;
-  /// "model." or "transformer." if the keys lack it.
-  std::string missingPrefix;
 };
 
 /// Where each parameter of a layout was found.
@@ -57,7 +58,9 @@ struct FoundTensor {
 
 struct FoundTensors {
   std::vector<FoundTensor> parameters;
-  /// Keys that the model does not use.
+  /// Tensors that hold what every checkpoint of the family does.
+  std::vector<std::string> constants;
+  /// Tensors that the model does not use.
   std::vector<std::string> ignored;
 };
 

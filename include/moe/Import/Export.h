@@ -49,7 +49,7 @@ ModelConfig exportedConfig(mlir::ModuleOp module, ModelConfig config);
 /// The config.json for `config`. Keys on which the model does not depend are
 /// those of `source`, with which the model was imported.
 nlohmann::ordered_json toJson(const ModelConfig &config,
-                              nlohmann::ordered_json source);
+                              const nlohmann::ordered_json &source);
 
 } // namespace polymoe
 

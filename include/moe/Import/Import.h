@@ -19,6 +19,8 @@
 namespace polymoe {
 
 struct ImportOptions {
+  /// Keys of config.json whose effect is not known, to be passed over.
+  std::vector<std::string> ignoredConfigKeys;
   /// The tokens of the longest sequence that the model will see. Of the rotary
   /// embeddings that depend on it, it chooses the frequencies.
   std::optional<int64_t> context;

@@ -37,17 +37,19 @@ struct ParameterLayout {
   enum class Part {
     Embedding,
     EmbeddingNorm,
-    InputNorm,
+    AttentionInputNorm,
     Query,
     Key,
     Value,
     QueryNorm,
     KeyNorm,
     Output,
-    FfnNorm,
+    AttentionOutputNorm,
+    FfnInputNorm,
     Router,
     LanguageGate,
     Ffn,
+    FfnOutputNorm,
     FinalNorm,
     Head
   };
@@ -68,6 +70,15 @@ struct ParameterLayout {
 /// Every parameter, in the order in which the model uses them; those of one
 /// layer in the order of the layer function's arguments.
 std::vector<ParameterLayout> layoutOf(const ModelConfig &config);
+
+/// A tensor of one number that every checkpoint of a family holds beside its
+/// parameters, always with this value.
+struct ConstantTensor {
+  std::string key;
+  double value;
+};
+
+std::vector<ConstantTensor> constantsOf(const ModelConfig &config);
 
 /// Whether a checkpoint may hold this key although the model does not use it: a
 /// table that is computed from the configuration.

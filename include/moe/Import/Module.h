@@ -76,6 +76,8 @@ struct ModelSource {
   std::optional<std::string> tokenizer;
   /// Keys of the checkpoint that the model does not use and loading ignores.
   std::vector<std::string> ignored;
+  /// Keys of the configuration that are passed over.
+  std::vector<std::string> ignoredConfig;
 };
 
 /// Throws Error if the module has none.

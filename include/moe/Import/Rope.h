@@ -50,6 +50,28 @@ struct RopeConfig {
   bool operator==(const RopeConfig &) const = default;
 };
 
+/// What a family says of its rotary embedding.
+struct RopeDefaults {
+  /// The base where config.json names none. Without one it has to.
+  std::optional<double> theta = 10000.0;
+  /// Whether layers with a sliding window have an embedding of their own
+  /// (Gemma 3, OLMo 3). `rope_parameters` then has an object for each kind of
+  /// layer, and `rope_scaling` holds for those with full attention.
+  bool ofEachKind = false;
+  /// The base of layers with a sliding window where config.json names none;
+  /// without it, that of the others.
+  std::optional<double> slidingTheta = std::nullopt;
+  /// Whether `partial_rotary_factor` may be less than one.
+  bool partial = false;
+  bool interleaved = false;
+};
+
+/// The rotary embedding of each kind of layer.
+struct LayerRopes {
+  RopeConfig full;
+  RopeConfig sliding;
+};
+
 /// The elements of a head that rotate.
 int64_t rotatedWidth(const RopeConfig &config, int64_t headDim);
 

@@ -26,8 +26,14 @@ namespace polymoe {
 
 class Error : public std::runtime_error {
 public:
-  using std::runtime_error::runtime_error;
+  /// Text of more than some 4000 bytes, which quotes from a file may have, is
+  /// shortened.
+  explicit Error(const std::string &text);
 };
+
+/// Text of more than `limit` bytes without its middle, and how long it was:
+/// "begin ... (3145728 bytes) ... end".
+std::string shortened(std::string_view text, size_t limit);
 
 /// A shape as messages show it: "[2, 3]".
 std::string toString(std::span<const int64_t> shape);

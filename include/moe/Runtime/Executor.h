@@ -23,6 +23,7 @@
 #include "moe/Runtime/Program.h"
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <span>
@@ -89,6 +90,10 @@ public:
   /// loss or a norm that is not finite the parameters are worth nothing.
   virtual StepResult step(std::span<const Batch> microBatches,
                           const LossWeights &weights, const Update &update) = 0;
+
+  /// Called, where the host waits for every micro-batch, with how many of a
+  /// step are done.
+  std::function<void(int64_t)> onMicroBatch;
 
   /// Brings masters and optimiser states to the parameter store.
   virtual void copyToStore() = 0;

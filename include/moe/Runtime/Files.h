@@ -81,6 +81,15 @@ struct Checksum {
 Checksum checksumOf(const std::filesystem::path &path);
 Checksum checksumOf(std::span<const std::byte> bytes);
 
+/// What changes with a regular file, in nanoseconds: `modified` when it is
+/// written to, `changed` also when another file gets its name or its times are
+/// set.
+struct FileState {
+  int64_t bytes = 0, modified = 0, changed = 0;
+};
+/// Throws Error.
+FileState fileState(const std::filesystem::path &path);
+
 /// A file in the making. It grows under a temporary name in the folder of
 /// `path`; commit() makes it durable and gives it its name. Destroyed before
 /// that, it leaves nothing behind.

@@ -20,7 +20,6 @@
 #include <filesystem>
 #include <initializer_list>
 #include <limits>
-#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -28,10 +27,17 @@
 
 namespace polymoe {
 
-/// The JSON that `text` is; errors name `file`. `Json` is nlohmann::json, or
-/// nlohmann::ordered_json for what is written again in the same order.
+inline constexpr int maxJsonDepth = 512;
+
+/// The JSON that `text` is; errors name `file`. Text of more than maxJsonDepth
+/// levels is refused: what goes through a value does so by recursion. `Json` is
+/// nlohmann::json, or nlohmann::ordered_json for what is written again in the
+/// same order.
 template <typename Json = nlohmann::json>
 Json parseJson(std::string_view text, const std::string &file);
+
+/// The same, or nothing where `text` is not JSON.
+std::optional<nlohmann::json> tryParseJson(std::string_view text);
 
 /// The JSON object in a file.
 template <typename Json = nlohmann::json>

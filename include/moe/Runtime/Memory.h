@@ -11,6 +11,7 @@
 #include "moe/Runtime/Program.h"
 
 #include <cstddef>
+#include <filesystem>
 #include <span>
 #include <string_view>
 #include <utility>
@@ -47,6 +48,11 @@ private:
   void *memory = nullptr;
   int64_t length = 0;
 };
+
+/// Bytes of memory that this process can still take: what the system has left,
+/// files that it only caches included, and what the control groups of the
+/// process allow. `root` is where their files are looked for.
+int64_t availableMemory(const std::filesystem::path &root = "/");
 
 bool isFloat(DType type);
 

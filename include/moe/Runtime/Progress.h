@@ -39,6 +39,8 @@ public:
   /// `tokens` were handled since start().
   void update(int64_t done, int64_t tokens,
               std::optional<double> loss = std::nullopt);
+  /// Of what is counted, `part` of `parts` are done beyond the last update.
+  void updatePart(int64_t part, int64_t parts, int64_t tokens);
   /// A line of its own, above the bar.
   void note(std::string_view text);
   /// Takes the bar off the terminal, for something else to be printed there;
@@ -56,6 +58,7 @@ private:
 
   std::string label, unit;
   int64_t total, first = 0, done = 0, tokens = 0;
+  int64_t part = 0, parts = 1;
   std::optional<double> loss;
   Options options;
   bool isTerminal = false, isShown = false;

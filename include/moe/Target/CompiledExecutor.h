@@ -35,6 +35,13 @@ Executor makeCompiledExecutor(mlir::ModuleOp module, ParameterStore &store,
                               ThreadPool &pool, const Objective &objective,
                               const CompiledExecutorOptions &options = {});
 
+/// Bytes of memory that a training step of such micro-batches takes beside the
+/// parameters' own: its arena, and weights that are packed once. Plans the
+/// program without compiling it. Throws Error.
+int64_t stepBytes(mlir::ModuleOp module, const Objective &objective,
+                  const CompiledExecutorOptions &options, int64_t rows,
+                  int64_t length, int64_t microBatches);
+
 } // namespace polymoe
 
 #endif // MOE_TARGET_COMPILEDEXECUTOR_H

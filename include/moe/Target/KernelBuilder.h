@@ -95,7 +95,9 @@ public:
        function_ref<SmallVector<Value>(Value, ValueRange)> body);
   Value loop(Value lo, Value hi, int64_t step, Value carried,
              function_ref<Value(Value, Value)> body);
-  void ifThen(Value condition, function_ref<void()> body);
+  /// `if (condition) body() else otherwise()`.
+  void ifThen(Value condition, function_ref<void()> body,
+              function_ref<void()> otherwise = {});
   /// Calls `body` for each row of this work item: `rowsPerWorkItem` of all
   /// `rows`, or what is left of them.
   void rowsOfWorkItem(int64_t rows, int64_t rowsPerWorkItem,

@@ -27,7 +27,6 @@
 #include "llvm/ADT/StringMap.h"
 
 #include <functional>
-#include <optional>
 
 namespace mlir::moe {
 

@@ -10,6 +10,11 @@
 
 include "mlir/Pass/PassBase.td"
 
+defvar PackedOnceOption = Option<
+    "packedOnce", "packed-once", "mlir::moe::PackedOnce", "mlir::moe::PackedOnce::All",
+    "parameters whose weights are packed once: all, or those that do not train",
+    [{::mlir::moe::packedOnceValues()}]>;
+
 def ConvertMoEToKernels : Pass<"convert-moe-to-kernels", "mlir::ModuleOp"> {
   let summary = "turn ops on tensors into launches of CPU kernels on memory";
   let description = [{
@@ -56,9 +61,7 @@ def ConvertMoEToKernels : Pass<"convert-moe-to-kernels", "mlir::ModuleOp"> {
     Option<"frozenWeights", "frozen-weights", "mlir::moe::FrozenWeights", "mlir::moe::FrozenWeights::AsIs",
            "how weights that do not train are kept",
            [{::mlir::moe::frozenWeightsValues()}]>,
-    Option<"packedOnce", "packed-once", "mlir::moe::PackedOnce", "mlir::moe::PackedOnce::All",
-           "parameters whose weights are packed once: all, or those that do not train",
-           [{::mlir::moe::packedOnceValues()}]>,
+    PackedOnceOption,
     Option<"writesGradients", "writes-gradients", "bool", "false",
            "write gradients of parameters in place of adding to them">,
   ];
@@ -96,9 +99,7 @@ def HoistParameterWork : Pass<"moe-hoist-parameter-work", "mlir::ModuleOp"> {
   }];
   let dependentDialects = ["mlir::memref::MemRefDialect"];
   let options = [
-    Option<"packedOnce", "packed-once", "mlir::moe::PackedOnce", "mlir::moe::PackedOnce::All",
-           "parameters whose weights are packed once: all, or those that do not train",
-           [{::mlir::moe::packedOnceValues()}]>,
+    PackedOnceOption,
   ];
   let statistics = [
     Statistic<"numHoisted", "hoisted", "launches that left their function">,

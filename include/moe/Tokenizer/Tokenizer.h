@@ -12,9 +12,9 @@
 // A prompt is never cut or padded: the "truncation" and "padding" entries of
 // the file are for batches, and transformers too ignores them unless asked.
 //
-// Limit: character properties are those of PCRE2 10.42 (Unicode 14) and
-// ICU 72 (Unicode 15), so that characters younger than these may be split
-// otherwise than by a newer `tokenizers`.
+// Character properties are those of PCRE2 10.42 (Unicode 14) and ICU 72
+// (Unicode 15), and of younger characters as `tokenizers` 0.23 knows them
+// (Unicode 16 and 17, lib/Tokenizer/YoungCharacters.cpp).
 //
 //===----------------------------------------------------------------------===//
 
@@ -23,6 +23,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <filesystem>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -32,10 +33,11 @@ namespace polymoe {
 
 class Tokenizer {
 public:
-  /// Reads `path`, a tokenizer.json. Throws an Error that names the file, the
-  /// component and what is wrong with it, also for a component or an option
-  /// that this class does not know: ids that are nearly right are worse than
-  /// none.
+  /// Reads `path`, a tokenizer.json, and what tokenizer_config.json beside it
+  /// adds (lib/Tokenizer/TokenizerConfig.h). Throws an Error that names the
+  /// file, the component and what is wrong with it, also for a component or an
+  /// option that this class does not know: ids that are nearly right are worse
+  /// than none.
   static Tokenizer fromFile(const std::string &path);
 
   /// The same from the text of such a file; `name` is what errors call it.
@@ -96,6 +98,12 @@ private:
   /// ... and that text.
   std::string returned;
 };
+
+/// Why two tokenizer.json files give other ids to some texts, as "396 of 400
+/// tokens have other ids"; empty if they do not, however they are written.
+/// Throws an Error that names the file.
+std::string tokenizerDifference(const std::filesystem::path &one,
+                                const std::filesystem::path &other);
 
 } // namespace polymoe
 

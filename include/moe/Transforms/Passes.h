@@ -14,6 +14,17 @@
 
 namespace mlir::moe {
 
+/// A pass over modules, with the base class `BaseT` that its definition gives,
+/// which fails where `run` does.
+template <typename BaseT> struct FailablePass : BaseT {
+  using BaseT::BaseT;
+  virtual LogicalResult run(ModuleOp module) = 0;
+  void runOnOperation() final {
+    if (failed(run(this->getOperation())))
+      this->signalPassFailure();
+  }
+};
+
 #define GEN_PASS_DECL
 #define GEN_PASS_REGISTRATION
 #include "moe/Transforms/Passes.h.inc"

@@ -120,11 +120,16 @@ void KernelBuilder::loop(Value lo, Value hi, int64_t step,
   });
 }
 
-void KernelBuilder::ifThen(Value condition, function_ref<void()> body) {
-  auto ifOp = scf::IfOp::create(*this, condition, /*withElseRegion=*/false);
+void KernelBuilder::ifThen(Value condition, function_ref<void()> body,
+                           function_ref<void()> otherwise) {
+  auto ifOp = scf::IfOp::create(*this, condition, bool(otherwise));
   InsertionGuard guard(*this);
   setInsertionPointToStart(ifOp.thenBlock());
   body();
+  if (!otherwise)
+    return;
+  setInsertionPointToStart(ifOp.elseBlock());
+  otherwise();
 }
 
 void KernelBuilder::rowsOfWorkItem(int64_t rows, int64_t rowsPerWorkItem,

@@ -83,22 +83,30 @@ std::string mlir::moe::hostVariant(Bf16Products products) {
   return variantOf(hostVectorBytes(), products);
 }
 
-void mlir::moe::buildCpuPipeline(OpPassManager &pm,
-                                 const CompilerOptions &options) {
-  int64_t vectorBytes =
-      options.vectorBytes ? options.vectorBytes : hostVectorBytes();
+static int64_t vectorBytesOf(const CompilerOptions &options) {
+  return options.vectorBytes ? options.vectorBytes : hostVectorBytes();
+}
+
+void mlir::moe::buildCpuPlanPipeline(OpPassManager &pm,
+                                     const CompilerOptions &options) {
   // Programs are straight-line code that launches kernels on memrefs.
   pm.addPass(createConvertMoEToKernels(ConvertMoEToKernelsOptions{
-      vectorBytes, options.bf16Products, hostL2Bytes(), options.frozenWeights,
-      options.packedOnce, options.gradients == Gradients::Written}));
+      vectorBytesOf(options), options.bf16Products, hostL2Bytes(),
+      options.frozenWeights, options.packedOnce,
+      options.gradients == Gradients::Written}));
   // Entry points of their own do the work that depends on parameters only.
   pm.addPass(
       createHoistParameterWork(HoistParameterWorkOptions{options.packedOnce}));
   // All buffers of a program are in its arena.
   pm.addPass(createPlanArena());
+}
+
+void mlir::moe::buildCpuPipeline(OpPassManager &pm,
+                                 const CompilerOptions &options) {
+  buildCpuPlanPipeline(pm, options);
   // Launches are calls of the runtime's ABI, and no op of moe is left.
-  pm.addPass(createConvertMoEToLLVM(
-      ConvertMoEToLLVMOptions{variantOf(vectorBytes, options.bf16Products)}));
+  pm.addPass(createConvertMoEToLLVM(ConvertMoEToLLVMOptions{
+      variantOf(vectorBytesOf(options), options.bf16Products)}));
   // Kernels are the only functions that are not in the LLVM dialect yet. Their
   // vector math becomes arithmetic; their scalar math becomes calls of libm.
   OpPassManager &kernels = pm.nest<func::FuncOp>();

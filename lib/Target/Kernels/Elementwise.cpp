@@ -66,9 +66,9 @@ void mlir::moe::launchFill(KernelLowering &lowering, Operation *op,
       [&](KernelBuilder &k, ArrayRef<Value>) { return k.splat(value); });
 }
 
-void mlir::moe::launchAdd(KernelLowering &lowering, Operation *op, Value term,
-                          Value sum) {
-  launchElementwise(lowering, op, "add", {sum, term}, sum,
+void mlir::moe::launchAdd(KernelLowering &lowering, Operation *op,
+                          StringRef label, Value a, Value b, Value sum) {
+  launchElementwise(lowering, op, label, {a, b}, sum,
                     [](KernelBuilder &k, ArrayRef<Value> vectors) {
                       return k.addf(vectors[0], vectors[1]);
                     });

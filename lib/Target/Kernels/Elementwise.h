@@ -19,8 +19,9 @@ void launchCopy(KernelLowering &lowering, Operation *op, Value from, Value to);
 void launchFill(KernelLowering &lowering, Operation *op, double value,
                 Value to);
 
-/// `sum += term`.
-void launchAdd(KernelLowering &lowering, Operation *op, Value term, Value sum);
+/// `sum = a + b`, where `sum` may be one of them.
+void launchAdd(KernelLowering &lowering, Operation *op, StringRef label,
+               Value a, Value b, Value sum);
 
 /// The part of addRowLowerings that is in Elementwise.cpp.
 void addElementwiseLowerings(LoweringTable &table);

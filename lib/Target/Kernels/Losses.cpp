@@ -48,8 +48,8 @@ static void lowerLabelTerms(KernelLowering &lowering, Operation *op,
         Value terms = k.buffer(to, {rows});
         k.rowsOfWorkItem([&](Value row) {
           Value target = k.loadIndex(label, row);
-          ifElse(
-              k, k.less(target, k.idx(0)),
+          k.ifThen(
+              k.less(target, k.idx(0)),
               [&] { k.storeScalar(k.scalar(0.0), terms, row); },
               [&] {
                 SoftmaxSums sums(k, x, row, width);
@@ -86,8 +86,8 @@ static void lowerCrossEntropyGrad(CrossEntropyGradOp op,
         Value factor = gradientFactor(op, lowering, k);
         k.rowsOfWorkItem([&](Value row) {
           Value target = k.loadIndex(label, row);
-          ifElse(
-              k, k.less(target, k.idx(0)), [&] { k.zeroRow(dx, row, width); },
+          k.ifThen(
+              k.less(target, k.idx(0)), [&] { k.zeroRow(dx, row, width); },
               [&] {
                 crossEntropyGradient(k, x, row, width, target, factor, dx);
               });
@@ -123,9 +123,7 @@ static void lowerBalanceLoss(BalanceLossOp op, KernelLowering &lowering) {
         Value logits = k.matrix(lowering.buffer(op.getLogits()));
         Value sums = k.buffer(partials);
         Value p = k.scratch({experts}, k.compute());
-        k.loop(experts, [&](Value e) {
-          k.storeScalar(k.scalar(0.0), sums, {k.workItem(), e});
-        });
+        k.zeroRow(sums, k.workItem(), experts);
         k.rowsOfWorkItem(tokens, perItem, [&](Value token) {
           softmaxInto(k, logits, token, p, experts);
           k.loop(experts, [&](Value e) {
@@ -206,14 +204,11 @@ static void lowerLanguagePriorLoss(LanguagePriorLossOp op,
         Value p = k.scratch({experts}, k.compute());
         Value unused = k.scratch({experts}, k.compute());
         k.rowsOfWorkItem([&](Value token) {
-          auto logit = [&](Value e) {
-            return k.loadScalar(logits, {token, e});
-          };
-          ifElse(
-              k, isOld(k, old, token),
+          k.ifThen(
+              isOld(k, old, token),
               [&] {
-                Value logSum = softmaxInto(k, logit, p, experts);
-                Value first = logit(k.idx(0));
+                Value logSum = softmaxInto(k, logits, token, p, experts);
+                Value first = k.loadScalar(logits, {token, k.idx(0)});
                 if (isReference) {
                   auto probability = [&](Value e) {
                     return k.loadScalar(p, e);
@@ -251,13 +246,10 @@ static void lowerLanguagePriorLossGrad(LanguagePriorLossGradOp op,
           k.storeScalar(k.subf(first, k.scalar(1.0)), probabilities, k.idx(0));
         };
         k.rowsOfWorkItem([&](Value token) {
-          auto logit = [&](Value e) {
-            return k.loadScalar(logits, {token, e});
-          };
-          ifElse(
-              k, isOld(k, old, token),
+          k.ifThen(
+              isOld(k, old, token),
               [&] {
-                softmaxInto(k, logit, p, experts);
+                softmaxInto(k, logits, token, p, experts);
                 if (isReference) {
                   softmaxInto(
                       k, [&](Value e) { return k.loadScalar(p, e); }, dp,
@@ -272,11 +264,7 @@ static void lowerLanguagePriorLossGrad(LanguagePriorLossGradOp op,
                          [&](Value e) { store(token, e, k.loadScalar(p, e)); });
                 }
               },
-              [&] {
-                k.loop(experts, [&](Value e) {
-                  k.storeScalar(k.scalar(0.0), dlogits, {token, e});
-                });
-              });
+              [&] { k.zeroRow(dlogits, token, experts); });
         });
       });
 }
@@ -301,12 +289,9 @@ static void lowerClassifierLoss(ClassifierLossOp op, KernelLowering &lowering) {
         Value to = k.buffer(terms);
         Value unused = k.scratch({2}, k.compute());
         k.rowsOfWorkItem([&](Value token) {
-          auto logit = [&](Value c) {
-            return k.loadScalar(logits, {token, c});
-          };
-          Value logSum = softmaxInto(k, logit, unused, 2);
-          k.storeScalar(k.subf(logSum, logit(classOf(k, old, token))), to,
-                        token);
+          Value logSum = softmaxInto(k, logits, token, unused, 2);
+          Value right = k.loadScalar(logits, {token, classOf(k, old, token)});
+          k.storeScalar(k.subf(logSum, right), to, token);
         });
       });
   sumTerms(lowering, op, terms, op.getLoss(), op.getWeight());

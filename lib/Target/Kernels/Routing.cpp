@@ -14,7 +14,7 @@
 #include "RoutesView.h"
 #include "Rows.h"
 
-#include "mlir/Dialect/SCF/IR/SCF.h"
+#include "mlir/Dialect/Math/IR/Math.h"
 
 using namespace mlir;
 using namespace mlir::moe;
@@ -24,17 +24,6 @@ using Lane = KernelBuilder::Lane;
 //===----------------------------------------------------------------------===//
 // Shared with the losses of routers
 //===----------------------------------------------------------------------===//
-
-void mlir::moe::ifElse(KernelBuilder &k, Value condition,
-                       function_ref<void()> thenBody,
-                       function_ref<void()> elseBody) {
-  auto branch = scf::IfOp::create(k, condition, /*withElseRegion=*/true);
-  OpBuilder::InsertionGuard guard(k);
-  k.setInsertionPointToStart(branch.thenBlock());
-  thenBody();
-  k.setInsertionPointToStart(branch.elseBlock());
-  elseBody();
-}
 
 Value mlir::moe::sumInOrder(KernelBuilder &k, int64_t count,
                             function_ref<Value(Value)> term) {
@@ -47,7 +36,7 @@ Value mlir::moe::softmaxInto(KernelBuilder &k, function_ref<Value(Value)> x,
   Value maximum = k.loop(k.idx(1), k.idx(experts), 1, x(k.idx(0)),
                          [&](Value e, Value acc) { return k.maxf(acc, x(e)); });
   Value sum = sumInOrder(k, experts, [&](Value e) {
-    Value power = exponential(k, k.subf(x(e), maximum));
+    Value power = math::ExpOp::create(k, k.subf(x(e), maximum));
     k.storeScalar(power, probabilities, e);
     return power;
   });
@@ -55,7 +44,7 @@ Value mlir::moe::softmaxInto(KernelBuilder &k, function_ref<Value(Value)> x,
     k.storeScalar(k.divf(k.loadScalar(probabilities, e), sum), probabilities,
                   e);
   });
-  return k.addf(logarithm(k, sum), maximum);
+  return k.addf(math::LogOp::create(k, sum), maximum);
 }
 
 Value mlir::moe::softmaxInto(KernelBuilder &k, Value logits, Value row,
@@ -114,7 +103,9 @@ static void lowerChoice(RouteOp op, Value chosen, KernelLowering &lowering) {
           }
         };
         auto follow = [&](Value row) {
-          softmaxInto(k, logits, row, p, experts);
+          Value logSum = softmaxInto(k, logits, row, p, experts);
+          Value isNan = arith::CmpFOp::create(k, arith::CmpFPredicate::UNO,
+                                              logSum, logSum);
           SmallVector<Value> selected;
           for (int64_t choice = 0; choice < topK; ++choice) {
             // Only a larger probability replaces the best, so the lower index
@@ -131,7 +122,8 @@ static void lowerChoice(RouteOp op, Value chosen, KernelLowering &lowering) {
                        });
             k.storeScalar(k.scalar(-1.0), p, best[1]);
             choose(row, choice, best[1]);
-            selected.push_back(best[0]);
+            // No comparison finds a NaN, which the scores must not hide.
+            selected.push_back(k.select(isNan, logSum, best[0]));
           }
           Value total = selected[0];
           for (int64_t choice = 1; choice < topK; ++choice)
@@ -145,8 +137,8 @@ static void lowerChoice(RouteOp op, Value chosen, KernelLowering &lowering) {
           if (forced)
             only(row, *forced);
           else if (gate)
-            ifElse(
-                k, isGatedOld(k, gate, row), [&] { only(row, 0); },
+            k.ifThen(
+                isGatedOld(k, gate, row), [&] { only(row, 0); },
                 [&] { follow(row); });
           else
             follow(row);
@@ -215,8 +207,7 @@ static void lowerRouteGrad(RouteGradOp op, KernelLowering &lowering) {
         Value dp = k.scratch({experts}, k.compute());
         auto follow = [&](Value token) {
           softmaxInto(k, logits, token, p, experts);
-          k.loop(experts,
-                 [&](Value e) { k.storeScalar(k.scalar(0.0), dp, e); });
+          k.zeroRow(dp, {}, experts);
           SmallVector<Value> selected, ds, q;
           for (int64_t choice = 0; choice < topK; ++choice) {
             selected.push_back(routes.expertOf(routes.row(token, choice)));
@@ -240,13 +231,9 @@ static void lowerRouteGrad(RouteGradOp op, KernelLowering &lowering) {
         k.rowsOfWorkItem([&](Value token) {
           if (!gate)
             return follow(token);
-          ifElse(
-              k, isGatedOld(k, gate, token),
-              [&] {
-                k.loop(experts, [&](Value e) {
-                  k.storeScalar(k.scalar(0.0), dlogits, {token, e});
-                });
-              },
+          k.ifThen(
+              isGatedOld(k, gate, token),
+              [&] { k.zeroRow(dlogits, token, experts); },
               [&] { follow(token); });
         });
       });
@@ -379,8 +366,8 @@ static void lowerCombine(CombineOp op, KernelLowering &lowering) {
           if (topK == 1)
             return combine(token, 1);
           // A token has rows for all of its choices, or for the first alone.
-          ifElse(
-              k, k.less(routes.row(token, 1), inUse),
+          k.ifThen(
+              k.less(routes.row(token, 1), inUse),
               [&] { combine(token, topK); }, [&] { combine(token, 1); });
         });
       });

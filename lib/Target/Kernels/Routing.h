@@ -12,10 +12,6 @@
 
 namespace mlir::moe {
 
-/// `if (condition) thenBody() else elseBody()`.
-void ifElse(KernelBuilder &k, Value condition, function_ref<void()> thenBody,
-            function_ref<void()> elseBody);
-
 /// The work on a token of a loop over tokens and their experts, in operations.
 inline int64_t routerWork(int64_t experts) {
   // An exponential and a division are worth some thirty simple operations.

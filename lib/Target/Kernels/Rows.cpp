@@ -6,6 +6,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "Rows.h"
+#include "Elementwise.h"
 
 #include "Elementwise.h"
 
@@ -35,14 +36,6 @@ Value mlir::moe::sumColumns(KernelBuilder &k, int64_t width,
   }));
 }
 
-Value mlir::moe::exponential(KernelBuilder &k, Value value) {
-  return math::ExpOp::create(k, value);
-}
-
-Value mlir::moe::logarithm(KernelBuilder &k, Value value) {
-  return math::LogOp::create(k, value);
-}
-
 SoftmaxSums::SoftmaxSums(KernelBuilder &k, Value x, Value row, int64_t width) {
   constexpr double lowest = -std::numeric_limits<double>::infinity();
   maximum =
@@ -52,7 +45,7 @@ SoftmaxSums::SoftmaxSums(KernelBuilder &k, Value x, Value row, int64_t width) {
       }));
   Value shift = k.broadcast(maximum);
   sum = sumColumns(k, width, [&](Lane lane) {
-    return exponential(k, k.subf(k.load(x, row, lane), shift));
+    return math::ExpOp::create(k, k.subf(k.load(x, row, lane), shift));
   });
 }
 
@@ -60,11 +53,11 @@ Value SoftmaxSums::probability(KernelBuilder &k, Value x) const {
   bool isVector = isa<VectorType>(x.getType());
   Value shift = isVector ? k.broadcast(maximum) : maximum;
   Value total = isVector ? k.broadcast(sum) : sum;
-  return k.divf(exponential(k, k.subf(x, shift)), total);
+  return k.divf(math::ExpOp::create(k, k.subf(x, shift)), total);
 }
 
 Value SoftmaxSums::minusLogProbability(KernelBuilder &k, Value value) const {
-  return k.subf(logarithm(k, sum), k.subf(value, maximum));
+  return k.subf(math::LogOp::create(k, sum), k.subf(value, maximum));
 }
 
 Value mlir::moe::crossEntropyGradient(KernelBuilder &k, Value x, Value row,
@@ -403,32 +396,8 @@ static void lowerLastToken(LastTokenOp op, KernelLowering &lowering) {
 //===----------------------------------------------------------------------===//
 
 static void lowerAdd(AddOp op, KernelLowering &lowering) {
-  auto type = cast<RankedTensorType>(op.getType());
-  int64_t count = type.getNumElements();
-  // The tensor is seen as rows of `width` elements, whatever its shape.
-  constexpr int64_t width = 4096, perItem = 4;
-  int64_t workItems = llvm::divideCeilSigned(count, width * perItem);
-  lowering.launch(
-      op, {.workItems = workItems, .compute = computeTypeOf(op.getResult())},
-      [&](KernelBuilder &k) {
-        Value a = k.buffer(lowering.buffer(op.getLhs()), {count});
-        Value b = k.buffer(lowering.buffer(op.getRhs()), {count});
-        Value y = k.buffer(lowering.result(op.getResult()), {count});
-        auto addFrom = [&](Value first, int64_t elements) {
-          k.columns(elements, [&](Lane lane) {
-            Lane shifted{k.add(first, lane.column), lane.mask};
-            k.store(k.addf(k.load(a, {}, shifted), k.load(b, {}, shifted)), y,
-                    {}, shifted);
-          });
-        };
-        k.rowsOfWorkItem(count / width, perItem, [&](Value row) {
-          addFrom(k.mul(row, k.idx(width)), width);
-        });
-        // The last work item adds what is left after the last whole row.
-        if (int64_t rest = count % width)
-          k.ifThen(k.less(k.idx(workItems - 2), k.workItem()),
-                   [&] { addFrom(k.idx(count - rest), rest); });
-      });
+  launchAdd(lowering, op, /*label=*/{}, lowering.buffer(op.getLhs()),
+            lowering.buffer(op.getRhs()), lowering.result(op.getResult()));
 }
 
 static void lowerColumnSum(ColumnSumOp op, KernelLowering &lowering) {

@@ -34,9 +34,6 @@ Value loadOnly(KernelBuilder &k, Value outside);
 void sumTerms(KernelLowering &lowering, Operation *op, Value terms, Value loss,
               Value weight = {});
 
-Value exponential(KernelBuilder &k, Value value);
-Value logarithm(KernelBuilder &k, Value value);
-
 /// The largest element of a row, and the sum of `exp(x - maximum)` over the
 /// row, of which a softmax and its logarithm are computed.
 struct SoftmaxSums {

@@ -17,28 +17,23 @@ The model types are not the families' own, so that a loader that does not know
 the experts refuses the checkpoint instead of ignoring them.
 """
 
-from transformers import BloomConfig, GemmaConfig, LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config
+import functools
+
+import transformers
 
 
-class PolyMoELlamaConfig(LlamaConfig):
-    model_type = "polymoe_llama"
+@functools.cache
+def config_of(family):
+    """PolyMoE<family>Config, for the <family>Config of transformers."""
+    base = getattr(transformers, f"{family}Config")
+    name = f"PolyMoE{family}Config"
+    return type(name, (base,), {"__module__": __name__, "model_type": f"polymoe_{base.model_type}"})
 
 
-class PolyMoEMistralConfig(MistralConfig):
-    model_type = "polymoe_mistral"
-
-
-class PolyMoEQwen2Config(Qwen2Config):
-    model_type = "polymoe_qwen2"
-
-
-class PolyMoEQwen3Config(Qwen3Config):
-    model_type = "polymoe_qwen3"
-
-
-class PolyMoEGemmaConfig(GemmaConfig):
-    model_type = "polymoe_gemma"
-
-
-class PolyMoEBloomConfig(BloomConfig):
-    model_type = "polymoe_bloom"
+def __getattr__(name):
+    """The configuration of any family that transformers has, made when it is
+    asked for."""
+    family = name.removeprefix("PolyMoE").removesuffix("Config")
+    if name != f"PolyMoE{family}Config" or not hasattr(transformers, f"{family}Config"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return config_of(family)

@@ -14,25 +14,13 @@ dense model knew to expert 0 alone:
   mlp.language_gate.weight   [2, hidden]
 """
 
-import torch
-from torch import nn
-from transformers import (
-    BloomForCausalLM,
-    GemmaForCausalLM,
-    LlamaForCausalLM,
-    MistralForCausalLM,
-    Qwen2ForCausalLM,
-    Qwen3ForCausalLM,
-)
+import functools
 
-from .configuration_polymoe import (
-    PolyMoEBloomConfig,
-    PolyMoEGemmaConfig,
-    PolyMoELlamaConfig,
-    PolyMoEMistralConfig,
-    PolyMoEQwen2Config,
-    PolyMoEQwen3Config,
-)
+import torch
+import transformers
+from torch import nn
+
+from .configuration_polymoe import config_of
 
 
 class RoutedExperts(nn.Module):
@@ -103,7 +91,7 @@ class _Mixture:
 
     def __init__(self, config):
         super().__init__(config)
-        layers = self.base_model.layers if hasattr(self.base_model, "layers") else self.base_model.h
+        layers = self.transformer.h if hasattr(self, "transformer") else self.model.layers
         counts = config.polymoe_experts
         if len(counts) != len(layers):
             raise ValueError(
@@ -111,32 +99,26 @@ class _Mixture:
             )
         gates = getattr(config, "polymoe_language_gates", None) or []
         for index, (layer, experts) in enumerate(zip(layers, counts, strict=True)):
+            name = "shared_mlp" if hasattr(layer, "shared_mlp") else "mlp"
             if experts > 1:
-                layer.mlp = RoutedExperts(config, type(layer.mlp), experts, index in gates)
+                setattr(layer, name, RoutedExperts(config, type(getattr(layer, name)), experts, index in gates))
         if gates and config.polymoe_gate_pool != "token":
             self.register_forward_pre_hook(_refuse_cache, with_kwargs=True)
         self.post_init()
 
 
-class PolyMoELlamaForCausalLM(_Mixture, LlamaForCausalLM):
-    config_class = PolyMoELlamaConfig
+@functools.cache
+def model_of(family):
+    """PolyMoE<family>ForCausalLM, for the <family>ForCausalLM of transformers."""
+    base = getattr(transformers, f"{family}ForCausalLM")
+    config = config_of(base.config_class.__name__.removesuffix("Config"))
+    return type(f"PolyMoE{family}ForCausalLM", (_Mixture, base), {"__module__": __name__, "config_class": config})
 
 
-class PolyMoEMistralForCausalLM(_Mixture, MistralForCausalLM):
-    config_class = PolyMoEMistralConfig
-
-
-class PolyMoEQwen2ForCausalLM(_Mixture, Qwen2ForCausalLM):
-    config_class = PolyMoEQwen2Config
-
-
-class PolyMoEQwen3ForCausalLM(_Mixture, Qwen3ForCausalLM):
-    config_class = PolyMoEQwen3Config
-
-
-class PolyMoEGemmaForCausalLM(_Mixture, GemmaForCausalLM):
-    config_class = PolyMoEGemmaConfig
-
-
-class PolyMoEBloomForCausalLM(_Mixture, BloomForCausalLM):
-    config_class = PolyMoEBloomConfig
+def __getattr__(name):
+    """The mixture of any family that transformers has, made when it is asked
+    for."""
+    family = name.removeprefix("PolyMoE").removesuffix("ForCausalLM")
+    if name != f"PolyMoE{family}ForCausalLM" or not hasattr(transformers, f"{family}ForCausalLM"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return model_of(family)

@@ -21,6 +21,39 @@ CONFIGS = {
     "qwen3": {"attention_bias": False, "use_sliding_window": False, "sliding_window": None, "max_window_layers": 1},
     "gemma": {"attention_bias": False, "hidden_act": "gelu_pytorch_tanh"},
     "mixtral": {"num_local_experts": 3, "num_experts_per_tok": 2, "sliding_window": None},
+    "gemma2": {"hidden_activation": "gelu_pytorch_tanh", "query_pre_attn_scalar": 9, "sliding_window": 4},
+    "gemma3_text": {
+        "hidden_activation": "gelu_pytorch_tanh",
+        "query_pre_attn_scalar": 9,
+        "sliding_window": 4,
+        "layer_types": ["sliding_attention", "full_attention"],
+    },
+    "olmo2": {},
+    "granite": {
+        "embedding_multiplier": 12.0,
+        "attention_multiplier": 0.0625,
+        "residual_multiplier": 0.22,
+        "logits_scaling": 8.0,
+    },
+    "phi3": {},
+    "apertus": {"hidden_act": "xielu"},
+    "cohere2": {
+        "rms_norm_eps": None,
+        "layer_norm_eps": 1e-5,
+        "logit_scale": 0.25,
+        "sliding_window": 4,
+        "layer_types": ["sliding_attention", "full_attention"],
+    },
+}
+TIED = ("qwen2", "gemma", "gemma2", "gemma3_text", "cohere2")
+OLMO_NORMS = ("post_attention_layernorm", "post_feedforward_layernorm")
+GEMMA_NORMS = ("input_layernorm", "post_attention_layernorm", "pre_feedforward_layernorm", "post_feedforward_layernorm")
+NORMS = {
+    "gemma2": GEMMA_NORMS,
+    "gemma3_text": GEMMA_NORMS,
+    "olmo2": OLMO_NORMS,
+    "apertus": ("attention_layernorm", "feedforward_layernorm"),
+    "cohere2": ("input_layernorm",),
 }
 
 
@@ -36,7 +69,7 @@ def config_of(family, args):
         config = {
             "vocab_size": V, "hidden_size": D, "intermediate_size": F, "num_hidden_layers": L,
             "num_attention_heads": H, "num_key_value_heads": KV, "head_dim": DIM, "rms_norm_eps": 1e-6,
-            "hidden_act": "silu", "tie_word_embeddings": base in ("qwen2", "gemma"),
+            "hidden_act": "silu", "tie_word_embeddings": base in TIED,
             "max_position_embeddings": 64,
         } | CONFIGS[base]  # fmt: skip
         if args.form == "v4":
@@ -87,13 +120,18 @@ def shapes_of(family, args, config):
     for i in range(L):
         p = f"model.layers.{i}."
         bias = base == "qwen2" or config.get("attention_bias")
-        for name, rows, columns in (("q", H * DIM, D), ("k", KV * DIM, D), ("v", KV * DIM, D), ("o", D, H * DIM)):
+        projections = [("q", H * DIM, D), ("k", KV * DIM, D), ("v", KV * DIM, D), ("o", D, H * DIM)]
+        if base == "phi3":
+            projections[:3] = [("qkv", (H + 2 * KV) * DIM, D)]
+        for name, rows, columns in projections:
             shapes[f"{p}self_attn.{name}_proj.weight"] = [rows, columns]
             if bias and (name != "o" or config.get("attention_bias")):
                 shapes[f"{p}self_attn.{name}_proj.bias"] = [rows]
-        if base == "qwen3":
-            shapes[p + "self_attn.q_norm.weight"] = shapes[p + "self_attn.k_norm.weight"] = [DIM]
-        for name in ("input_layernorm", "post_attention_layernorm"):
+        if base in ("qwen3", "gemma3_text", "apertus", "olmo2"):
+            whole = base == "olmo2"
+            shapes[p + "self_attn.q_norm.weight"] = [H * DIM if whole else DIM]
+            shapes[p + "self_attn.k_norm.weight"] = [KV * DIM if whole else DIM]
+        for name in NORMS.get(base, ("input_layernorm", "post_attention_layernorm")):
             shapes[f"{p}{name}.weight"] = [D]
         count = experts[i]
         if count > 1:
@@ -110,6 +148,12 @@ def shapes_of(family, args, config):
                     shapes[f"{p}block_sparse_moe.experts.{k}.{name}.weight"] = shape
         else:
             ffn = {"gate_proj": [F, D], "up_proj": [F, D], "down_proj": [D, F]}
+            if base == "phi3":
+                ffn = {"gate_up_proj": [2 * F, D], "down_proj": [D, F]}
+            if base == "apertus":
+                del ffn["gate_proj"]
+                for name, shape in ffn_keys({"act_fn.alpha_p": [1], "act_fn.alpha_n": [1]}, count).items():
+                    shapes[p + name] = shape
             for name, shape in ffn_keys(ffn, count).items():
                 shapes[p + name + ".weight"] = shape
     return shapes
@@ -132,8 +176,8 @@ def element(number, dtype):
     return packed[2:] if dtype == "BF16" else packed if dtype == "F32" else b"\0" * 4
 
 
-def write(path, tensors):
-    header, data = {"__metadata__": {"format": "pt"}}, b""
+def write(path, tensors, metadata):
+    header, data = {"__metadata__": metadata}, b""
     for name, (dtype, shape, content) in tensors.items():
         header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [len(data), len(data) + len(content)]}
         data += content
@@ -156,6 +200,9 @@ def main():
     parser.add_argument("--tensor", action="append", default=[], metavar="NAME=DTYPE,SHAPE")
     parser.add_argument("--copy", action="append", default=[], metavar="NEW=TENSOR")
     parser.add_argument("--strip", default="", metavar="PREFIX")
+    parser.add_argument("--prefix", default="", help="put before the name of every tensor")
+    parser.add_argument("--wrapper", metavar="MODEL_TYPE", help="model type around the text model")
+    parser.add_argument("--metadata", type=json.loads, default={"format": "pt"})
     parser.add_argument("--first", type=int, default=0, help="number that the first element is made of")
     args = parser.parse_args()
 
@@ -179,24 +226,27 @@ def main():
         for size in shape:
             count *= size
         content = b"".join(element(number + i, dtype) for i in range(count))
-        tensors[name.removeprefix(args.strip)] = (dtype, shape, content)
+        tensors[args.prefix + name.removeprefix(args.strip)] = (dtype, shape, content)
         number += count
     for entry in args.copy:
         new, old = entry.split("=", 1)
         tensors[new] = tensors[old]
 
+    if args.wrapper:
+        config = {"model_type": args.wrapper, "text_config": config, "vision_config": {"hidden_size": 8}}
+        tensors["vision_tower.embeddings.weight"] = ("F32", [1], b"\0" * 4)
     args.out.mkdir(parents=True, exist_ok=True)
     for old in args.out.iterdir():
         old.unlink()
     (args.out / "config.json").write_text(json.dumps(config, indent=2))
     if args.shards == 1:
-        write(args.out / "model.safetensors", tensors)
+        write(args.out / "model.safetensors", tensors, args.metadata)
         return
     weight_map = {}
     for i in range(args.shards):
         file = f"model-{i + 1:05}-of-{args.shards:05}.safetensors"
         part = dict(list(tensors.items())[i :: args.shards])
-        write(args.out / file, part)
+        write(args.out / file, part, args.metadata)
         weight_map |= dict.fromkeys(part, file)
     index = {"metadata": {}, "weight_map": weight_map}
     (args.out / "model.safetensors.index.json").write_text(json.dumps(index))

@@ -54,6 +54,9 @@ void registerCompilerDialects(DialectRegistry &registry);
 std::string hostVariant(Bf16Products products = hostBf16Products());
 
 /// Lowers a module from the fused level to the LLVM dialect.
+/// The first part of it: @step and the like as launches on buffers in one
+/// arena.
+void buildCpuPlanPipeline(OpPassManager &pm, const CompilerOptions &options);
 void buildCpuPipeline(OpPassManager &pm, const CompilerOptions &options);
 
 /// Registers `--moe-cpu-pipeline`.

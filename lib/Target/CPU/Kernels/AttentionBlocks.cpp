@@ -109,10 +109,19 @@ Value Scoring::consecutive(Value first) {
   return arith::AddIOp::create(k, spread(first), iota);
 }
 
-/// Ids [first, first + lanes) of row `b`, 0 beyond `length`.
-Value Scoring::loadIds(Value buffer, Value b, Value first, int64_t length) {
+/// Hides those of [first, first + lanes) in row `b`, of `length` tokens, that
+/// are not in the segment of `token`.
+Scoring::Scores Scoring::withinSegment(Scores scores, Value b, Value token,
+                                       Value first, int64_t length) {
+  if (!segments)
+    return scores;
+  Value own = spread(k.loadIndex(segments, {b, token}));
   Value left = k.max(k.sub(k.idx(length), first), k.idx(0));
-  return k.loadElements(buffer, b, {first, k.mask(left)}, shape.lanes);
+  Value others =
+      k.loadElements(segments, b, {first, k.mask(left)}, shape.lanes);
+  Value same = arith::CmpIOp::create(k, arith::CmpIPredicate::eq, own, others);
+  scores.visible = arith::AndIOp::create(k, scores.visible, same);
+  return scores;
 }
 
 Scoring::Scores Scoring::score(Value dot, Value querySlots, Value keys) {
@@ -146,25 +155,13 @@ Scoring::Scores Scoring::ofQuery(Value dot, Value b, Value query,
                                  Value firstKey) {
   Scores scores =
       score(dot, spread(k.loadIndex(slots, {b, query})), consecutive(firstKey));
-  if (segments) {
-    Value same = arith::CmpIOp::create(
-        k, arith::CmpIPredicate::eq, spread(k.loadIndex(segments, {b, query})),
-        loadIds(segments, b, firstKey, shape.keys));
-    scores.visible = arith::AndIOp::create(k, scores.visible, same);
-  }
-  return scores;
+  return withinSegment(scores, b, query, firstKey, shape.keys);
 }
 
 Scoring::Scores Scoring::ofKey(Value dot, Value b, Value key,
                                Value firstQuery) {
   Scores scores = score(dot, consecutive(firstQuery), spread(key));
-  if (segments) {
-    Value same = arith::CmpIOp::create(
-        k, arith::CmpIPredicate::eq, spread(k.loadIndex(segments, {b, key})),
-        loadIds(segments, b, firstQuery, shape.length));
-    scores.visible = arith::AndIOp::create(k, scores.visible, same);
-  }
-  return scores;
+  return withinSegment(scores, b, key, firstQuery, shape.length);
 }
 
 Value mlir::moe::headRow(KernelBuilder &k, Value b, int64_t length, Value i,

@@ -104,7 +104,8 @@ private:
   Scores score(Value dot, Value slots, Value keys);
   Value spread(Value index);
   Value consecutive(Value first);
-  Value loadIds(Value buffer, Value b, Value first, int64_t length);
+  Scores withinSegment(Scores scores, Value b, Value token, Value first,
+                       int64_t length);
   Value zero();
 
   KernelBuilder &k;

@@ -122,18 +122,12 @@ static void lowerLinear(LinearOp op, KernelLowering &lowering) {
 
 /// A projection whose result chooses between experts or languages. Its weight
 /// is never quantised: that would save little and might change a choice.
-static void lowerChoice(Operation *op, Value input, Value weight, Value logits,
-                        KernelLowering &lowering) {
-  ProductTypes types(lowering.target(), elementOf(input), elementOf(weight));
-  lowerProjection(op, types, input, weight, Value(), logits, lowering);
-}
-
-static void lowerRouter(RouterOp op, KernelLowering &lowering) {
-  lowerChoice(op, op.getInput(), op.getWeight(), op.getLogits(), lowering);
-}
-
-static void lowerLanguageGate(LanguageGateOp op, KernelLowering &lowering) {
-  lowerChoice(op, op.getInput(), op.getWeight(), op.getLogits(), lowering);
+template <typename OpT>
+static void lowerChoice(OpT op, KernelLowering &lowering) {
+  ProductTypes types(lowering.target(), elementOf(op.getInput()),
+                     elementOf(op.getWeight()));
+  lowerProjection(op, types, op.getInput(), op.getWeight(), Value(),
+                  op.getLogits(), lowering);
 }
 
 static void lowerInputGrad(LinearInputGradOp op, KernelLowering &lowering) {
@@ -164,6 +158,6 @@ static void lowerWeightGrad(LinearWeightGradOp op, KernelLowering &lowering) {
 }
 
 void mlir::moe::addMatmulLowerings(LoweringTable &table) {
-  table.add(lowerLinear, lowerRouter, lowerLanguageGate, lowerInputGrad,
-            lowerWeightGrad);
+  table.add(lowerLinear, lowerChoice<RouterOp>, lowerChoice<LanguageGateOp>,
+            lowerInputGrad, lowerWeightGrad);
 }

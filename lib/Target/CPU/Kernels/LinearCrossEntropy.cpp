@@ -50,8 +50,8 @@ static void launchSoftmaxGrad(LinearCrossEntropyOp op, Value logits,
         Value row = k.workItem();
         Value token = k.add(k.number(lowering.constant(first)), row);
         Value label = k.loadIndex(labels, token);
-        ifElse(
-            k, k.less(label, k.idx(0)),
+        k.ifThen(
+            k.less(label, k.idx(0)),
             [&] {
               k.storeScalar(k.scalar(0.0), losses, token);
               k.zeroRow(dx, row, vocabulary);

@@ -61,8 +61,7 @@ static void lowerRoutedDownGrad(RoutedDownGradOp op, KernelLowering &lowering) {
     Lane whole{k.idx(0), Value()};
     auto makePartial = [&] {
       Value sums = k.scratch({tiling.blockRows, k.lanes()}, k.compute());
-      k.loop(tiling.blockRows,
-             [&](Value i) { k.store(k.splat(0.0), sums, i, whole); });
+      k.loop(tiling.blockRows, [&](Value i) { k.zeroRow(sums, i, k.lanes()); });
       return sums;
     };
     auto addTo = [&](Value sums, Value row, Value a, Value b) {
