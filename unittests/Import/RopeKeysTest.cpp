@@ -121,7 +121,7 @@ TEST(RopeKeys, ContradictionsAreErrors) {
                 .find("'rope_scaling': expected the same as 'rope_parameters'"),
             std::string::npos);
   EXPECT_NE(errorOf(R"({"rope_parameters": {"chunked_attention": {}}})", gemma3)
-                .find("'chunked_attention': expected no such key"),
+                .find("chunked_attention': expected no such key"),
             std::string::npos);
 }
 
