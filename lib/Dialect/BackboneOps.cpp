@@ -128,8 +128,9 @@ LogicalResult LastTokenOp::verify() {
 
 /// Checks the weights of `experts` FFNs against `input` and the results.
 static LogicalResult verifyFfns(Operation *op, Value input, ValueRange weights,
-                                FfnForm form, int64_t experts,
-                                Value preactivation, int64_t rows) {
+                                FfnForm form, ActivationKind activation,
+                                int64_t experts, Value preactivation,
+                                int64_t rows) {
   int64_t width = lastDim(input);
   int64_t hidden = weights.empty() ? 0 : typeOf(weights[0]).getDimSize(0);
   SmallVector<SmallVector<int64_t>> shapes;
@@ -139,6 +140,7 @@ static LogicalResult verifyFfns(Operation *op, Value input, ValueRange weights,
     shapes = {{hidden, width}, {hidden}, {width, hidden}, {width}};
   else
     shapes = {{hidden, width}, {width, hidden}};
+  shapes.append(numScalars(activation), {1});
   if (failed(verifyWeights(op, weights, shapes, experts,
                            typeOf(input).getElementType())))
     return failure();
@@ -149,8 +151,8 @@ static LogicalResult verifyFfns(Operation *op, Value input, ValueRange weights,
 }
 
 LogicalResult FfnOp::verify() {
-  return verifyFfns(*this, getInput(), getWeights(), getForm(), /*experts=*/1,
-                    getPreactivation(), numTokens(getInput()));
+  return verifyFfns(*this, getInput(), getWeights(), getForm(), getActivation(),
+                    /*experts=*/1, getPreactivation(), numTokens(getInput()));
 }
 
 LogicalResult ExpertsOp::verify() {
@@ -159,7 +161,7 @@ LogicalResult ExpertsOp::verify() {
                        lastDim(getScores()))) ||
       failed(verifyRoutes(*this, getRoutes(), getInput())))
     return failure();
-  return verifyFfns(*this, getInput(), getWeights(), getForm(),
+  return verifyFfns(*this, getInput(), getWeights(), getForm(), getActivation(),
                     getRoutes().getType().getExperts(), getPreactivation(),
                     numRows(getRoutes(), getInput()));
 }

@@ -123,7 +123,7 @@ Products ExpertsOp::getProducts() {
 
 Products ExpertsGradOp::getProducts() {
   Products products;
-  FfnLayout layout(getForm(), getWeights());
+  FfnLayout layout(getForm(), getActivation(), getWeights());
   for (auto [i, weight] : llvm::enumerate(getWeights()))
     for (const MatrixProduct &product :
          expertProducts(weight, rowsOf(getPreactivation()), getRoutes())) {

@@ -57,6 +57,14 @@ static LogicalResult verifyScores(Operation *op, Value scores, Value tokens,
                     {shape[0], shape[1], routes.getType().getTopK()}, element);
 }
 
+/// Checks the scalars of the experts' activation.
+static LogicalResult verifyScalars(Operation *op, ValueRange scalars,
+                                   ActivationKind activation, Value routes,
+                                   Type element) {
+  SmallVector<SmallVector<int64_t>> shapes(numScalars(activation), {1});
+  return verifyWeights(op, scalars, shapes, numExperts(routes), element);
+}
+
 LogicalResult RoutedUpOp::verify() {
   Type element = elementOf(getInput());
   int64_t hidden = lastDim(getHidden());
@@ -68,6 +76,8 @@ LogicalResult RoutedUpOp::verify() {
     shapes.push_back({hidden});
   if (failed(verifyRoutes(*this, getRoutes(), getInput())) ||
       failed(verifyWeights(*this, getWeights(), shapes, numExperts(getRoutes()),
+                           element)) ||
+      failed(verifyScalars(*this, getScalars(), getActivation(), getRoutes(),
                            element)) ||
       failed(
           verifyType(*this, "a result", getHidden(), {rows, hidden}, element)))
@@ -114,12 +124,22 @@ LogicalResult RoutedDownGradOp::verify() {
           *this, getWeights(),
           downShapes(getForm(), getWeights(), hidden, lastDim(getDy())),
           numExperts(getRoutes()), element)) ||
+      failed(verifyScalars(*this, getScalars(), getActivation(), getRoutes(),
+                           element)) ||
       failed(verifyShape(*this, "a pre-activation", getPreactivation(),
                          {rows, preactivationWidth(getForm(), hidden)})))
     return failure();
   if (getScaled() && failed(verifyType(*this, "scaled rows", getScaled(),
                                        {rows, hidden}, element)))
     return failure();
+  int64_t scalars = numScalars(getActivation()), found = getDscalars().size();
+  if (found != 0 && found != scalars)
+    return emitOpError() << "expected " << scalars
+                         << " gradients of scalars or none, but got " << found;
+  for (Value dscalar : getDscalars())
+    if (failed(verifyType(*this, "a gradient of a scalar", dscalar, {rows, 1},
+                          preciseType(element))))
+      return failure();
   if (getScores() && failed(verifyScores(*this, getScores(), getDy(),
                                          getRoutes(), preciseType(element))))
     return failure();

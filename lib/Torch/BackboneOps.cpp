@@ -7,14 +7,18 @@
 
 #include "Interpreter.h"
 
+#include <ATen/ops/clamp_max.h>
 #include <ATen/ops/embedding.h>
+#include <ATen/ops/expm1.h>
 #include <ATen/ops/gelu.h>
 #include <ATen/ops/linear.h>
 #include <ATen/ops/mean.h>
 #include <ATen/ops/rsqrt.h>
 #include <ATen/ops/scalar_tensor.h>
 #include <ATen/ops/silu.h>
+#include <ATen/ops/softplus.h>
 #include <ATen/ops/tanh.h>
+#include <ATen/ops/where.h>
 
 using namespace mlir;
 using namespace mlir::moe;
@@ -89,7 +93,9 @@ Results evaluate(SoftCapOp op, Frame &frame) {
   return {capped.to(input.scalar_type())};
 }
 
-static at::Tensor activate(const at::Tensor &x, ActivationKind kind) {
+/// `scalars`: those of the activation, [1] each.
+static at::Tensor activate(const at::Tensor &x, ActivationKind kind,
+                           ArrayRef<at::Tensor> scalars) {
   switch (kind) {
   case ActivationKind::Silu:
     return at::silu(x);
@@ -97,6 +103,12 @@ static at::Tensor activate(const at::Tensor &x, ActivationKind kind) {
     return at::gelu(x, "none");
   case ActivationKind::GeluTanh:
     return at::gelu(x, "tanh");
+  case ActivationKind::Xielu: {
+    at::Tensor p = at::softplus(toPrecise(scalars[0]));
+    at::Tensor n = 0.5 + at::softplus(toPrecise(scalars[1]));
+    at::Tensor negative = at::expm1(at::clamp_max(x, -1e-6)) - x;
+    return at::where(x > 0, p * x * x, n * negative) + 0.5 * x;
+  }
   }
   llvm_unreachable("unknown activation");
 }
@@ -104,10 +116,12 @@ static at::Tensor activate(const at::Tensor &x, ActivationKind kind) {
 at::Tensor feedForward(const at::Tensor &rows, ArrayRef<at::Tensor> weights,
                        FfnForm form, ActivationKind activation) {
   at::ScalarType type = rows.scalar_type();
+  ArrayRef<at::Tensor> scalars = weights.take_back(numScalars(activation));
   if (form == FfnForm::Gated) {
     at::Tensor gate = toPrecise(at::linear(rows, weights[0]));
     at::Tensor up = toPrecise(at::linear(rows, weights[1]));
-    return at::linear((activate(gate, activation) * up).to(type), weights[2]);
+    return at::linear((activate(gate, activation, scalars) * up).to(type),
+                      weights[2]);
   }
   bool biased = weights[1].dim() == 1;
   auto project = [&](const at::Tensor &from, size_t matrix) {
@@ -115,7 +129,7 @@ at::Tensor feedForward(const at::Tensor &rows, ArrayRef<at::Tensor> weights,
                       biased ? weights[matrix + 1] : at::Tensor());
   };
   at::Tensor up = toPrecise(project(rows, 0));
-  return project(activate(up, activation).to(type), biased ? 2 : 1);
+  return project(activate(up, activation, scalars).to(type), biased ? 2 : 1);
 }
 
 Results evaluate(FfnOp op, Frame &frame) {

@@ -92,7 +92,8 @@ Results evaluate(ExpertsOp op, Frame &frame) {
   // Route t * K + k goes to expert assigned[t * K + k].
   at::Tensor assigned = frame[op.getRoutes()].flatten();
 
-  int64_t perExpert = FfnLayout(op.getForm(), op.getWeights()).each();
+  int64_t perExpert =
+      FfnLayout(op.getForm(), op.getActivation(), op.getWeights()).each();
   int64_t experts = op.getRoutes().getType().getExperts();
   std::vector<at::Tensor> outputs, routes;
   for (int64_t expert = 0; expert < experts; ++expert) {

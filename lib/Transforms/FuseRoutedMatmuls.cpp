@@ -27,12 +27,15 @@ RankedTensorType typeOf(Value value) {
 /// index of a weight inside its expert.
 class Weights {
 public:
-  Weights(ValueRange all, FfnForm form) : all(all), layout(form, all) {}
+  Weights(ValueRange all, FfnForm form, ActivationKind activation)
+      : all(all), layout(form, activation, all) {}
 
   bool isGated() const { return layout.gated; }
   bool haveBiases() const { return layout.biased; }
   int64_t each() const { return layout.each(); }
   int64_t down() const { return layout.down(); }
+  /// The positions of the activation's scalars.
+  auto scalarPositions() const { return llvm::seq(layout.scalars(), each()); }
   int64_t numExperts() const { return all.size() / each(); }
   int64_t hidden() const { return typeOf(all.front()).getDimSize(0); }
   int64_t width() const { return typeOf(all.front()).getDimSize(1); }
@@ -41,7 +44,13 @@ public:
   /// The weights of the up projection: gate, up; or up and its bias.
   SmallVector<Value> intoHidden() const { return select(0, down()); }
   /// The weights of the down projection: down and its bias.
-  SmallVector<Value> outOfHidden() const { return select(down(), each()); }
+  SmallVector<Value> outOfHidden() const {
+    return select(down(), layout.scalars());
+  }
+  /// The scalars of the activation.
+  SmallVector<Value> scalars() const {
+    return select(layout.scalars(), each());
+  }
   /// The matrices that read the input: gate, up; or up.
   SmallVector<Value> onInput() const { return select(0, isGated() ? 2 : 1); }
 
@@ -69,7 +78,7 @@ LogicalResult fuseForward(RewriterBase &rewriter, Operation *op,
     return op->emitOpError() << "expected a static shape, but got " << type;
   Location loc = op->getLoc();
   rewriter.setInsertionPoint(op);
-  Weights parts(weights, form.getValue());
+  Weights parts(weights, form.getValue(), activation.getValue());
   int64_t rows = routes ? cast<RoutesType>(routes.getType()).getRows()
                         : type.getDimSize(0) * type.getDimSize(1);
   Type element = type.getElementType();
@@ -78,7 +87,7 @@ LogicalResult fuseForward(RewriterBase &rewriter, Operation *op,
   auto up = RoutedUpOp::create(
       rewriter, loc, RankedTensorType::get({rows, parts.hidden()}, element),
       saves ? preactivation.getType() : Type(), input, routes,
-      parts.intoHidden(), form, activation);
+      parts.intoHidden(), parts.scalars(), form, activation);
   if (saves)
     rewriter.replaceAllUsesWith(preactivation, up.getPreactivation());
   // Where a backward recomputes the pre-activation, nothing reads the result.
@@ -103,7 +112,7 @@ class BackwardFusion {
 public:
   BackwardFusion(RewriterBase &rewriter, ExpertsGradOp op)
       : rewriter(rewriter), op(op), loc(op.getLoc()),
-        weights(op.getWeights(), op.getForm()) {}
+        weights(op.getWeights(), op.getForm(), op.getActivation()) {}
 
   void run();
 
@@ -169,14 +178,23 @@ void BackwardFusion::run() {
   RankedTensorType preactivation = op.getPreactivation().getType();
   bool needsScaled = !wanted(weights.down()).experts.empty();
   bool needsScores = op.getDscores() && !op.getDscores().use_empty();
+  SmallVector<Type> scalarTypes;
+  if (llvm::any_of(weights.scalarPositions(), [&](int64_t position) {
+        return !wanted(position).experts.empty();
+      }))
+    scalarTypes.append(
+        weights.scalarPositions().size(),
+        RankedTensorType::get({preactivation.getDimSize(0), 1},
+                              preciseType(preactivation.getElementType())));
   Type scaledType =
       RankedTensorType::get({preactivation.getDimSize(0), weights.hidden()},
                             preactivation.getElementType());
   auto down = RoutedDownGradOp::create(
       rewriter, loc, preactivation, needsScaled ? scaledType : Type(),
-      needsScores ? op.getDscores().getType() : Type(), op.getDy(),
+      needsScores ? op.getDscores().getType() : Type(), scalarTypes, op.getDy(),
       op.getScores(), op.getRoutes(), op.getPreactivation(),
-      weights.outOfHidden(), op.getFormAttr(), op.getActivationAttr());
+      weights.outOfHidden(), weights.scalars(), op.getFormAttr(),
+      op.getActivationAttr());
   if (needsScores)
     rewriter.replaceAllUsesWith(op.getDscores(), down.getDscores());
 
@@ -189,6 +207,10 @@ void BackwardFusion::run() {
     fuseBiases(1, down.getDz(), /*scores=*/Value());
     fuseBiases(weights.down() + 1, op.getDy(), op.getScores());
   }
+
+  for (auto [position, rows] :
+       llvm::zip(weights.scalarPositions(), down.getDscalars()))
+    fuseBiases(position, rows, /*scores=*/Value());
 
   if (Value dx = op.getDx(); dx && !dx.use_empty()) {
     Type rowsType =

@@ -185,7 +185,7 @@ func.func @f(%dy: tensor<2x8x64xf32>, %z: tensor<16x192xbf16>, %d: tensor<64x96x
 
 // -----
 
-// moe.routed_down_grad (C5)
+// moe.routed_down_grad (C6)
 func.func @f(%dy: tensor<?x8x64xf32>, %z: tensor<16x192xf32>, %d: tensor<64x96xf32>) {
   // expected-error@below {{failed to verify that operands and results have static shapes}}
   %dz = moe.routed_down_grad %dy preactivation(%z) weights(%d) {form = #moe.ffn<gated>, activation = #moe.activation<silu>}
@@ -326,3 +326,37 @@ func.func @f(%dz: tensor<32x192xf32>, %x: tensor<2x8x64xf32>, %r: !moe.routes<?x
   return
 }
 // mended: <?x2, 2> => <16x2, 2>
+
+// -----
+
+// moe.routed_down_grad (C5)
+func.func @f(%dy: tensor<2x8x64xf32>, %z: tensor<16x96xf32>, %d: tensor<64x96xf32>, %a: tensor<1xf32>, %b: tensor<96xf32>) {
+  // expected-error@below {{expected a weight of type 'tensor<1xf32>', but got 'tensor<96xf32>'}}
+  %dz = moe.routed_down_grad %dy preactivation(%z) weights(%d) scalars(%a, %b) {form = #moe.ffn<plain>, activation = #moe.activation<xielu>} : (tensor<2x8x64xf32>, tensor<16x96xf32>, tensor<64x96xf32>, tensor<1xf32>, tensor<96xf32>) -> tensor<16x96xf32>
+  return
+}
+// mended: scalars(%a, %b) => scalars(%a, %a)
+// mended: tensor<1xf32>, tensor<96xf32>) => tensor<1xf32>, tensor<1xf32>)
+
+// -----
+
+// moe.routed_down_grad (C5)
+func.func @f(%dy: tensor<2x8x64xf32>, %z: tensor<16x96xf32>, %d: tensor<64x96xf32>, %a: tensor<1xf32>) {
+  // expected-error@below {{expected 2 gradients of scalars or none, but got 1}}
+  %dz, %da = moe.routed_down_grad %dy preactivation(%z) weights(%d) scalars(%a, %a) {form = #moe.ffn<plain>, activation = #moe.activation<xielu>}
+    : (tensor<2x8x64xf32>, tensor<16x96xf32>, tensor<64x96xf32>, tensor<1xf32>, tensor<1xf32>) -> tensor<16x96xf32> dscalars(tensor<16x1xf32>)
+  return
+}
+// mended: %dz, %da => %dz, %da:2
+// mended: dscalars(tensor<16x1xf32>) => dscalars(tensor<16x1xf32>, tensor<16x1xf32>)
+
+// -----
+
+// moe.routed_down_grad (C5)
+func.func @f(%dy: tensor<2x8x64xbf16>, %z: tensor<16x96xbf16>, %d: tensor<64x96xbf16>, %a: tensor<1xbf16>) {
+  // expected-error@below {{expected a gradient of a scalar of type 'tensor<16x1xf32>', but got 'tensor<16x1xbf16>'}}
+  %dz, %da:2 = moe.routed_down_grad %dy preactivation(%z) weights(%d) scalars(%a, %a) {form = #moe.ffn<plain>, activation = #moe.activation<xielu>}
+    : (tensor<2x8x64xbf16>, tensor<16x96xbf16>, tensor<64x96xbf16>, tensor<1xbf16>, tensor<1xbf16>) -> tensor<16x96xbf16> dscalars(tensor<16x1xbf16>, tensor<16x1xbf16>)
+  return
+}
+// mended: dscalars(tensor<16x1xbf16>, tensor<16x1xbf16>) => dscalars(tensor<16x1xf32>, tensor<16x1xf32>)

@@ -176,7 +176,7 @@ func.func @f(%x: tensor<16x1x64xf32>, %g: tensor<96x64xf32>, %u: tensor<96x64xf3
 
 // -----
 
-// moe.routed_up (C3)
+// moe.routed_up (C4)
 func.func @f(%x: tensor<?x1x64xf32>, %g: tensor<96x64xf32>, %u: tensor<96x64xf32>) {
   // expected-error@below {{failed to verify that operands and results have static shapes}}
   %h = moe.routed_up %x weights(%g, %u) {form = #moe.ffn<gated>, activation = #moe.activation<silu>}
@@ -296,3 +296,24 @@ func.func @f(%rows: tensor<12x64xf32>, %r: !moe.routes<12x1, 1>) {
   return
 }
 // mended: tensor<2x8x64xf32> => tensor<2x6x64xf32>
+
+// -----
+
+// moe.routed_up (C3)
+func.func @f(%x: tensor<2x8x64xf32>, %u: tensor<96x64xf32>, %a: tensor<1xf32>) {
+  // expected-error@below {{expected 2 weights (2 for each expert), but got 1}}
+  %h = moe.routed_up %x weights(%u) scalars(%a) {form = #moe.ffn<plain>, activation = #moe.activation<xielu>} : (tensor<2x8x64xf32>, tensor<96x64xf32>, tensor<1xf32>) -> tensor<16x96xf32>
+  return
+}
+// mended: scalars(%a) => scalars(%a, %a)
+// mended: tensor<1xf32>) -> => tensor<1xf32>, tensor<1xf32>) ->
+
+// -----
+
+// moe.routed_up (C3)
+func.func @f(%x: tensor<2x8x64xf32>, %u: tensor<96x64xf32>, %a: tensor<1xf32>) {
+  // expected-error@below {{expected 0 weights (0 for each expert), but got 2}}
+  %h = moe.routed_up %x weights(%u) scalars(%a, %a) {form = #moe.ffn<plain>, activation = #moe.activation<silu>} : (tensor<2x8x64xf32>, tensor<96x64xf32>, tensor<1xf32>, tensor<1xf32>) -> tensor<16x96xf32>
+  return
+}
+// mended: activation<silu> => activation<xielu>

@@ -548,6 +548,16 @@ func.func @f(%x: tensor<2x8x64xf32>, %g: tensor<96x64xf32>, %u: tensor<96x64xf32
 // -----
 
 // moe.ffn (C2)
+func.func @f(%x: tensor<2x8x64xf32>, %u: tensor<96x64xf32>, %d: tensor<64x96xf32>) {
+  // expected-error@below {{expected 4 weights (4 for each expert), but got 2}}
+  %y = moe.ffn %x, %u, %d {form = #moe.ffn<plain>, activation = #moe.activation<xielu>} : (tensor<2x8x64xf32>, tensor<96x64xf32>, tensor<64x96xf32>) -> tensor<2x8x64xf32>
+  return
+}
+// mended: activation<xielu> => activation<silu>
+
+// -----
+
+// moe.ffn (C2)
 func.func @f(%x: tensor<2x8x64xf32>, %u: tensor<96x64xf32>, %b: tensor<64xf32>, %d: tensor<64x96xf32>, %c: tensor<64xf32>) {
   // expected-error@below {{expected a weight of type 'tensor<96xf32>', but got 'tensor<64xf32>'}}
   %y = moe.ffn %x, %u, %b, %d, %c {form = #moe.ffn<plain>, activation = #moe.activation<gelu>} : (tensor<2x8x64xf32>, tensor<96x64xf32>, tensor<64xf32>, tensor<64x96xf32>, tensor<64xf32>) -> tensor<2x8x64xf32>

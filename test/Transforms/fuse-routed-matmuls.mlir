@@ -139,3 +139,22 @@ func.func @plain_without_biases(%x: tensor<1x4x8xf32>, %s: tensor<1x4x1xf32>, %r
     -> dx(tensor<1x4x8xf32>) dweights(tensor<16x8xf32>, tensor<8x16xf32>)
   return %y, %dx, %du, %dd : tensor<1x4x8xf32>, tensor<1x4x8xf32>, tensor<16x8xf32>, tensor<8x16xf32>
 }
+
+// The gradients of an activation's scalars are sums over the rows of an expert.
+// CHECK-LABEL: func.func @scalars(
+// CHECK-SAME:    %[[X:.*]]: tensor<1x4x8xf32>, %[[S:.*]]: tensor<1x4x1xf32>, %[[R:.*]]: !moe.routes<4x2, 1>, %[[U:.*]]: tensor<16x8xf32>, %[[D:.*]]: tensor<8x16xf32>, %[[P:.*]]: tensor<1xf32>, %[[N:.*]]: tensor<1xf32>, %[[DY:.*]]: tensor<1x4x8xf32>)
+// CHECK:         %[[H:.*]], %[[Z:.*]] = moe.routed_up %[[X]] routes(%[[R]]) weights(%[[U]], %[[U]]) scalars(%[[P]], %[[N]], %[[N]], %[[P]])
+// CHECK:         moe.routed_down %[[H]] routes(%[[R]]) weights(%[[D]], %[[D]])
+// CHECK:         %[[DZ:.*]], %[[ROWS:.*]]:2 = moe.routed_down_grad %[[DY]] scores(%[[S]]) routes(%[[R]]) preactivation(%[[Z]]) weights(%[[D]], %[[D]]) scalars(%[[P]], %[[N]], %[[N]], %[[P]])
+// CHECK-SAME:      dscalars(tensor<4x1xf32>, tensor<4x1xf32>)
+// CHECK:         %[[DN:.*]] = moe.routed_bias_grad %[[ROWS]]#1 routes(%[[R]]) {experts = array<i64: 1>}
+// CHECK:         return {{.*}}, %[[DN]]
+func.func @scalars(%x: tensor<1x4x8xf32>, %s: tensor<1x4x1xf32>, %r: !moe.routes<4x2, 1>, %u: tensor<16x8xf32>, %d: tensor<8x16xf32>,
+    %p: tensor<1xf32>, %n: tensor<1xf32>, %dy: tensor<1x4x8xf32>) -> (tensor<1x4x8xf32>, tensor<1xf32>) {
+  %y, %z = moe.experts %x, %s, %r, %u, %d, %p, %n, %u, %d, %n, %p {form = #moe.ffn<plain>, activation = #moe.activation<xielu>}
+    : (tensor<1x4x8xf32>, tensor<1x4x1xf32>, !moe.routes<4x2, 1>, tensor<16x8xf32>, tensor<8x16xf32>, tensor<1xf32>, tensor<1xf32>, tensor<16x8xf32>, tensor<8x16xf32>, tensor<1xf32>, tensor<1xf32>) -> (tensor<1x4x8xf32>, tensor<4x16xf32>)
+  %dn = moe.experts_grad %dy, %x scores(%s) routes(%r) preactivation(%z) weights(%u, %d, %p, %n, %u, %d, %n, %p) {form = #moe.ffn<plain>, activation = #moe.activation<xielu>, wanted = array<i1: false, false, false, false, false, false, false, true>}
+    : (tensor<1x4x8xf32>, tensor<1x4x8xf32>, tensor<1x4x1xf32>, !moe.routes<4x2, 1>, tensor<4x16xf32>, tensor<16x8xf32>, tensor<8x16xf32>, tensor<1xf32>, tensor<1xf32>, tensor<16x8xf32>, tensor<8x16xf32>, tensor<1xf32>, tensor<1xf32>)
+    -> dweights(tensor<1xf32>)
+  return %y, %dn : tensor<1x4x8xf32>, tensor<1xf32>
+}

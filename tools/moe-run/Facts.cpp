@@ -96,7 +96,8 @@ private:
                     const DenseMap<Value, ValueFacts> &values) {
     RoutesType routes = experts.getRoutes().getType();
     int64_t trainable = 0;
-    FfnLayout layout(experts.getForm(), experts.getWeights());
+    FfnLayout layout(experts.getForm(), experts.getActivation(),
+                     experts.getWeights());
     for (auto [i, weight] : llvm::enumerate(experts.getWeights()))
       trainable += values.lookup(weight).isActive &&
                    static_cast<int64_t>(i) % layout.each() == 0;

@@ -103,7 +103,7 @@ TEST_F(Costs, NameTheWeights) {
     SmallVector<MatrixProduct> products = op.getProducts();
     ASSERT_EQ(products.size(), 2u);
     EXPECT_EQ(products[0].weight, op.getWeights()[0]);
-    FfnLayout layout(op.getForm(), op.getWeights());
+    FfnLayout layout(op.getForm(), op.getActivation(), op.getWeights());
     EXPECT_EQ(products[1].weight, op.getWeights()[layout.down()]);
   });
   module->walk([&](AttentionOp op) {

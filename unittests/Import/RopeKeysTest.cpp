@@ -120,9 +120,10 @@ TEST(RopeKeys, ContradictionsAreErrors) {
                     gemma3)
                 .find("'rope_scaling': expected the same as 'rope_parameters'"),
             std::string::npos);
-  EXPECT_NE(errorOf(R"({"rope_parameters": {"chunked_attention": {}}})", gemma3)
-                .find("chunked_attention': expected no such key"),
-            std::string::npos);
+  EXPECT_NE(
+      errorOf(R"({"rope_parameters": {"chunked_attention": {}}})", gemma3)
+          .find("'rope_parameters.chunked_attention': expected no such key"),
+      std::string::npos);
 }
 
 } // namespace

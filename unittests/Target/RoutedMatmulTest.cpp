@@ -87,7 +87,12 @@ Tensors inputsFor(const RoutedShape &c) {
   return in;
 }
 
-double activate(const std::string &kind, double x) {
+/// `p` and `n` are the scalars of xielu.
+double activate(const std::string &kind, double x, double p, double n) {
+  if (kind == "xielu")
+    return x / 2 + (x > 0 ? std::log1p(std::exp(p)) * x * x
+                          : (0.5 + std::log1p(std::exp(n))) *
+                                (std::expm1(std::min(x, -1e-6)) - x));
   if (kind == "silu")
     return x / (1 + std::exp(-x));
   if (kind == "gelu")
@@ -121,13 +126,15 @@ Tensor reference(const RoutedShape &c, const Tensors &in) {
       std::string e = std::to_string(old ? 0 : order[slot]);
       double score = c.routed ? in.at("scores")[t * c.topK + slot] : 1;
       std::vector<double> h(hidden);
+      auto act = [&](double x) {
+        bool has = c.hasScalars();
+        return activate(c.activation, x, has ? in.at("p" + e)[0] : 0,
+                        has ? in.at("n" + e)[0] : 0);
+      };
       for (int64_t f = 0; f < hidden; ++f) {
         double up = dot(in.at("up" + e), f, width, x);
-        h[f] = c.gated ? activate(c.activation,
-                                  dot(in.at("gate" + e), f, width, x)) *
-                             up
-                       : activate(c.activation,
-                                  up + (c.biased ? in.at("b" + e)[f] : 0));
+        h[f] = c.gated ? act(dot(in.at("gate" + e), f, width, x)) * up
+                       : act(up + (c.biased ? in.at("b" + e)[f] : 0));
       }
       for (int64_t i = 0; i < width; ++i)
         y[t * width + i] +=
@@ -273,16 +280,15 @@ TEST(RoutedWeightGrad, IsOneSumHoweverRowsAreCutIntoSlices) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Forms, RoutedMatmul,
-                         ::testing::Values(mixture(4, 2, true, "silu"),
-                                           mixture(3, 1, false, "gelu"),
-                                           mixture(3, 3, true, "gelu_tanh"),
-                                           mixture(4, 2, true, "silu", true),
-                                           mixture(3, 2, false, "gelu", true),
-                                           mixture(3, 1, true, "silu", true),
-                                           dense(true, "silu"),
-                                           dense(false, "gelu_tanh"),
-                                           bare(mixture(3, 2, false, "silu")),
-                                           bare(dense(false, "gelu"))));
+INSTANTIATE_TEST_SUITE_P(
+    Forms, RoutedMatmul,
+    ::testing::Values(
+        mixture(4, 2, true, "silu"), mixture(3, 1, false, "gelu"),
+        mixture(3, 3, true, "gelu_tanh"), mixture(4, 2, true, "silu", true),
+        mixture(3, 2, false, "gelu", true), mixture(3, 1, true, "silu", true),
+        dense(true, "silu"), dense(false, "gelu_tanh"),
+        bare(mixture(3, 2, false, "silu")), bare(mixture(3, 2, false, "xielu")),
+        mixture(3, 2, true, "xielu", true), bare(dense(false, "xielu")),
+        bare(dense(false, "gelu"))));
 
 } // namespace

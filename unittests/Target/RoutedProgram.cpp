@@ -38,6 +38,8 @@ std::vector<std::string> RoutedShape::weightNames(int64_t e) const {
     names = {"gate", "up", "down"};
   else if (biased)
     names = {"up", "b", "down", "c"};
+  if (hasScalars())
+    names.insert(names.end(), {"p", "n"});
   for (std::string &name : names)
     name += std::to_string(e);
   return names;
@@ -51,6 +53,9 @@ std::vector<int64_t> RoutedShape::weightShape(const std::string &name) const {
     return {hidden};
   case 'c':
     return {width};
+  case 'p':
+  case 'n':
+    return {1};
   default:
     return {hidden, width};
   }
@@ -78,6 +83,8 @@ RoutedProgram::RoutedProgram(const RoutedShape &shape)
   for (const char *name : {"z", "dz"})
     declare(name, tensorOf({shape.rows(), (shape.gated ? 2 : 1) * shape.hidden},
                            "$T"));
+  for (const char *name : {"prows", "nrows"})
+    declare(name, tensorOf({shape.rows(), 1}, "$P"));
   for (const char *name : {"rows", "dxrows"})
     declare(name, tensorOf({shape.rows(), shape.width}, "$T"));
   for (int64_t e = 0; e < shape.experts; ++e)
@@ -129,10 +136,15 @@ void RoutedProgram::append(Step step) {
       appendTo(operands, step.keywords[i], joined(step.operands[i], "%"));
   }
   for (size_t i = 0; i < step.results.size(); ++i) {
-    const std::string &name = step.results[i];
+    const std::string &name = step.results[i],
+                      &keyword = step.resultKeywords[i];
+    std::string type = typeOf({name, types.at(name)});
     known.insert(name);
-    appendTo(resultTypes, step.resultKeywords[i],
-             typeOf({name, types.at(name)}));
+    // Results of one keyword share its parentheses.
+    if (i > 0 && !keyword.empty() && keyword == step.resultKeywords[i - 1])
+      resultTypes.insert(resultTypes.size() - 1, ", " + type);
+    else
+      appendTo(resultTypes, keyword, type);
   }
   if (step.op != "routed_down_grad")
     resultTypes = "(" + resultTypes + ")";
@@ -153,10 +165,11 @@ void RoutedProgram::up() {
   append({.op = "routed_up",
           .operands = {{"x"},
                        ifRouted("routes"),
-                       weights(shape.gated ? "gu" : "ub")},
+                       weights(shape.gated ? "gu" : "ub"),
+                       weights("pn")},
           .results = {"h", "z"},
           .attributes = {form, activation},
-          .keywords = {"", "routes", "weights"}});
+          .keywords = {"", "routes", "weights", "scalars"}});
 }
 
 void RoutedProgram::down() {
@@ -177,19 +190,27 @@ void RoutedProgram::combine() {
 }
 
 void RoutedProgram::downGrad() {
-  Names results{"dz", "scaled"};
-  if (shape.routed)
+  Names results{"dz", "scaled"}, keywords{"", "scaled"};
+  if (shape.routed) {
     results.push_back("dscores");
+    keywords.push_back("dscores");
+  }
+  if (shape.hasScalars()) {
+    results.insert(results.end(), {"prows", "nrows"});
+    keywords.insert(keywords.end(), 2, "dscalars");
+  }
   append({.op = "routed_down_grad",
           .operands = {{"dy"},
                        ifRouted("scores"),
                        ifRouted("routes"),
                        {"z"},
-                       weights(shape.gated ? "d" : "dc")},
+                       weights(shape.gated ? "d" : "dc"),
+                       weights("pn")},
           .results = results,
           .attributes = {form, activation},
-          .keywords = {"", "scores", "routes", "preactivation", "weights"},
-          .resultKeywords = {"", "scaled", "dscores"}});
+          .keywords = {"", "scores", "routes", "preactivation", "weights",
+                       "scalars"},
+          .resultKeywords = keywords});
 }
 
 void RoutedProgram::inputGrad() {
@@ -231,6 +252,12 @@ void RoutedProgram::weightGrads() {
              .attributes = {
                  "offset = " + std::to_string(shape.gated ? shape.hidden : 0) +
                  " : i64"}});
+  if (shape.hasScalars())
+    for (const char *scalar : {"p", "n"})
+      appendGradient(scalar,
+                     {.op = "routed_bias_grad",
+                      .operands = {{scalar + std::string("rows")}, routes},
+                      .keywords = {"", "routes"}});
   if (shape.gated || !shape.biased)
     return;
   appendGradient("b", {.op = "routed_bias_grad",

@@ -33,8 +33,10 @@ struct RoutedShape {
 
   int64_t tokens() const { return batch * length; }
   int64_t rows() const { return routed ? tokens() * topK : tokens(); }
+  /// Whether the activation has scalars, p and n.
+  bool hasScalars() const { return activation == "xielu"; }
   /// The names of the weights of expert `e`: gate, up, down, or up, b, down, c,
-  /// or up, down.
+  /// or up, down; then the scalars.
   std::vector<std::string> weightNames(int64_t e) const;
   std::vector<int64_t> weightShape(const std::string &name) const;
 };

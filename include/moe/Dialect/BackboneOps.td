@@ -342,8 +342,8 @@ def MoE_FfnOp : MoE_BackboneOp<"ffn",
 
     Constraints:
     - (C1) result and `input` have one type.
-    - (C2) the weights are those of `form`, with biases or without, and with one
-      D and one F.
+    - (C2) the weights are those of `form` and `activation`, with biases or
+      without, and with one D and one F.
     - (C3) `preactivation`, where present, is [T,2F] if `gated`, else [T,F].
 
     Example:

@@ -31,14 +31,17 @@ def MoE_RoutedUpOp : MoE_FusedOp<"routed_up", [MoE_Products, AttrSizedOperandSeg
     up_e x[t])`, `hidden[r] = act(z1) * z2`; `plain`: `z[r] = up_e x[t] (+ b_e)`,
     `hidden[r] = act(z[r])`. The kernel gathers rows of `x` while it packs
     them, and the activation is its epilogue. `weights`: gate, up of each
-    expert; or up of each; or up, bias of each.
+    expert; or up of each; or up, bias of each. `scalars`: those of the
+    activation, of each.
 
     Constraints:
     - (C1) `gated`: two weights [F,D] for each expert; `plain`: [F,D], or [F,D]
       and [F]. There are as many experts as `routes` says, one without it.
     - (C2) `hidden` is [R,F] and `preactivation`, where wanted, [R,2F] or [R,F],
       of the element type of `input` and the weights. `routes` is for B*S tokens.
-    - (C3) all shapes are static.
+    - (C3) there are as many `scalars` [1] for each expert as `activation` has,
+      of the type of the weights.
+    - (C4) all shapes are static.
 
     Example:
     ```mlir
@@ -48,11 +51,12 @@ def MoE_RoutedUpOp : MoE_FusedOp<"routed_up", [MoE_Products, AttrSizedOperandSeg
   }];
   let arguments = (ins MoE_Activation:$input, Optional<MoE_RoutesType>:$routes,
                        Variadic<MoE_FloatTensor>:$weights,
+                       Variadic<MoE_Vector>:$scalars,
                        MoE_FfnFormAttr:$form, MoE_ActivationAttr:$activation);
   let results = (outs MoE_Rows:$hidden, Optional<MoE_Rows>:$preactivation);
   let assemblyFormat = [{
-    $input (`routes` `(` $routes^ `)`)? `weights` `(` $weights `)` attr-dict `:`
-    functional-type(operands, results)
+    $input (`routes` `(` $routes^ `)`)? `weights` `(` $weights `)`
+    (`scalars` `(` $scalars^ `)`)? attr-dict `:` functional-type(operands, results)
   }];
 }
 
@@ -122,6 +126,8 @@ def MoE_RoutedDownGradOp : MoE_FusedOp<"routed_down_grad",
     is `act(z1) * z2`. Without routes the score is 1 and there are no `dscores`.
     The `dscores` of missing routes are 0. `scaled` is there only if a weight
     gradient reads it. `weights`: down of each expert; or down, bias of each.
+    `scalars`: those of the activation, of each. `dscalars`, where wanted, has
+    for each of the activation's scalars what every row adds to its gradient.
 
     Constraints:
     - (C1) `scores` and `routes` come together, `dscores` only with them.
@@ -130,7 +136,10 @@ def MoE_RoutedDownGradOp : MoE_FusedOp<"routed_down_grad",
       [R,F], and `scaled`, where wanted, is [R,F]. `routes` is for B*S tokens.
     - (C4) `scores` is [B,S,K] of the precise element type (f64 for f64, else
       f32), as is `dscores`; all other element types are that of `dy`.
-    - (C5) all shapes are static.
+    - (C5) there are as many `scalars` [1] for each expert as `activation` has,
+      and `dscalars` are none or one [R,1], of the precise element type, for
+      each scalar of an expert.
+    - (C6) all shapes are static.
 
     Example:
     ```mlir
@@ -142,14 +151,17 @@ def MoE_RoutedDownGradOp : MoE_FusedOp<"routed_down_grad",
                        Optional<MoE_RoutesType>:$routes,
                        MoE_Rows:$preactivation,
                        Variadic<MoE_FloatTensor>:$weights,
+                       Variadic<MoE_Vector>:$scalars,
                        MoE_FfnFormAttr:$form, MoE_ActivationAttr:$activation);
   let results = (outs MoE_Rows:$dz, Optional<MoE_Rows>:$scaled,
-                      Optional<MoE_Precise>:$dscores);
+                      Optional<MoE_Precise>:$dscores,
+                      Variadic<MoE_Rows>:$dscalars);
   let assemblyFormat = [{
     $dy (`scores` `(` $scores^ `)`)? (`routes` `(` $routes^ `)`)?
-    `preactivation` `(` $preactivation `)` `weights` `(` $weights `)` attr-dict
-    `:` functional-type(operands, $dz)
+    `preactivation` `(` $preactivation `)` `weights` `(` $weights `)`
+    (`scalars` `(` $scalars^ `)`)? attr-dict `:` functional-type(operands, $dz)
     (`scaled` `(` type($scaled)^ `)`)? (`dscores` `(` type($dscores)^ `)`)?
+    (`dscalars` `(` type($dscalars)^ `)`)?
   }];
 }
 

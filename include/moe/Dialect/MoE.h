@@ -67,17 +67,25 @@ namespace mlir::moe {
 /// Whether a bias follows each matrix in `weights` of experts or of an FFN.
 bool haveBiases(ValueRange weights);
 
+/// The trained scalars of an activation.
+inline int64_t numScalars(ActivationKind activation) {
+  return activation == ActivationKind::Xielu ? 2 : 0;
+}
+
 /// Where each weight of an expert stands among them: gate, up, down if gated;
-/// else up, down, or up, bias, down, bias.
+/// else up, down, or up, bias, down, bias; then the activation's scalars.
 struct FfnLayout {
-  FfnLayout(FfnForm form, ValueRange weights)
-      : gated(form == FfnForm::Gated), biased(haveBiases(weights)) {}
+  FfnLayout(FfnForm form, ActivationKind activation, ValueRange weights)
+      : gated(form == FfnForm::Gated), biased(haveBiases(weights)),
+        activation(activation) {}
 
   bool gated, biased;
+  ActivationKind activation;
 
-  /// The number of matrices and vectors of one expert.
-  int64_t each() const { return down() + (biased ? 2 : 1); }
+  /// The number of matrices, vectors and scalars of one expert.
+  int64_t each() const { return scalars() + numScalars(activation); }
   int64_t down() const { return gated || biased ? 2 : 1; }
+  int64_t scalars() const { return down() + (biased ? 2 : 1); }
 };
 
 /// Whether `type` has no dynamic dimension.

@@ -102,7 +102,14 @@ def MoE_RoleAttr : EnumAttr<MoE_Dialect, MoE_Role, "role">;
 def MoE_Activation_ : MoE_Enum<"ActivationKind", "activation of an FFN", [
     I32EnumAttrCase<"Silu", 0, "silu">,
     I32EnumAttrCase<"Gelu", 1, "gelu">,
-    I32EnumAttrCase<"GeluTanh", 2, "gelu_tanh">]>;
+    I32EnumAttrCase<"GeluTanh", 2, "gelu_tanh">,
+    I32EnumAttrCase<"Xielu", 3, "xielu">]> {
+  let description = [{
+    `xielu` (Apertus) has two scalars, which train as weights do. With `p =
+    softplus(alpha_p)` and `n = 1/2 + softplus(alpha_n)`, `act(x)` is `p x^2 +
+    x/2` for `x > 0`, else `n (expm1(min(x, -1e-6)) - x) + x/2`.
+  }];
+}
 def MoE_ActivationAttr : EnumAttr<MoE_Dialect, MoE_Activation_, "activation"> {
   let assemblyFormat = "`<` $value `>`";
 }
@@ -114,6 +121,8 @@ def MoE_FfnForm : MoE_Enum<"FfnForm", "which matrices an FFN has", [
     `gated`: gate [F,D], up [F,D], down [D,F]; `down (act(gate x) * up x)`.
     `plain`: up [F,D], down [D,F]; `down act(up x)`. Or with a bias after each
     matrix, [F] and [D]; `down act(up x + b_up) + b_down`.
+    In either form the scalars of the activation, where it has some, are the
+    last: alpha_p and alpha_n, [1] each, of `xielu`.
   }];
 }
 def MoE_FfnFormAttr : EnumAttr<MoE_Dialect, MoE_FfnForm, "ffn"> {

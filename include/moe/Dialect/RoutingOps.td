@@ -137,7 +137,7 @@ def MoE_ExpertsOp : MoE_BackboneOp<"experts",
     Constraints:
     - (C1) result and `input` have one type.
     - (C2) there are weights for as many experts as `routes` says, those of
-      `form`, all with biases or all without, and with one D and one F.
+      `form` and `activation`, all with biases or all without, and with one D and one F.
     - (C3) `scores` is [B,S,K] with the K of `routes`, which is for B*S tokens.
     - (C4) `preactivation`, where present, is [R,2F] if `gated`, else [R,F].
 

@@ -27,8 +27,9 @@ struct ExpandMath : moe::impl::ExpandMathBase<ExpandMath> {
 
   void runOnOperation() override {
     RewritePatternSet patterns(&getContext());
-    static const StringLiteral expanded[] = {"math.exp", "math.log",
-                                             "math.tanh", "math.erf"};
+    static const StringLiteral expanded[] = {"math.exp",   "math.log",
+                                             "math.tanh",  "math.erf",
+                                             "math.expm1", "math.log1p"};
     populateMathPolynomialApproximationPatterns(
         patterns,
         [](StringRef name) { return llvm::is_contained(expanded, name); },

@@ -30,9 +30,41 @@ static Value geluInner(KernelBuilder &k, Value x) {
   return k.mulf(cubic, k.splat(M_2_SQRTPI * M_SQRT1_2));
 }
 
-Value mlir::moe::emitActivation(KernelBuilder &k, ActivationKind kind,
+// xielu is a sum of x/2 and of two terms, each a function of x times one of a
+// scalar. The first is zero unless x > 0, the second is zero if it is.
+constexpr double xieluSlope = 0.5, xieluEpsilon = -1e-6;
+
+static Value isPositive(KernelBuilder &k, Value x) {
+  return arith::CmpFOp::create(k, arith::CmpFPredicate::OGT, x, k.splat(0.0));
+}
+
+/// `expm1(min(x, epsilon)) - x`, which the second scalar multiplies.
+static Value xieluNegative(KernelBuilder &k, Value x) {
+  Value least = arith::MinimumFOp::create(k, x, k.splat(xieluEpsilon));
+  return k.subf(math::ExpM1Op::create(k, least), x);
+}
+
+Activation mlir::moe::makeActivation(KernelBuilder &k, ActivationKind kind,
+                                     ValueRange scalars) {
+  Activation activation{kind};
+  for (Value buffer : scalars) {
+    Value alpha = k.broadcast(k.loadScalar(buffer, k.idx(0)));
+    // softplus(alpha), without an exponential that overflows.
+    Value decay = math::ExpOp::create(
+        k, arith::NegFOp::create(k, math::AbsFOp::create(k, alpha)));
+    Value softplus = k.addf(arith::MaximumFOp::create(k, alpha, k.splat(0.0)),
+                            math::Log1pOp::create(k, decay));
+    activation.factors.push_back(softplus);
+    activation.slopes.push_back(sigmoid(k, alpha));
+  }
+  if (kind == ActivationKind::Xielu)
+    activation.factors[1] = k.addf(activation.factors[1], k.splat(xieluSlope));
+  return activation;
+}
+
+Value mlir::moe::emitActivation(KernelBuilder &k, const Activation &activation,
                                 Value x) {
-  switch (kind) {
+  switch (activation.kind) {
   case ActivationKind::Silu:
     return k.mulf(x, sigmoid(k, x));
   case ActivationKind::Gelu:
@@ -41,14 +73,21 @@ Value mlir::moe::emitActivation(KernelBuilder &k, ActivationKind kind,
     Value tanh = math::TanhOp::create(k, geluInner(k, x));
     return k.mulf(k.mulf(k.splat(0.5), x), k.addf(k.splat(1.0), tanh));
   }
+  case ActivationKind::Xielu: {
+    Value positive = k.mulf(activation.factors[0], k.mulf(x, x));
+    Value negative = k.mulf(activation.factors[1], xieluNegative(k, x));
+    return k.addf(k.select(isPositive(k, x), positive, negative),
+                  k.mulf(k.splat(xieluSlope), x));
+  }
   }
   llvm_unreachable("every activation is handled");
 }
 
-Value mlir::moe::emitActivationDerivative(KernelBuilder &k, ActivationKind kind,
+Value mlir::moe::emitActivationDerivative(KernelBuilder &k,
+                                          const Activation &activation,
                                           Value x) {
   Value one = k.splat(1.0);
-  switch (kind) {
+  switch (activation.kind) {
   case ActivationKind::Silu: {
     // s + x s (1 - s)
     Value s = sigmoid(k, x);
@@ -69,8 +108,30 @@ Value mlir::moe::emitActivationDerivative(KernelBuilder &k, ActivationKind kind,
     Value half = k.splat(0.5);
     return k.fma(k.mulf(half, x), inner, k.mulf(half, k.addf(one, tanh)));
   }
+  case ActivationKind::Xielu: {
+    Value positive = k.mulf(k.addf(x, x), activation.factors[0]);
+    // The minimum has no slope above epsilon.
+    Value isBelow = arith::CmpFOp::create(k, arith::CmpFPredicate::OLT, x,
+                                          k.splat(xieluEpsilon));
+    Value negative =
+        k.mulf(k.select(isBelow, math::ExpM1Op::create(k, x), k.splat(-1.0)),
+               activation.factors[1]);
+    return k.addf(k.select(isPositive(k, x), positive, negative),
+                  k.splat(xieluSlope));
+  }
   }
   llvm_unreachable("every activation is handled");
+}
+
+SmallVector<Value, 2>
+mlir::moe::emitScalarDerivatives(KernelBuilder &k, const Activation &activation,
+                                 Value x) {
+  if (activation.kind != ActivationKind::Xielu)
+    return {};
+  Value positive = k.mulf(activation.slopes[0], k.mulf(x, x));
+  Value negative = k.mulf(activation.slopes[1], xieluNegative(k, x));
+  Value isAbove = isPositive(k, x), zero = k.splat(0.0);
+  return {k.select(isAbove, positive, zero), k.select(isAbove, zero, negative)};
 }
 
 Value mlir::moe::emitTanh(KernelBuilder &k, Value x) {

@@ -13,10 +13,26 @@
 
 namespace mlir::moe {
 
+/// An activation and what it computes with.
+struct Activation {
+  ActivationKind kind;
+  /// The functions of its scalars that multiply terms of it, as vectors, and
+  /// their derivatives.
+  SmallVector<Value, 2> factors = {}, slopes = {};
+};
+
+/// The activation of an expert whose scalars are in these buffers.
+Activation makeActivation(KernelBuilder &k, ActivationKind kind,
+                          ValueRange scalars);
+
 /// `act(x)` of a vector of the type of computation.
-Value emitActivation(KernelBuilder &k, ActivationKind kind, Value x);
+Value emitActivation(KernelBuilder &k, const Activation &activation, Value x);
 /// `act'(x)`.
-Value emitActivationDerivative(KernelBuilder &k, ActivationKind kind, Value x);
+Value emitActivationDerivative(KernelBuilder &k, const Activation &activation,
+                               Value x);
+/// The derivatives of `act(x)` by the scalars.
+SmallVector<Value, 2>
+emitScalarDerivatives(KernelBuilder &k, const Activation &activation, Value x);
 
 /// `tanh(x)` of a vector of the type of computation, to within two units in the
 /// last place; that of math.tanh is off by five.

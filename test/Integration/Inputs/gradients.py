@@ -43,7 +43,7 @@ INPUTS |= dict.fromkeys(("tw", "ow", "mw", "pw"), SCALAR)
 EXPERTS = {
     "gated": {"gate": [F, D], "up": [F, D], "down": [D, F]},
     "plain": {"up": [F, D], "up_bias": [F], "down": [D, F], "down_bias": [D]},
-    "bare": {"up": [F, D], "down": [D, F]},
+    "bare": {"up": [F, D], "down": [D, F], "alpha_p": [1], "alpha_n": [1]},
 }
 ATTENTION = {
     "gated": {"norm": [D], "q": [D, D], "q_norm": [HEAD], "k": [KV * HEAD, D], "v": [KV * HEAD, D], "norm2": [D]},
@@ -86,7 +86,7 @@ ATTENTION_OPS = {
     "bare": """
       %x = moe.layer_norm %h, %norm {epsilon = 1.0e-2} : (X, D) -> X
       %q0 = moe.linear %x, %q : (X, DD) -> X
-      %q2 = moe.rotary %q0, %cos, %sin : (X, TABLE, TABLE) -> X
+      %q2 = moe.rotary %q0, %cos, %sin {interleaved, head_dim = 12 : i64} : (X, TABLE, TABLE) -> X
       %k2 = moe.linear %x, %k : (X, KD) -> KEYS
       %v2 = moe.linear %x, %v : (X, KD) -> KEYS
       %a = moe.attention %q2, %k2, %v2, %slots, %segments {heads = 4 : i64, kv_heads = 2 : i64, scale = 2.0, window = 9 : i64, softcap = 1.5}
@@ -146,7 +146,7 @@ def build(kind, trains):
     words = {
         "KIND": "gated" if kind == "gated" else "plain",
         "FORM": "paper" if kind == "gated" else "reference",
-        "ACT": "silu" if kind == "gated" else "gelu_tanh",
+        "ACT": {"gated": "silu", "plain": "gelu_tanh", "bare": "xielu"}[kind],
         "EXPERTS": ", ".join(f"%{name}" for name in experts),
         "TYPES": ", ".join(experts.values()),
         "DENSE": ", ".join(dense),

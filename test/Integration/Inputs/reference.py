@@ -458,8 +458,19 @@ def weighted_sum(o, *terms):
 erf = np.vectorize(math.erf, otypes=[float])
 
 
-def activate(o, z):
-    """The activation and its derivative."""
+def activate(o, z, scalars=()):
+    """The activation, its derivative, and its derivatives by its scalars."""
+    if o.says("xielu"):
+        p, n = (np.logaddexp(0, a) for a in scalars)
+        dp, dn = (1 / (1 + np.exp(-a)) for a in scalars)
+        positive, least = z > 0, np.minimum(z, -1e-6)
+        below = np.expm1(least) - z
+        return (
+            np.where(positive, p * z * z, (0.5 + n) * below) + 0.5 * z,
+            np.where(positive, 2 * p * z, (0.5 + n) * (np.exp(least) * (z < -1e-6) - 1)) + 0.5,
+            positive * dp * z * z,
+            ~positive * dn * below,
+        )
     if o.says("silu"):
         s = 1 / (1 + np.exp(-z))
         return z * s, s * (1 + z * (1 - s))
@@ -471,20 +482,22 @@ def activate(o, z):
     return z * p, p + z * np.exp(-z * z / 2) / math.sqrt(2 * math.pi)
 
 
-def hidden_of(o, z):
+def hidden_of(o, z, scalars=()):
     """What the down projection reads, given the pre-activation."""
     if not o.says("gated"):
-        return activate(o, z)[0]
+        return activate(o, z, scalars)[0]
     gate, up = np.split(z, 2, -1)
-    return activate(o, gate)[0] * up
+    return activate(o, gate, scalars)[0] * up
 
 
-def hidden_grad(o, z, dh):
+def hidden_grad(o, z, dh, scalars=()):
+    """The gradient of the pre-activation, and what each row adds to those of the scalars."""
     if not o.says("gated"):
-        return dh * activate(o, z)[1]
+        _, da, *dscalars = activate(o, z, scalars)
+        return dh * da, [(dh * d).sum(-1, keepdims=True) for d in dscalars]
     gate, up = np.split(z, 2, -1)
-    a, da = activate(o, gate)
-    return np.concatenate([dh * up * da, dh * a], -1)
+    a, da, *dscalars = activate(o, gate, scalars)
+    return np.concatenate([dh * up * da, dh * a], -1), [(dh * up * d).sum(-1, keepdims=True) for d in dscalars]
 
 
 def preactivation(o, x, first, second=0.0):
@@ -497,19 +510,20 @@ def per_expert(routes, weights):
     return [(routes.rows[e], weights[e * each : (e + 1) * each]) for e in range(routes.experts)]
 
 
-def halves(weights):
-    """The weights of an expert's up projection, and those of its down projection."""
+def parts(o, weights):
+    """The weights of an expert's up projection, those of its down projection, and the activation's scalars."""
+    weights, scalars = (weights[:-2], weights[-2:]) if o.says("xielu") else (weights, ())
     up = 1 if len(weights) == 2 else 2
-    return weights[:up], weights[up:]
+    return weights[:up], weights[up:], scalars
 
 
 def mixture(o, x, scores, routes, weights):
     rows = routes.gather(x)
     z, y = [], []
     for own, own_weights in per_expert(routes, weights):
-        up, (down, *bias) = halves(own_weights)
+        up, (down, *bias), scalars = parts(o, own_weights)
         z.append(preactivation(o, rows[own], *up))
-        y.append(hidden_of(o, z[-1]) @ down.T + sum(bias))
+        y.append(hidden_of(o, z[-1], scalars) @ down.T + sum(bias))
     y = np.concatenate(y) * routes.score(scores)
     return routes.by_token(y).sum(1), np.concatenate(z)
 
@@ -532,10 +546,10 @@ def experts_grad(o, *operands):
     x, dy = routes.gather(x), routes.gather(dy)
     dx, dscore, dweights = np.empty_like(x), np.empty(len(x)), []
     for own, own_weights in per_expert(routes, weights):
-        (first, *second), (down, *bias) = halves(own_weights)
-        h, dout = hidden_of(o, z[own]), score[own] * dy[own]
+        (first, *second), (down, *bias), scalars = parts(o, own_weights)
+        h, dout = hidden_of(o, z[own], scalars), score[own] * dy[own]
         dscore[own] = ((h @ down.T + sum(bias)) * dy[own]).sum(-1)
-        dz = hidden_grad(o, z[own], dout @ down)
+        dz, dscalars = hidden_grad(o, z[own], dout @ down, scalars)
         if o.says("gated"):
             dgate, dup = np.split(dz, 2, -1)
             dx[own] = dgate @ first + dup @ second[0]
@@ -543,6 +557,7 @@ def experts_grad(o, *operands):
         else:
             dx[own] = dz @ first
             dweights += [dz.T @ x[own], *(dz.sum(0) for _ in second), dout.T @ h, *(dout.sum(0) for _ in bias)]
+        dweights += [d.sum(0) for d in dscalars]
     wanted = [w for w, flag in zip(dweights, o.array("wanted"), strict=True) if flag == "true"]
     dx = [routes.by_token(dx).sum(1)] if o.has_result(0) else []
     return (*dx, *([routes.by_token(dscore)] if o.has_result(1) else []), *wanted)
@@ -550,11 +565,12 @@ def experts_grad(o, *operands):
 
 @op
 def routed_up(o, *operands):
-    (x,), routes, weights = o.segments(operands)
+    (x,), routes, weights, scalars = o.segments(operands)
     routes = routes[0] if routes else one_expert(x)
     rows = routes.gather(x)
-    z = np.concatenate([preactivation(o, rows[own], *pair) for own, pair in per_expert(routes, weights)])
-    return hidden_of(o, z), z
+    z = [preactivation(o, rows[own], *pair) for own, pair in per_expert(routes, weights)]
+    h = [hidden_of(o, own, s) for own, (_, s) in zip(z, per_expert(routes, scalars), strict=True)]
+    return np.concatenate(h), np.concatenate(z)
 
 
 @op
@@ -572,18 +588,21 @@ def combine(o, rows, routes, scores=None):
 
 @op
 def routed_down_grad(o, *operands):
-    (dy,), scores, routes, (z,), weights = o.segments(operands)
+    (dy,), scores, routes, (z,), weights, scalars = o.segments(operands)
     routes = routes[0] if routes else one_expert(dy)
     score = routes.score(scores[0] if scores else np.ones(len(routes.selected)))
     dy = routes.gather(dy)
     z = routes.used(z)
-    dz, dscore = np.empty_like(z), np.empty(len(z))
-    for own, (down, *bias) in per_expert(routes, weights):
+    dz, dscore, hidden, dscalars = np.empty_like(z), np.empty(len(z)), [], []
+    for (own, (down, *bias)), (_, s) in zip(per_expert(routes, weights), per_expert(routes, scalars), strict=True):
         h = dy[own] @ down
-        dz[own] = hidden_grad(o, z[own], score[own] * h)
-        dscore[own] = (h * hidden_of(o, z[own])).sum(-1) + sum(dy[own] @ c for c in bias)
-    scaled = [score * hidden_of(o, z)] if o.has_result(1) else []
-    return (dz, *scaled, *([routes.by_token(dscore)] if o.has_result(2) else []))
+        hidden.append(hidden_of(o, z[own], s))
+        dz[own], rows = hidden_grad(o, z[own], score[own] * h, s)
+        dscalars.append(rows)
+        dscore[own] = (h * hidden[-1]).sum(-1) + sum(dy[own] @ c for c in bias)
+    scaled = [score * np.concatenate(hidden)] if o.has_result(1) else []
+    rows = [np.concatenate(rows) for rows in zip(*dscalars, strict=True)] if o.has_result(3) else []
+    return (dz, *scaled, *([routes.by_token(dscore)] if o.has_result(2) else []), *rows)
 
 
 @op

@@ -17,6 +17,7 @@
 #define MOE_TARGET_CPU_KERNELS_GROUPING_H
 
 #include "BlockProduct.h"
+#include "Kernels/Activation.h"
 
 namespace mlir::moe {
 
@@ -178,6 +179,31 @@ struct ExpertWeights {
   RightOperand::Form form;
   MemRefType type;
   Value table;
+};
+
+/// The activation of all experts.
+struct ExpertActivation {
+  /// `scalars` has those of expert 0, then those of expert 1, and so on.
+  ExpertActivation(KernelLowering &lowering, ActivationKind kind,
+                   ValueRange scalars)
+      : kind(kind) {
+    if (scalars.empty())
+      return;
+    type = cast<MemRefType>(lowering.buffer(scalars.front()).getType());
+    for (const auto &same : byKind(lowering, scalars, numScalars(kind)))
+      tables.push_back(lowering.table(same));
+  }
+  /// In a kernel: the activation of an expert.
+  Activation of(KernelBuilder &k, Value expert) const {
+    SmallVector<Value> scalars;
+    for (Value table : tables)
+      scalars.push_back(k.tableEntry(table, expert, type));
+    return makeActivation(k, kind, scalars);
+  }
+
+  ActivationKind kind;
+  MemRefType type;
+  SmallVector<Value> tables;
 };
 
 } // namespace mlir::moe

@@ -6,7 +6,6 @@
 //===----------------------------------------------------------------------===//
 
 #include "Grouping.h"
-#include "Kernels/Activation.h"
 
 using namespace mlir;
 using namespace mlir::moe;
@@ -18,7 +17,7 @@ static void lowerRoutedUp(RoutedUpOp op, KernelLowering &lowering) {
   ProductTypes types = typesOfWeights(lowering, op.getInput(), op.getWeights());
   bool gated = op.getForm() == FfnForm::Gated;
   bool biased = haveBiases(op.getWeights());
-  ActivationKind activation = op.getActivation();
+  ExpertActivation activations(lowering, op.getActivation(), op.getScalars());
   // A column of a gated FFN has two sums, for gate and up.
   MatmulTiling tiling =
       grouping.tiling(lowering, op.getWeights(), inner, hidden, types,
@@ -42,6 +41,7 @@ static void lowerRoutedUp(RoutedUpOp op, KernelLowering &lowering) {
         Value z = k.matrix(lowering.result(op.getPreactivation()));
         GroupedRows rows(k, grouping, lowering, op.getRoutes(), tiling);
         Value expert = rows.block.expert;
+        Activation activation = activations.of(k, expert);
         OperandTerm operands{first.of(k, expert)};
         Value bias;
         if (gated)

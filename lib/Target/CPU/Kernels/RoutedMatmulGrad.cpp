@@ -6,7 +6,6 @@
 //===----------------------------------------------------------------------===//
 
 #include "Grouping.h"
-#include "Kernels/Activation.h"
 #include "Kernels/Routing.h"
 
 using namespace mlir;
@@ -32,11 +31,13 @@ static void lowerRoutedDownGrad(RoutedDownGradOp op, KernelLowering &lowering) {
   int64_t hidden = widthOf(op.getDz()) / (gated ? 2 : 1);
   Type element = elementOf(op.getDy());
   ProductTypes types(lowering.target(), element, elementOf(op.getWeights()[0]));
-  ActivationKind activation = op.getActivation();
-  // The gradient of a score sums over all hidden columns of its row.
+  ExpertActivation activations(lowering, op.getActivation(), op.getScalars());
+  bool sumsRows = op.getDscores() || !op.getDscalars().empty();
+  // The gradients of a score and of scalars sum over all hidden columns of
+  // their row.
   MatmulTiling tiling = grouping.tiling(lowering, op.getWeights(), width,
                                         hidden, types, accumulators,
-                                        /*keepColumns=*/bool(op.getDscores()));
+                                        /*keepColumns=*/sumsRows);
 
   bool biased = haveBiases(op.getWeights());
   auto kinds = byKind(lowering, op.getWeights(), biased ? 2 : 1);
@@ -56,13 +57,23 @@ static void lowerRoutedDownGrad(RoutedDownGradOp op, KernelLowering &lowering) {
     Value score = k.buffer(lowering.buffer(op.getScores()), {grouping.rows});
     Value hiddenScaled = k.matrix(lowering.result(op.getScaled()));
     Value dscore = k.buffer(lowering.result(op.getDscores()), {grouping.rows});
-    // A vector of partial sums of dscore for each row of the block.
-    Value partial;
-    if (dscore) {
-      partial = k.scratch({tiling.blockRows, k.lanes()}, k.compute());
-      k.loop(tiling.blockRows,
-             [&](Value i) { k.zeroRow(partial, i, k.lanes()); });
+    // A vector of partial sums for each row of the block.
+    Lane whole{k.idx(0), Value()};
+    auto makePartial = [&] {
+      Value sums = k.scratch({tiling.blockRows, k.lanes()}, k.compute());
+      k.loop(tiling.blockRows, [&](Value i) { k.zeroRow(sums, i, k.lanes()); });
+      return sums;
+    };
+    auto addTo = [&](Value sums, Value row, Value a, Value b) {
+      k.store(k.fma(a, b, k.load(sums, row, whole)), sums, row, whole);
+    };
+    Value partial = dscore ? makePartial() : Value();
+    SmallVector<Value> dscalars, partialsOfScalars;
+    for (Value result : op.getDscalars()) {
+      dscalars.push_back(k.matrix(lowering.result(result)));
+      partialsOfScalars.push_back(makePartial());
     }
+    Activation activation = activations.of(k, rows.block.expert);
     multiplyBlock(
         k,
         rows.times(dy, /*byToken=*/true, width, types,
@@ -77,24 +88,27 @@ static void lowerRoutedDownGrad(RoutedDownGradOp op, KernelLowering &lowering) {
             Value act = emitActivation(k, activation, gate);
             Value slope = emitActivationDerivative(k, activation, gate);
             Value scaledH = k.mulf(s, h);
-            Value output = act;
+            Value output = act, dact = scaledH;
             if (gated) {
               Value up = k.load(z, target, upLane);
               output = k.mulf(act, up);
-              k.stream(k.mulf(k.mulf(scaledH, up), slope), dz, target, lane);
+              dact = k.mulf(scaledH, up);
+              k.stream(k.mulf(dact, slope), dz, target, lane);
               k.stream(k.mulf(scaledH, act), dz, target, upLane);
             } else {
-              k.store(k.mulf(scaledH, slope), dz, target, lane);
+              k.store(k.mulf(dact, slope), dz, target, lane);
             }
             // The forward multiplied by the rounded output.
             output = k.roundTo(output, element);
             if (hiddenScaled)
               k.stream(k.mulf(s, output), hiddenScaled, target, lane);
-            if (partial) {
-              Lane whole{k.idx(0), Value()};
-              Value sum = k.fma(h, output, k.load(partial, row, whole));
-              k.store(sum, partial, row, whole);
-            }
+            if (partial)
+              addTo(partial, row, h, output);
+            if (!dscalars.empty())
+              for (auto [sums, derivative] :
+                   llvm::zip_equal(partialsOfScalars,
+                                   emitScalarDerivatives(k, activation, gate)))
+                addTo(sums, row, dact, derivative);
           }
         },
         [&](Value row, const RegisterTileColumns &tile) {
@@ -102,6 +116,13 @@ static void lowerRoutedDownGrad(RoutedDownGradOp op, KernelLowering &lowering) {
           if (gated)
             prefetchRegisterTile(k, tiling, z, rows.row(row), tile, hidden);
         });
+    if (!dscalars.empty())
+      k.loop(k.idx(0), rows.block.count, 1, [&](Value i) {
+        for (auto [sums, dscalar] :
+             llvm::zip_equal(partialsOfScalars, dscalars))
+          k.storeScalar(k.sum(k.load(sums, i, whole)), dscalar,
+                        {rows.row(i), k.idx(0)});
+      });
     if (!dscore)
       return;
     zeroMissing(k, *rows.routes, launch.workItems, dscore);
@@ -109,7 +130,7 @@ static void lowerRoutedDownGrad(RoutedDownGradOp op, KernelLowering &lowering) {
                                        MemRefType::get({width}, element))
                         : Value();
     k.loop(k.idx(0), rows.block.count, 1, [&](Value i) {
-      Value sum = k.load(partial, i, {k.idx(0), Value()});
+      Value sum = k.load(partial, i, whole);
       Value row = rows.row(i);
       if (bias)
         sum = k.columns(width, sum, [&](Lane lane, Value acc) {
