@@ -227,8 +227,9 @@ private:
 
   void parsePositions() {
     std::vector<bool> rotated = parseRotated();
-    parseWindows(rotated);
-    if (family->positions == Positions::RotaryInWindows)
+    bool windowed = parseWindows(rotated).has_value();
+    if (family->positions == Positions::RotaryInWindows ||
+        (family->positions == Positions::RotaryUnlessFull && windowed))
       for (int64_t i = 0; i < config.layers; ++i)
         rotated[i] = config.windows[i].has_value();
     config.rotates = rotated;
@@ -260,7 +261,8 @@ private:
     return rotated;
   }
 
-  void parseWindows(const std::vector<bool> &rotated) {
+  /// Returns 'sliding_window'.
+  std::optional<int64_t> parseWindows(const std::vector<bool> &rotated) {
     std::optional<int64_t> window = reader.findInteger("sliding_window");
     if (!reader.contains("sliding_window"))
       window = family->window;
@@ -289,16 +291,19 @@ private:
                     "none");
       config.windows[i] = window;
     }
+    return window;
   }
 
   /// The layers with a window where 'layer_types' does not say.
   std::vector<bool> windowedByRule(std::optional<int64_t> window,
                                    const std::vector<bool> &rotated) {
     std::vector<bool> sliding(config.layers, false);
-    int64_t pattern = 0, first = 0;
-    if (family->windows == Windows::Pattern)
-      pattern = reader.findInteger("sliding_window_pattern")
-                    .value_or(family->windowPattern);
+    int64_t pattern = family->windowPattern, first = 0;
+    // Beside 'layer_types' the pattern decides nothing, and EXAONE 4 writes it
+    // in letters.
+    if (family->windows == Windows::Pattern &&
+        reader.find("sliding_window_pattern") && !reader.find("layer_types"))
+      pattern = reader.integer("sliding_window_pattern");
     if (family->windows == Windows::FromLayer) {
       auto value = reader.find("max_window_layers");
       // Zero means that every layer has a window.

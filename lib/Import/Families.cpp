@@ -268,6 +268,16 @@ constexpr Family families[] = {
         .harmless = {"layer_switch", "use_parallel_embedding"},
     },
     {
+        .name = "exaone4",
+        .model = "Exaone4",
+        .norms = withQueryKey(olmoNorms, QueryKeyNorm::Heads),
+        .positions = Positions::RotaryUnlessFull,
+        .windows = Windows::Pattern,
+        .window = 4096,
+        .windowPattern = 4,
+        .kvHeads = 32,
+    },
+    {
         .name = "bloom",
         .model = "Bloom",
         .keys = {.root = "transformer",

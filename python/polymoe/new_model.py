@@ -29,7 +29,7 @@ from polymoe.progress import say
 
 FAMILIES = (
     "llama", "mistral", "ministral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "olmo2", "olmo3", "smollm3",
-    "granite", "granitemoehybrid", "phi3", "apertus", "cohere", "cohere2", "bloom",
+    "granite", "granitemoehybrid", "phi3", "apertus", "cohere", "cohere2", "exaone4", "bloom",
 )  # fmt: skip
 
 _PLAIN = {
@@ -64,7 +64,7 @@ _DERIVED_HEAD_DIM = (
     "qwen2", "olmo2", "olmo3", "smollm3", "granite", "granitemoehybrid", "phi3", "apertus", "cohere", "cohere2", "bloom",
 )  # fmt: skip
 # Families that take turns: layers with a window and layers without.
-_ALTERNATING = ("gemma2", "gemma3_text", "olmo3", "cohere2")
+_ALTERNATING = ("gemma2", "gemma3_text", "olmo3", "cohere2", "exaone4")
 _WINDOWED = ("mistral", "ministral", "phi3", *_ALTERNATING)
 _ODD_BY_FAMILY = {
     **{family: {"hidden": 132, "head_dim": None} for family in _DERIVED_HEAD_DIM},

@@ -46,9 +46,10 @@ enum class FfnActivation { Silu, Gelu, GeluTanh, Xielu };
 /// How attention knows positions.
 enum class Positions {
   Rotary,
-  RotaryListed,    ///< rotary where 'no_rope_layers' has a 1
-  RotaryInWindows, ///< rotary in layers with a window, none in others
-  RotaryByType,    ///< rotary if 'position_embedding_type' is "rope", else none
+  RotaryListed,     ///< rotary where 'no_rope_layers' has a 1
+  RotaryInWindows,  ///< rotary in layers with a window, none in others
+  RotaryUnlessFull, ///< the same, but in all layers without a 'sliding_window'
+  RotaryByType, ///< rotary if 'position_embedding_type' is "rope", else none
   Alibi
 };
 

@@ -44,6 +44,11 @@ CONFIGS = {
         "sliding_window": 4,
         "layer_types": ["sliding_attention", "full_attention"],
     },
+    "exaone4": {
+        "sliding_window": 4,
+        "sliding_window_pattern": "LG",
+        "layer_types": ["sliding_attention", "full_attention"],
+    },
 }
 TIED = ("qwen2", "gemma", "gemma2", "gemma3_text", "cohere2")
 OLMO_NORMS = ("post_attention_layernorm", "post_feedforward_layernorm")
@@ -52,6 +57,7 @@ NORMS = {
     "gemma2": GEMMA_NORMS,
     "gemma3_text": GEMMA_NORMS,
     "olmo2": OLMO_NORMS,
+    "exaone4": OLMO_NORMS,
     "apertus": ("attention_layernorm", "feedforward_layernorm"),
     "cohere2": ("input_layernorm",),
 }
@@ -127,7 +133,7 @@ def shapes_of(family, args, config):
             shapes[f"{p}self_attn.{name}_proj.weight"] = [rows, columns]
             if bias and (name != "o" or config.get("attention_bias")):
                 shapes[f"{p}self_attn.{name}_proj.bias"] = [rows]
-        if base in ("qwen3", "gemma3_text", "apertus", "olmo2"):
+        if base in ("qwen3", "gemma3_text", "apertus", "olmo2", "exaone4"):
             whole = base == "olmo2"
             shapes[p + "self_attn.q_norm.weight"] = [H * DIM if whole else DIM]
             shapes[p + "self_attn.k_norm.weight"] = [KV * DIM if whole else DIM]
