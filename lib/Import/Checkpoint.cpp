@@ -11,6 +11,8 @@
 #include "moe/Runtime/Json.h"
 #include "moe/Runtime/Memory.h"
 
+#include <nlohmann/json.hpp>
+
 #include <cstring>
 
 using namespace polymoe;
@@ -193,8 +195,8 @@ static void checkConstant(const Checkpoint::Entry &entry, double value) {
     equal = std::memcmp(bytes.data(), expected.data(), bytes.size()) == 0;
   }
   if (!equal)
-    fail(entry.file->path(), ": tensor '", tensor.name, "': expected ", value,
-         ", but got another value");
+    fail(entry.file->path(), ": tensor '", tensor.name, "': expected ",
+         nlohmann::json(value).dump(), ", but got another value");
 }
 
 /// Whether the tensor belongs to what sees images beside the text model.

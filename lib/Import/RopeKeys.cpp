@@ -75,6 +75,11 @@ public:
     auto newer = config.find("rope_parameters");
     if (newer)
       newer->expectObject();
+    if (!defaults.theta && !newer && !config.find("rope_scaling"))
+      config.fail("rope_parameters",
+                  "an object, since without one transformers scales the "
+                  "embedding in a way of the family's own",
+                  "none");
     if (!defaults.ofEachKind) {
       ropes.full =
           readObject("rope_parameters", newer.value_or(nothing), theta);

@@ -47,28 +47,28 @@ func.func private @f() attributes {moe.model = {family = "llama", config = "conf
 
 // -----
 
-// expected-error@below {{expected moe.model to be {family, config} and where known tokenizer and ignored keys, strings, but got "llama"}}
+// expected-error@below {{expected moe.model to be {family, config} and where known tokenizer, ignored tensors and ignored keys of the configuration, strings, but got "llama"}}
 module attributes {moe.model = "llama"} {
 }
 // mended: "llama" => {family = "llama", config = "config.json"}
 
 // -----
 
-// expected-error@below {{expected moe.model to be {family, config} and where known tokenizer and ignored keys, strings, but got {family = "llama"}}}
+// expected-error@below {{expected moe.model to be {family, config} and where known tokenizer, ignored tensors and ignored keys of the configuration, strings, but got {family = "llama"}}}
 module attributes {moe.model = {family = "llama"}} {
 }
 // mended: "llama"} => "llama", config = "config.json"}
 
 // -----
 
-// expected-error@below {{expected moe.model to be {family, config} and where known tokenizer and ignored keys, strings, but got {config = "config.json", family = "llama", ignored = [1]}}}
+// expected-error@below {{expected moe.model to be {family, config} and where known tokenizer, ignored tensors and ignored keys of the configuration, strings, but got {config = "config.json", family = "llama", ignored = [1]}}}
 module attributes {moe.model = {family = "llama", config = "config.json", ignored = [1]}} {
 }
 // mended: [1] => ["x"]
 
 // -----
 
-// expected-error@below {{expected moe.model to be {family, config} and where known tokenizer and ignored keys, strings, but got {config = "config.json", family = "llama", tokeniser = "tokenizer.json"}}}
+// expected-error@below {{expected moe.model to be {family, config} and where known tokenizer, ignored tensors and ignored keys of the configuration, strings, but got {config = "config.json", family = "llama", tokeniser = "tokenizer.json"}}}
 module attributes {moe.model = {family = "llama", config = "config.json", tokeniser = "tokenizer.json"}} {
 }
 // mended: tokeniser => tokenizer

@@ -52,7 +52,8 @@ struct RopeConfig {
 
 /// What a family says of its rotary embedding.
 struct RopeDefaults {
-  /// The base where config.json names none. Without one it has to.
+  /// The base where config.json names none. Without one, config.json has to say
+  /// how the embedding is scaled, too.
   std::optional<double> theta = 10000.0;
   /// Whether layers with a sliding window have an embedding of their own
   /// (Gemma 3, OLMo 3). `rope_parameters` then has an object for each kind of
