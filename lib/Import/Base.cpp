@@ -100,6 +100,13 @@ void polymoe::noteBase(mlir::ModuleOp module, const fs::path &folder) {
                {"version", 1},
                {"files", Json::array()},
                {"tensors", Json::array()}};
+  // Exports take from it what the module does not say.
+  if (hasModelSource(module)) {
+    const std::string config = modelSource(module).config;
+    if (fs::exists(folder / config))
+      base["config"] = {{"file", config},
+                        {"xxh3", checksumOf(folder / config).digest}};
+  }
   // Before the content: of a file that changes meanwhile, the times are old.
   std::set<std::string> seen;
   for (const TensorName &name : names)
@@ -119,6 +126,13 @@ void polymoe::checkBase(const fs::path &folder) {
   const JsonReader base(read, path.string());
   if (base.text("format") != "polymoe-base" || base.integer("version") != 1)
     base.fail("expected format polymoe-base, version 1");
+  if (base.isSet("config")) {
+    const JsonReader config = base.at("config");
+    const fs::path file = (folder / config.text("file")).lexically_normal();
+    if (checksumOf(file).digest != config.text("xxh3"))
+      fail(file, ": expected the configuration that ", folder,
+           " began with, but got another; put it back, or begin another run");
+  }
   std::set<std::string> touched;
   for (const JsonReader &file : base.at("files").elements())
     if (nlohmann::json(stateOf(file.text("file"), folder)) != file.json())

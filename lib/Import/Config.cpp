@@ -301,8 +301,8 @@ private:
     int64_t pattern = family->windowPattern, first = 0;
     // Beside 'layer_types' the pattern decides nothing, and EXAONE 4 writes it
     // in letters.
-    if (family->windows == Windows::Pattern &&
-        reader.find("sliding_window_pattern") && !reader.find("layer_types"))
+    if (family->windowPatternKey && reader.find("sliding_window_pattern") &&
+        !reader.find("layer_types"))
       pattern = reader.integer("sliding_window_pattern");
     if (family->windows == Windows::FromLayer) {
       auto value = reader.find("max_window_layers");

@@ -66,6 +66,8 @@ public:
   LayerRopes read() {
     positions = config.findNumber("max_position_embeddings").value_or(0);
     original = config.findNumber(originalKey);
+    if (!original)
+      original = defaults.originalPositions;
     outerShare = config.findNumber("partial_rotary_factor");
     const Outer theta = outer("rope_theta", defaults.theta);
     const Json none = Json::object();
@@ -287,7 +289,11 @@ static OrderedJson scalingOf(const RopeConfig &rope) {
   }
   if (!rope.truncate)
     json["truncate"] = false;
-  if (rope.attentionFactor != defaultAttentionFactor(rope))
+  // The factor of longrope is not written: it is read as this.
+  RopeConfig asRead = rope;
+  if (rope.type == Type::LongRope)
+    asRead.factor = rope.positions / rope.originalPositions;
+  if (rope.attentionFactor != defaultAttentionFactor(asRead))
     json["attention_factor"] = rope.attentionFactor;
   return json;
 }

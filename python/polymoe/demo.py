@@ -239,9 +239,15 @@ class Demo:
         for shard in read_json(self.corpus / "corpus.json")["shards"]:
             if shard["split"] == "train":
                 tokens[shard["language"]] += shard["tokens"]
-        fewest = min(tokens[language] for language in shares)
+        drawn = [language for language, share in shares.items() if share]
+        for language in drawn:
+            if not tokens[language]:
+                raise UserError(f"{self.corpus}: expected training text in '{language}', but there is none")
+        fewest = min(tokens[language] for language in drawn)
         # At most one for a share of one: no document comes twice in an epoch.
-        return {language: round(shares.get(language, 0) * fewest / count, 6) for language, count in tokens.items()}
+        return dict.fromkeys(tokens, 0) | {
+            language: float(f"{shares[language] * fewest / tokens[language]:.6g}") for language in drawn
+        }
 
     def _train(self, phase, start, folder):
         self.tools.train(start, phase, self._mix(phase.mix), self.corpus, folder, self.recipe.seed)

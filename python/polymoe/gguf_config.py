@@ -150,6 +150,8 @@ def _extend(metadata, tensors, settings):
     if size is not None and metadata.own("attention.value_length", size) != size:
         raise UserError(f"{metadata.path}: expected values as long as keys in '{family}.attention'")
     heads = settings.get("num_attention_heads")
+    if heads == 0 or size == 0:
+        raise UserError(f"{metadata.path}: expected at least one head and element in '{family}.attention', but got 0")
     if size is None and heads:
         size = settings["hidden_size"] // heads
     elif size is not None:
@@ -186,7 +188,8 @@ def _extend_gemma(metadata, settings, head_dim):
 
 def _rope_scaling(metadata, tensors, settings):
     """(rope_scaling as transformers has it or None, tensors that hold it)"""
-    kind = metadata.own("rope.scaling.type", "none")
+    # llama.cpp's default: files that know no type scale linearly.
+    kind = metadata.own("rope.scaling.type", "linear")
     factor = metadata.own("rope.scaling.factor", metadata.own("rope.scale_linear", 1.0))
     original = metadata.own("rope.scaling.original_context_length")
     attention = metadata.own("rope.scaling.attn_factor")
@@ -203,6 +206,11 @@ def _rope_scaling(metadata, tensors, settings):
         }
         return {key: value for key, value in scaling.items() if value is not None}, {long.name, short.name}
     if (frequencies := tensors.get("rope_freqs.weight")) is not None:
+        if kind != "none" and factor not in (0, 1):
+            raise UserError(
+                f"{metadata.path}: expected either 'rope_freqs.weight' or '{metadata.architecture}.rope.scaling.factor',"
+                " but got both"
+            )
         return _llama3(metadata, settings, _numbers(frequencies)), {frequencies.name}
     if kind == "none" or factor in (0, 1):
         return None, set()

@@ -81,7 +81,10 @@ def write_tokenizer(gguf_path, folder, pre=None):
     try:
         architecture, tokenizer, config = get_gguf_tokenizer(str(gguf_path))
         backend, _ = convert_gguf_tokenizer(architecture, tokenizer)
-    except Exception as error:
+    # A panic of the library in Rust is no Exception.
+    except BaseException as error:
+        if isinstance(error, (KeyboardInterrupt, SystemExit)):
+            raise
         raise UserError(f"{gguf_path}: expected a tokenizer in the metadata, but got {_reason(error)}") from None
     state = json.loads(backend.to_str())
     # What the text is cut to or filled up to is the caller's choice.

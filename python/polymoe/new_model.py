@@ -232,7 +232,9 @@ def to_v4_form(config):
                 config["rope_local_base_freq"] = sliding
             scaling = dict(scaling["full_attention"])
         config["rope_theta"] = scaling.pop("rope_theta")
-        config["rope_scaling"] = None if scaling.get("rope_type") == "default" else scaling
+        # Where Apertus has none, transformers takes one of its own.
+        plain = scaling.get("rope_type") == "default" and config.get("model_type") != "apertus"
+        config["rope_scaling"] = None if plain else scaling
     return config
 
 

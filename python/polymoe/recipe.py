@@ -257,8 +257,14 @@ def _check(recipe, path):
     if recipe.base.new:
         _check_phase(recipe.base.new.phase, recipe.languages, expect, "base.new.phase")
     runs, phases = [run.name for run in recipe.run], [phase.name for phase in recipe.phases()]
-    expect(len(set(runs)) == len(runs), "each run's name once", runs, "run")
-    expect(len({"base", *phases}) > len(phases), "each phase's name once, and no 'base'", phases, "run")
+    expect(len({"base", *runs}) > len(runs), "each run's name once, and no 'base'", runs, "run")
+    # Results lie in files that are called so, without the spaces.
+    columns = [phase.replace(" ", "") for phase in phases]
+    expect(len({"base", *columns}) > len(columns), "each phase's name once, and no 'base'", phases, "run")
+    for phase in phases:
+        expect(re.fullmatch(r"\w[\w -]*", phase), "a phase's name of letters, digits, spaces and -", phase, "run")
+    for language in recipe.samples.prompts:
+        expect(language in recipe.languages, "a language of the recipe", language, "samples.prompts")
     for key in ("method", "rival"):
         name = getattr(recipe.goals, key)
         expect(name in phases, f"one of the phases ({', '.join(phases)})", name, f"goals.{key}")

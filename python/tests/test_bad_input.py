@@ -170,6 +170,13 @@ def test_a_base_that_changed_under_a_run_is_refused(run, hf, refused, tokens, tm
     assert not (tmp_path / "s").exists() and not (tmp_path / "x").exists()
 
 
+def test_a_configuration_that_changed_under_a_run_is_refused(run, hf, refused, tokens, tmp_path):
+    config = json.loads((hf / "config.json").read_text())
+    (hf / "config.json").write_text(json.dumps(config | {"rms_norm_eps": 0.5}))
+    refused(["config.json", "configuration", "began with"], "moe-translate", "--export-hf", run, "-o", tmp_path / "x")
+    refused(["config.json", "configuration", "began with"], "moe-run", "train", run, "--resume", "--tokens", tokens)
+
+
 def test_a_base_that_was_only_touched_or_copied_is_taken(run, hf, tool, tokens, tmp_path):
     path = hf / "model.safetensors"
     os.utime(path)

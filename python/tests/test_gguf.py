@@ -220,6 +220,13 @@ def test_scaled_positions_come_back(kind, tmp_path):
     torch.testing.assert_close(logits(loaded), logits(model), rtol=1e-5, atol=1e-5)
 
 
+def test_a_factor_without_a_type_scales_linearly(tmp_path):
+    write(tmp_path / "model.gguf", "llama", {}, extra=lambda writer: writer.add_rope_scaling_factor(4.0))
+    import_gguf([tmp_path / "model.gguf"], tmp_path / "hf")
+    parameters = load(tmp_path / "hf").config.rope_parameters
+    assert (parameters["rope_type"], parameters["factor"]) == ("linear", 4.0)
+
+
 def test_long_factors_of_phi_come_back(tmp_path):
     long, short = numpy.linspace(1, 9, 8, dtype="f"), numpy.linspace(1, 2, 8, dtype="f")
     rope = {

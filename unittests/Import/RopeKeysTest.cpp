@@ -109,6 +109,40 @@ TEST(RopeKeys, APartOfAHeadRotates) {
             "'rope_parameters', 0.25, but got 0.5");
 }
 
+TEST(RopeKeys, WhatLongRopeScalesByIsWrittenWithoutItsFactor) {
+  auto text = nlohmann::ordered_json::parse(R"({
+    "max_position_embeddings": 128,
+    "rope_parameters": {"rope_type": "longrope", "factor": 8,
+      "original_max_position_embeddings": 64,
+      "short_factor": [1, 1, 1, 1, 1, 1, 1, 1],
+      "long_factor": [2, 2, 2, 2, 2, 2, 2, 2]}})");
+  const LayerRopes ropes = read(Json::parse(text.dump()), {});
+  writeRope(ropes, {}, text);
+  EXPECT_FALSE(text["rope_parameters"].contains("factor"));
+  const LayerRopes again = read(Json::parse(text.dump()), {});
+  EXPECT_EQ(again.full.attentionFactor, ropes.full.attentionFactor);
+}
+
+TEST(RopeKeys, PhiHasAnOriginalLengthOfItsOwn) {
+  const char *text = R"({"max_position_embeddings": 131072, "rope_scaling": {
+      "type": "longrope", "short_factor": [1, 1, 1, 1, 1, 1, 1, 1],
+      "long_factor": [2, 2, 2, 2, 2, 2, 2, 2]}})";
+  RopeDefaults phi{.originalPositions = 4096};
+  EXPECT_EQ(readTwice(text, phi).full.originalPositions, 4096);
+  auto other = Json::parse(text);
+  other["rope_scaling"]["original_max_position_embeddings"] = 32;
+  EXPECT_NE(errorOf(other.dump().c_str(), phi)
+                .find("original_max_position_embeddings"),
+            std::string::npos);
+}
+
+TEST(RopeKeys, WithoutADefaultAScalingIsNeeded) {
+  RopeDefaults apertus{.theta = std::nullopt};
+  EXPECT_NE(errorOf(R"({"rope_theta": 1e4, "rope_scaling": null})", apertus)
+                .find("'rope_parameters': expected an object"),
+            std::string::npos);
+}
+
 TEST(RopeKeys, ContradictionsAreErrors) {
   EXPECT_EQ(errorOf(R"({"rope_local_base_freq": 1e3, "rope_parameters": {
                         "sliding_attention": {"rope_theta": 1e4}}})",

@@ -160,8 +160,10 @@ struct Family {
   const char *fullAttention = "full_attention";
   /// Where 'sliding_window' is missing.
   std::optional<int64_t> window = std::nullopt;
-  /// For Windows::Pattern, where 'sliding_window_pattern' is missing.
+  /// For Windows::Pattern, and whether 'sliding_window_pattern' may say another
+  /// number.
   int64_t windowPattern = 0;
+  bool windowPatternKey = false;
 
   Scalar embeddingScale = {};
   /// Without a key: one over the root of the width of a head.

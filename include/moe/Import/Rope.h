@@ -62,6 +62,9 @@ struct RopeDefaults {
   /// The base of layers with a sliding window where config.json names none;
   /// without it, that of the others.
   std::optional<double> slidingTheta = std::nullopt;
+  /// `original_max_position_embeddings` where config.json has it neither here
+  /// nor inside the object; without it, `max_position_embeddings`.
+  std::optional<double> originalPositions = std::nullopt;
   /// Whether `partial_rotary_factor` may be less than one.
   bool partial = false;
   bool interleaved = false;
