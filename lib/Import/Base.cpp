@@ -145,6 +145,7 @@ void polymoe::checkBase(const fs::path &folder) {
     return !touched.contains(tensor.name.file);
   });
   std::vector<TensorName> names;
+  names.reserve(tensors.size());
   for (const BaseTensor &tensor : tensors)
     names.push_back(tensor.name);
   SafetensorsFolder files(folder);

@@ -233,6 +233,7 @@ std::vector<float> polymoe::ropeFrequencies(const RopeConfig &config,
     base = dynamicBase(config, width, static_cast<double>(*context));
   std::vector<float> powers = powersOf(base, width);
   std::vector<float> result;
+  result.reserve(powers.size());
   for (float power : powers)
     result.push_back(1.0f / power);
 

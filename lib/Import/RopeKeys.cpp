@@ -32,27 +32,27 @@ const char *nameOf(Type type) {
 
 /// A number that a type of scaling needs, or may have.
 struct NumberKey {
-  Type type;
   const char *name;
   double RopeConfig::*value;
+  Type type;
   bool isNeeded;
 };
 
 constexpr const char *originalKey = "original_max_position_embeddings";
 
 constexpr NumberKey numberKeys[] = {
-    {Type::Linear, "factor", &RopeConfig::factor, true},
-    {Type::Dynamic, "factor", &RopeConfig::factor, true},
-    {Type::Yarn, "factor", &RopeConfig::factor, false},
-    {Type::Yarn, originalKey, &RopeConfig::originalPositions, false},
-    {Type::Yarn, "beta_fast", &RopeConfig::betaFast, false},
-    {Type::Yarn, "beta_slow", &RopeConfig::betaSlow, false},
-    {Type::LongRope, "factor", &RopeConfig::factor, false},
-    {Type::LongRope, originalKey, &RopeConfig::originalPositions, false},
-    {Type::Llama3, "factor", &RopeConfig::factor, true},
-    {Type::Llama3, "low_freq_factor", &RopeConfig::lowFrequencyFactor, true},
-    {Type::Llama3, "high_freq_factor", &RopeConfig::highFrequencyFactor, true},
-    {Type::Llama3, originalKey, &RopeConfig::originalPositions, true},
+    {"factor", &RopeConfig::factor, Type::Linear, true},
+    {"factor", &RopeConfig::factor, Type::Dynamic, true},
+    {"factor", &RopeConfig::factor, Type::Yarn, false},
+    {originalKey, &RopeConfig::originalPositions, Type::Yarn, false},
+    {"beta_fast", &RopeConfig::betaFast, Type::Yarn, false},
+    {"beta_slow", &RopeConfig::betaSlow, Type::Yarn, false},
+    {"factor", &RopeConfig::factor, Type::LongRope, false},
+    {originalKey, &RopeConfig::originalPositions, Type::LongRope, false},
+    {"factor", &RopeConfig::factor, Type::Llama3, true},
+    {"low_freq_factor", &RopeConfig::lowFrequencyFactor, Type::Llama3, true},
+    {"high_freq_factor", &RopeConfig::highFrequencyFactor, Type::Llama3, true},
+    {originalKey, &RopeConfig::originalPositions, Type::Llama3, true},
 };
 
 std::string textOf(double value) { return Json(value).dump(); }

@@ -20,7 +20,8 @@ namespace fs = std::filesystem;
 
 /// Entries that say what their absence says: nothing.
 static bool isDefault(const json &value) {
-  return value.is_null() || value == false || value == "" || value == 0;
+  return value.is_null() || value == false || value == 0 ||
+         (value.is_string() && value.get_ref<const std::string &>().empty());
 }
 
 static std::map<std::string, json> idsOf(const json &tokenizer) {
