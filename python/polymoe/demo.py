@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 """The main job: teach a real model three languages, next to continued pre-training.
 
-Fetches SmolLM2-135M and text, and from that base:
+Fetches SmolLM2-135M-Instruct (quantised to 4 bits) and text, and from that base:
   continued   trains the whole model further on the new languages
   stage 1     trains new experts and their routers on the same tokens
   stage 2     trains the routers alone on old and new text
@@ -55,7 +55,7 @@ def add_arguments(parser):
     )
     which.add_argument("--recipe", type=Path, metavar="FILE.toml", help="a recipe of your own")
     parser.add_argument("--work", type=Path, default=Path("work"), help="where fetched files are kept (default: work)")
-    parser.add_argument("--out", type=Path, help="folder of the results (default: WORK/demo-<base>, -quick, -seed<n>)")
+    parser.add_argument("--out", type=Path, help="folder of the results (default: in WORK, named by the recipe)")
     parser.add_argument(
         "--text", type=Path, help="folder with <language>.jsonl; what it does not have is fetched (default: all is)"
     )
@@ -74,7 +74,7 @@ def run(args):
     given = {key: getattr(args, key) for key in ("seed", "dtype")}
     recipe = dataclasses.replace(recipe, **{key: value for key, value in given.items() if value is not None})
     name = args.recipe.stem if args.recipe else f"demo-{args.base}"
-    suffix = ("-quick" if args.quick else "") + (f"-seed{args.seed}" if args.seed else "")
+    suffix = ("-quick" if args.quick else "") + (f"-seed{args.seed}" if args.seed is not None else "")
     out = args.out or args.work / f"{name}{suffix}"
     demo = Demo(recipe, path, out, Tools(args.bin, args.threads, recipe.dtype), args.work, args.text)
     steps = list(demo.steps())
@@ -125,12 +125,13 @@ class Demo:
         """(name, what it does, function), in order."""
         yield "text", "text", self._fetch_text
         yield from self._steps_of_new_base() if self.recipe.base.new else self._steps_of_real_base()
+        # Before anything trains: a recipe that does not fit the base fails early.
+        for run in self.recipe.run:
+            if run.expansion:
+                yield f"{run.name}-expand", "mixture of experts", lambda run=run: self._expand(run, self._start(run))
         yield from self._steps_of_evaluation("base", self.out / "base.mlir")
         for run in self.recipe.run:
-            start, folder = self.out / "base.mlir", self.out / "runs" / run.name
-            if run.expansion:
-                start = self.out / f"{run.name}.mlir"
-                yield f"{run.name}-expand", "mixture of experts", lambda run=run, moe=start: self._expand(run, moe)
+            start, folder = self._start(run), self.out / "runs" / run.name
             for phase in run.phase:
                 languages = ", ".join(code for code, share in phase.mix.items() if share)
                 yield from self._steps_of_phase(phase, f"{phase.name}: {languages}", start, folder)
@@ -139,6 +140,10 @@ class Demo:
                 yield from self._steps_of_evaluation(phase.name, folder)
         yield "samples", "samples before and after", self._samples
         yield "export", "the result as a Hugging Face folder", self._export
+
+    def _start(self, run):
+        """The module that a run's first phase trains."""
+        return self.out / f"{run.name if run.expansion else 'base'}.mlir"
 
     def _steps_of_phase(self, phase, title, start, folder):
         yield f"train-{phase.name}", title, lambda: self._train(phase, start, folder)
@@ -192,7 +197,7 @@ class Demo:
         from polymoe.tokenize import tokenize
 
         domains = self.recipe.evaluation.domains
-        # What the base is said to know of a domain is no matter: none is trained on.
+        # Any round will do for a domain, since none is trained on.
         rounds = self.recipe.languages | dict.fromkeys(domains, 0)
         files = [self._file(code) for code in self.kinds]
         tokenize(files, tokenizer, rounds, self.corpus, force=True, held_out=domains)
@@ -240,11 +245,8 @@ class Demo:
             if shard["split"] == "train":
                 tokens[shard["language"]] += shard["tokens"]
         drawn = [language for language, share in shares.items() if share]
-        for language in drawn:
-            if not tokens[language]:
-                raise UserError(f"{self.corpus}: expected training text in '{language}', but there is none")
         fewest = min(tokens[language] for language in drawn)
-        # At most one for a share of one: no document comes twice in an epoch.
+        # A weight is at most the language's share: with shares up to 1 no document comes twice in an epoch.
         return dict.fromkeys(tokens, 0) | {
             language: float(f"{shares[language] * fewest / tokens[language]:.6g}") for language in drawn
         }
@@ -254,8 +256,9 @@ class Demo:
 
     def _expand(self, run, moe):
         experts, first = run.expansion.experts, run.expansion.first_layer
-        config = read_json(self.base / "config.json")
-        layers = config.get("num_hidden_layers") or config.get("n_layer")
+        from transformers import AutoConfig
+
+        layers = AutoConfig.from_pretrained(self.base).get_text_config().num_hidden_layers
         counts = experts if isinstance(experts, list) else [1] * first + [experts] * (layers - first)
         if len(counts) != layers or set(counts) == {1}:
             raise UserError(

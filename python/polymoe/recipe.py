@@ -71,7 +71,7 @@ class NewModel:
 
 @dataclasses.dataclass(frozen=True)
 class Base:
-    """One of the two."""
+    """The model that all runs begin from: `model` or `new`, not both."""
 
     model: str | None = None  # what `polymoe fetch-model` knows, or a Hugging Face folder
     new: NewModel | None = None
@@ -242,6 +242,8 @@ def _check(recipe, path):
     expect(len(rounds) > 1 and 0 in rounds, "old languages (0) and new ones (1)", recipe.languages, "languages")
     for domain in recipe.evaluation.domains:
         expect(domain not in recipe.languages, "no language as a domain", domain, "evaluation.domains")
+    measured = recipe.goals.domain_loss is None or recipe.evaluation.domains
+    expect(measured, "domains to measure it on", recipe.goals.domain_loss, "goals.domain_loss")
     expect(recipe.dtype in ("fp32", "bf16"), "fp32 or bf16", recipe.dtype, "dtype")
     expect((recipe.base.model is None) != (recipe.base.new is None), "one of model and new", recipe.base, "base")
     expect(recipe.evaluation.sequence > 1, "at least 2", recipe.evaluation.sequence, "evaluation.sequence")
@@ -274,6 +276,7 @@ def _check_expansion(expansion, expect, key):
     experts = expansion.experts if isinstance(expansion.experts, list) else [expansion.experts]
     expect(experts and min(experts) > 0, "at least 1", expansion.experts, f"{key}.experts")
     expect(expansion.top_k > 0, "at least 1", expansion.top_k, f"{key}.top_k")
+    expect(expansion.top_k <= max(experts), "no more than experts", expansion.top_k, f"{key}.top_k")
 
 
 def _check_phase(phase, languages, expect, key):

@@ -93,7 +93,9 @@ def findings(results, kinds, goals):
         )
     )
     share = gain_share(results, new, goals)
-    if share is not None:
+    if share is None:
+        found.append((False, f"{goals.rival} gains nothing on new languages that could be kept"))
+    else:
         each = {language: gain_share(results, [language], goals) for language in new}
         parts = ", ".join(f"{language} {100 * part:.0f}%" for language, part in each.items() if part is not None)
         found.append(

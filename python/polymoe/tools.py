@@ -71,8 +71,8 @@ class Tools:
         given = {flag: getattr(phase, key) for key, flag in _TRAINING.items()}
         self._run(
             "moe-run", "train", model, *where, "--resume", "--data", data, "--schedule=cosine", f"--seed={seed}",
-            f"--mix={','.join(f'{code}={_number(weight)}' for code, weight in mix.items())}",
-            *(f"{flag}={_number(value)}" for flag, value in given.items() if value is not None),
+            f"--mix={','.join(f'{code}={weight}' for code, weight in mix.items())}",
+            *(f"{flag}={value}" for flag, value in given.items() if value is not None),
             f"--save-every={max(MIN_STEPS_BETWEEN_SAVES, phase.steps // 5)}", *self._machine(),
         )  # fmt: skip
 
@@ -98,9 +98,10 @@ class Tools:
 
     def _run(self, name, *arguments, capture=False):
         """Runs a tool. Its progress goes to our stderr; our stdout is for
-        results. Ctrl-C reaches it too, and it is left the time to save."""
+        results. Ctrl-C reaches us alone: we pass it on once, so that the tool
+        saves, since a second one would end it unsaved."""
         command = [str(self.folder / name), *map(str, arguments)]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE if capture else STDERR)
+        process = subprocess.Popen(command, stdout=subprocess.PIPE if capture else STDERR, process_group=0)
         try:
             output, _ = process.communicate()
         except BaseException:
@@ -110,7 +111,3 @@ class Tools:
         if process.returncode != 0:
             raise UserError(f"{' '.join(command)}: exit code {process.returncode}")
         return output.decode("utf-8", errors="replace") if capture else None
-
-
-def _number(value):
-    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -180,7 +180,13 @@ def test_a_configuration_that_changed_under_a_run_is_refused(run, hf, refused, t
 def test_a_base_that_was_only_touched_or_copied_is_taken(run, hf, tool, tokens, tmp_path):
     path = hf / "model.safetensors"
     os.utime(path)
+    before = (run / "base.json").read_text()
     tool("moe-run", "train", run, "--stage=2", "--tokens", tokens, *RUN)
+    # The new times are noted, lest the whole base is read again each time.
+    noted = (run / "base.json").read_text()
+    assert noted != before
+    tool("moe-run", "inspect", run)
+    assert (run / "base.json").read_text() == noted
     shutil.copyfile(path, hf / "copy")
     os.replace(hf / "copy", path)
     tool("moe-translate", "--export-hf", run, "-o", tmp_path / "x")

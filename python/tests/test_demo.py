@@ -6,7 +6,10 @@ import csv
 import dataclasses
 import json
 import os
+import signal
+import subprocess
 import sys
+import time
 
 import pytest
 
@@ -148,7 +151,7 @@ elif "-o" in arguments:
         after("-o").write_text("module {}")
     else:
         after("-o").mkdir(exist_ok="--force" in arguments)
-        (after("-o") / "config.json").write_text('{"num_hidden_layers": 2}')
+        (after("-o") / "config.json").write_text('{"model_type": "llama", "num_hidden_layers": 2}')
 """
 
 
@@ -377,6 +380,7 @@ def test_another_recipe_is_refused(stand_ins, tmp_path, capsys):
     [
         ("experts = 3", "experts = [1, 3, 3]", "expected experts in some of the base's 2 layers"),
         ("first_layer = 1", "first_layer = 2", "expected experts in some of the base's 2 layers"),
+        ("top_k = 2", "top_k = 4", "run.1.expansion.top_k: expected no more than experts, but got 4"),
         ("model = ", 'model = "nowhere" # ', "base.model: expected one of gemma3, smollm2, or a folder"),
     ],
 )
@@ -386,7 +390,41 @@ def test_a_recipe_that_does_not_fit_the_base_is_refused(old, new, message, stand
     recipe.write_text(recipe.read_text().replace(old, new))
     assert cli.main(options) == 1
     assert message in capsys.readouterr().err
-    assert not any("moe-opt" in line for line in calls())
+    assert not any("moe-opt" in line or " train " in line for line in calls())
+
+
+def test_the_layers_of_a_model_of_text_and_images_are_those_of_its_text(stand_ins, base_checkpoint):
+    options, calls = stand_ins
+    path = base_checkpoint / "config.json"
+    path.write_text(
+        json.dumps({"model_type": "gemma3", "text_config": {"model_type": "gemma3_text", "num_hidden_layers": 2}})
+    )
+    assert cli.main(options) == 0
+    assert any("counts=1,3 " in line for line in calls())
+
+
+INTERRUPTED = """
+import pathlib, signal, sys, time
+here = pathlib.Path(sys.argv[0]).parent
+signal.signal(signal.SIGINT, lambda *_: open(here / "interrupts", "a").write("x"))
+(here / "ready").touch()
+time.sleep(2)
+"""
+
+
+def test_ctrl_c_reaches_a_tool_once(tmp_path):
+    for name in ("moe-translate", "moe-opt", "moe-run"):
+        (tmp_path / name).write_text(f"#!{sys.executable}\n{INTERRUPTED}")
+        (tmp_path / name).chmod(0o755)
+    program = f"from polymoe.tools import Tools; Tools({str(tmp_path)!r}).import_hf('a', 'b')"
+    process = subprocess.Popen([sys.executable, "-c", program], start_new_session=True, stderr=subprocess.DEVNULL)
+    while not (tmp_path / "ready").exists():
+        assert process.poll() is None
+        time.sleep(0.05)
+    # As a terminal does it: to the whole process group.
+    os.killpg(process.pid, signal.SIGINT)
+    process.wait()
+    assert (tmp_path / "interrupts").read_text() == "x"
 
 
 def test_missing_tools_are_named(stand_ins, capsys):
