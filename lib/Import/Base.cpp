@@ -134,9 +134,12 @@ void polymoe::checkBase(const fs::path &folder) {
            " began with, but got another; put it back, or begin another run");
   }
   std::set<std::string> touched;
-  for (const JsonReader &file : base.at("files").elements())
-    if (nlohmann::json(stateOf(file.text("file"), folder)) != file.json())
+  nlohmann::json states = nlohmann::json::array();
+  for (const JsonReader &file : base.at("files").elements()) {
+    states.push_back(nlohmann::json(stateOf(file.text("file"), folder)));
+    if (states.back() != file.json())
       touched.insert(file.text("file"));
+  }
   if (touched.empty())
     return;
 
@@ -159,5 +162,14 @@ void polymoe::checkBase(const fs::path &folder) {
            " that ", folder, " began with (checksum ", expected.digest,
            "), but got ", got.dtype, " ", toString(got.shape), " (", got.digest,
            "); put the base of the run back, or begin another run");
+  }
+
+  // The content is what it was: noted, lest every command reads all of it.
+  nlohmann::json noted = read;
+  noted["files"] = states;
+  try {
+    writeText(path, noted.dump(1) + "\n");
+  } catch (const Error &) {
+    // In a folder that cannot be written to it is read each time.
   }
 }

@@ -494,6 +494,8 @@ ModelConfig polymoe::parseConfig(const Json &json, const std::string &file,
   if (type == json.end() || !type->is_string() ||
       !findWrapper(type->get<std::string>()))
     return ConfigParser(whole).parse(ignored);
+  for (const char *key : {"quantization_config", "compression_config"})
+    StrictReader(whole).only(key, nullptr);
   whole.at("text_config").expectObject();
   const Json text = textConfigOf(json);
   ModelConfig config =

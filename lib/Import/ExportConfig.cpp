@@ -183,14 +183,15 @@ Json polymoe::toJson(const ModelConfig &config, const Json &source) {
 
   Json json = textConfigOf(source);
   const std::string sourceType = json.value("model_type", "");
+  const Family *read = findFamily(sourceType);
   eraseMixture(json);
   if (type != sourceType &&
-      (&family != config.family || sourceType == "mixtral"))
+      (&family != config.family || (read && read->denseOf)))
     makeExplicit(config, json);
   if (auto types = json.find("layer_types"); types != json.end())
-    for (Json &type : *types)
-      if (type == "full_attention")
-        type = family.fullAttention;
+    for (Json &layer : *types)
+      if (layer == "full_attention")
+        layer = family.fullAttention;
   if (config.rope)
     writeRope(*config.rope, family.rope, json);
   json["architectures"] = {model};

@@ -319,9 +319,11 @@ constexpr Wrapper wrappers[] = {
     {"mistral3", "mistral"},
 };
 
-constexpr struct {
+struct Refusal {
   const char *name, *reason;
-} refusals[] = {
+};
+
+constexpr Refusal refusals[] = {
     {"ministral3", "it scales queries by their position"},
 };
 
@@ -354,8 +356,6 @@ const Wrapper *polymoe::findWrapper(const std::string &name) {
 }
 
 const char *polymoe::whyRefused(const std::string &name) {
-  for (const auto &refusal : refusals)
-    if (refusal.name == name)
-      return refusal.reason;
-  return nullptr;
+  const Refusal *found = findEntry(std::span<const Refusal>(refusals), name);
+  return found ? found->reason : nullptr;
 }

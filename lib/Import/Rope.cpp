@@ -205,10 +205,14 @@ bool isLong(const RopeConfig &config, std::optional<int64_t> context) {
 
 } // namespace
 
+/// The share of a head that rotates, of which an odd width has one element
+/// more.
+static int64_t shareOf(const RopeConfig &config, int64_t headDim) {
+  return static_cast<int64_t>(static_cast<double>(headDim) * config.share);
+}
+
 int64_t polymoe::rotatedWidth(const RopeConfig &config, int64_t headDim) {
-  auto width =
-      static_cast<int64_t>(static_cast<double>(headDim) * config.share);
-  return (width + 1) / 2 * 2;
+  return (shareOf(config, headDim) + 1) / 2 * 2;
 }
 
 double polymoe::defaultAttentionFactor(const RopeConfig &config) {
@@ -226,8 +230,7 @@ std::vector<float> polymoe::ropeFrequencies(const RopeConfig &config,
                                             int64_t headDim,
                                             std::optional<int64_t> context) {
   using Type = RopeConfig::Type;
-  const auto width =
-      static_cast<int64_t>(static_cast<double>(headDim) * config.share);
+  const int64_t width = shareOf(config, headDim);
   float base = static_cast<float>(config.theta);
   if (config.type == Type::Dynamic && context)
     base = dynamicBase(config, width, static_cast<double>(*context));

@@ -27,7 +27,6 @@
 #include "moe/Runtime/Error.h"
 
 #include <unicode/uchar.h>
-#include <unicode/uniset.h>
 
 #include <algorithm>
 #include <cstdio>
@@ -60,17 +59,6 @@ static std::string partsOf(const icu::UnicodeSet &set) {
     put(set.getRangeEnd(i));
   }
   return parts;
-}
-
-/// The characters with one of these properties that PCRE2 is too old for.
-static icu::UnicodeSet
-youngWith(std::initializer_list<std::string_view> names) {
-  icu::UnicodeSet set;
-  for (const YoungCharacters &young : youngCharacters())
-    for (std::string_view name : names)
-      if (hasProperty(young.property, name))
-        set.add(UChar32(young.first), UChar32(young.last));
-  return set;
 }
 
 /// What \w matches. Outside of classes Oniguruma goes by C's categories for

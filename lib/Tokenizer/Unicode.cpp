@@ -13,7 +13,6 @@
 #include <unicode/normalizer2.h>
 #include <unicode/stringpiece.h>
 #include <unicode/uchar.h>
-#include <unicode/uniset.h>
 
 #include <algorithm>
 #include <array>
@@ -147,18 +146,19 @@ bool hasProperty(std::string_view property, std::string_view asked) {
          (asked == "Alphabetic" && (property[0] == 'L' || property == "Nl"));
 }
 
-/// Whether the character is younger than Unicode 14 and has the property.
-static bool isYoung(char32_t character, std::string_view asked) {
-  return std::ranges::any_of(
-      youngCharacters(), [&](const YoungCharacters &young) {
-        return young.first <= character && character <= young.last &&
-               hasProperty(young.property, asked);
-      });
+icu::UnicodeSet youngWith(std::initializer_list<std::string_view> names) {
+  icu::UnicodeSet set;
+  for (const YoungCharacters &young : youngCharacters())
+    for (std::string_view name : names)
+      if (hasProperty(young.property, name))
+        set.add(UChar32(young.first), UChar32(young.last));
+  return set;
 }
 
 bool isNumeric(char32_t character) {
-  return isIn(character, U_GC_N_MASK) || isYoung(character, "N") ||
-         isYoung(character, "numeric");
+  static const icu::UnicodeSet young = youngWith({"N", "numeric"});
+  return isIn(character, U_GC_N_MASK) ||
+         young.contains(static_cast<UChar32>(character));
 }
 
 bool isPunctuation(char32_t character) {
@@ -176,12 +176,12 @@ bool isPunctuation(char32_t character) {
 }
 
 bool isWord(char32_t character) {
+  static const icu::UnicodeSet young =
+      youngWith({"Alphabetic", "M", "Nd", "Pc"});
   auto c = static_cast<UChar32>(character);
-  return u_isUAlphabetic(c) ||
+  return u_isUAlphabetic(c) || young.contains(c) ||
          isIn(character, U_GC_M_MASK | U_GC_ND_MASK | U_GC_PC_MASK) ||
-         u_hasBinaryProperty(c, UCHAR_JOIN_CONTROL) ||
-         isYoung(character, "Alphabetic") || isYoung(character, "M") ||
-         isYoung(character, "Nd") || isYoung(character, "Pc");
+         u_hasBinaryProperty(c, UCHAR_JOIN_CONTROL);
 }
 
 std::string normalize(std::string_view text, Normalization form) {

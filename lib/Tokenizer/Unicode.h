@@ -13,7 +13,10 @@
 #ifndef MOE_LIB_TOKENIZER_UNICODE_H
 #define MOE_LIB_TOKENIZER_UNICODE_H
 
+#include <unicode/uniset.h>
+
 #include <cstddef>
+#include <initializer_list>
 #include <optional>
 #include <span>
 #include <string>
@@ -50,6 +53,8 @@ std::span<const YoungCharacters> youngCharacters();
 /// Whether a regular expression finds characters with this property of
 /// theirs by the name `asked`: "L" has "Lu", ...
 bool hasProperty(std::string_view property, std::string_view asked);
+/// Those that have one of these properties.
+icu::UnicodeSet youngWith(std::initializer_list<std::string_view> names);
 
 /// Capitals among them, and how far their small letters are from them.
 struct YoungCapitals {

@@ -7,6 +7,7 @@
 
 #include "Model.h"
 
+#include "moe/Import/Config.h"
 #include "moe/Runtime/Error.h"
 #include "moe/Runtime/Json.h"
 #include "moe/Runtime/RunFolder.h"
@@ -145,7 +146,8 @@ fs::path Model::tokenizer() {
 nlohmann::json Model::configuration() {
   if (!hasModelSource(module()))
     return nlohmann::json::object();
-  return readJsonObject(folder() / modelSource(module()).config);
+  return textConfigOf(readJsonObject<nlohmann::ordered_json>(
+      folder() / modelSource(module()).config));
 }
 
 nlohmann::json Model::generationConfiguration() {

@@ -326,7 +326,8 @@ static int64_t lastingBytes(mlir::ModuleOp module, OptimizerStates states) {
 }
 
 /// Gives --batch the paper's rows if they fit into memory, or else as many as
-/// do, with as many micro-batches as make the same step.
+/// do, with as many micro-batches as make the same step unless --accumulate
+/// says how many.
 void Training::chooseBatch(mlir::ModuleOp module) {
   PhaseOptions &asked = options.phase;
   const bool hasProgram = (named ? *named : *model).program() != nullptr;
@@ -368,8 +369,9 @@ void Training::chooseBatch(mlir::ModuleOp module) {
   asked.accumulate = microBatchesOf(rows);
   asked.batch = rows;
   std::cerr << "moe-run: --batch=" << rows
-            << " --accumulate=" << asked.accumulate << ": a step of " << step
-            << " rows at once does not fit into memory; this takes "
+            << " --accumulate=" << asked.accumulate << ": " << step
+            << " rows at once do not fit into memory; a step of "
+            << rows * asked.accumulate << " rows in micro-batches takes "
             << formatAmount(double(bytes)) << "B of "
             << formatAmount(double(limit)) << "B\n";
 }

@@ -6,7 +6,6 @@
 //===----------------------------------------------------------------------===//
 
 #include "Rows.h"
-#include "Elementwise.h"
 
 #include "Elementwise.h"
 

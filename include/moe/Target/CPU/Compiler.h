@@ -53,10 +53,10 @@ void registerCompilerDialects(DialectRegistry &registry);
 /// depend on it.
 std::string hostVariant(Bf16Products products = hostBf16Products());
 
-/// Lowers a module from the fused level to the LLVM dialect.
-/// The first part of it: @step and the like as launches on buffers in one
-/// arena.
+/// Turns a module at the fused level into launches on buffers in one arena:
+/// the first part of buildCpuPipeline.
 void buildCpuPlanPipeline(OpPassManager &pm, const CompilerOptions &options);
+/// Lowers a module from the fused level to the LLVM dialect.
 void buildCpuPipeline(OpPassManager &pm, const CompilerOptions &options);
 
 /// Registers `--moe-cpu-pipeline`.
