@@ -15,6 +15,8 @@
 
 #include <set>
 
+#include <unistd.h>
+
 using namespace polymoe;
 namespace fs = std::filesystem;
 using Json = nlohmann::ordered_json;
@@ -164,12 +166,11 @@ void polymoe::checkBase(const fs::path &folder) {
            "); put the base of the run back, or begin another run");
   }
 
-  // The content is what it was: noted, lest every command reads all of it.
+  // The content is what it was: noted, lest every command reads all of it. In a
+  // folder that cannot be written to they do.
+  if (::access(folder.c_str(), W_OK) != 0)
+    return;
   nlohmann::json noted = read;
   noted["files"] = states;
-  try {
-    writeText(path, noted.dump(1) + "\n");
-  } catch (const Error &) {
-    // In a folder that cannot be written to it is read each time.
-  }
+  writeText(path, noted.dump(1) + "\n");
 }
