@@ -16,6 +16,7 @@
 #include <charconv>
 #include <cmath>
 #include <numeric>
+#include <tuple>
 
 using namespace polymoe;
 using nlohmann::json;
@@ -358,44 +359,93 @@ void CorpusSampler::seek(std::string_view text) {
 //===----------------------------------------------------------------------===//
 
 EvaluationPass::EvaluationPass(const Corpus &corpus, std::string_view split,
-                               int32_t language, int64_t length, int64_t rows,
+                               int32_t language,
+                               const EvaluationWindows &options,
                                int64_t maxDocuments)
-    : corpus(corpus), length(length), rows(rows) {
+    : corpus(corpus), length(options.length), rows(options.rows) {
   if (length <= 0 || rows <= 0)
     fail("expected batches of at least one row and one token, but got ", rows,
          " and ", length);
+  if (options.stride < 0 || options.stride > length)
+    fail("expected a stride of 1 to ", length,
+         ", so that windows leave no token out, but got ", options.stride);
   for (const Corpus::Document &document : corpus.documents(split))
     if (document.language == language &&
         (maxDocuments == 0 || int64_t(all.size()) < maxDocuments))
       all.push_back(document);
+  for (size_t document = 0; document < all.size(); ++document)
+    cut(document, options);
+  plan(options);
+}
+
+void EvaluationPass::cut(size_t document, const EvaluationWindows &options) {
+  const int64_t tokens = all[document].length;
+  const int64_t stride = options.stride == 0 ? length : options.stride;
+  int64_t unpredicted = 1;
+  for (int64_t begin = 0; unpredicted < tokens; begin += stride) {
+    const int64_t count = std::min(length + 1, tokens - begin);
+    int64_t shape = 0;
+    while (shape + 1 < options.shapes && length % (int64_t(2) << shape) == 0 &&
+           count - 1 <= length >> (shape + 1))
+      ++shape;
+    windows.push_back({document, begin, count, unpredicted, shape});
+    unpredicted = begin + count;
+  }
+}
+
+void EvaluationPass::plan(const EvaluationWindows &options) {
+  // From the shortest shape on. Where its last batch would be less than half
+  // full, its windows join those of the next shape.
+  for (int64_t shape = options.shapes - 1; shape > 0; --shape) {
+    std::vector<Window *> own;
+    for (Window &window : windows)
+      if (window.shape == shape)
+        own.push_back(&window);
+    const size_t inBatch = size_t(rows) << shape, left = own.size() % inBatch;
+    if (2 * left < inBatch)
+      for (Window *window : std::span(own).last(left))
+        --window->shape;
+  }
+  auto orderOf = [](const Window &window) {
+    return std::tuple(window.shape, window.document, window.begin);
+  };
+  std::sort(windows.begin(), windows.end(),
+            [&](const Window &a, const Window &b) {
+              return orderOf(a) < orderOf(b);
+            });
+  for (size_t first = 0; first < windows.size();) {
+    PlannedBatch batch{first, 0, windows[first].shape};
+    const auto most = size_t(rows) << batch.shape;
+    while (batch.count < most && first < windows.size() &&
+           windows[first].shape == batch.shape)
+      ++batch.count, ++first;
+    planned.push_back(batch);
+  }
 }
 
 std::optional<Batch> EvaluationPass::next() {
-  Batch batch = makeBatch(rows, length);
+  if (nextBatch == planned.size())
+    return std::nullopt;
+  const PlannedBatch &plan = planned[nextBatch++];
+  const int64_t rowLength = length >> plan.shape;
+  Batch batch = makeBatch(rows << plan.shape, rowLength);
   std::fill(batch.tokens.begin(), batch.tokens.end(), corpus.eos());
   std::fill(batch.labels.begin(), batch.labels.end(), -1);
-  std::vector<int32_t> window(size_t(length) + 1);
-  int64_t row = 0;
-  while (row < rows && document < all.size()) {
-    const Corpus::Document &from = all[document];
-    const int64_t count = std::min(length + 1, from.length - token);
-    if (count < 2) { // the last token has nothing left to predict
-      ++document;
-      token = 0;
-      continue;
-    }
-    corpus.read(from, token, count, window.data());
-    const int64_t at = row * length;
-    std::copy_n(window.begin(), count - 1, batch.tokens.begin() + at);
-    std::copy_n(window.begin() + 1, count - 1, batch.labels.begin() + at);
-    std::fill_n(batch.languages.begin() + at, length, from.language);
-    std::fill_n(batch.old.begin() + at, length,
+  std::vector<int32_t> tokens(size_t(rowLength) + 1);
+  int64_t at = 0;
+  for (const Window &window :
+       std::span(windows).subspan(plan.first, plan.count)) {
+    const Corpus::Document &from = all[window.document];
+    corpus.read(from, window.begin, window.count, tokens.data());
+    std::copy_n(tokens.begin(), window.count - 1, batch.tokens.begin() + at);
+    const int64_t first = window.unpredicted - window.begin;
+    std::copy(tokens.begin() + first, tokens.begin() + window.count,
+              batch.labels.begin() + at + first - 1);
+    std::fill_n(batch.languages.begin() + at, rowLength, from.language);
+    std::fill_n(batch.old.begin() + at, rowLength,
                 corpus.languages()[size_t(from.language)].round == 0);
-    token += count - 1;
-    ++row;
+    at += rowLength;
   }
-  if (row == 0)
-    return std::nullopt;
   return batch;
 }
 
@@ -411,11 +461,4 @@ int64_t EvaluationPass::bytes() const {
   for (const Corpus::Document &each : all)
     sum += each.bytes;
   return sum;
-}
-
-int64_t EvaluationPass::batches() const {
-  int64_t windows = 0;
-  for (const Corpus::Document &each : all)
-    windows += (std::max<int64_t>(0, each.length - 1) + length - 1) / length;
-  return (windows + rows - 1) / rows;
 }

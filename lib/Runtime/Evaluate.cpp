@@ -41,11 +41,12 @@ std::vector<LanguageScore> polymoe::evaluate(Scorer &scorer,
       wanted.push_back(int32_t(i));
 
   std::vector<LanguageScore> scores;
-  std::vector<float> logprobs(size_t(options.rows * options.length));
+  std::vector<float> logprobs(
+      size_t(options.windows.rows * options.windows.length));
   int64_t batches = 0, tokens = 0;
   for (int32_t language : wanted) {
-    EvaluationPass pass(corpus, options.split, language, options.length,
-                        options.rows, options.maxDocuments);
+    EvaluationPass pass(corpus, options.split, language, options.windows,
+                        options.maxDocuments);
     const Language &named = corpus.languages()[size_t(language)];
     if (pass.documents() == 0) {
       if (options.languages.empty())
@@ -56,6 +57,7 @@ std::vector<LanguageScore> polymoe::evaluate(Scorer &scorer,
     LanguageScore score{named, pass.documents(), pass.predictedTokens(),
                         pass.bytes(), 0};
     while (std::optional<Batch> batch = pass.next()) {
+      logprobs.resize(batch->tokens.size());
       scorer.score(*batch, logprobs, {});
       for (size_t i = 0; i < logprobs.size(); ++i)
         if (batch->labels[i] >= 0) {
@@ -112,7 +114,10 @@ std::string polymoe::toJson(const std::vector<LanguageScore> &scores,
          {"perplexity", score.perplexity()},
          {"bits_per_byte", score.bitsPerByte()}});
   return nlohmann::json{{"split", options.split},
-                        {"length", options.length},
+                        {"length", options.windows.length},
+                        {"stride", options.windows.stride
+                                       ? options.windows.stride
+                                       : options.windows.length},
                         {"max_documents", options.maxDocuments},
                         {"languages", languages}}
              .dump(2) +

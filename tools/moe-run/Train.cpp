@@ -455,8 +455,8 @@ int Training::run() {
     hooks.validate = [&] {
       EvaluateOptions evaluation;
       evaluation.split = "valid";
-      evaluation.length = source->length();
-      evaluation.rows = options.phase.batch;
+      evaluation.windows = {.length = source->length(),
+                            .rows = options.phase.batch};
       evaluation.maxDocuments = options.validateDocuments;
       return bitsPerByteByName(evaluate(*executor.scorer, *corpus, evaluation),
                                "valid/");

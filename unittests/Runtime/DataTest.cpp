@@ -373,7 +373,7 @@ TEST(EvaluationPass, PredictsEveryTokenOnce) {
   Corpus corpus(folder.path, 1000);
   for (int64_t length : {1, 2, 3, 9, 20})
     for (int64_t rows : {1, 2, 5}) {
-      EvaluationPass pass(corpus, "test", 1, length, rows);
+      EvaluationPass pass(corpus, "test", 1, {.length = length, .rows = rows});
       EXPECT_EQ(pass.predictedTokens(), 10);
       EXPECT_EQ(pass.bytes(), 39);
       Ints labels;
@@ -394,6 +394,67 @@ TEST(EvaluationPass, PredictsEveryTokenOnce) {
       EXPECT_EQ(batches, pass.batches());
       EXPECT_EQ(labels, (Ints{302, 303, 304, 305, 306, 307, 308, 309, 0, 0}));
     }
-  EXPECT_FALSE(EvaluationPass(corpus, "test", 0, 4, 2).next().has_value());
-  EXPECT_EQ(EvaluationPass(corpus, "test", 1, 4, 2, 1).documents(), 1);
+  EXPECT_FALSE(EvaluationPass(corpus, "test", 0, {4, 2}).next().has_value());
+  EXPECT_EQ(EvaluationPass(corpus, "test", 1, {4, 2}, 1).documents(), 1);
+}
+
+TEST(EvaluationPass, WindowsOverlapByTheStride) {
+  TestFolder folder;
+  smallCorpus().write(folder.path);
+  Corpus corpus(folder.path, 1000);
+  for (int64_t stride : {1, 2, 3, 4}) {
+    EvaluationPass pass(corpus, "test", 1, {4, 1, stride}, 1);
+    Ints labels;
+    int64_t windows = 0;
+    while (std::optional<Batch> batch = pass.next()) {
+      EXPECT_EQ(batch->tokens[0], 301 + windows * stride);
+      for (size_t i = 0; i < 4; ++i)
+        if (batch->labels[i] >= 0) {
+          labels.push_back(batch->labels[i]);
+          // All but the first window read so much before they predict.
+          EXPECT_GE(int64_t(i), windows == 0 ? 0 : 4 - stride);
+        }
+      ++windows;
+    }
+    EXPECT_EQ(windows, pass.batches());
+    EXPECT_EQ(labels, (Ints{302, 303, 304, 305, 306, 307, 308, 309, 0}));
+  }
+  EXPECT_ERROR(EvaluationPass(corpus, "test", 1, {4, 1, 5}),
+               "expected a stride of 1 to 4");
+}
+
+TEST(EvaluationPass, ShortWindowsGetShortRows) {
+  TestFolder folder;
+  TestCorpus made;
+  made.add("en", "test", {9, 2, 3, 3, 2, 5, 4, 2, 3});
+  made.write(folder.path);
+  Corpus corpus(folder.path, 1000);
+  auto labelsOf = [&](const EvaluationWindows &options) {
+    EvaluationPass pass(corpus, "test", 0, options);
+    std::map<int64_t, int64_t> batches; // by the length of their rows
+    std::multiset<int32_t> labels;
+    while (std::optional<Batch> batch = pass.next()) {
+      EXPECT_EQ(batch->rows * batch->length, options.rows * options.length);
+      ++batches[batch->length];
+      for (size_t i = 0; i < batch->labels.size(); ++i)
+        if (batch->labels[i] >= 0) {
+          labels.insert(batch->labels[i]);
+          EXPECT_EQ(batch->labels[i] == 0 ? batch->tokens[i] + 1
+                                          : batch->labels[i],
+                    batch->tokens[i] + 1);
+        }
+    }
+    return std::pair(batches, labels);
+  };
+  auto [whole, expected] = labelsOf({.length = 8, .rows = 1});
+  EXPECT_EQ(whole, (std::map<int64_t, int64_t>{{8, 9}}));
+  auto [batches, labels] = labelsOf({.length = 8, .rows = 1, .shapes = 3});
+  EXPECT_EQ(labels, expected);
+  // Of windows of 1 and 2 tokens four are a batch, and a half-full one stays;
+  // those of 3 and 4 tokens are a pair.
+  EXPECT_EQ(batches, (std::map<int64_t, int64_t>{{2, 2}, {4, 1}, {8, 1}}));
+  // A row of 3 tokens has no half.
+  auto [odd, same] = labelsOf({.length = 3, .rows = 2, .shapes = 3});
+  EXPECT_EQ(same, expected);
+  EXPECT_EQ(odd.size(), 1u);
 }

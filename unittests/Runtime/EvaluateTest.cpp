@@ -36,7 +36,8 @@ protected:
 TEST_F(Evaluation, CountsBitsAndBytes) {
   for (int64_t length : {1, 7, 64})
     for (int64_t rows : {1, 3}) {
-      auto scores = evaluate(model, *corpus, {.length = length, .rows = rows});
+      auto scores = evaluate(model, *corpus,
+                             {.windows = {.length = length, .rows = rows}});
       ASSERT_EQ(scores.size(), 2u); // no text in tr
       EXPECT_EQ(scores[0].language.code, "en");
       EXPECT_EQ(scores[0].documents, 3);

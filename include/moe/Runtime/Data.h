@@ -204,31 +204,61 @@ private:
 // Evaluation
 //===----------------------------------------------------------------------===//
 
+/// How an evaluation cuts documents.
+struct EvaluationWindows {
+  int64_t length = 512; ///< tokens of context, at most
+  int64_t rows = 8;     ///< in a batch
+  /// Tokens from one window to the next, at most `length`, which 0 stands for:
+  /// then windows overlap by one token.
+  int64_t stride = 0;
+  /// Lengths of rows: `length`, half of it, a quarter, ...; the shorter they
+  /// are, the more a batch has. Short documents are then filled up by less.
+  int64_t shapes = 1;
+};
+
 /// Batches that predict every token but the first of each document of one
 /// split and language exactly once. A document is cut into windows of S + 1
-/// tokens that overlap by one; a row is a window's first S tokens, its labels
-/// the last S. What is left of a row is filled with EOS and labels of -1.
+/// tokens, each of which begins a stride after the one before; a row is a
+/// window's first S tokens, its labels the last S. What an earlier window has
+/// predicted, with less before it to read, has a label of -1. What is left of a
+/// row is filled with EOS and labels of -1.
 class EvaluationPass {
 public:
   /// At most `maxDocuments` documents, the first ones; 0 for all.
   EvaluationPass(const Corpus &corpus, std::string_view split, int32_t language,
-                 int64_t length, int64_t rows, int64_t maxDocuments = 0);
+                 const EvaluationWindows &windows, int64_t maxDocuments = 0);
 
-  /// The next batch of exactly `rows` rows, or nothing at the end.
+  /// The next batch, or nothing at the end. With one shape windows come in the
+  /// order of the documents.
   std::optional<Batch> next();
 
   int64_t documents() const { return int64_t(all.size()); }
   /// Tokens predicted, and bytes of text, of all documents.
   int64_t predictedTokens() const;
   int64_t bytes() const;
-  int64_t batches() const;
+  int64_t batches() const { return int64_t(planned.size()); }
 
 private:
+  struct Window {
+    size_t document;
+    int64_t begin, count; ///< tokens [begin, begin + count)
+    int64_t unpredicted;  ///< the first that no window before predicts
+    int64_t shape;
+  };
+  /// Some windows in the order in which they are taken.
+  struct PlannedBatch {
+    size_t first, count;
+    int64_t shape;
+  };
+  void cut(size_t document, const EvaluationWindows &options);
+  void plan(const EvaluationWindows &options);
+
   const Corpus &corpus;
   std::vector<Corpus::Document> all;
   int64_t length, rows;
-  size_t document = 0;
-  int64_t token = 0;
+  std::vector<Window> windows;
+  std::vector<PlannedBatch> planned;
+  size_t nextBatch = 0;
 };
 
 } // namespace polymoe

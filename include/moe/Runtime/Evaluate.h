@@ -32,8 +32,7 @@ struct EvaluateOptions {
   std::string split = "test";
   /// Codes; all that have documents in the split when empty.
   std::vector<std::string> languages = {};
-  int64_t length = 512;     ///< tokens of context, at most
-  int64_t rows = 8;         ///< in a batch
+  EvaluationWindows windows = {};
   int64_t maxDocuments = 0; ///< of each language; 0 for all
 };
 
