@@ -47,7 +47,7 @@ static bool fillFromBatch(const Batch &batch, const Binding &binding,
 }
 
 //===----------------------------------------------------------------------===//
-// Training and scoring
+// Training, scoring and probing
 //===----------------------------------------------------------------------===//
 
 namespace {
@@ -82,6 +82,27 @@ public:
              std::span<float> logits) override;
 
 private:
+  std::shared_ptr<BoundPrograms> programs;
+};
+
+class ProgramProber : public Prober {
+public:
+  explicit ProgramProber(std::shared_ptr<BoundPrograms> programs)
+      : programs(std::move(programs)) {}
+
+  void requireBatches(int64_t rows, int64_t length,
+                      const std::string &what) override {
+    programs->source->require(useOf(rows, length, what));
+  }
+  Measured probe(const Batch &batch, const std::string &what) override;
+
+private:
+  static ProgramUse useOf(int64_t rows, int64_t length,
+                          const std::string &what) {
+    return {
+        .entry = Entry::Probe, .rows = rows, .length = length, .what = what};
+  }
+
   std::shared_ptr<BoundPrograms> programs;
 };
 
@@ -137,6 +158,21 @@ void ProgramScorer::score(const Batch &batch, std::span<float> logprobs,
   scoring.read("logprobs", logprobs);
   if (!logits.empty())
     scoring.read("logits", logits);
+}
+
+Measured ProgramProber::probe(const Batch &batch, const std::string &what) {
+  BoundProgram &probing = programs->bind(useOf(batch.rows, batch.length, what));
+  programs->run(probing, [&](const Binding &binding, void *memory) {
+    return fillFromBatch(batch, binding, memory);
+  });
+  Measured measured;
+  probing.forEach(Kind::Output, [&](const Binding &binding, void *memory) {
+    std::vector<float> &values = measured[binding.name];
+    values.resize(size_t(binding.elements()));
+    convert(binding.dtype, memory, DType::F32, values.data(),
+            binding.elements());
+  });
+  return measured;
 }
 
 //===----------------------------------------------------------------------===//
@@ -279,5 +315,6 @@ Executor polymoe::makeProgramExecutor(std::unique_ptr<ProgramSource> source,
       std::make_shared<BoundPrograms>(std::move(source), store, pool);
   return {std::make_shared<ProgramTrainee>(programs),
           std::make_shared<ProgramScorer>(programs),
-          std::make_shared<ProgramGenerator>(programs), programs};
+          std::make_shared<ProgramGenerator>(programs), programs,
+          std::make_shared<ProgramProber>(programs)};
 }

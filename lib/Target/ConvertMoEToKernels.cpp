@@ -269,6 +269,7 @@ Converter::Converter(ModuleOp module, const TargetDescription &target,
   addRowLowerings(table);
   addRoutingLowerings(table);
   addLossLowerings(table);
+  addProbeLowerings(table);
   addLinearCrossEntropyLowering(table);
 }
 

@@ -81,6 +81,10 @@ void GivenProgram::require(const ProgramUse &use) {
     // A prompt needs programs of two lengths, with caches of its own capacity.
     fail(file, ": expected a module of the model level to generate with, but "
                "this one is compiled");
+  if (use.entry == ProgramUse::Entry::Probe)
+    fail(file,
+         ": expected a module of the model level to profile, but this one "
+         "is compiled");
   const EntryPoint &entry = code->program().entries.front();
   if (entry.name != nameOf(use.entry))
     fail(file, ": expected a program @", nameOf(use.entry),

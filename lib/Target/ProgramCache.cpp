@@ -74,6 +74,12 @@ void ProgramCache::buildPipeline(mlir::OpPassManager &pm,
     pipeline.capacity = use.capacity;
     return buildGeneratePipeline(pm, pipeline);
   }
+  case ProgramUse::Entry::Probe: {
+    mlir::moe::ProbePipelineOptions pipeline;
+    setShape(pipeline);
+    pipeline.what = use.what;
+    return buildProbePipeline(pm, pipeline);
+  }
   }
 }
 

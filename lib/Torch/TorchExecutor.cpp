@@ -240,8 +240,10 @@ Executor makeTorchExecutor(mlir::ModuleOp module, ParameterStore &store,
     at::globalContext().setDeterministicAlgorithms(true, /*warn_only=*/false);
     at::globalContext().setDeterministicFillUninitializedMemory(false);
     auto model = std::make_shared<TorchModel>(module, store, pool, objective);
-    return Executor{model, model, std::make_shared<RescoringGenerator>(*model),
-                    nullptr, "torch"};
+    return Executor{.trainee = model,
+                    .scorer = model,
+                    .generator = std::make_shared<RescoringGenerator>(*model),
+                    .variant = "torch"};
   });
 }
 

@@ -6,7 +6,9 @@
 //===----------------------------------------------------------------------===//
 
 #include "EntryPoint.h"
+#include "LayerProfile.h"
 
+#include "moe/Transforms/Allocation.h"
 #include "moe/Transforms/Layers.h"
 #include "moe/Transforms/Passes.h"
 
@@ -29,6 +31,8 @@ struct InsertLanguageGates
   using FailablePass::FailablePass;
 
   LogicalResult run(ModuleOp module) override;
+  FailureOr<SmallVector<int64_t>> chooseSimilar(ModuleOp module,
+                                                ArrayRef<Layer> layers);
   FailureOr<llvm::BitVector> choose(ModuleOp module, ArrayRef<Layer> layers);
   FailureOr<Value> makeParameter(const Layer &layer, SymbolTable &symbols);
   void insertGate(func::FuncOp function, RouteOp route);
@@ -37,11 +41,42 @@ struct InsertLanguageGates
   PoolKindAttr poolKind;
 };
 
+/// The layers with experts in which languages are most alike.
+FailureOr<SmallVector<int64_t>>
+InsertLanguageGates::chooseSimilar(ModuleOp module, ArrayRef<Layer> layers) {
+  FailureOr<SmallVector<double>> similarity =
+      readLayerSimilarity(module, layers, profile, /*isExpanded=*/true);
+  if (failed(similarity))
+    return failure();
+  SmallVector<int64_t> mixtures;
+  SmallVector<double> ofMixtures;
+  for (auto [i, layer] : llvm::enumerate(layers))
+    if (layer.route) {
+      mixtures.push_back(i);
+      ofMixtures.push_back((*similarity)[i]);
+    }
+  if (mostSimilar < 1 || mostSimilar > static_cast<int64_t>(mixtures.size()))
+    return module.emitError()
+           << "expected most-similar of 1 to " << mixtures.size()
+           << ", the layers with experts, but got " << mostSimilar.getValue();
+  return llvm::map_to_vector(mostSimilarLayers(ofMixtures, mostSimilar),
+                             [&](int64_t i) { return mixtures[i]; });
+}
+
 /// Which layers to gate.
 FailureOr<llvm::BitVector> InsertLanguageGates::choose(ModuleOp module,
                                                        ArrayRef<Layer> layers) {
+  SmallVector<int64_t> wanted(this->layers.begin(), this->layers.end());
+  if (!profile.empty()) {
+    if (!wanted.empty())
+      return module.emitError() << "expected layers or profile, but got both";
+    FailureOr<SmallVector<int64_t>> similar = chooseSimilar(module, layers);
+    if (failed(similar))
+      return failure();
+    wanted = *similar;
+  }
   llvm::BitVector chosen(layers.size());
-  for (int64_t index : this->layers) {
+  for (int64_t index : wanted) {
     if (index < 0 || index >= static_cast<int64_t>(layers.size()))
       return module.emitError() << "expected layers in [0, " << layers.size()
                                 << "), but got " << index;
@@ -54,7 +89,7 @@ FailureOr<llvm::BitVector> InsertLanguageGates::choose(ModuleOp module,
     chosen.set(index);
   }
   for (auto [i, layer] : llvm::enumerate(layers))
-    if (this->layers.empty() && layer.route)
+    if (wanted.empty() && layer.route)
       chosen.set(i);
   if (chosen.none())
     return module.emitError() << "expected a layer with experts to gate, but "

@@ -11,6 +11,9 @@
 
 #include "mlir/IR/Builders.h"
 #include "mlir/IR/IRMapping.h"
+#include "llvm/ADT/StringExtras.h"
+#include "llvm/Support/raw_ostream.h"
+#include "llvm/Support/xxhash.h"
 
 using namespace mlir;
 using namespace mlir::moe;
@@ -21,6 +24,25 @@ using namespace mlir::moe;
 
 int64_t Layer::experts() const {
   return route ? RouteOp(route).getRoutes().getType().getExperts() : 1;
+}
+
+Value mlir::moe::inputOf(const Layer &layer) {
+  return layer.ffn ? FfnOp(layer.ffn).getInput()
+                   : ExpertsOp(layer.mixture).getInput();
+}
+
+ValueRange mlir::moe::weightsOfExpert(const Layer &layer, int64_t expert) {
+  if (layer.ffn)
+    return FfnOp(layer.ffn).getWeights();
+  ExpertsOp mixture = layer.mixture;
+  ValueRange weights = mixture.getWeights();
+  int64_t each =
+      FfnLayout(mixture.getForm(), mixture.getActivation(), weights).each();
+  return weights.slice(expert * each, each);
+}
+
+int64_t mlir::moe::widthOf(const Layer &layer) {
+  return cast<RankedTensorType>(inputOf(layer).getType()).getDimSize(2);
 }
 
 /// The one op of a kind in a function, null if there is none.
@@ -53,10 +75,11 @@ mlir::moe::findLayers(ModuleOp module, const SymbolTable &symbols) {
       continue;
     FailureOr<FfnOp> ffn = findOne<FfnOp>(function);
     FailureOr<RouteOp> route = findOne<RouteOp>(function);
-    if (failed(ffn) || failed(route))
+    FailureOr<ExpertsOp> mixture = findOne<ExpertsOp>(function);
+    if (failed(ffn) || failed(route) || failed(mixture))
       return failure();
     if (*ffn || *route)
-      layers.push_back({call, function, *ffn, *route});
+      layers.push_back({call, function, *ffn, *route, *mixture});
   }
   return layers;
 }
@@ -87,6 +110,31 @@ LanguageGateOp mlir::moe::languageGateOf(RouteOp route) {
   if (auto pool = classes ? classes.getDefiningOp<PoolOp>() : PoolOp())
     classes = pool.getInput();
   return classes ? classes.getDefiningOp<LanguageGateOp>() : LanguageGateOp();
+}
+
+std::string mlir::moe::digestOfBase(ModuleOp module, ArrayRef<Layer> layers) {
+  SymbolTable symbols(module);
+  llvm::DenseSet<Operation *> added;
+  for (const Layer &layer : layers)
+    for (int64_t e = 1; e < layer.experts(); ++e)
+      for (Value weight : weightsOfExpert(layer, e))
+        if (auto argument = dyn_cast<BlockArgument>(weight))
+          added.insert(
+              parameterOf(layer.call, argument.getArgNumber(), symbols));
+  std::string text;
+  llvm::raw_string_ostream out(text);
+  for (auto parameter : module.getOps<ParameterOp>()) {
+    Role role = parameter.getRole();
+    if (role == Role::Router || role == Role::LanguageGate ||
+        added.contains(parameter))
+      continue;
+    out << parameter.getSymName();
+    for (int64_t size : cast<RankedTensorType>(parameter.getType()).getShape())
+      out << ' ' << size;
+    out << '\n';
+  }
+  return llvm::utohexstr(llvm::xxh3_64bits(text), /*LowerCase=*/true,
+                         /*Width=*/16);
 }
 
 bool mlir::moe::isTrained(ParameterOp parameter) {
@@ -181,4 +229,7 @@ void mlir::moe::cloneFunction(Layer &layer, const Twine &suffix,
     layer.ffn = cast<FfnOp>(mapping.lookup(layer.ffn.getOperation()));
   if (layer.route)
     layer.route = cast<RouteOp>(mapping.lookup(layer.route.getOperation()));
+  if (layer.mixture)
+    layer.mixture =
+        cast<ExpertsOp>(mapping.lookup(layer.mixture.getOperation()));
 }

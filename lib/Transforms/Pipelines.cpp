@@ -94,6 +94,15 @@ void mlir::moe::buildGeneratePipeline(OpPassManager &pm,
   addFusion(pm);
 }
 
+void mlir::moe::buildProbePipeline(OpPassManager &pm,
+                                   const ProbePipelineOptions &options) {
+  addModel(pm, options.embedModel);
+  pm.addPass(createAddProbe(AddProbeOptions{options.what}));
+  // @probe returns sums over each row of the batch.
+  addShapes(pm, options.rows, options.length);
+  addFusion(pm);
+}
+
 void mlir::moe::registerPipelines() {
   PassPipelineRegistration<ExpandPipelineOptions>(
       "moe-expand-pipeline",
@@ -112,4 +121,8 @@ void mlir::moe::registerPipelines() {
       "moe-generate-pipeline",
       "a model to @extend at the fused level, which generation calls",
       buildGeneratePipeline);
+  PassPipelineRegistration<ProbePipelineOptions>(
+      "moe-probe-pipeline",
+      "a model to @probe at the fused level, what profiles measure",
+      buildProbePipeline);
 }

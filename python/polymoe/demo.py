@@ -127,6 +127,8 @@ class Demo:
         yield from self._steps_of_new_base() if self.recipe.base.new else self._steps_of_real_base()
         # Before anything trains: a recipe that does not fit the base fails early.
         for run in self.recipe.run:
+            if run.expansion and run.expansion.is_profiled():
+                yield f"{run.name}-profile", "how alike the languages are", lambda run=run: self._profile(run)
             if run.expansion:
                 yield f"{run.name}-expand", "mixture of experts", lambda run=run: self._expand(run, self._start(run))
         yield from self._steps_of_evaluation("base", self.out / "base.mlir")
@@ -254,10 +256,28 @@ class Demo:
     def _train(self, phase, start, folder):
         self.tools.train(start, phase, self._mix(phase.mix), self.corpus, folder, self.recipe.seed)
 
+    def _similarity(self, run):
+        return self.out / f"{run.name}-similarity.json"
+
+    def _profile(self, run):
+        self.tools.profile_similarity(
+            self.out / "base.mlir", self.corpus, self.recipe.languages, run.expansion.profile_tokens,
+            self.recipe.evaluation.sequence, self._similarity(run),
+        )  # fmt: skip
+
     def _expand(self, run, moe):
-        experts, first = run.expansion.experts, run.expansion.first_layer
+        expansion, seed, base = run.expansion, self.recipe.seed, self.out / "base.mlir"
+        gates = self.tools.language_gates(self._similarity(run), expansion.gates, seed)
+        if expansion.budget is not None:
+            self.tools.allocate(base, moe, self._similarity(run), expansion.budget, expansion.top_k, seed, gates)
+        else:
+            self.tools.upcycle(base, moe, self._counts(run), expansion.top_k, seed, gates)
+
+    def _counts(self, run):
+        """The experts of each layer."""
         from transformers import AutoConfig
 
+        experts, first = run.expansion.experts, run.expansion.first_layer
         layers = AutoConfig.from_pretrained(self.base).get_text_config().num_hidden_layers
         counts = experts if isinstance(experts, list) else [1] * first + [experts] * (layers - first)
         if len(counts) != layers or set(counts) == {1}:
@@ -265,7 +285,7 @@ class Demo:
                 f"{self.path}: expansion of '{run.name}': expected experts in some of the base's {layers} layers, and"
                 f" a number for each, but got {counts}"
             )
-        self.tools.upcycle(self.out / "base.mlir", moe, counts, run.expansion.top_k, self.recipe.seed)
+        return counts
 
     def _evaluate(self, column, model):
         evaluation = self.recipe.evaluation

@@ -40,11 +40,18 @@ class Phase:
 
 @dataclasses.dataclass(frozen=True)
 class Expansion:
-    """Experts beside the FFNs of the base."""
+    """Experts beside the FFNs of the base: `experts` or `budget`, not both."""
 
-    experts: int | list[int]  # of every layer from first_layer on, or of each layer
     top_k: int
+    experts: int | list[int] | None = None  # of every layer from first_layer on, or of each layer
     first_layer: int = 0  # those below stay dense, and no gradient reaches them
+    # New experts of all layers together, more where languages are less alike (LayerMoE).
+    budget: int | None = None
+    gates: int = 0  # layers with a language gate, those where languages are most alike
+    profile_tokens: int = 100_000  # of each language, to measure how alike they are
+
+    def is_profiled(self):
+        return self.budget is not None or self.gates > 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -273,9 +280,15 @@ def _check(recipe, path):
 
 
 def _check_expansion(expansion, expect, key):
+    expect((expansion.experts is None) != (expansion.budget is None), "one of experts and budget", expansion, key)
+    expect(expansion.top_k > 0, "at least 1", expansion.top_k, f"{key}.top_k")
+    expect(expansion.profile_tokens > 0, "at least 1", expansion.profile_tokens, f"{key}.profile_tokens")
+    if expansion.experts is None:
+        expect(expansion.budget > 0, "at least 1", expansion.budget, f"{key}.budget")
+        expect(expansion.first_layer == 0, "experts beside it", expansion.first_layer, f"{key}.first_layer")
+        return
     experts = expansion.experts if isinstance(expansion.experts, list) else [expansion.experts]
     expect(experts and min(experts) > 0, "at least 1", expansion.experts, f"{key}.experts")
-    expect(expansion.top_k > 0, "at least 1", expansion.top_k, f"{key}.top_k")
     expect(expansion.top_k <= max(experts), "no more than experts", expansion.top_k, f"{key}.top_k")
 
 

@@ -57,10 +57,25 @@ class Tools:
         # What an interrupted call left is replaced.
         self._run("moe-translate", "--export-hf", model, "-o", checkpoint, "--force")
 
-    def upcycle(self, module, moe, experts, top_k, seed):
-        """`experts` has a number for each layer."""
+    def upcycle(self, module, moe, experts, top_k, seed, gates=()):
+        """`experts` has a number for each layer; `gates` is what language_gates returns."""
         options = f"counts={','.join(map(str, experts))} top-k={top_k} seed={seed}"
-        self._run("moe-opt", module, f"--moe-upcycle={options}", "--moe-freeze-backbone", "-o", moe)
+        self._run("moe-opt", module, f"--moe-upcycle={options}", *gates, "--moe-freeze-backbone", "-o", moe)
+
+    def allocate(self, module, moe, profile, budget, top_k, seed, gates=()):
+        options = f"profile={profile} budget={budget} top-k={top_k} seed={seed}"
+        self._run("moe-opt", module, f"--moe-allocate-experts={options}", *gates, "--moe-freeze-backbone", "-o", moe)
+
+    def language_gates(self, profile, count, seed):
+        """The passes that gate the `count` layers in which languages are most alike."""
+        options = f"profile={profile} most-similar={count} seed={seed}"
+        return [f"--moe-insert-language-gates={options}"] if count else []
+
+    def profile_similarity(self, model, data, languages, tokens, sequence, out):
+        self._run(
+            "moe-run", "profile", "similarity", model, "--data", data, f"--languages={','.join(languages)}",
+            f"--tokens={tokens}", f"--sequence={sequence}", "--out", out, *self._machine(),
+        )  # fmt: skip
 
     def train(self, model, phase, mix, data, out, seed):
         """Trains, or goes on where an interrupted run was: --resume starts a

@@ -12,9 +12,11 @@ SMOLLM2 = recipes.FOLDER / "moe-lpr-smollm2.toml"
 
 @pytest.mark.parametrize("path", sorted(recipes.FOLDER.glob("*.toml")), ids=lambda path: path.stem)
 def test_continued_pre_training_reads_the_same_tokens(path):
-    continued, stage1, _ = recipes.read(path).phases()
-    for name in ("mix", "steps", "batch", "sequence"):
-        assert getattr(continued, name) == getattr(stage1, name)
+    continued, *others = [phase for phase in recipes.read(path).phases() if phase.stage != "2"]
+    assert continued.stage == "dense" and others
+    for phase in others:
+        for name in ("mix", "steps", "batch", "sequence"):
+            assert getattr(phase, name) == getattr(continued, name)
 
 
 def test_kinds_and_defaults():
@@ -35,11 +37,15 @@ def test_quick_changes_steps_and_documents_alone():
     ("old", "new", "message"),
     [
         ("seed = 0", "sed = 0", "sed: unknown key; expected one of: seed, dtype"),
-        ("top_k = 2", "top_k = 2\ntopk = 2", "run.1.expansion.topk: unknown key; expected one of: experts, top_k"),
+        ("top_k = 2", "top_k = 2\ntopk = 2", "run.1.expansion.topk: unknown key; expected one of: top_k, experts"),
         ("seed = 0", "", "seed: expected this key, but it is not there"),
         ("top_k = 2", 'top_k = "2"', "run.1.expansion.top_k: expected a whole number, but got '2'"),
         ("top_k = 2", "top_k = true", "run.1.expansion.top_k: expected a whole number, but got True"),
         ("top_k = 2", "top_k = 0", "run.1.expansion.top_k: expected at least 1, but got 0"),
+        ("experts = 4", "experts = 4\nbudget = 4", "run.1.expansion: expected one of experts and budget, but got "),
+        ("experts = 4", "", "run.1.expansion: expected one of experts and budget, but got "),
+        ("experts = 4", "budget = 0", "run.1.expansion.budget: expected at least 1, but got 0"),
+        ("experts = 4", "budget = -1", "run.1.expansion.budget: expected a number from 0 on, but got -1"),
         ("experts = 4", "experts = [4, 0]", "run.1.expansion.experts: expected at least 1"),
         ("experts = 4", 'experts = "4"', "run.1.expansion.experts: expected a whole number"),
         ("batch = 4", "batch = 4.5", "run.0.phase.0.batch: expected a whole number, but got 4.5"),

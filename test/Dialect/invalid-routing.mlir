@@ -355,3 +355,43 @@ func.func @f(%l: tensor<2x8x6xf32>, %r: !moe.routes<12x6, 2>, %w: tensor<f32>) {
   return
 }
 // mended: <12x6, 2> => <16x6, 2>
+
+// -----
+
+// moe.direction_sum (C1)
+func.func @f(%x: tensor<?x4x64xf32>, %l: tensor<?x5xi32>) {
+  // expected-error@below {{expected}}
+  %y = moe.direction_sum %x, %l : (tensor<?x4x64xf32>, tensor<?x5xi32>) -> tensor<?x64xf32>
+  return
+}
+// mended: tensor<?x5xi32> => tensor<?x4xi32>
+
+// -----
+
+// moe.direction_sum (C1)
+func.func @f(%x: tensor<?x?x64xf32>, %l: tensor<?x?xi32>) {
+  // expected-error@below {{expected a sum of type 'tensor<?x64xf32>', but got 'tensor<?x32xf32>'}}
+  %y = moe.direction_sum %x, %l : (tensor<?x?x64xf32>, tensor<?x?xi32>) -> tensor<?x32xf32>
+  return
+}
+// mended: tensor<?x32xf32> => tensor<?x64xf32>
+
+// -----
+
+// moe.expert_load (C1)
+func.func @f(%r: !moe.routes<12x6, 2>, %l: tensor<3x5xi32>) {
+  // expected-error@below {{expected}}
+  %y = moe.expert_load %r, %l : (!moe.routes<12x6, 2>, tensor<3x5xi32>) -> tensor<3x6xf32>
+  return
+}
+// mended: tensor<3x5xi32> => tensor<3x4xi32>
+
+// -----
+
+// moe.expert_load (C1)
+func.func @f(%r: !moe.routes<?x6, 2>, %l: tensor<?x?xi32>) {
+  // expected-error@below {{expected a load of type 'tensor<?x6xf32>', but got 'tensor<?x5xf32>'}}
+  %y = moe.expert_load %r, %l : (!moe.routes<?x6, 2>, tensor<?x?xi32>) -> tensor<?x5xf32>
+  return
+}
+// mended: tensor<?x5xf32> => tensor<?x6xf32>

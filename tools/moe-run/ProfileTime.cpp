@@ -238,12 +238,9 @@ static int runProfileTime(const ProfileTimeOptions &options) {
   return 0;
 }
 
-void polymoe::addProfileCommand(CLI::App &app, Command &command) {
-  CLI::App *profile =
-      app.add_subcommand("profile", "Measures a model: profile time.");
-  profile->require_subcommand(1);
+void polymoe::addProfileTimeCommand(CLI::App &app, Command &command) {
   auto options = std::make_shared<ProfileTimeOptions>();
-  CLI::App *time = profile->add_subcommand(
+  CLI::App *time = app.add_subcommand(
       "time", "Prints where the time of a step goes, kernel by kernel.");
   time->footer(
       "Runs on random tokens. Rates follow from shapes: GFLOP/s of products "

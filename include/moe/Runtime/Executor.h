@@ -5,10 +5,10 @@
 //
 //===----------------------------------------------------------------------===//
 //
-// A model can be trained, score text, and generate text. Each of the three is
-// an interface of its own, and a driver asks for the one that it needs.
-// Compiled code implements them, and LibTorch does as the second opinion. The
-// drivers own everything else: data, schedules, checkpoints.
+// A model can be trained, score text, generate text, and be looked into. Each
+// of these is an interface of its own, and a driver asks for the one that it
+// needs. Compiled code implements them, and LibTorch does as the second
+// opinion. The drivers own everything else: data, schedules, checkpoints.
 //
 // A device may keep parameters, gradients and optimiser states in memory of its
 // own: the interfaces show none of them. Masters and optimiser states come to
@@ -145,6 +145,22 @@ public:
                                std::span<float> logits) = 0;
 };
 
+/// What a probe measures of a batch, by name: [rows, ...] each (moe-add-probe).
+using Measured = std::map<std::string, std::vector<float>>;
+
+/// Looks inside a model while it reads text.
+class Prober {
+public:
+  virtual ~Prober() = default;
+
+  /// Throws Error if it cannot measure on such batches, as Trainee does.
+  virtual void requireBatches(int64_t /*rows*/, int64_t /*length*/,
+                              const std::string & /*what*/) {}
+
+  /// `what` is that of moe-add-probe. Tokens count whose label is not negative.
+  virtual Measured probe(const Batch &batch, const std::string &what) = 0;
+};
+
 /// What a profile needs to know of whatever launches kernels.
 class Profiled {
 public:
@@ -166,7 +182,9 @@ struct Executor {
   std::shared_ptr<Scorer> scorer;
   std::shared_ptr<Generator> generator;
   /// Null where nobody can look inside.
-  std::shared_ptr<Profiled> profiled;
+  std::shared_ptr<Profiled> profiled = nullptr;
+  /// Null where it cannot measure hidden states.
+  std::shared_ptr<Prober> prober = nullptr;
   /// What the numbers depend on beside the inputs: the instruction set.
   std::string variant = {};
 };

@@ -126,19 +126,20 @@ struct Program {
 
 /// What a program does, and for which batches.
 struct ProgramUse {
-  enum class Entry { Step, Score, Extend };
+  enum class Entry { Step, Score, Extend, Probe };
   Entry entry;
   int64_t rows, length;
   bool logits = false;      ///< whether scoring returns logits too
   int64_t microBatches = 1; ///< of a step
   int64_t capacity = 0;     ///< tokens of a sequence that is extended
+  std::string what = {};    ///< what a probe measures (moe-add-probe)
 
   auto operator<=>(const ProgramUse &) const = default;
 };
 
 /// The name of the entry point.
 inline const char *nameOf(ProgramUse::Entry entry) {
-  constexpr const char *names[] = {"step", "score", "extend"};
+  constexpr const char *names[] = {"step", "score", "extend", "probe"};
   return names[static_cast<int>(entry)];
 }
 

@@ -164,6 +164,7 @@ private:
 void addRowLowerings(LoweringTable &table);
 void addRoutingLowerings(LoweringTable &table);
 void addLossLowerings(LoweringTable &table);
+void addProbeLowerings(LoweringTable &table);
 
 // Lowerings of matrix products and attention, which each target schedules in
 // its own way: lib/Target/CPU/Kernels for a CPU.

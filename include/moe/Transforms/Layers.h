@@ -29,11 +29,23 @@ namespace mlir::moe {
 struct Layer {
   func::CallOp call;
   func::FuncOp function;
-  FfnOp ffn;     ///< null in a layer of experts
-  RouteOp route; ///< null in a dense layer
+  FfnOp ffn;              ///< null in a layer of experts
+  RouteOp route;          ///< null in a dense layer
+  ExpertsOp mixture = {}; ///< null in a dense layer
 
   int64_t experts() const;
 };
+
+/// What the FFN or the mixture of a layer reads, [B,S,D]. The layer has one of
+/// them.
+Value inputOf(const Layer &layer);
+
+/// The last dimension of that.
+int64_t widthOf(const Layer &layer);
+
+/// The weights of an expert as the layer's function reads them. The FFN of a
+/// dense layer is its expert 0.
+ValueRange weightsOfExpert(const Layer &layer, int64_t expert);
 
 /// The layers in the order in which tokens pass them.
 FailureOr<SmallVector<Layer>> findLayers(ModuleOp module,
@@ -52,6 +64,11 @@ FailureOr<ParameterOp> parameterOf(const Layer &layer, Value weight,
 /// The language gate that a route reads, perhaps through a pool; null if it
 /// reads none.
 LanguageGateOp languageGateOf(RouteOp route);
+
+/// Changes with the names and the shapes of the parameters that the dense base
+/// has: all but routers, language gates and the experts from 1 on. So it stays
+/// the same however often a model is expanded.
+std::string digestOfBase(ModuleOp module, ArrayRef<Layer> layers);
 
 /// Whether the parameter trains or has trained. A frozen parameter whose origin
 /// is an initialiser has not.

@@ -50,6 +50,45 @@ def Upcycle : Pass<"moe-upcycle", "mlir::ModuleOp"> {
   ];
 }
 
+def AllocateExperts : Pass<"moe-allocate-experts", "mlir::ModuleOp"> {
+  let summary = "give each layer the experts that a profile asks for";
+  let description = [{
+    Gives layer `i`, with the similarity `S_i` of the languages in it, `N_i - 1`
+    new experts, where `N_i = ceil((1/S_i) / sum_j (1/S_j) * delta)` (LayerMoE,
+    section 3.2). `profile` is the file that `moe-run profile similarity` wrote
+    for this model. Either `delta` is given, or `budget`, the new experts of all
+    layers together: then `delta` is the largest that keeps to it. Where several
+    layers are equally similar they get an expert together or not at all, so
+    less than the budget may be spent.
+
+    A dense layer becomes a mixture as by `moe-upcycle`; one without new experts
+    stays as it is. A layer that is a mixture already (lifelong expansion: the
+    model of an earlier round) keeps its experts, which do not train again and
+    have the role `backbone` from now on. Its new experts are copies of expert
+    0, the original FFN, and its router is drawn anew for all of them, and its
+    language gate too.
+
+    ```mlir
+    %l = moe.router %x, %router : (..., tensor<3x64xf32>) -> ...
+    %y = moe.experts %x, %s, %r, %u0, %d0, %u1, %d1, %u2, %d2 ...
+    // ==>
+    %l = moe.router %x, %router : (..., tensor<4x64xf32>) -> ...
+    %y = moe.experts %x, %s, %r, %u0, %d0, %u1, %d1, %u2, %d2, %u3, %d3 ...
+    ```
+  }];
+  let options = [
+    Option<"profile", "profile", "std::string", "\"\"", "file of moe-run profile similarity">,
+    Option<"delta", "delta", "double", "0", "delta of the formula">,
+    Option<"budget", "budget", "int64_t", "0", "new experts of all layers together, at most">,
+    Option<"topK", "top-k", "int64_t", "2", "experts of a token (at most the layer's)">,
+    Option<"seed", "seed", "uint64_t", "0", "seed of the routers' initialisation">,
+  ];
+  let statistics = [
+    Statistic<"numLayers", "layers", "layers that got experts">,
+    Statistic<"numExperts", "new-experts", "experts added">,
+  ];
+}
+
 def EmbedModel : Pass<"moe-embed-model", "mlir::ModuleOp"> {
   let summary = "keep the model beside the program that is made of it";
   let description = [{
@@ -93,7 +132,10 @@ def InsertLanguageGates : Pass<"moe-insert-language-gates", "mlir::ModuleOp"> {
     expert 0 alone with a score of exactly 1, so that the layer computes for it
     what the dense layer computes, bit for bit. `layers` are numbers of layers,
     from 0, dense ones included; by default all layers with experts get a gate.
-    The paper gates the layers in which languages are most alike.
+    The paper gates the layers in which languages are most alike: with `profile`,
+    the file of `moe-run profile similarity`, the `most-similar` layers among
+    those with experts are taken. The profile was measured on the model as it is,
+    or on the one that it was expanded from.
 
     `pool` says what a gate looks at: `token`, the token alone; `causal-mean`,
     the mean of the row up to the token, for which generation keeps a cache;
@@ -115,6 +157,8 @@ def InsertLanguageGates : Pass<"moe-insert-language-gates", "mlir::ModuleOp"> {
   }];
   let options = [
     ListOption<"layers", "layers", "int64_t", "layers to gate (default: all with experts)">,
+    Option<"profile", "profile", "std::string", "\"\"", "file of moe-run profile similarity, in place of layers">,
+    Option<"mostSimilar", "most-similar", "int64_t", "7", "layers to gate with a profile">,
     Option<"pool", "pool", "std::string", "\"token\"", "token, causal-mean or sequence-sum">,
     Option<"seed", "seed", "uint64_t", "0", "seed of the gates' initialisation">,
   ];
@@ -234,6 +278,29 @@ def AddScoring : Pass<"moe-add-scoring", "mlir::ModuleOp"> {
   }];
   let options = [
     Option<"logits", "logits", "bool", "false", "return the logits too">,
+  ];
+}
+
+def AddProbe : Pass<"moe-add-probe", "mlir::ModuleOp"> {
+  let summary = "turn @forward into a program that measures hidden states";
+  let description = [{
+    Replaces `@forward` by `@probe`, which also takes `labels` and returns, in
+    place of the logits, what a profile is made of, a sum for each row of the
+    batch and each layer:
+
+    - `directions`: of the directions of what the FFN or the mixture reads
+      (`directions.<layer>`, all layers), for `moe-run profile similarity`;
+    - `loads`: of the tokens that each expert gets (`loads.<layer>`, layers with
+      experts), for `moe-run profile routing`.
+
+    ```mlir
+    %h1 = call @layer(%h0, %up, %down)
+    // ==>
+    %h1, %sum = call @layer(%h0, %up, %down, %labels)  // which has a moe.direction_sum
+    ```
+  }];
+  let options = [
+    Option<"what", "what", "std::string", "\"directions\"", "directions or loads">,
   ];
 }
 

@@ -87,6 +87,11 @@ struct GeneratePipelineOptions : ShapeOptions<GeneratePipelineOptions> {
                            llvm::cl::init(512)};
 };
 
+struct ProbePipelineOptions : ShapeOptions<ProbePipelineOptions> {
+  Option<std::string> what{*this, "what", llvm::cl::desc("directions or loads"),
+                           llvm::cl::init("directions")};
+};
+
 /// `--moe-expand-pipeline`: a dense model becomes the mixture that stage 1 of
 /// MoE-LPR trains.
 void buildExpandPipeline(OpPassManager &pm,
@@ -103,7 +108,10 @@ void buildScorePipeline(OpPassManager &pm, const ScorePipelineOptions &options);
 void buildGeneratePipeline(OpPassManager &pm,
                            const GeneratePipelineOptions &options);
 
-/// Registers the four pipelines.
+/// `--moe-probe-pipeline`: @probe, what profiles measure of hidden states.
+void buildProbePipeline(OpPassManager &pm, const ProbePipelineOptions &options);
+
+/// Registers the pipelines.
 void registerPipelines();
 
 } // namespace mlir::moe

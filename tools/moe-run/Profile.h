@@ -1,0 +1,22 @@
+//===-- Profile.h - what commands that profile a model share ----*- C++ -*-===//
+//
+// Part of PolyMoE, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef MOE_TOOLS_MOE_RUN_PROFILE_H
+#define MOE_TOOLS_MOE_RUN_PROFILE_H
+
+#include "Model.h"
+
+#include "moe/Runtime/Profiles.h"
+
+namespace polymoe {
+
+/// What a profile says of the model that it was measured on. Throws Error.
+ProfiledModel describe(Model &model);
+
+} // namespace polymoe
+
+#endif // MOE_TOOLS_MOE_RUN_PROFILE_H
