@@ -46,6 +46,7 @@ public:
     if (rows > 0)
       fail("expected either --data or --tokens");
   }
+  void requireGroups() const override {}
   std::string position() const override { return "{}"; }
   void seek(std::string_view) override {}
 

@@ -53,6 +53,10 @@ FailureOr<ParameterOp> parameterOf(const Layer &layer, Value weight,
 /// reads none.
 LanguageGateOp languageGateOf(RouteOp route);
 
+/// How many groups of languages the model has (moe.groups). Fails if it has
+/// none, or if a route has fewer experts: group g goes to expert g.
+FailureOr<int64_t> numGroups(ModuleOp module);
+
 /// Whether the parameter trains or has trained. A frozen parameter whose origin
 /// is an initialiser has not.
 bool isTrained(ParameterOp parameter);
@@ -87,6 +91,11 @@ Value buildMixture(OpBuilder &builder, Location loc, Value input,
 /// that a route reads.
 Value buildLanguageGate(OpBuilder &builder, Location loc, Value input,
                         Value weight, PoolKindAttr pool);
+
+/// Makes `route` one to a single expert a token with a score of 1, which is for
+/// the caller to name: its gate goes. Fails where anything but `moe.experts`
+/// and `moe.balance_loss` uses the routes.
+LogicalResult routeToOne(RouteOp route);
 
 /// Declares a parameter after `neighbor`. Fails if its name is taken.
 FailureOr<ParameterOp> declareParameter(ParameterOp neighbor, bool trainable,

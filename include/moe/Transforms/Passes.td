@@ -144,6 +144,29 @@ def DropUntrainedGates : Pass<"moe-drop-untrained-gates", "mlir::ModuleOp"> {
   ];
 }
 
+def RouteByGroup : Pass<"moe-route-by-group", "mlir::ModuleOp"> {
+  let summary = "send every token to the expert of its language's group";
+  let description = [{
+    Makes every `moe.route` go by groups instead of by its router: a token of a
+    language of group g goes to expert g alone with a score of exactly 1 (DMoE,
+    stage 1). `@forward` gets an input that is bound to `groups`, the group of
+    each token's language. Which language has which group is what `moe.groups`
+    of the module says. A language gate in front of a route goes.
+
+    `moe-run` runs this pass on a copy of the model where it is asked to
+    (`--routes=group`); the model itself keeps its routers and its groups.
+
+    ```mlir
+    %r, %s = moe.route %l {renormalize} : (tensor<?x?x6xf32>) -> (!moe.routes<?x6, 2>, tensor<?x?x2xf32>)
+    // ==>
+    %r, %s = moe.route %l groups(%groups) : (tensor<?x?x6xf32>, tensor<?x?xi32>) -> (!moe.routes<?x6, 1>, tensor<?x?x1xf32>)
+    ```
+  }];
+  let statistics = [
+    Statistic<"numRoutes", "routes", "layers whose tokens go by groups">,
+  ];
+}
+
 def FreezeBackbone : Pass<"moe-freeze-backbone", "mlir::ModuleOp"> {
   let summary = "say which parameters train";
   let description = [{
@@ -204,11 +227,15 @@ def AddObjective : Pass<"moe-add-objective", "mlir::ModuleOp"> {
   let description = [{
     Replaces `@forward` by `@step`, which also takes `labels`, `old` and the
     loss weights. It returns `loss`, the sum that is differentiated, and each of
-    its terms (`next_token`, `balance`, `language_prior`, `classifier`) without
-    its coefficient. Functions that hold routers return their router losses.
-    Each kind is averaged over the MoE layers, the classifier's over the layers
-    with a gate. A term is left out if its coefficient is zero, and the
-    classifier's also if the model has no gates.
+    its terms (`next_token`, `balance`, `language_prior`, `classifier`,
+    `router_cross_entropy`) without its coefficient. Functions that hold routers
+    return their router losses. Each kind is averaged over the MoE layers, the
+    classifier's over the layers with a gate. A term is left out if its
+    coefficient is zero, and the classifier's also if the model has no gates.
+
+    The router's cross-entropy teaches routers the groups of languages
+    (`moe.groups`): `@step` then also takes `groups`, the group of each token's
+    language.
 
     ```mlir
     func.func @forward(%tokens, %positions, %slots, %segments) -> logits
@@ -223,6 +250,7 @@ def AddObjective : Pass<"moe-add-objective", "mlir::ModuleOp"> {
     Option<"languagePrior", "language-prior", "double", "0.0", "coefficient of the language-prior loss (stage 2: 0.1)">,
     Option<"languagePriorForm", "language-prior-form", "std::string", "\"paper\"", "paper or reference">,
     Option<"classifier", "classifier", "double", "0.0", "coefficient of the classifier's loss (stage 2: 0.1)">,
+    Option<"routerCrossEntropy", "router-cross-entropy", "double", "0.0", "coefficient of the router's cross-entropy (DMoE, stage 1: 1.28)">,
   ];
 }
 
