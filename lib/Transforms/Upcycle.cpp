@@ -5,9 +5,10 @@
 //
 //===----------------------------------------------------------------------===//
 
+#include "Upcycle.h"
+
 #include "EntryPoint.h"
 
-#include "moe/Transforms/Layers.h"
 #include "moe/Transforms/Passes.h"
 
 #include "mlir/IR/Builders.h"
@@ -29,23 +30,12 @@ static constexpr int64_t maxExperts = 1024;
 
 namespace {
 
-/// A dense layer and the mixture that replaces it.
-struct Expansion {
-  Layer layer;
-  int64_t experts = 1;
-  /// The router and the new experts, as the layer's call will pass them.
-  SmallVector<Value> parameters;
-};
-
 struct Upcycle : FailablePass<moe::impl::UpcycleBase<Upcycle>> {
   using FailablePass::FailablePass;
 
   LogicalResult run(ModuleOp module) override;
   FailureOr<SmallVector<Expansion>> plan(ModuleOp module,
                                          const SymbolTable &symbols);
-  void expandFunction(const Expansion &expansion, func::FuncOp function,
-                      FfnOp ffn);
-  LogicalResult makeParameters(Expansion &expansion, SymbolTable &symbols);
 };
 
 FailureOr<SmallVector<Expansion>> Upcycle::plan(ModuleOp module,
@@ -57,19 +47,43 @@ FailureOr<SmallVector<Expansion>> Upcycle::plan(ModuleOp module,
   if (layers->empty())
     return module.lookupSymbol("forward")->emitOpError()
            << "expected calls of layers with a moe.ffn, but there is none";
-  if (topK < 1)
-    return module.emitError()
-           << "expected top-k of at least 1, but got " << topK.getValue();
   if (!counts.empty() && counts.size() != layers->size())
     return module.emitError()
            << "expected a count for each of " << layers->size()
            << " layers, but got " << counts.size();
   SmallVector<Expansion> expansions;
-  for (auto [i, layer] : llvm::enumerate(*layers)) {
-    if (layer.ffn.getPreactivation())
-      return layer.ffn.emitOpError()
+  for (auto [i, layer] : llvm::enumerate(*layers))
+    expansions.push_back({layer, counts.empty() ? experts : counts[i]});
+  return expansions;
+}
+
+LogicalResult Upcycle::run(ModuleOp module) {
+  SymbolTable symbols(module);
+  FailureOr<SmallVector<Expansion>> expansions = plan(module, symbols);
+  if (failed(expansions))
+    return failure();
+  Expander expander(topK,
+                    InitAttr::get(&getContext(), Initializer::XavierNormal,
+                                  seed, FloatAttr()));
+  LogicalResult expanded = expander.expand(module, *expansions, symbols);
+  numLayers += expander.numLayers;
+  numExperts += expander.numExperts;
+  return expanded;
+}
+
+} // namespace
+
+LogicalResult Expander::check(ModuleOp module,
+                              ArrayRef<Expansion> expansions) const {
+  if (topK < 1)
+    return module.emitError()
+           << "expected top-k of at least 1, but got " << topK;
+  for (auto [i, expansion] : llvm::enumerate(expansions)) {
+    FfnOp ffn = expansion.layer.ffn;
+    if (ffn.getPreactivation())
+      return ffn.emitOpError()
              << "expected no pre-activation before differentiation";
-    int64_t wanted = counts.empty() ? experts : counts[i];
+    int64_t wanted = expansion.experts;
     if (wanted < 1)
       return module.emitError() << "expected at least 1 expert in layer " << i
                                 << ", but got " << wanted;
@@ -77,15 +91,14 @@ FailureOr<SmallVector<Expansion>> Upcycle::plan(ModuleOp module,
       return module.emitError()
              << "expected at most " << maxExperts << " experts in layer " << i
              << ", but got " << wanted;
-    expansions.push_back({layer, wanted, {}});
   }
-  return expansions;
+  return success();
 }
 
 /// Replaces the FFN of a layer function by a mixture, whose router and further
 /// experts are new arguments.
-void Upcycle::expandFunction(const Expansion &expansion, func::FuncOp function,
-                             FfnOp ffn) {
+void Expander::expandFunction(const Expansion &expansion, func::FuncOp function,
+                              FfnOp ffn) const {
   MixtureWeights weights;
   llvm::append_range(weights.experts, ffn.getWeights());
   for (Value parameter : expansion.parameters) {
@@ -104,7 +117,7 @@ void Upcycle::expandFunction(const Expansion &expansion, func::FuncOp function,
 
 /// The common prefix of the names of an FFN's parameters, up to a dot: `P.` of
 /// `P.gate_proj.weight`, `P.up_proj.weight`, ...
-StringRef commonPrefix(ArrayRef<ParameterOp> parameters) {
+static StringRef commonPrefix(ArrayRef<ParameterOp> parameters) {
   StringRef prefix = ParameterOp(parameters.front()).getSymName();
   for (ParameterOp parameter : parameters) {
     StringRef name = parameter.getSymName();
@@ -120,8 +133,8 @@ StringRef commonPrefix(ArrayRef<ParameterOp> parameters) {
 
 /// Declares the router and the new experts of a layer and reads them before
 /// the call.
-LogicalResult Upcycle::makeParameters(Expansion &expansion,
-                                      SymbolTable &symbols) {
+LogicalResult Expander::makeParameters(Expansion &expansion,
+                                       SymbolTable &symbols) {
   Layer &layer = expansion.layer;
   SmallVector<ParameterOp> originals;
   for (Value weight : layer.ffn.getWeights()) {
@@ -134,6 +147,7 @@ LogicalResult Upcycle::makeParameters(Expansion &expansion,
   StringRef prefix = commonPrefix(originals);
   ParameterOp last = originals.back();
   OpBuilder reads(layer.call);
+  MLIRContext *context = router.getContext();
   auto declare = [&](Role role, StringRef name, RankedTensorType type,
                      Attribute origin) -> LogicalResult {
     FailureOr<ParameterOp> parameter = declareParameter(
@@ -151,8 +165,7 @@ LogicalResult Upcycle::makeParameters(Expansion &expansion,
           Role::Router, routerName(prefix),
           RankedTensorType::get({expansion.experts, input.getDimSize(2)},
                                 input.getElementType()),
-          InitAttr::get(&getContext(), Initializer::XavierNormal, seed,
-                        FloatAttr()))))
+          router)))
     return failure();
   for (int64_t e = 1; e < expansion.experts; ++e)
     for (ParameterOp original : originals)
@@ -161,20 +174,19 @@ LogicalResult Upcycle::makeParameters(Expansion &expansion,
               expertName(prefix, e,
                          original.getSymName().drop_front(prefix.size())),
               cast<RankedTensorType>(original.getType()),
-              CopyAttr::get(&getContext(), FlatSymbolRefAttr::get(original)))))
+              CopyAttr::get(context, FlatSymbolRefAttr::get(original)))))
         return failure();
   numExperts += expansion.experts - 1;
   return success();
 }
 
-LogicalResult Upcycle::run(ModuleOp module) {
-  SymbolTable symbols(module);
-  FailureOr<SmallVector<Expansion>> expansions = plan(module, symbols);
-  if (failed(expansions))
+LogicalResult Expander::expand(ModuleOp module,
+                               MutableArrayRef<Expansion> expansions,
+                               SymbolTable &symbols) {
+  if (failed(check(module, expansions)))
     return failure();
-
   std::map<Operation *, std::set<int64_t>> countsOf;
-  for (Expansion &expansion : *expansions) {
+  for (Expansion &expansion : expansions) {
     countsOf[expansion.layer.function].insert(expansion.experts);
     if (expansion.experts > 1 && failed(makeParameters(expansion, symbols)))
       return failure();
@@ -183,7 +195,7 @@ LogicalResult Upcycle::run(ModuleOp module) {
   // A function is rewritten in place only if all layers that call it become the
   // same. Clones are therefore always made of the original.
   std::map<std::pair<Operation *, int64_t>, func::FuncOp> expanded;
-  for (Expansion &expansion : *expansions) {
+  for (Expansion &expansion : expansions) {
     Layer &layer = expansion.layer;
     if (expansion.experts == 1)
       continue;
@@ -202,5 +214,3 @@ LogicalResult Upcycle::run(ModuleOp module) {
       symbols.erase(function);
   return success();
 }
-
-} // namespace

@@ -50,6 +50,60 @@ def Upcycle : Pass<"moe-upcycle", "mlir::ModuleOp"> {
   ];
 }
 
+def GroupLanguages : Pass<"moe-group-languages", "mlir::ModuleOp"> {
+  let summary = "give groups of languages experts of their own";
+  let description = [{
+    Chooses groups of languages and layers, and gives each of these layers one
+    expert for each group (DMoE, "Group then Scale"): the original FFN for group
+    0 and copies of it for the others. The routers are new and drawn from N(0,
+    0.02^2). The module notes which language is in which group (`moe.groups`).
+
+    What is not given is chosen from `profile`, which `moe-run profile
+    deviation` measures on the model:
+
+    - groups: `num-groups` of them, made one after the other. Of up to 20
+      languages a group is the set whose smallest similarity is the largest
+      among all sets of its size that are left. Of more languages a group
+      begins with the most similar pair that is left, and takes in the language
+      whose smallest similarity to the group is the largest until it is full. Of
+      equal ones the first is taken, in the lexicographic order of the
+      profile's languages. Where the number of groups does not divide that of
+      languages, the first groups have one language more.
+    - layers: those whose deviation, a mean over languages that is scaled to [0,
+      1] over the layers, is at least `epsilon`; or the `top` layers of largest
+      deviation, the first of equal ones.
+
+    A profile of another model is an error. So is a chosen layer that has
+    experts already.
+
+    ```mlir
+    module {
+      ...
+      %y = moe.ffn %x, %g, %u, %d {activation = silu, form = gated}
+    // ==>
+    module attributes {moe.groups = {el = 0 : i64, en = 1 : i64, es = 1 : i64}} {
+      ...
+      %l = moe.router %x, %router
+      %r, %s = moe.route %l {renormalize}
+      %y = moe.experts %x, %s, %r, %g, %u, %d, %g1, %u1, %d1 {activation = silu, form = gated}
+    ```
+  }];
+  let options = [
+    Option<"profile", "profile", "std::string", """", "file that moe-run profile deviation wrote">,
+    ListOption<"groups", "groups", "std::string", "languages of each group, as en+es,el+hu">,
+    Option<"numGroups", "num-groups", "int64_t", "0", "groups to make of the profile's languages">,
+    ListOption<"layers", "layers", "int64_t", "layers that get experts">,
+    Option<"epsilon", "epsilon", "double", "0.6", "least deviation of the layers that get experts">,
+    Option<"top", "top", "int64_t", "0", "how many layers get experts, in place of epsilon">,
+    Option<"topK", "top-k", "int64_t", "2", "experts of a token (at most the groups)">,
+    Option<"seed", "seed", "uint64_t", "0", "seed of the routers' initialisation">,
+  ];
+  let statistics = [
+    Statistic<"numLayers", "layers", "FFNs turned into mixtures">,
+    Statistic<"numExperts", "new-experts", "experts added">,
+  ];
+}
+
 def EmbedModel : Pass<"moe-embed-model", "mlir::ModuleOp"> {
   let summary = "keep the model beside the program that is made of it";
   let description = [{
