@@ -44,6 +44,7 @@ static int runEval(const EvalOptions &options) {
   scorer.requireBatches(options.evaluation.rows, options.evaluation.length,
                         /*logits=*/false);
   Corpus corpus(options.data, inference.model.vocabulary());
+  corpus.setGroups(inference.model.groups());
   if (!options.machine.otherTokenizer)
     checkTokenizer(inference.model, corpus);
   warnOfLength(inference.model, options.evaluation.length);
@@ -72,6 +73,7 @@ void polymoe::addEvalCommand(CLI::App &app, Command &command) {
   addMachineOptions(*eval, options->machine);
   addFrozenWeights(*eval, options->machine);
   addOtherTokenizer(*eval, options->machine);
+  addRoutes(*eval, options->machine)->capture_default_str();
   EvaluateOptions &evaluation = options->evaluation;
   eval->add_option("--data", options->data, "corpus folder")->required();
   eval->add_option("--split", evaluation.split, "which documents")
@@ -92,6 +94,7 @@ void polymoe::addEvalCommand(CLI::App &app, Command &command) {
       ->capture_default_str();
   eval->add_option("--json", options->json, "file for the figures as JSON");
   eval->callback([options, &command] {
+    options->evaluation.byGroup = options->machine.routes == "group";
     command = [options] { return runEval(*options); };
   });
 }
