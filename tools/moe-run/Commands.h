@@ -24,6 +24,8 @@ void addScoreCommand(CLI::App &app, Command &command);
 void addGenerateCommand(CLI::App &app, Command &command);
 void addInspectCommand(CLI::App &app, Command &command);
 void addProfileCommand(CLI::App &app, Command &command);
+/// Adds `deviation` to the command `profile`.
+void addProfileDeviation(CLI::App &profile, Command &command);
 
 /// Writes out what standard output has taken. Throws Error: a full disk shows
 /// here.

@@ -239,9 +239,10 @@ static int runProfileTime(const ProfileTimeOptions &options) {
 }
 
 void polymoe::addProfileCommand(CLI::App &app, Command &command) {
-  CLI::App *profile =
-      app.add_subcommand("profile", "Measures a model: profile time.");
+  CLI::App *profile = app.add_subcommand(
+      "profile", "Measures a model: profile time, profile deviation.");
   profile->require_subcommand(1);
+  addProfileDeviation(*profile, command);
   auto options = std::make_shared<ProfileTimeOptions>();
   CLI::App *time = profile->add_subcommand(
       "time", "Prints where the time of a step goes, kernel by kernel.");
