@@ -128,6 +128,10 @@ std::string mlir::moe::expertName(StringRef prefix, int64_t expert,
   return (prefix + "experts." + Twine(expert) + "." + part).str();
 }
 
+std::string mlir::moe::routerRowName(StringRef prefix, int64_t expert) {
+  return (prefix + "gate." + Twine(expert) + ".weight").str();
+}
+
 std::string mlir::moe::languageGateName(StringRef router) {
   auto [prefix, last] = router.rsplit('.');
   // No dot: npos + 1 is 0, and there is no prefix.

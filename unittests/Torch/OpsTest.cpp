@@ -429,6 +429,24 @@ TEST(TorchOps, GroupsAreExpertsWithScoreOne) {
   EXPECT_TRUE(std::isnan(logits[2]));
 }
 
+TEST(TorchOps, RowsOfMatricesAreJoined) {
+  TestModel model(opModule(
+      "%a = moe.get_parameter @a : tensor<2x1xf64>\n"
+      "%b = moe.get_parameter @b : tensor<1x1xf64>\n"
+      "%w = moe.concat_rows %a, %b : (tensor<2x1xf64>, tensor<1x1xf64>) -> "
+      "tensor<3x1xf64>\n"
+      "%y = moe.linear %x, %w : (tensor<?x?x1xf64>, tensor<3x1xf64>) -> "
+      "tensor<?x?x3xf64>",
+      1, 3,
+      "moe.parameter backbone @a : tensor<2x1xf64> from #moe.init<ones, seed = "
+      "0>\nmoe.parameter backbone @b : tensor<1x1xf64> from #moe.init<ones, "
+      "seed = 0>\n"));
+  model.set("table", {2, 0, 0, 0});
+  model.set("a", {3, 4});
+  model.set("b", {5});
+  expectNear(model.logits(TestModel::row({0}), 3), {6, 8, 10});
+}
+
 TEST(TorchOps, ForcedExpertHasScoreOne) {
   TestModel model = mixture(1, "{forced_expert = 1 : i64}");
   fill(model, {9, 0, 0});

@@ -70,6 +70,8 @@ bool isTrained(ParameterOp parameter);
 /// `P.gate_proj.weight`.
 std::string routerName(StringRef prefix);
 std::string expertName(StringRef prefix, int64_t expert, StringRef part);
+/// The row of a router for an expert that came later, as one of its own.
+std::string routerRowName(StringRef prefix, int64_t expert);
 /// The language gate of the router `P.gate.weight` is `P.language_gate.weight`.
 std::string languageGateName(StringRef router);
 

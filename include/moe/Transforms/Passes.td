@@ -104,6 +104,39 @@ def GroupLanguages : Pass<"moe-group-languages", "mlir::ModuleOp"> {
   ];
 }
 
+def AddLanguage : Pass<"moe-add-language", "mlir::ModuleOp"> {
+  let summary = "give a further language an expert of its own";
+  let description = [{
+    Adds to every layer with experts one more, for a language that is in no
+    group (DMoE). It begins as a copy of expert `expert`, the one under which
+    the language has the lowest perplexity, and its row of the router as a copy
+    of that expert's. The language becomes a group of its own in `moe.groups`.
+
+    Only the new experts and rows of routers train: all other parameters become
+    frozen parts of the backbone. A router is its old rows and the new one,
+    joined by `moe.concat_rows`. By groups (`moe-route-by-group`) tokens of all
+    other languages go where they went, so their results stay the same, bit for
+    bit. By routers they may go to the new expert.
+
+    The router has to be in a checkpoint, and experts have to be as many as
+    groups.
+
+    ```mlir
+    %l = moe.router %x, %router
+    // ==>
+    %w = moe.concat_rows %router, %row
+    %l = moe.router %x, %w
+    ```
+  }];
+  let options = [
+    Option<"language", "language", "std::string", "\"\"", "code of the language">,
+    Option<"expert", "expert", "int64_t", "0", "expert to copy">,
+  ];
+  let statistics = [
+    Statistic<"numLayers", "layers", "layers that got an expert">,
+  ];
+}
+
 def EmbedModel : Pass<"moe-embed-model", "mlir::ModuleOp"> {
   let summary = "keep the model beside the program that is made of it";
   let description = [{

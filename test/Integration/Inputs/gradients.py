@@ -80,7 +80,8 @@ ATTENTION_OPS = {
       %a = moe.attention %q2, %k2, %v2, %slots {heads = 4 : i64, kv_heads = 2 : i64, scale = 0.4, alibi} : (X, KEYS, KEYS, IDS) -> X
       %h1 = moe.add %h, %a : (X, X) -> X
       %y = moe.layer_norm %h1, %norm2, %shift2 {epsilon = 1.0e-2} : (X, D, D) -> X
-      %l = moe.router %y, %router : (X, ED) -> LOGITS
+      %joined = moe.concat_rows %router, %router_new : (OLD, NEW) -> ED
+      %l = moe.router %y, %joined : (X, ED) -> LOGITS
       %c = moe.language_gate %y, %classes : (X, CD) -> GATE
       %r, %s = moe.route %l, %c : (LOGITS, GATE) -> (ROUTES, SCORES)""",
     "bare": """
@@ -124,6 +125,7 @@ REST = """
 SHAPES = {
     "X": X, "KEYS": KEYS, "TABLE": TABLE, "LOGITS": LOGITS, "ROUTES": f"!moe.routes<{B * S}x{E}, {K}>", "SCORES": tensor(B, S, K), "IDS": IDS, "SCALAR": SCALAR,
     "D": tensor(D), "DD": tensor(D, D), "KD": tensor(KV * HEAD, D), "ED": tensor(E, D), "HEAD": tensor(HEAD), "GATE": tensor(B, S, 2), "CD": tensor(2, D),
+    "OLD": tensor(E - 1, D), "NEW": tensor(1, D),
 }  # fmt: skip
 
 
@@ -138,6 +140,8 @@ def build(kind, trains):
     own = {name: tensor(*shape) for name, shape in EXPERTS[kind].items()}
     layer = {name: tensor(*shape) for name, shape in ATTENTION[kind].items()}
     layer |= {"router": tensor(E, D), "classes": tensor(2, D)}
+    if kind == "plain":  # a router in two parts
+        layer |= {"router": tensor(E - 1, D), "router_new": tensor(1, D)}
     experts = {f"{name}{e}": type for e in range(E) for name, type in own.items()}
     layer |= experts | {"dense": tensor(F, D)}
     # The dense FFN's first matrix is its own, the others are an expert's.
@@ -269,6 +273,8 @@ def main():
     compare(kind, "all", lambda name: True)
     compare(kind, "stage 1", lambda name: "router" in name or name[-1] in "12")
     compare(kind, "stage 2", lambda name: "router" in name or "classes" in name)
+    new = "router_new" if kind == "plain" else "router"
+    compare(kind, "new rows", lambda name: name.endswith("." + new))
     compare(kind, "final norm", lambda name: name == "final")
     # Every layer and every call in it has another pattern of activity.
     compare(kind, "scattered", lambda name: name in ("l0.dense", "l1.q", "l1.down2", "l2.router"))
