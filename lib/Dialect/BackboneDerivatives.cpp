@@ -42,6 +42,17 @@ void LayerNormOp::buildVjp(OpBuilder &b, ValueRange dy, ArrayRef<bool> wanted,
     grads[2] = ColumnSumOp::create(b, getLoc(), gradientType(getBias()), dy[0]);
 }
 
+void ConcatRowsOp::buildVjp(OpBuilder &b, ValueRange dy, ArrayRef<bool> wanted,
+                            MutableArrayRef<Value> grads) {
+  int64_t first = 0;
+  for (auto [i, input] : llvm::enumerate(getInputs())) {
+    if (wanted[i])
+      grads[i] = TakeRowsOp::create(b, getLoc(), gradientType(input), dy[0],
+                                    b.getI64IntegerAttr(first));
+    first += cast<RankedTensorType>(input.getType()).getDimSize(0);
+  }
+}
+
 void LinearOp::buildVjp(OpBuilder &b, ValueRange dy, ArrayRef<bool> wanted,
                         MutableArrayRef<Value> grads) {
   buildProductVjp(*this, b, dy[0], wanted, grads);

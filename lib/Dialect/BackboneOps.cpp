@@ -33,6 +33,21 @@ OpFoldResult ScaleOp::fold(FoldAdaptor) {
   return getFactor().isExactlyValue(1.0) ? getInput() : OpFoldResult();
 }
 
+LogicalResult ConcatRowsOp::verify() {
+  if (getInputs().empty())
+    return emitOpError() << "expected at least one input";
+  RankedTensorType type = typeOf(getResult());
+  int64_t rows = 0;
+  for (Value input : getInputs()) {
+    if (failed(verifyType(*this, "an input", input,
+                          {typeOf(input).getDimSize(0), type.getDimSize(1)},
+                          type.getElementType())))
+      return failure();
+    rows += typeOf(input).getDimSize(0);
+  }
+  return verifyDim(*this, "rows", rows, type.getDimSize(0));
+}
+
 LogicalResult LinearOp::verify() {
   if (failed(verifyLeading(*this, getInput(), getResult())) ||
       failed(verifyDim(*this, "an input width",

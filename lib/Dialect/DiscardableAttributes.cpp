@@ -59,6 +59,23 @@ bool isDictionaryOf(Attribute value, ArrayRef<Entry> entries) {
   return found == dictionary.size();
 }
 
+/// Groups are numbered from 0 on, and none is empty.
+bool isGroupOfEach(Operation *, Attribute value) {
+  auto dictionary = dyn_cast<DictionaryAttr>(value);
+  if (!dictionary || dictionary.empty())
+    return false;
+  llvm::SmallDenseSet<int64_t> groups;
+  int64_t largest = 0;
+  for (NamedAttribute entry : dictionary) {
+    auto group = dyn_cast<IntegerAttr>(entry.getValue());
+    if (!group || !group.getType().isSignlessInteger(64) || group.getInt() < 0)
+      return false;
+    groups.insert(group.getInt());
+    largest = std::max(largest, group.getInt());
+  }
+  return largest + 1 == static_cast<int64_t>(groups.size());
+}
+
 constexpr Rule rules[] = {
     {MoEDialect::BackwardAttrHelper::getNameStr(), "a func.func",
      is<func::FuncOp>, "the name of a func.func",
@@ -97,14 +114,20 @@ constexpr Rule rules[] = {
      }},
     {MoEDialect::ObjectiveAttrHelper::getNameStr(), "a module", is<ModuleOp>,
      "{balance, balance_form, classifier, language_prior, "
-     "language_prior_form}, floats and forms of router losses",
+     "language_prior_form, router_cross_entropy}, floats and forms of router "
+     "losses",
      [](Operation *, Attribute value) {
        return isDictionaryOf(value, {{"balance", is<FloatAttr>},
                                      {"balance_form", isLossForm},
                                      {"classifier", is<FloatAttr>},
                                      {"language_prior", is<FloatAttr>},
-                                     {"language_prior_form", isLossForm}});
+                                     {"language_prior_form", isLossForm},
+                                     {"router_cross_entropy", is<FloatAttr>}});
      }},
+    {MoEDialect::GroupsAttrHelper::getNameStr(), "a module", is<ModuleOp>,
+     "{language = group, ...}, integers of 64 bits that count from 0 without a "
+     "gap",
+     isGroupOfEach},
     {MoEDialect::TargetAttrHelper::getNameStr(), "a module", is<ModuleOp>,
      "{abi, variant}, an integer and a string",
      [](Operation *, Attribute value) {

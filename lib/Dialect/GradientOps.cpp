@@ -48,6 +48,19 @@ LogicalResult LinearWeightGradOp::verify() {
                      {lastDim(getDy()), lastDim(getInput())});
 }
 
+LogicalResult TakeRowsOp::verify() {
+  int64_t first = getFirst(), rows = typeOf(getResult()).getDimSize(0);
+  int64_t all = typeOf(getDy()).getDimSize(0);
+  if (failed(verifyType(*this, "a result", getResult(),
+                        {rows, lastDim(getDy())},
+                        typeOf(getDy()).getElementType())))
+    return failure();
+  if (first < 0 || first + rows > all)
+    return emitOpError() << "expected rows in [0, " << all << "], but got "
+                         << first << " to " << first + rows;
+  return success();
+}
+
 LogicalResult ColumnSumOp::verify() {
   return verifyDim(*this, "a result", lastDim(getDy()), lastDim(getResult()));
 }

@@ -31,8 +31,8 @@ void PoolOp::buildVjp(OpBuilder &b, ValueRange dy, ArrayRef<bool> wanted,
 void RouteOp::buildVjp(OpBuilder &b, ValueRange dy, ArrayRef<bool> wanted,
                        MutableArrayRef<Value> grads) {
   // The assignment has no gradient, the gate that decides it has none, and
-  // neither has a forced score.
-  if (!wanted[0] || !dy[1] || getForcedExpert())
+  // neither has the score of a forced expert or of a group's.
+  if (!wanted[0] || !dy[1] || getForcedExpert() || getGroups())
     return;
   grads[0] = RouteGradOp::create(b, getLoc(), dy[1], getLogits(), getRoutes(),
                                  getGate(), getRenormalizeAttr());

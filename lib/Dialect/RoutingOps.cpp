@@ -38,7 +38,8 @@ void RouteOp::build(OpBuilder &builder, OperationState &state, Value logits,
                                 shape.back(), topK);
   shape.back() = topK;
   build(builder, state, routes, typeOf(logits).clone(shape), logits, gate,
-        /*renormalize=*/true, /*forced_expert=*/IntegerAttr());
+        /*groups=*/Value(), /*renormalize=*/true,
+        /*forced_expert=*/IntegerAttr());
 }
 
 LogicalResult RouteOp::verify() {
@@ -59,6 +60,16 @@ LogicalResult RouteOp::verify() {
                            << topK;
     if (getGate())
       return emitOpError() << "expected no gate, since the expert is forced";
+  }
+  if (getGroups()) {
+    if (getGate() || getForcedExpert())
+      return emitOpError() << "expected neither a gate nor a forced expert, "
+                              "since tokens go by their groups";
+    if (topK != 1)
+      return emitOpError() << "expected one expert a token, since tokens go by "
+                              "their groups, but got "
+                           << topK;
+    return verifyLeading(*this, getLogits(), getGroups());
   }
   if (!getGate())
     return success();

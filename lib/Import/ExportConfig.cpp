@@ -60,6 +60,9 @@ static void checkRoute(moe::RouteOp route, int64_t topK) {
     fail("moe.route: expected routes that follow the router, but got ones "
          "forced to expert ",
          *route.getForcedExpert(), ", which no checkpoint can express");
+  if (route.getGroups())
+    fail("moe.route: expected routes that follow the router, but got ones by "
+         "the groups of languages, which no checkpoint can express");
   if (routes.getTopK() != std::min(topK, routes.getExperts()))
     fail("moe.route: expected ", std::min(topK, routes.getExperts()),
          " experts a token, as in other layers, but got ", routes.getTopK());

@@ -16,6 +16,7 @@
 #include <charconv>
 #include <cmath>
 #include <numeric>
+#include <set>
 #include <tuple>
 
 using namespace polymoe;
@@ -27,8 +28,9 @@ static Batch makeBatch(int64_t rows, int64_t length) {
   batch.rows = rows;
   batch.length = length;
   const size_t size = size_t(rows * length);
-  for (auto *field : {&batch.tokens, &batch.labels, &batch.languages,
-                      &batch.old, &batch.positions, &batch.segments})
+  for (auto *field :
+       {&batch.tokens, &batch.labels, &batch.languages, &batch.old,
+        &batch.groups, &batch.positions, &batch.segments})
     field->assign(size, 0);
   for (size_t i = 0; i < size; ++i)
     batch.positions[i] = int32_t(int64_t(i) % length);
@@ -43,6 +45,21 @@ static void labelRow(Batch &batch, int64_t row) {
             batch.tokens.begin() + int64_t(last) + 1,
             batch.labels.begin() + int64_t(begin));
   batch.labels[last] = -1;
+}
+
+void polymoe::setGroups(std::vector<Language> &languages,
+                        const LanguageGroups &groups) {
+  for (Language &language : languages) {
+    auto group = groups.find(language.code);
+    language.group = group == groups.end() ? -1 : group->second;
+  }
+}
+
+void polymoe::requireGroup(const Language &language,
+                           const std::filesystem::path &file) {
+  if (language.group < 0)
+    fail(file, ": expected languages that the model has a group for, but '",
+         language.code, "' is in none (moe.groups)");
 }
 
 static std::vector<std::string> splitAtCommas(std::string_view text) {
@@ -164,8 +181,11 @@ Batch TokensFile::batch(int64_t begin, int64_t count) const {
   const int64_t first = begin * rowLength, size = count * rowLength;
   std::copy_n(tokens.begin() + first, size, batch.tokens.begin());
   std::copy_n(languageIds.begin() + first, size, batch.languages.begin());
-  for (size_t i = 0; i < batch.old.size(); ++i)
-    batch.old[i] = known[size_t(batch.languages[i])].round == 0;
+  for (size_t i = 0; i < batch.old.size(); ++i) {
+    const Language &language = known[size_t(batch.languages[i])];
+    batch.old[i] = language.round == 0;
+    batch.groups[i] = language.group;
+  }
   for (int64_t row = 0; row < count; ++row)
     labelRow(batch, row);
   return batch;
@@ -181,6 +201,11 @@ void TokensFile::require(int64_t rows) const {
   if (rows > rowCount - cursor)
     fail(path, ": expected at least ", cursor + rows, " rows, but got ",
          rowCount);
+}
+
+void TokensFile::requireGroups() const {
+  for (int32_t language : languageIds)
+    requireGroup(known[size_t(language)], path);
 }
 
 std::string TokensFile::position() const {
@@ -227,30 +252,69 @@ std::map<std::string, double> polymoe::parseWeights(std::string_view text) {
   return weights;
 }
 
-CorpusSampler::CorpusSampler(const Corpus &corpus, SamplerOptions given)
-    : corpus(corpus), options(std::move(given)) {
-  if (options.length <= 0)
-    fail("expected rows of at least one token, but got ", options.length);
+static std::vector<double> weightsOf(const Corpus &corpus,
+                                     const SamplerOptions &options) {
+  std::vector<double> weights(corpus.languages().size(), 1);
+  for (const auto &[code, weight] : options.weights)
+    weights[size_t(corpus.languageIndex(code))] = weight;
+  return weights;
+}
+
+/// The documents to choose from.
+static std::vector<Corpus::Document>
+documentsOf(const Corpus &corpus, const SamplerOptions &options) {
   const std::vector<Language> &known = corpus.languages();
+  const std::vector<double> weights = weightsOf(corpus, options);
   std::vector<bool> taken(known.size(), options.languages.empty());
   for (const std::string &code : options.languages)
     taken[size_t(corpus.languageIndex(code))] = true;
-  weightOf.assign(known.size(), 1);
-  for (const auto &[code, weight] : options.weights)
-    weightOf[size_t(corpus.languageIndex(code))] = weight;
   for (size_t i = 0; i < known.size(); ++i)
     if (!options.rounds.empty() &&
         std::find(options.rounds.begin(), options.rounds.end(),
                   known[i].round) == options.rounds.end())
       taken[i] = false;
-  for (const Corpus::Document &document : corpus.documents(options.split))
-    if (taken[size_t(document.language)] &&
-        weightOf[size_t(document.language)] > 0)
-      all.push_back(document);
-  if (all.empty())
+  std::vector<Corpus::Document> documents = corpus.documents(options.split);
+  std::erase_if(documents, [&](const Corpus::Document &document) {
+    const auto language = size_t(document.language);
+    return !taken[language] || weights[language] <= 0;
+  });
+  if (documents.empty())
     fail(corpus.folder(), ": no document of split '", options.split,
          "' is left to train on by the languages, rounds and weights given");
+  return documents;
+}
+
+/// Multiplies the weight of each language so that without the weights its text
+/// would be proportional to bytes^alpha, and that of all as much as it is.
+static void temper(std::vector<double> &weights, double alpha,
+                   const std::vector<Corpus::Document> &documents) {
+  std::vector<double> bytes(weights.size());
+  for (const Corpus::Document &document : documents)
+    bytes[size_t(document.language)] += double(document.bytes);
+  double sum = 0, tempered = 0;
+  for (double each : bytes) {
+    sum += each;
+    tempered += each > 0 ? std::pow(each, alpha) : 0;
+  }
+  for (size_t i = 0; i < weights.size(); ++i)
+    if (bytes[i] > 0)
+      weights[i] *= std::pow(bytes[i], alpha) / tempered * (sum / bytes[i]);
+}
+
+CorpusSampler::CorpusSampler(const Corpus &corpus, SamplerOptions given)
+    : corpus(corpus), options(std::move(given)) {
+  if (options.length <= 0)
+    fail("expected rows of at least one token, but got ", options.length);
+  all = documentsOf(corpus, options);
+  weightOf = weightsOf(corpus, options);
+  if (options.alpha != 1)
+    temper(weightOf, options.alpha, all);
   shuffle();
+}
+
+void CorpusSampler::requireGroups() const {
+  for (const Corpus::Document &document : all)
+    corpus.requireGroup(document.language);
 }
 
 int64_t CorpusSampler::tokens() const {
@@ -294,10 +358,10 @@ Batch CorpusSampler::next(int64_t rows) {
           std::min(options.length - filled, document.length - tokenNumber);
       const int64_t at = row * options.length + filled;
       corpus.read(document, tokenNumber, count, batch.tokens.data() + at);
-      const size_t language = size_t(document.language);
+      const Language &language = corpus.languages()[size_t(document.language)];
       std::fill_n(batch.languages.begin() + at, count, document.language);
-      std::fill_n(batch.old.begin() + at, count,
-                  corpus.languages()[language].round == 0);
+      std::fill_n(batch.old.begin() + at, count, language.round == 0);
+      std::fill_n(batch.groups.begin() + at, count, language.group);
       if (options.segmentAware) {
         std::fill_n(batch.segments.begin() + at, count, segment++);
         std::iota(batch.positions.begin() + at,
@@ -352,6 +416,58 @@ void CorpusSampler::seek(std::string_view text) {
   if (documentNumber >= int64_t(order.size()) ||
       tokenNumber >= all[order[size_t(documentNumber)]].length)
     fail(corpus.folder(), ": the saved position lies outside of the corpus");
+}
+
+//===----------------------------------------------------------------------===//
+// Training on one group of languages at a time
+//===----------------------------------------------------------------------===//
+
+GroupSampler::GroupSampler(const Corpus &corpus, const SamplerOptions &options)
+    : corpus(corpus), rowLength(options.length), seed(options.seed) {
+  std::map<int32_t, std::set<std::string>> codesOf;
+  for (const Corpus::Document &document : documentsOf(corpus, options)) {
+    corpus.requireGroup(document.language);
+    const Language &language = corpus.languages()[size_t(document.language)];
+    codesOf[language.group].insert(language.code);
+  }
+  for (const auto &[group, codes] : codesOf) {
+    SamplerOptions ofGroup = options;
+    ofGroup.languages.assign(codes.begin(), codes.end());
+    samplers.emplace_back(corpus, ofGroup);
+  }
+}
+
+Batch GroupSampler::next(int64_t rows) {
+  const auto count = int64_t(samplers.size());
+  const uint64_t round = mix64(mix64(seed) + uint64_t(batchNumber / count));
+  std::vector<std::pair<uint64_t, size_t>> order;
+  for (size_t group = 0; group < samplers.size(); ++group)
+    order.emplace_back(randomBits(round, group), group);
+  std::sort(order.begin(), order.end());
+  return samplers[order[size_t(batchNumber++ % count)].second].next(rows);
+}
+
+std::string GroupSampler::position() const {
+  json groups = json::array();
+  for (const CorpusSampler &sampler : samplers)
+    groups.push_back(sampler.position());
+  return json{
+      {"kind", "corpus by groups"}, {"batch", batchNumber}, {"groups", groups}}
+      .dump();
+}
+
+void GroupSampler::seek(std::string_view text) {
+  const json position = parsePosition(text, "corpus by groups");
+  const JsonReader reader(position, positionName);
+  const std::vector<JsonReader> groups = reader.at("groups").elements();
+  if (groups.size() != samplers.size())
+    fail(corpus.folder(), ": expected ", groups.size(),
+         " groups of languages, with which the saved position was made, but "
+         "got ",
+         samplers.size());
+  for (size_t i = 0; i < groups.size(); ++i)
+    samplers[i].seek(groups[i].text());
+  batchNumber = reader.integer("batch");
 }
 
 //===----------------------------------------------------------------------===//
@@ -441,9 +557,10 @@ std::optional<Batch> EvaluationPass::next() {
     const int64_t first = window.unpredicted - window.begin;
     std::copy(tokens.begin() + first, tokens.begin() + window.count,
               batch.labels.begin() + at + first - 1);
+    const Language &language = corpus.languages()[size_t(from.language)];
     std::fill_n(batch.languages.begin() + at, rowLength, from.language);
-    std::fill_n(batch.old.begin() + at, rowLength,
-                corpus.languages()[size_t(from.language)].round == 0);
+    std::fill_n(batch.old.begin() + at, rowLength, language.round == 0);
+    std::fill_n(batch.groups.begin() + at, rowLength, language.group);
     at += rowLength;
   }
   return batch;

@@ -54,6 +54,8 @@ std::vector<LanguageScore> polymoe::evaluate(Scorer &scorer,
       fail(corpus.folder(), ": split '", options.split,
            "' has no document in language '", named.code, "'");
     }
+    if (options.byGroup)
+      corpus.requireGroup(language);
     LanguageScore score{named, pass.documents(), pass.predictedTokens(),
                         pass.bytes(), 0};
     while (std::optional<Batch> batch = pass.next()) {

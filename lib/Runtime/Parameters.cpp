@@ -249,10 +249,29 @@ bool ParameterStore::put(size_t index, DType from, const std::byte *source,
 }
 
 void ParameterStore::load(size_t index) {
+  if (parameters[index].trainable)
+    makeTrainable(index);
+  loadValue(index);
+}
+
+void ParameterStore::reset(const std::string &name) {
+  const size_t index = indexOf(name);
+  Entry &entry = entries[index];
+  if (entry.trainable < 0)
+    fail("parameter '", name, "': expected one that trains to reset");
+  // Zeros are what allocated memory holds at first.
+  for (Buffer *memory :
+       {&entry.valueMemory, &entry.masterMemory, &entry.mMemory, &entry.vMemory,
+        &entry.mScaleMemory, &entry.vScaleMemory})
+    if (memory->size() > 0)
+      std::memset(memory->data(), 0, size_t(memory->size()));
+  loadValue(index);
+}
+
+/// Reads or draws the value of a parameter, which has memory if it trains.
+void ParameterStore::loadValue(size_t index) {
   const ParameterSpec &spec = parameters[index];
   const ParameterSpec &root = rootOf(spec);
-  if (spec.trainable)
-    makeTrainable(index);
   if (std::holds_alternative<CheckpointOrigin>(root.origin))
     return loadFromCheckpoint(index, root);
   if (!spec.trainable) {
@@ -373,7 +392,8 @@ void ParameterStore::loadFromCheckpoint(size_t index,
   }
   if (!finite)
     fail(where, "holds a value that is not finite as ",
-         spec.trainable ? trainable.back().masterType : spec.dtype);
+         spec.trainable ? trainable[size_t(entry.trainable)].masterType
+                        : spec.dtype);
 }
 
 std::vector<std::string> ParameterStore::unusedKeys() const {

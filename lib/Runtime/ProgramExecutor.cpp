@@ -35,7 +35,8 @@ static bool fillFromBatch(const Batch &batch, const Binding &binding,
       {"labels", &Batch::labels},
       {"positions", &Batch::positions},
       {"segments", &Batch::segments},
-      {"old", &Batch::old}};
+      {"old", &Batch::old},
+      {"groups", &Batch::groups}};
   if (auto field = fields.find(binding.name); field != fields.end())
     fillIds(binding, memory, batch.*field->second);
   else if (binding.name == "slots") // 0, 1, 2, ... in every row

@@ -159,4 +159,5 @@ void GivenProgram::checkObjective() const {
   check("balance", objective.balance, objective.balanceForm);
   check("language_prior", objective.languagePrior, objective.languagePriorForm);
   check("classifier", objective.classifier, std::nullopt);
+  check("router_cross_entropy", objective.routerCrossEntropy, std::nullopt);
 }

@@ -58,6 +58,7 @@ void ProgramCache::buildPipeline(mlir::OpPassManager &pm,
     pipeline.languagePrior = objective.languagePrior;
     pipeline.languagePriorForm = nameOf(objective.languagePriorForm);
     pipeline.classifier = objective.classifier;
+    pipeline.routerCrossEntropy = objective.routerCrossEntropy;
     pipeline.memoryBudget = options.memoryBudget;
     pipeline.chunk = options.chunk;
     return buildTrainPipeline(pm, pipeline);

@@ -7,6 +7,7 @@
 
 #include "Interpreter.h"
 
+#include <ATen/ops/cat.h>
 #include <ATen/ops/clamp_max.h>
 #include <ATen/ops/embedding.h>
 #include <ATen/ops/expm1.h>
@@ -66,6 +67,13 @@ Results evaluate(LayerNormOp op, Frame &frame) {
   if (op.getBias())
     result = result + toPrecise(frame[op.getBias()]);
   return {result.to(input.scalar_type())};
+}
+
+Results evaluate(ConcatRowsOp op, Frame &frame) {
+  std::vector<at::Tensor> inputs;
+  for (Value input : op.getInputs())
+    inputs.push_back(frame[input]);
+  return {at::cat(inputs)};
 }
 
 Results evaluate(LinearOp op, Frame &frame) {

@@ -48,9 +48,9 @@ std::vector<at::Tensor>
 Interpreter::evaluateAny(Operation &op, Frame &frame,
                          std::vector<RoutedLayer> &routed) {
   return llvm::TypeSwitch<Operation *, std::vector<at::Tensor>>(&op)
-      .Case<EmbeddingOp, RmsNormOp, LayerNormOp, LinearOp, AddOp, ScaleOp,
-            SoftCapOp, FfnOp, RotaryTableOp, RotaryOp, AttentionOp, RouterOp,
-            LanguageGateOp, PoolOp, RouteOp, ExpertsOp>(
+      .Case<EmbeddingOp, RmsNormOp, LayerNormOp, ConcatRowsOp, LinearOp, AddOp,
+            ScaleOp, SoftCapOp, FfnOp, RotaryTableOp, RotaryOp, AttentionOp,
+            RouterOp, LanguageGateOp, PoolOp, RouteOp, ExpertsOp>(
           [&](auto op) { return evaluate(op, frame); })
       .Case([&](GetParameterOp op) -> std::vector<at::Tensor> {
         return {parameters(op.getName())};

@@ -87,6 +87,7 @@ using Results = std::vector<at::Tensor>;
 Results evaluate(mlir::moe::EmbeddingOp op, Frame &frame);
 Results evaluate(mlir::moe::RmsNormOp op, Frame &frame);
 Results evaluate(mlir::moe::LayerNormOp op, Frame &frame);
+Results evaluate(mlir::moe::ConcatRowsOp op, Frame &frame);
 Results evaluate(mlir::moe::LinearOp op, Frame &frame);
 Results evaluate(mlir::moe::AddOp op, Frame &frame);
 Results evaluate(mlir::moe::ScaleOp op, Frame &frame);

@@ -65,4 +65,10 @@ at::Tensor classifierLoss(const RoutedLayer &layer, const at::Tensor &old) {
   return -at::log_softmax(layer.gate, -1).gather(-1, classes).sum();
 }
 
+at::Tensor routerCrossEntropy(const RoutedLayer &layer,
+                              const at::Tensor &groups) {
+  at::Tensor right = groups.to(at::kLong).unsqueeze(-1);
+  return -at::log_softmax(layer.logits, -1).gather(-1, right).sum();
+}
+
 } // namespace polymoe

@@ -30,6 +30,11 @@ at::Tensor languagePriorLoss(const RoutedLayer &layer, const at::Tensor &old,
 /// is right where `old` [B, S] is not 0, class 1 elsewhere.
 at::Tensor classifierLoss(const RoutedLayer &layer, const at::Tensor &old);
 
+/// The cross-entropy of the router of one layer, summed over all tokens: expert
+/// `groups` [B, S] is right.
+at::Tensor routerCrossEntropy(const RoutedLayer &layer,
+                              const at::Tensor &groups);
+
 /// `log p(label)`, 0 where the label is negative.
 at::Tensor labelLogprobs(const at::Tensor &logits, const at::Tensor &labels);
 

@@ -21,6 +21,8 @@
 #include <ATen/ops/where.h>
 #include <ATen/ops/zeros.h>
 
+#include <limits>
+
 using namespace mlir;
 using namespace mlir::moe;
 
@@ -58,6 +60,17 @@ Results evaluate(RouteOp op, Frame &frame) {
                  logits.options().dtype(at::kLong).requires_grad(false));
     frame.record({logits, selected, at::Tensor()});
     return {selected, at::ones(shape, logits.options().requires_grad(false))};
+  }
+  if (op.getGroups()) {
+    at::Tensor groups = frame[op.getGroups()].to(at::kLong).unsqueeze(-1);
+    at::Tensor isExpert = (groups >= 0) & (groups < logits.size(-1));
+    at::Tensor selected = groups.masked_fill(isExpert.logical_not(), 0);
+    at::Tensor scores =
+        at::ones(groups.sizes(), logits.options().requires_grad(false))
+            .masked_fill(isExpert.logical_not(),
+                         std::numeric_limits<double>::quiet_NaN());
+    frame.record({logits, selected, at::Tensor()});
+    return {selected, scores};
   }
   at::Tensor probabilities = at::softmax(logits, -1);
   // at::topk does not specify the order of equal values; in a stable sort the

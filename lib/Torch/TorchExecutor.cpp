@@ -101,10 +101,12 @@ private:
         arguments.push_back(ids(batch.segments, batch, "segments"));
       else if (name == "slots")
         arguments.push_back(ids(slots, batch, "slots"));
+      else if (name == "groups")
+        arguments.push_back(ids(batch.groups, batch, "groups"));
       else
         fail("argument ", i,
-             " of @forward: expected to be bound to tokens, "
-             "positions, slots or segments, but got '",
+             " of @forward: expected to be bound to tokens, positions, slots, "
+             "segments or groups, but got '",
              name.str(), "'");
     }
     std::vector<at::Tensor> results =
@@ -164,6 +166,13 @@ Losses TorchModel::differentiate(const Batch &batch,
       [old = ids(batch.old, batch, "old flags")](const RoutedLayer &layer) {
         return classifierLoss(layer, old);
       });
+  if (objective.routerCrossEntropy != 0)
+    add("router_cross_entropy", objective.routerCrossEntropy, weights.position,
+        routed,
+        [groups =
+             ids(batch.groups, batch, "groups")](const RoutedLayer &layer) {
+          return routerCrossEntropy(layer, groups);
+        });
   losses["loss"] = loss.item<double>();
 
   if (loss.requires_grad()) {

@@ -6,8 +6,8 @@
 //===----------------------------------------------------------------------===//
 //
 // What the passes share that make mixtures: moe-upcycle, which gives all layers
-// the number of experts that it is told, and moe-allocate-experts, which gives
-// each as many as a profile says.
+// the number of experts that it is told, moe-allocate-experts, which gives each
+// as many as a profile says, and moe-group-languages, one for each group.
 //
 //===----------------------------------------------------------------------===//
 
@@ -34,7 +34,8 @@ struct AddExpertsOptions {
 /// is the layer's FFN, or was it before an earlier round. A dense layer becomes
 /// a mixture. In a mixture the router becomes wider and is drawn anew, the
 /// language gate too, and the experts that were there are backbone from now on.
-/// Layers that come to differ get functions of their own.
+/// Layers that come to differ get functions of their own, so `layers` has all
+/// that share a function with one that gets experts.
 LogicalResult addExperts(ModuleOp module, MutableArrayRef<NewExperts> layers,
                          const AddExpertsOptions &options);
 

@@ -7,6 +7,7 @@
 
 #include "EntryPoint.h"
 
+#include "moe/Transforms/Layers.h"
 #include "moe/Transforms/Passes.h"
 
 #include "mlir/IR/Builders.h"
@@ -25,33 +26,56 @@ using namespace mlir::moe;
 
 namespace {
 
-enum LossKind { Balance, Prior, Classifier };
+enum LossKind { Balance, Prior, Classifier, RouterCrossEntropy };
+constexpr size_t numLossKinds = 4;
 
-/// The router losses of a function and of those that it calls, by kind: balance
-/// and prior losses for each MoE layer, the classifier's for each language
-/// gate.
-using RouterLosses = std::array<SmallVector<Value>, 3>;
+/// The router losses of a function and of those that it calls, by kind: the
+/// classifier's for each language gate, all others for each MoE layer.
+using RouterLosses = std::array<SmallVector<Value>, numLossKinds>;
 
 /// The values that router losses read beside the logits. In @step these are
 /// bound inputs, in any other function additional arguments.
 struct LossInputs {
-  Value old, oldWeight, microBatchWeight, positionWeight;
+  Value old, oldWeight, microBatchWeight, positionWeight, groups;
+};
+
+/// An input of LossInputs.
+using LossInput = Value LossInputs::*;
+
+/// Which kinds of router losses there are, and in which form.
+struct RouterLossOptions {
+  bool balance, prior, classifier, crossEntropy;
+  LossForm balanceForm, priorForm;
+
+  /// The inputs that a function with routers takes, in order.
+  SmallVector<LossInput> inputs() const {
+    SmallVector<LossInput> needed;
+    if (balance)
+      needed.push_back(&LossInputs::microBatchWeight);
+    if (prior || classifier)
+      needed.push_back(&LossInputs::old);
+    if (prior)
+      needed.push_back(&LossInputs::oldWeight);
+    if (classifier || crossEntropy)
+      needed.push_back(&LossInputs::positionWeight);
+    if (crossEntropy)
+      needed.push_back(&LossInputs::groups);
+    return needed;
+  }
 };
 
 /// Adds router losses to the layers and returns them up to the entry point.
 class RouterLossBuilder {
 public:
-  RouterLossBuilder(bool balance, LossForm balanceForm, bool prior,
-                    LossForm priorForm, bool classifier)
-      : balance(balance), prior(prior), classifier(classifier),
-        balanceForm(balanceForm), priorForm(priorForm) {}
+  explicit RouterLossBuilder(const RouterLossOptions &options)
+      : options(options) {}
 
   /// Adds the losses of the routers in `function`, where they read `inputs`.
   RouterLosses build(func::FuncOp function, const LossInputs &inputs);
 
 private:
   /// How many losses of each kind a function returns in addition.
-  using LossCounts = std::array<size_t, 3>;
+  using LossCounts = std::array<size_t, numLossKinds>;
 
   void buildForRoute(RouteOp route, const LossInputs &inputs,
                      RouterLosses &losses);
@@ -59,10 +83,8 @@ private:
                     RouterLosses &losses);
   LossCounts extend(func::FuncOp function, const LossInputs &inputs);
   bool holdsRouters(func::FuncOp function);
-  SmallVector<Value> needed(const LossInputs &inputs) const;
 
-  bool balance, prior, classifier;
-  LossForm balanceForm, priorForm;
+  RouterLossOptions options;
   llvm::DenseMap<func::FuncOp, LossCounts> extended;
   llvm::DenseMap<func::FuncOp, bool> routers;
 };
@@ -80,20 +102,6 @@ bool RouterLossBuilder::holdsRouters(func::FuncOp function) {
           call, call.getCalleeAttr()));
   });
   return routers[function] = found;
-}
-
-/// The inputs that a function with routers takes, in order.
-SmallVector<Value> RouterLossBuilder::needed(const LossInputs &inputs) const {
-  SmallVector<Value> values;
-  if (balance)
-    values.push_back(inputs.microBatchWeight);
-  if (prior || classifier)
-    values.push_back(inputs.old);
-  if (prior)
-    values.push_back(inputs.oldWeight);
-  if (classifier)
-    values.push_back(inputs.positionWeight);
-  return values;
 }
 
 RouterLosses RouterLossBuilder::build(func::FuncOp function,
@@ -117,19 +125,24 @@ void RouterLossBuilder::buildForRoute(RouteOp route, const LossInputs &inputs,
   OpBuilder builder(route);
   builder.setInsertionPointAfter(route);
   MLIRContext *context = route.getContext();
-  if (balance)
+  if (options.balance)
     losses[Balance].push_back(BalanceLossOp::create(
         builder, route.getLoc(), inputs.microBatchWeight.getType(),
         route.getLogits(), route.getRoutes(), inputs.microBatchWeight,
-        LossFormAttr::get(context, balanceForm)));
-  if (prior)
+        LossFormAttr::get(context, options.balanceForm)));
+  if (options.prior)
     losses[Prior].push_back(LanguagePriorLossOp::create(
         builder, route.getLoc(), inputs.oldWeight.getType(), route.getLogits(),
-        inputs.old, inputs.oldWeight, LossFormAttr::get(context, priorForm)));
-  if (classifier && route.getGate())
+        inputs.old, inputs.oldWeight,
+        LossFormAttr::get(context, options.priorForm)));
+  if (options.classifier && route.getGate())
     losses[Classifier].push_back(ClassifierLossOp::create(
         builder, route.getLoc(), inputs.positionWeight.getType(),
         route.getGate(), inputs.old, inputs.positionWeight));
+  if (options.crossEntropy)
+    losses[RouterCrossEntropy].push_back(CrossEntropyOp::create(
+        builder, route.getLoc(), inputs.positionWeight.getType(),
+        route.getLogits(), inputs.groups, inputs.positionWeight));
 }
 
 void RouterLossBuilder::buildForCall(func::CallOp call,
@@ -140,7 +153,10 @@ void RouterLossBuilder::buildForCall(func::CallOp call,
   if (!holdsRouters(callee))
     return;
   LossCounts counts = extend(callee, inputs);
-  ValueRange results = replaceCall(call, callee, needed(inputs));
+  SmallVector<Value> operands;
+  for (LossInput input : options.inputs())
+    operands.push_back(inputs.*input);
+  ValueRange results = replaceCall(call, callee, operands);
   for (auto [ofKind, count] : llvm::zip_equal(losses, counts)) {
     llvm::append_range(ofKind, results.take_front(count));
     results = results.drop_front(count);
@@ -153,16 +169,8 @@ RouterLossBuilder::extend(func::FuncOp function, const LossInputs &inputs) {
   if (known != extended.end())
     return known->second;
   LossInputs inside;
-  if (balance)
-    inside.microBatchWeight =
-        addArgument(function, inputs.microBatchWeight.getType());
-  if (prior || classifier)
-    inside.old = addArgument(function, inputs.old.getType());
-  if (prior)
-    inside.oldWeight = addArgument(function, inputs.oldWeight.getType());
-  if (classifier)
-    inside.positionWeight =
-        addArgument(function, inputs.positionWeight.getType());
+  for (LossInput input : options.inputs())
+    inside.*input = addArgument(function, (inputs.*input).getType());
   RouterLosses losses = build(function, inside);
   LossCounts counts;
   for (auto [ofKind, count] : llvm::zip_equal(losses, counts)) {
@@ -220,7 +228,10 @@ struct AddObjective : FailablePass<moe::impl::AddObjectiveBase<AddObjective>> {
         failed(checkCoefficient("language-prior", languagePrior, hasRouters)) ||
         // Stage 2 is one stage for models with gates and without.
         failed(checkCoefficient("classifier", classifier,
-                                /*hasRouters=*/true)))
+                                /*hasRouters=*/true)) ||
+        failed(checkCoefficient("router-cross-entropy", routerCrossEntropy,
+                                hasRouters)) ||
+        (routerCrossEntropy != 0 && failed(numGroups(module))))
       return failure();
 
     auto logitsType = cast<RankedTensorType>(logits->getType());
@@ -237,9 +248,12 @@ struct AddObjective : FailablePass<moe::impl::AddObjectiveBase<AddObjective>> {
     inputs.microBatchWeight = addInput("micro_batch_weight", scalar);
     inputs.positionWeight = addInput("position_weight", scalar);
 
-    RouterLossBuilder routerLosses(balance != 0, *balanceLossForm,
-                                   languagePrior != 0, *priorLossForm,
-                                   classifier != 0 && hasGates);
+    if (routerCrossEntropy != 0)
+      inputs.groups = getOrAddInput(*forward, tokens->getType(), "groups");
+
+    RouterLossBuilder routerLosses(
+        {balance != 0, languagePrior != 0, classifier != 0 && hasGates,
+         routerCrossEntropy != 0, *balanceLossForm, *priorLossForm});
     RouterLosses losses = routerLosses.build(*forward, inputs);
 
     OpBuilder builder(returnOf(*forward));
@@ -263,6 +277,8 @@ struct AddObjective : FailablePass<moe::impl::AddObjectiveBase<AddObjective>> {
     addTerm("balance", losses[Balance], balance);
     addTerm("language_prior", losses[Prior], languagePrior);
     addTerm("classifier", losses[Classifier], classifier);
+    addTerm("router_cross_entropy", losses[RouterCrossEntropy],
+            routerCrossEntropy);
 
     Value loss =
         WeightedSumOp::create(builder, loc, scalar, terms, coefficients);
@@ -278,6 +294,8 @@ struct AddObjective : FailablePass<moe::impl::AddObjectiveBase<AddObjective>> {
     objective.set("language_prior", builder.getF64FloatAttr(languagePrior));
     objective.set("language_prior_form",
                   builder.getStringAttr(languagePriorForm));
+    objective.set("router_cross_entropy",
+                  builder.getF64FloatAttr(routerCrossEntropy));
     MoEDialect::ObjectiveAttrHelper(module.getContext())
         .setAttr(module, objective.getDictionary(module.getContext()));
     return success();

@@ -26,14 +26,28 @@ FailureOr<func::FuncOp> mlir::moe::lookupForward(ModuleOp module) {
   return forward;
 }
 
+/// The argument that is bound so, or null.
+static BlockArgument findArgument(func::FuncOp function, BindingAttr binding) {
+  for (BlockArgument argument : function.getArguments())
+    if (BindingAttr::ofArgument(function, argument.getArgNumber()) == binding)
+      return argument;
+  return {};
+}
+
 FailureOr<BlockArgument> mlir::moe::lookupInput(func::FuncOp function,
                                                 StringRef name) {
   auto wanted = bindingAttr(function.getContext(), BindingKind::Input, name);
-  for (BlockArgument argument : function.getArguments())
-    if (BindingAttr::ofArgument(function, argument.getArgNumber()) == wanted)
-      return argument;
+  if (BlockArgument argument = findArgument(function, wanted))
+    return argument;
   return function.emitOpError()
          << "expected an argument with moe.binding = " << wanted;
+}
+
+BlockArgument mlir::moe::getOrAddInput(func::FuncOp function, Type type,
+                                       StringRef name) {
+  auto wanted = bindingAttr(function.getContext(), BindingKind::Input, name);
+  BlockArgument argument = findArgument(function, wanted);
+  return argument ? argument : addArgument(function, type, wanted);
 }
 
 FailureOr<Value> mlir::moe::lookupOutput(func::FuncOp function,

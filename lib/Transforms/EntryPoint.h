@@ -32,6 +32,10 @@ FailureOr<Value> lookupOutput(func::FuncOp function, StringRef name);
 BlockArgument addArgument(func::FuncOp function, Type type, BindingKind kind,
                           StringRef name);
 
+/// The argument of an entry point that is bound to the input `name`; appends
+/// one if there is none.
+BlockArgument getOrAddInput(func::FuncOp function, Type type, StringRef name);
+
 /// Appends `values` to what `function` returns.
 void addResults(func::FuncOp function, ValueRange values);
 

@@ -5,6 +5,7 @@
 //
 //===----------------------------------------------------------------------===//
 
+#include "moe/Transforms/Layers.h"
 #include "moe/Transforms/Passes.h"
 
 #include "mlir/IR/BuiltinOps.h"
@@ -33,27 +34,9 @@ struct ForceExpert : FailablePass<moe::impl::ForceExpertBase<ForceExpert>> {
     if (expert < 0 || expert >= experts)
       return route.emitOpError() << "expected an expert in [0, " << experts
                                  << "), but got " << expert.getValue();
-    // From now on a token has one score and one row. Another user of them, or a
-    // saved pre-activation, would no longer fit.
-    for (Operation *user : route->getUsers()) {
-      auto mixture = dyn_cast<ExpertsOp>(user);
-      if ((mixture && !mixture.getPreactivation()) || isa<BalanceLossOp>(user))
-        continue;
-      InFlightDiagnostic diag = route.emitOpError()
-                                << "expected only moe.experts and "
-                                   "moe.balance_loss to use the routes";
-      diag.attachNote(user->getLoc()) << "used here";
-      return diag;
-    }
-    route.getGateMutable().clear();
+    if (failed(routeToOne(route)))
+      return failure();
     route.setForcedExpert(expert);
-    route.setRenormalize(false);
-    route.getRoutes().setType(RoutesType::get(
-        &getContext(), route.getRoutes().getType().getTokens(), experts, 1));
-    auto scores = cast<RankedTensorType>(route.getScores().getType());
-    SmallVector<int64_t> shape(scores.getShape());
-    shape.back() = 1;
-    route.getScores().setType(scores.clone(shape));
     return success();
   }
 };

@@ -137,6 +137,28 @@ std::string mlir::moe::digestOfBase(ModuleOp module, ArrayRef<Layer> layers) {
                          /*Width=*/16);
 }
 
+FailureOr<int64_t> mlir::moe::numGroups(ModuleOp module) {
+  DictionaryAttr groups =
+      MoEDialect::GroupsAttrHelper(module.getContext()).getAttr(module);
+  if (!groups)
+    return module.emitError() << "expected a model with groups of languages "
+                                 "(moe.groups), but it has none; "
+                                 "moe-group-languages makes them";
+  int64_t count = 0;
+  for (NamedAttribute group : groups)
+    count = std::max(count, cast<IntegerAttr>(group.getValue()).getInt() + 1);
+  WalkResult enough = module.walk([&](RouteOp route) -> WalkResult {
+    int64_t experts = route.getRoutes().getType().getExperts();
+    if (experts >= count)
+      return WalkResult::advance();
+    return route.emitOpError() << "expected an expert for each of " << count
+                               << " groups of languages, but got " << experts;
+  });
+  if (enough.wasInterrupted())
+    return failure();
+  return count;
+}
+
 bool mlir::moe::isTrained(ParameterOp parameter) {
   return parameter.getTrainable() || !isa<InitAttr>(parameter.getOrigin());
 }
@@ -152,6 +174,10 @@ std::string mlir::moe::routerName(StringRef prefix) {
 std::string mlir::moe::expertName(StringRef prefix, int64_t expert,
                                   StringRef part) {
   return (prefix + "experts." + Twine(expert) + "." + part).str();
+}
+
+std::string mlir::moe::routerRowName(StringRef prefix, int64_t expert) {
+  return (prefix + "gate." + Twine(expert) + ".weight").str();
 }
 
 std::string mlir::moe::languageGateName(StringRef router) {
@@ -196,6 +222,31 @@ Value mlir::moe::buildLanguageGate(OpBuilder &builder, Location loc,
     classes = PoolOp::create(builder, loc, classes.getType(), classes,
                              /*slots=*/Value(), pool);
   return classes;
+}
+
+LogicalResult mlir::moe::routeToOne(RouteOp route) {
+  // From now on a token has one score and one row. Another user of them, or a
+  // saved pre-activation, would no longer fit.
+  for (Operation *user : route->getUsers()) {
+    auto mixture = dyn_cast<ExpertsOp>(user);
+    if ((mixture && !mixture.getPreactivation()) || isa<BalanceLossOp>(user))
+      continue;
+    InFlightDiagnostic diag = route.emitOpError()
+                              << "expected only moe.experts and "
+                                 "moe.balance_loss to use the routes";
+    diag.attachNote(user->getLoc()) << "used here";
+    return diag;
+  }
+  RoutesType routes = route.getRoutes().getType();
+  route.getGateMutable().clear();
+  route.setRenormalize(false);
+  route.getRoutes().setType(RoutesType::get(
+      route.getContext(), routes.getTokens(), routes.getExperts(), 1));
+  auto scores = cast<RankedTensorType>(route.getScores().getType());
+  SmallVector<int64_t> shape(scores.getShape());
+  shape.back() = 1;
+  route.getScores().setType(scores.clone(shape));
+  return success();
 }
 
 FailureOr<ParameterOp>

@@ -62,6 +62,7 @@ void mlir::moe::buildTrainPipeline(OpPassManager &pm,
   objective.languagePrior = options.languagePrior;
   objective.languagePriorForm = options.languagePriorForm;
   objective.classifier = options.classifier;
+  objective.routerCrossEntropy = options.routerCrossEntropy;
   pm.addPass(createAddObjective(objective));
   // @step returns the loss.
   addShapes(pm, options.rows, options.length);

@@ -87,10 +87,10 @@ void InfluenceAnalysis::visit(Value value, Influences &influences,
       worklist.push_back(call.getOperand(index));
     return;
   }
-  // A forced score is 1 whatever the logits are, and the decision of a gate has
-  // no derivative.
+  // The score of a forced expert, or of a group's, is 1 whatever the logits
+  // are, and the decision of a gate has no derivative.
   if (auto route = dyn_cast<RouteOp>(op)) {
-    if (!route.getForcedExpert())
+    if (!route.getForcedExpert() && !route.getGroups())
       worklist.push_back(route.getLogits());
     return;
   }

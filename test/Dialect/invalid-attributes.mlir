@@ -75,10 +75,37 @@ module attributes {moe.model = {family = "llama", config = "config.json", tokeni
 
 // -----
 
-// expected-error@below {{expected moe.objective to be {balance, balance_form, classifier, language_prior, language_prior_form}, floats and forms of router losses, but got {balance = 0.000000e+00 : f64, balance_form = "mean", classifier = 0.000000e+00 : f64, language_prior = 0.000000e+00 : f64, language_prior_form = "paper"}}}
-module attributes {moe.objective = {balance = 0.0, balance_form = "mean", classifier = 0.0, language_prior = 0.0, language_prior_form = "paper"}} {
+// expected-error@below {{expected moe.objective to be {balance, balance_form, classifier, language_prior, language_prior_form, router_cross_entropy}, floats and forms of router losses, but got {balance = 0.000000e+00 : f64, balance_form = "mean", classifier = 0.000000e+00 : f64, language_prior = 0.000000e+00 : f64, language_prior_form = "paper", router_cross_entropy = 0.000000e+00 : f64}}}
+module attributes {moe.objective = {balance = 0.0, balance_form = "mean", classifier = 0.0, language_prior = 0.0, language_prior_form = "paper", router_cross_entropy = 0.0}} {
 }
 // mended: "mean" => "paper"
+
+// -----
+
+// expected-error@below {{expected moe.groups to be {language = group, ...}, integers of 64 bits that count from 0 without a gap, but got {el = 0 : i64, en = 2 : i64}}}
+module attributes {moe.groups = {el = 0, en = 2}} {
+}
+// mended: en = 2 => en = 1
+
+// -----
+
+// expected-error@below {{expected moe.groups to be {language = group, ...}, integers of 64 bits that count from 0 without a gap, but got {el = 0 : i32}}}
+module attributes {moe.groups = {el = 0 : i32}} {
+}
+// mended: 0 : i32 => 0
+
+// -----
+
+// expected-error@below {{expected moe.groups to be {language = group, ...}, integers of 64 bits that count from 0 without a gap, but got {}}}
+module attributes {moe.groups = {}} {
+}
+// mended: {moe.groups = {}} => {}
+
+// -----
+
+// expected-error@below {{expected moe.groups on a module}}
+func.func private @f() attributes {moe.groups = {el = 0}}
+// mended: @f() attributes {moe.groups = {el = 0}} => @f()
 
 // -----
 

@@ -453,3 +453,33 @@ func.func @f(%g: tensor<f32>, %l: tensor<2x8x6xf32>, %r: !moe.routes<12x6, 2>, %
   return
 }
 // mended: <12x6, 2> => <16x6, 2>
+
+// -----
+
+// moe.take_rows (C1)
+func.func @f(%g: tensor<7x64xf32>) {
+  // expected-error@below {{expected a result of type 'tensor<1x64xf32>', but got 'tensor<1x32xf32>'}}
+  %d = moe.take_rows %g {first = 6 : i64} : (tensor<7x64xf32>) -> tensor<1x32xf32>
+  return
+}
+// mended: tensor<1x32xf32> => tensor<1x64xf32>
+
+// -----
+
+// moe.take_rows (C2)
+func.func @f(%g: tensor<7x64xf32>) {
+  // expected-error@below {{expected rows in [0, 7], but got 6 to 8}}
+  %d = moe.take_rows %g {first = 6 : i64} : (tensor<7x64xf32>) -> tensor<2x64xf32>
+  return
+}
+// mended: first = 6 => first = 5
+
+// -----
+
+// moe.take_rows (C2)
+func.func @f(%g: tensor<7x64xf32>) {
+  // expected-error@below {{expected rows in [0, 7], but got -1 to 0}}
+  %d = moe.take_rows %g {first = -1 : i64} : (tensor<7x64xf32>) -> tensor<1x64xf32>
+  return
+}
+// mended: first = -1 => first = 0

@@ -256,6 +256,48 @@ func.func @f(%l: tensor<?x?x6xf32>, %g: tensor<?x?x2xf32>) {
 
 // -----
 
+// moe.route (C5)
+func.func @f(%l: tensor<2x8x6xf32>, %g: tensor<2x7xi32>) {
+  // expected-error@below {{expected a row length of 8, but got 7}}
+  %r, %s = moe.route %l groups(%g) : (tensor<2x8x6xf32>, tensor<2x7xi32>) -> (!moe.routes<16x6, 1>, tensor<2x8x1xf32>)
+  return
+}
+// mended: tensor<2x7xi32> => tensor<2x8xi32>
+
+// -----
+
+// moe.route (C5)
+func.func @f(%l: tensor<?x?x6xf32>, %g: tensor<?x?xi32>) {
+  // expected-error@below {{expected one expert a token, since tokens go by their groups, but got 2}}
+  %r, %s = moe.route %l groups(%g) : (tensor<?x?x6xf32>, tensor<?x?xi32>) -> (!moe.routes<?x6, 2>, tensor<?x?x2xf32>)
+  return
+}
+// mended: <?x6, 2> => <?x6, 1>
+// mended: tensor<?x?x2xf32> => tensor<?x?x1xf32>
+
+// -----
+
+// moe.route (C5)
+func.func @f(%l: tensor<?x?x6xf32>, %g: tensor<?x?xi32>) {
+  // expected-error@below {{expected neither a gate nor a forced expert, since tokens go by their groups}}
+  %r, %s = moe.route %l groups(%g) {forced_expert = 0 : i64} : (tensor<?x?x6xf32>, tensor<?x?xi32>) -> (!moe.routes<?x6, 1>, tensor<?x?x1xf32>)
+  return
+}
+// mended: {forced_expert = 0 : i64} => {}
+
+// -----
+
+// moe.route (C5)
+func.func @f(%l: tensor<?x?x6xf32>, %c: tensor<?x?x2xf32>, %g: tensor<?x?xi32>) {
+  // expected-error@below {{expected neither a gate nor a forced expert, since tokens go by their groups}}
+  %r, %s = moe.route %l, %c groups(%g) : (tensor<?x?x6xf32>, tensor<?x?x2xf32>, tensor<?x?xi32>) -> (!moe.routes<?x6, 1>, tensor<?x?x1xf32>)
+  return
+}
+// mended: %l, %c groups(%g) => %l, %c
+// mended: (tensor<?x?x6xf32>, tensor<?x?x2xf32>, tensor<?x?xi32>) -> => (tensor<?x?x6xf32>, tensor<?x?x2xf32>) ->
+
+// -----
+
 // moe.language_gate (C1)
 func.func @f(%x: tensor<?x?x64xf32>, %w: tensor<2x32xf32>) {
   // expected-error@below {{expected a weight of type 'tensor<2x64xf32>', but got 'tensor<2x32xf32>'}}

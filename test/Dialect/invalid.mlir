@@ -206,6 +206,37 @@ func.func @f(%x: tensor<?x?x64xf32>, %w: tensor<64xf32>, %b: tensor<64xf32>) {
 
 // -----
 
+// moe.concat_rows (C1)
+func.func @f(%a: tensor<6x64xf32>, %b: tensor<1x32xf32>) {
+  // expected-error@below {{expected an input of type 'tensor<1x64xf32>', but got 'tensor<1x32xf32>'}}
+  %y = moe.concat_rows %a, %b : (tensor<6x64xf32>, tensor<1x32xf32>) -> tensor<7x64xf32>
+  return
+}
+// mended: tensor<1x32xf32> => tensor<1x64xf32>
+
+// -----
+
+// moe.concat_rows (C1)
+func.func @f(%a: tensor<6x64xf32>, %b: tensor<1x64xf32>) {
+  // expected-error@below {{expected rows of 7, but got 6}}
+  %y = moe.concat_rows %a, %b : (tensor<6x64xf32>, tensor<1x64xf32>) -> tensor<6x64xf32>
+  return
+}
+// mended: -> tensor<6x64xf32> => -> tensor<7x64xf32>
+
+// -----
+
+// moe.concat_rows (C1)
+func.func @f() {
+  // expected-error@below {{expected at least one input}}
+  %y = moe.concat_rows : () -> tensor<6x64xf32>
+  return
+}
+// mended: @f() => @f(%a: tensor<6x64xf32>)
+// mended: moe.concat_rows : () => moe.concat_rows %a : (tensor<6x64xf32>)
+
+// -----
+
 // moe.linear (C1)
 func.func @f(%x: tensor<?x?x64xf32>, %w: tensor<96x32xf32>) {
   // expected-error@below {{expected an input width of 32, but got 64}}

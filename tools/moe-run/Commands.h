@@ -26,6 +26,8 @@ void addInspectCommand(CLI::App &app, Command &command);
 void addProfileCommand(CLI::App &app, Command &command);
 void addProfileTimeCommand(CLI::App &app, Command &command);
 void addProfilePerplexityCommand(CLI::App &app, Command &command);
+/// Adds `deviation` to the command `profile`.
+void addProfileDeviation(CLI::App &profile, Command &command);
 
 /// Writes out what standard output has taken. Throws Error: a full disk shows
 /// here.

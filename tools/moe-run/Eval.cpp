@@ -39,7 +39,9 @@ Corpus polymoe::openCorpus(Inference &inference, EvalOptions &options) {
   inference.executor.scorer->requireBatches(windows.rows, windows.length,
                                             /*logits=*/false);
   windows.shapes = inference.model.program() ? 1 : 3;
+  options.evaluation.byGroup = options.machine.routes == "group";
   Corpus corpus(options.data, inference.model.vocabulary());
+  corpus.setGroups(inference.model.groups());
   if (!options.machine.otherTokenizer)
     checkTokenizer(inference.model, corpus);
   warnOfLength(inference.model, windows.length);
@@ -65,6 +67,7 @@ void polymoe::addEvalOptions(CLI::App &app, EvalOptions &options) {
   addMachineOptions(app, options.machine);
   addFrozenWeights(app, options.machine);
   addOtherTokenizer(app, options.machine);
+  addRoutes(app, options.machine)->capture_default_str();
   EvaluateOptions &evaluation = options.evaluation;
   app.add_option("--data", options.data, "corpus folder")->required();
   app.add_option("--split", evaluation.split, "which documents")

@@ -47,6 +47,10 @@ Executor makeExecutor(const MachineOptions &options, Model &file,
          "--executor=compiled to choose for, but ",
          file.program() ? file.file().string() + " is compiled"
                         : "got --executor=" + options.executor);
+  if (options.routes == "group" && file.program())
+    fail("--routes=group: expected a module of the model level to change the "
+         "routes of, but ",
+         file.file(), " is compiled");
   if (options.executor == "torch")
     return makeTorch(options, module, store, pool, objective);
   CompiledExecutorOptions compiled = compiledOptions(options);

@@ -88,6 +88,14 @@ CLI::Option *addOtherTokenizer(CLI::App &app, MachineOptions &options) {
                       "than the model's");
 }
 
+CLI::Option *addRoutes(CLI::App &app, MachineOptions &options) {
+  return app
+      .add_option("--routes", options.routes,
+                  "what sends a token to its experts: the router, or the group "
+                  "of its language, which has an expert (DMoE)")
+      ->check(CLI::IsMember({"router", "group"}));
+}
+
 Progress::Options progressOptions(double flopsPerToken) {
   Progress::Options options;
   options.flopsPerToken = flopsPerToken;
@@ -166,6 +174,16 @@ int64_t Model::contextLimit() {
              : 0;
 }
 
+LanguageGroups Model::groups() {
+  LanguageGroups groups;
+  MoEDialect::GroupsAttrHelper helper(&context);
+  if (DictionaryAttr known = helper.getAttr(module()))
+    for (NamedAttribute entry : known)
+      groups[entry.getName().str()] =
+          static_cast<int32_t>(cast<IntegerAttr>(entry.getValue()).getInt());
+  return groups;
+}
+
 void checkTokenizer(Model &model, const Corpus &corpus) {
   if (corpus.tokenizer().empty() || !model.hasTokenizer())
     return;
@@ -201,12 +219,15 @@ void setTrainable(ModuleOp module, StringRef roles) {
   diagnose(*module.getContext(), [&] { return pm.run(module); });
 }
 
-OwningOpRef<ModuleOp> modelToRun(ModuleOp module, const std::string &dtype) {
+OwningOpRef<ModuleOp> modelToRun(ModuleOp module,
+                                 const MachineOptions &options) {
   OwningOpRef<ModuleOp> copy = module.clone();
   PassManager pm(module.getContext());
-  if (!dtype.empty())
-    pm.addPass(createConvertDType({dtype}));
+  if (!options.dtype.empty())
+    pm.addPass(createConvertDType({options.dtype}));
   pm.addPass(createDropUntrainedGates());
+  if (options.routes == "group")
+    pm.addPass(createRouteByGroup());
   diagnose(*module.getContext(), [&] { return pm.run(*copy); });
   return copy;
 }
@@ -242,7 +263,7 @@ std::unique_ptr<ParameterStore> loadParameters(Model &model, ModuleOp module,
 Inference::Inference(const MachineOptions &options)
     : model(options.model), pool(options.threads) {
   setTrainable(model.module(), "none");
-  module = modelToRun(model.module(), options.dtype);
+  module = modelToRun(model.module(), options);
   store = loadParameters(model, *module, pool, /*training=*/false);
   executor = makeExecutor(options, model, *module, *store, pool);
 }

@@ -35,6 +35,8 @@ struct MachineOptions {
   std::string model;
   std::string executor = "compiled";
   std::string dtype; ///< empty: the model's own
+  /// What routes go by: "router", or the "group" of a token's language.
+  std::string routes = "router";
   mlir::moe::Bf16Products bf16Products = mlir::moe::hostBf16Products();
   mlir::moe::FrozenWeights frozenWeights = mlir::moe::FrozenWeights::AsIs;
   int threads = 0;
@@ -48,6 +50,8 @@ struct MachineOptions {
 void addMachineOptions(CLI::App &app, MachineOptions &options);
 /// For commands that read a corpus.
 CLI::Option *addOtherTokenizer(CLI::App &app, MachineOptions &options);
+/// For commands whose data say the language of each token.
+CLI::Option *addRoutes(CLI::App &app, MachineOptions &options);
 /// For commands that run models without training.
 void addFrozenWeights(CLI::App &app, MachineOptions &options);
 
@@ -88,6 +92,9 @@ public:
   /// configuration names no limit (ALiBi has none).
   int64_t contextLimit();
 
+  /// The groups of languages; empty where it has none.
+  LanguageGroups groups();
+
   /// Says that the module's paths resolve against another folder now.
   void setFolder(std::filesystem::path folder) {
     loaded.folder = std::move(folder);
@@ -116,11 +123,11 @@ void warn(const std::string &text);
 /// Error.
 void setTrainable(mlir::ModuleOp module, llvm::StringRef roles);
 
-/// What of a model runs: a copy that computes in `dtype` ("fp32", "bf16";
-/// empty: as the module does), and whose routes pass by language gates that
-/// nothing has trained yet. Throws Error.
+/// What of a model runs: a copy that computes in the type that `options` name,
+/// whose routes pass by language gates that nothing has trained yet, and go by
+/// groups where `options` say so. Throws Error.
 mlir::OwningOpRef<mlir::ModuleOp> modelToRun(mlir::ModuleOp module,
-                                             const std::string &dtype);
+                                             const MachineOptions &options);
 
 /// Loads the parameters of `module`, whose files lie relative to `model`'s
 /// folder. Keys that it does not use are an error, but in a run folder and with

@@ -148,4 +148,5 @@ void polymoe::addProfileCommand(CLI::App &app, Command &command) {
   addProbed(*profile, similarity, command);
   addProbed(*profile, routing, command);
   addProfilePerplexityCommand(*profile, command);
+  addProfileDeviation(*profile, command);
 }

@@ -104,7 +104,7 @@ Workload::Workload(const ProfileTimeOptions &options)
   const bool trains = options.what == "train";
   if (!trains)
     setTrainable(model.module(), "none");
-  module = modelToRun(model.module(), options.machine.dtype);
+  module = modelToRun(model.module(), options.machine);
   store = loadParameters(model, *module, pool, trains,
                          parseOptimizerStates(options.optimizerStates));
   Objective objective;

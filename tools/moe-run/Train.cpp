@@ -28,6 +28,7 @@
 
 #include <algorithm>
 #include <iostream>
+#include <set>
 
 using namespace polymoe;
 using nlohmann::json;
@@ -46,6 +47,7 @@ public:
     if (rows > 0)
       fail("expected either --data or --tokens");
   }
+  void requireGroups() const override {}
   std::string position() const override { return "{}"; }
   void seek(std::string_view) override {}
 
@@ -68,7 +70,9 @@ private:
   void freeze();
   void useTokenizer();
   void openData();
+  std::vector<std::string> validatedLanguages() const;
   void chooseBatch(mlir::ModuleOp module);
+  int64_t numGroups() const;
   void pointTo(const fs::path &checkpoint);
   int report(const TrainResult &result);
 
@@ -265,12 +269,17 @@ void Training::openData() {
   if (options.data.empty() == options.tokens.empty())
     fail("expected either --data or --tokens");
   if (!options.tokens.empty()) {
-    if (!options.phase.mix.empty())
-      fail("--mix: expected --data, since the rows of --tokens are taken as "
-           "they are");
+    for (const char *name : {"mix", "sampling-alpha", "batches"})
+      if (options.isGiven(name))
+        fail("--", name,
+             ": expected --data, since the rows of --tokens are taken as they "
+             "are");
     if (options.validateEvery)
       fail("--validate-every: expected --data with documents to validate on");
-    source = std::make_unique<TokensFile>(options.tokens, model->vocabulary());
+    auto file =
+        std::make_unique<TokensFile>(options.tokens, model->vocabulary());
+    file->setGroups(model->groups());
+    source = std::move(file);
     if (options.isGiven("sequence") &&
         options.phase.sequence != source->length())
       fail("--sequence: expected ", source->length(),
@@ -280,14 +289,31 @@ void Training::openData() {
     return;
   }
   corpus = std::make_unique<Corpus>(options.data, model->vocabulary());
+  corpus->setGroups(model->groups());
   if (!options.machine.otherTokenizer)
     checkTokenizer(*model, *corpus);
   if (options.validateEvery && corpus->documents("valid").empty())
     fail("--validate-every: expected documents to validate on, but split "
          "'valid' of ",
          options.data, " has none");
-  source =
-      std::make_unique<CorpusSampler>(*corpus, options.phase.sampler(*corpus));
+  source = options.phase.source(*corpus);
+}
+
+/// Languages to validate on: where the model reads groups, those that have one.
+std::vector<std::string> Training::validatedLanguages() const {
+  if (options.machine.routes != "group")
+    return {};
+  std::set<std::string> codes;
+  for (const Corpus::Document &document : corpus->documents("valid")) {
+    const Language &language = corpus->languages()[size_t(document.language)];
+    if (language.group >= 0)
+      codes.insert(language.code);
+  }
+  if (codes.empty())
+    fail("--validate-every: expected documents to validate on in languages "
+         "that the model has a group for, but split 'valid' of ",
+         options.data, " has none");
+  return {codes.begin(), codes.end()};
 }
 
 /// A run folder carries its tokenizer: the model's, or else the corpus's.
@@ -325,6 +351,13 @@ static int64_t lastingBytes(mlir::ModuleOp module, OptimizerStates states) {
   return bytes;
 }
 
+int64_t Training::numGroups() const {
+  int64_t count = 0;
+  for (const auto &[language, group] : model->groups())
+    count = std::max<int64_t>(count, group + 1);
+  return count;
+}
+
 /// Gives --batch the paper's rows if they fit into memory, or else as many as
 /// do, with as many micro-batches as make the same step unless --accumulate
 /// says how many.
@@ -355,6 +388,11 @@ void Training::chooseBatch(mlir::ModuleOp module) {
   // What a row takes tells where to begin; the plan of that many rows decides.
   const int64_t two = bytesOf(2), row = std::max<int64_t>(two - bytesOf(1), 1);
   int64_t rows = step, bytes = 0;
+  // A micro-batch has text of one group of languages, a step that of all.
+  if (asked.batches == "group" && !options.isGiven("accumulate"))
+    while (rows > 1 && rows * numGroups() > step)
+      rows /= 2;
+  const bool isWhole = rows == step;
   while (rows > 1 && two + (rows - 2) * row > limit)
     rows /= 2;
   while ((bytes = bytesOf(rows)) > limit && rows > 1)
@@ -369,11 +407,12 @@ void Training::chooseBatch(mlir::ModuleOp module) {
   asked.accumulate = microBatchesOf(rows);
   asked.batch = rows;
   std::cerr << "moe-run: --batch=" << rows
-            << " --accumulate=" << asked.accumulate << ": " << step
-            << " rows at once do not fit into memory; a step of "
-            << rows * asked.accumulate << " rows in micro-batches takes "
-            << formatAmount(double(bytes)) << "B of "
-            << formatAmount(double(limit)) << "B\n";
+            << " --accumulate=" << asked.accumulate << ": "
+            << (isWhole ? concat(step, " rows at once do not fit into memory")
+                        : "a micro-batch has one group of languages")
+            << "; a step of " << rows * asked.accumulate
+            << " rows in micro-batches takes " << formatAmount(double(bytes))
+            << "B of " << formatAmount(double(limit)) << "B\n";
 }
 
 int Training::report(const TrainResult &result) {
@@ -405,12 +444,18 @@ int Training::run() {
     return 0;
   }
   loadModel();
+  if (options.readsGroups() && model->groups().empty())
+    fail("stage ", options.phase.stage,
+         ": expected a model with groups of languages, but ", model->file(),
+         " has none; moe-opt --moe-group-languages makes them");
   openData();
+  if (options.readsGroups())
+    source->requireGroups();
   warnOfLength(*model, source->length());
   useTokenizer();
   freeze();
   mlir::OwningOpRef<mlir::ModuleOp> module =
-      modelToRun(model->module(), options.machine.dtype);
+      modelToRun(model->module(), options.machine);
   // What lacks rows is not begun; Trainer counts those of a resumed phase.
   if (!isBegun) {
     chooseBatch(*module);
@@ -452,12 +497,14 @@ int Training::run() {
     saveModule(model->module(), folder.modelPath());
   };
   if (options.validateEvery > 0)
-    hooks.validate = [&] {
+    hooks.validate = [&, languages = validatedLanguages()] {
       EvaluateOptions evaluation;
+      evaluation.languages = languages;
       evaluation.split = "valid";
       evaluation.windows = {.length = source->length(),
                             .rows = options.phase.batch};
       evaluation.maxDocuments = options.validateDocuments;
+      evaluation.byGroup = options.machine.routes == "group";
       return bitsPerByteByName(evaluate(*executor.scorer, *corpus, evaluation),
                                "valid/");
     };

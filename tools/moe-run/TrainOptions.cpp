@@ -12,20 +12,63 @@
 using namespace polymoe;
 
 // The stages of MoE-LPR as the paper has them, with LayerMoE's classifier for
-// models that have language gates (docs/Methods.md). The paper's stage 2 takes
-// 50 thousand documents of each old language to 100 thousand of each new one.
+// models that have language gates, and those of DMoE (docs/Methods.md).
+// MoE-LPR's stage 2 takes 50 thousand documents of each old language to 100
+// thousand of each new one.
 static const StagePreset presets[] = {
-    {"1", "expert,router", 0.01, 0, 0, 0, 1, 1024, 45856},
-    {"2", "router,language_gate", 0, 0.1, 0.1, 0.5, 1, 512, -1},
+    {.name = "1",
+     .trainRoles = "expert,router",
+     .balance = 0.01,
+     .oldWeight = 0,
+     .steps = 45856},
+    {.name = "2",
+     .trainRoles = "router,language_gate",
+     .languagePrior = 0.1,
+     .classifier = 0.1,
+     .oldWeight = 0.5,
+     .sequence = 512},
     // Gates have no gradient but from their own loss.
-    {"dense", "backbone,expert,router", 0, 0, 0, 1, 1, 1024, -1},
+    {.name = "dense", .trainRoles = "backbone,expert,router"},
+    {.name = "dmoe-1",
+     .trainRoles = "backbone,expert,router",
+     .routes = "group",
+     .routerCrossEntropy = 1.28,
+     .samplingAlpha = 0.3,
+     .batches = "group",
+     .sequence = 2048,
+     .rows = 960,
+     .steps = 150,
+     .rate = 1e-4,
+     .warmup = 0.03,
+     .clip = 0.3},
+    {.name = "dmoe-2",
+     .trainRoles = "backbone,expert,router",
+     .balance = 0.02,
+     .samplingAlpha = 0.3,
+     .sequence = 2048,
+     .rows = 960,
+     .steps = 1500,
+     .rate = 1e-4,
+     .warmup = 0.03,
+     .clip = 0.3},
+    {.name = "dmoe-language",
+     .trainRoles = "expert,router",
+     .routes = "group",
+     .routerCrossEntropy = 1.28,
+     .sequence = 2048,
+     .rows = 960,
+     .steps = 100,
+     .rate = 2e-4},
 };
+
+static constexpr const char *stageNames =
+    "1, 2, dense, dmoe-1, dmoe-2 or dmoe-language";
 
 const StagePreset &polymoe::stagePreset(const std::string &name) {
   for (const StagePreset &preset : presets)
     if (name == preset.name)
       return preset;
-  fail("--stage: expected 1, 2 or dense, but got '", name, "'");
+  fail("--stage: expected ", stageNames, ", but got '", name, "'");
 }
 
 //===----------------------------------------------------------------------===//
@@ -36,8 +79,8 @@ Objective PhaseOptions::objective() const {
   auto form = [](const std::string &name) {
     return name == "paper" ? LossForm::Paper : LossForm::Reference;
   };
-  return {balance, form(balanceForm), languagePrior, form(languagePriorForm),
-          classifier};
+  return {balance,    form(balanceForm), languagePrior, form(languagePriorForm),
+          classifier, routerCrossEntropy};
 }
 
 TrainerOptions PhaseOptions::trainer() const {
@@ -59,6 +102,7 @@ SamplerOptions PhaseOptions::sampler(const Corpus &corpus) const {
   options.length = sequence;
   options.seed = seed;
   options.segmentAware = segments;
+  options.alpha = samplingAlpha;
   if (!mix.empty()) {
     options.weights = parseWeights(mix);
   } else {
@@ -78,6 +122,12 @@ SamplerOptions PhaseOptions::sampler(const Corpus &corpus) const {
   return options;
 }
 
+std::unique_ptr<BatchSource> PhaseOptions::source(const Corpus &corpus) const {
+  if (batches == "group")
+    return std::make_unique<GroupSampler>(corpus, sampler(corpus));
+  return std::make_unique<CorpusSampler>(corpus, sampler(corpus));
+}
+
 //===----------------------------------------------------------------------===//
 // The options of a new and of a resumed phase
 //===----------------------------------------------------------------------===//
@@ -91,18 +141,27 @@ bool TrainCommandOptions::isGiven(const std::string &name) const {
 
 void TrainCommandOptions::settleNew() {
   if (!isGiven("stage"))
-    fail("--stage: expected 1, 2 or dense, but got none");
+    fail("--stage: expected ", stageNames, ", but got none");
   const StagePreset &preset = stagePreset(phase.stage);
-  if (!isGiven("train-roles"))
-    phase.trainRoles = preset.trainRoles;
-  if (!isGiven("balance"))
-    phase.balance = preset.balance;
-  if (!isGiven("language-prior"))
-    phase.languagePrior = preset.languagePrior;
-  if (!isGiven("classifier"))
-    phase.classifier = preset.classifier;
-  if (!isGiven("sequence"))
-    phase.sequence = preset.sequence;
+  auto settle = [&](const char *name, auto &value, const auto &ofStage) {
+    if (!isGiven(name))
+      value = ofStage;
+  };
+  settle("train-roles", phase.trainRoles, preset.trainRoles);
+  settle("routes", machine.routes, preset.routes);
+  settle("balance", phase.balance, preset.balance);
+  settle("language-prior", phase.languagePrior, preset.languagePrior);
+  settle("classifier", phase.classifier, preset.classifier);
+  settle("router-cross-entropy", phase.routerCrossEntropy,
+         preset.routerCrossEntropy);
+  settle("sampling-alpha", phase.samplingAlpha, preset.samplingAlpha);
+  // The rows of a tokens file are taken as they are.
+  settle("batches", phase.batches, tokens.empty() ? preset.batches : "mixed");
+  settle("sequence", phase.sequence, preset.sequence);
+  settle("batch", phase.batch, preset.rows);
+  settle("lr", phase.rate, preset.rate);
+  settle("warmup", phase.warmup, preset.warmup);
+  settle("clip", phase.clip, preset.clip);
   if (!isGiven("steps")) {
     if (preset.steps < 0)
       fail("--steps: expected a number of steps, since stage ", preset.name,
@@ -213,19 +272,22 @@ void polymoe::addTrainOptions(CLI::App &app, TrainCommandOptions &options) {
   add(stage, "--stage", phase.stage,
       "1: new experts and routers on new languages; 2: routers and language "
       "gates on all languages; dense: all but language gates, by the "
-      "next-token loss alone. Sets what trains, losses, languages and "
-      "sequence")
-      ->check(CLI::IsMember({"1", "2", "dense"}));
+      "next-token loss alone; dmoe-1: the same on groups of languages, each "
+      "with its expert; dmoe-2: the same by the routers; dmoe-language: the "
+      "expert of a language that was added. Sets what trains, routes, losses, "
+      "data and optimisation")
+      ->check(CLI::IsMember(
+          {"1", "2", "dense", "dmoe-1", "dmoe-2", "dmoe-language"}));
   add(stage, "--train-roles", phase.trainRoles,
       "what trains: backbone, expert, router, language_gate, with commas "
-      "(stage 1: expert,router; 2: router,language_gate; dense: all but "
-      "language_gate)")
+      "(stages 1 and dmoe-language: expert,router; 2: router,language_gate; "
+      "else: all but language_gate)")
       ->delimiter(',')
       ->multi_option_policy(CLI::MultiOptionPolicy::Join)
       ->check(CLI::IsMember({"backbone", "expert", "router", "language_gate"},
                             CLI::ignore_space));
   add(stage, "--balance", phase.balance,
-      "coefficient of the balance loss (stage 1: 0.01, else 0)")
+      "coefficient of the balance loss (stage 1: 0.01; dmoe-2: 0.02; else 0)")
       ->check(CLI::NonNegativeNumber);
   add(stage, "--balance-form", phase.balanceForm,
       "as the paper prints it, or as the released code computes it, K times "
@@ -243,40 +305,55 @@ void polymoe::addTrainOptions(CLI::App &app, TrainCommandOptions &options) {
       "coefficient of the loss that teaches language gates which languages are "
       "old (stage 2 of a model with gates: 0.1, else 0)")
       ->check(CLI::NonNegativeNumber);
+  add(stage, "--router-cross-entropy", phase.routerCrossEntropy,
+      "coefficient of the loss that teaches routers the groups of languages "
+      "(stages dmoe-1 and dmoe-language: 1.28, else 0)")
+      ->check(CLI::NonNegativeNumber);
   add(stage, "--mix", phase.mix,
       "how often a language's documents come in an epoch, as el=1,en=0.1; only "
-      "those named are taken (stage 1: new 1; 2: new 1, old 0.5; dense: all "
-      "1)");
+      "those named are taken (stage 1: new 1; 2: new 1, old 0.5; else: all 1)");
+  add(stage, "--sampling-alpha", phase.samplingAlpha,
+      "makes the text of languages proportional to bytes^ALPHA, beside --mix "
+      "(stages dmoe-1 and dmoe-2: 0.3, else 1, as the corpus has it)")
+      ->check(CLI::Range(0.0, 1.0));
+  add(stage, "--batches", phase.batches,
+      "mixed: micro-batches of any languages; group: each of one group of "
+      "languages, in turn (stage dmoe-1: group, else mixed)")
+      ->check(CLI::IsMember({"mixed", "group"}));
   add(stage, "--sequence", phase.sequence,
-      "tokens of a row (stage 1: 1024; 2: 512; dense: 1024)")
+      "tokens of a row (stage 1: 1024; 2: 512; dense: 1024; dmoe: 2048)")
       ->check(counts);
 
   const char *optimizer = "Optimisation";
   add(optimizer, "--steps", phase.steps,
-      "optimiser steps (stage 1: 45856); 0 writes the initial state")
+      "optimiser steps (stage 1: 45856; dmoe-1: 150; dmoe-2: 1500; "
+      "dmoe-language: 100); 0 writes the initial state")
       ->check(countsOrNone);
   add(optimizer, "--batch", phase.batch,
-      "rows of a micro-batch (default: the paper's 512 where they fit into "
-      "memory, else as many as fit, with --accumulate for 512 rows a step)")
+      "rows of a micro-batch (default: the paper's 512, or 960 of dmoe, where "
+      "they fit into memory, else as many as fit, with --accumulate for as "
+      "many rows a step)")
       ->check(counts);
   add(optimizer, "--accumulate", phase.accumulate,
       "micro-batches of a step, normalised as one batch (default: 1, or as "
       "many as --batch says)")
       ->check(counts);
-  add(optimizer, "--lr", phase.rate, "learning rate")
-      ->check(CLI::NonNegativeNumber)
-      ->capture_default_str();
+  add(optimizer, "--lr", phase.rate,
+      "learning rate (stages dmoe-1 and dmoe-2: 1e-4; dmoe-language: 2e-4; "
+      "else "
+      "5e-5)")
+      ->check(CLI::NonNegativeNumber);
   add(optimizer, "--schedule", phase.schedule, "of the learning rate")
       ->check(CLI::IsMember({"constant", "cosine", "linear"}))
       ->capture_default_str();
   add(optimizer, "--warmup", phase.warmup,
-      "steps of rising learning rate; below 1: a share of --steps")
-      ->check(CLI::NonNegativeNumber)
-      ->capture_default_str();
+      "steps of rising learning rate; below 1: a share of --steps (stages "
+      "dmoe-1 and dmoe-2: 0.03, else 0)")
+      ->check(CLI::NonNegativeNumber);
   add(optimizer, "--clip", phase.clip,
-      "largest norm of all gradients, 0: no limit")
-      ->check(CLI::NonNegativeNumber)
-      ->capture_default_str();
+      "largest norm of all gradients, 0: no limit (stages dmoe-1 and dmoe-2: "
+      "0.3, else 1)")
+      ->check(CLI::NonNegativeNumber);
   add(optimizer, "--weight-decay", phase.weightDecay, "of AdamW")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
@@ -300,6 +377,14 @@ void polymoe::addTrainOptions(CLI::App &app, TrainCommandOptions &options) {
   // What the machine options say is part of the numbers as well.
   record(options, app.get_option("--dtype"), options.machine.dtype);
   record(options, app.get_option("--executor"), options.machine.executor);
+  record(options,
+         addRoutes(app, options.machine)
+             ->description("what sends a token to its experts: the router, or "
+                           "the group of its language, which has an expert "
+                           "(stages dmoe-1 and dmoe-language: group, else "
+                           "router)")
+             ->group(stage),
+         options.machine.routes);
   record(options,
          app.add_flag("--segments", phase.segments,
                       "tokens attend within their document only; otherwise "

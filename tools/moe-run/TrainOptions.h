@@ -25,14 +25,20 @@ namespace polymoe {
 struct StagePreset {
   const char *name;
   const char *trainRoles;
-  double balance;
-  double languagePrior;
-  double classifier;
+  const char *routes = "router";
+  double balance = 0;
+  double languagePrior = 0;
+  double classifier = 0;
+  double routerCrossEntropy = 0;
   /// Of documents of round 0 and of later rounds, in an epoch.
-  double oldWeight, newWeight;
-  int64_t sequence;
+  double oldWeight = 1, newWeight = 1;
+  double samplingAlpha = 1;
+  const char *batches = "mixed";
+  int64_t sequence = 1024;
+  int64_t rows = 512; ///< of an optimiser step
   /// -1 where the paper gives none.
-  int64_t steps;
+  int64_t steps = -1;
+  double rate = 5e-5, warmup = 0, clip = 1;
 };
 
 /// The preset called `name`; throws Error.
@@ -48,7 +54,10 @@ struct PhaseOptions {
   double languagePrior = 0;
   std::string languagePriorForm = "paper";
   double classifier = 0;
+  double routerCrossEntropy = 0;
   std::string mix;
+  double samplingAlpha = 1;
+  std::string batches = "mixed";
   int64_t sequence = 0;
   bool segments = false;
   int64_t steps = 0;
@@ -66,6 +75,8 @@ struct PhaseOptions {
   Objective objective() const;
   TrainerOptions trainer() const;
   SamplerOptions sampler(const Corpus &corpus) const;
+  /// The source of batches from `corpus`, which outlives it.
+  std::unique_ptr<BatchSource> source(const Corpus &corpus) const;
 };
 
 struct TrainCommandOptions {
@@ -91,6 +102,11 @@ struct TrainCommandOptions {
   std::vector<Recorded> recorded;
 
   bool isGiven(const std::string &name) const;
+  /// Whether the phase reads the groups of languages.
+  bool readsGroups() const {
+    return machine.routes == "group" || phase.routerCrossEntropy != 0 ||
+           phase.batches == "group";
+  }
   /// Gives options that were not given the values of the stage.
   void settleNew();
   /// Gives options that were not given the values noted when the phase began;

@@ -87,6 +87,17 @@ TEST(TokensFile, LanguagesPerToken) {
   EXPECT_EQ(tokens.open(folder).next(2).old, (Ints{1, 0, 0, 0, 1, 1}));
 }
 
+TEST(TokensFile, SaysTheGroupsOfItsLanguages) {
+  TestFolder folder;
+  TokensFile file = Tokens().open(folder);
+  EXPECT_ERROR(file.requireGroups(),
+               "t.safetensors: expected languages that the model has a group "
+               "for, but 'el' is in none");
+  file.setGroups({{"en", 2}, {"el", 0}});
+  file.requireGroups();
+  EXPECT_EQ(file.next(2).groups, (Ints{0, 0, 0, 2, 2, 2}));
+}
+
 TEST(TokensFile, LanguagesMayLackForScoring) {
   TestFolder folder;
   Tokens tokens;
@@ -271,6 +282,84 @@ TEST_F(Sampler, ResumesAnywhere) {
         ASSERT_EQ(batch.old, expected[j].old);
       }
     }
+  }
+}
+
+TEST_F(Sampler, BatchesSayTheGroupsOfTheirLanguages) {
+  CorpusSampler sampler(*corpus, {.length = 54});
+  EXPECT_EQ(sampler.next(1).groups, Ints(54, -1));
+  EXPECT_ERROR(sampler.requireGroups(),
+               "corpus.json: expected languages that the model has a group "
+               "for, but 'en' is in none");
+  corpus->setGroups({{"en", 3}, {"tr", 1}});
+  EXPECT_ERROR(sampler.requireGroups(), "'el' is in none");
+  // What is not drawn needs no group.
+  CorpusSampler(*corpus, {.languages = {"en"}}).requireGroups();
+  corpus->setGroups({{"en", 3}, {"el", 0}});
+  sampler.requireGroups();
+  Batch batch = sampler.next(1);
+  for (size_t i = 0; i < 54; ++i)
+    EXPECT_EQ(batch.groups[i], batch.languages[i] == 0 ? 3 : 0);
+  EvaluationPass pass(*corpus, "valid", 0, {.length = 3, .rows = 1});
+  EXPECT_EQ(pass.next()->groups, Ints(3, 3));
+}
+
+TEST_F(Sampler, GroupsTakeTurns) {
+  SamplerOptions options{.length = 7, .seed = 1};
+  EXPECT_ERROR(GroupSampler(*corpus, options), "'en' is in none");
+  corpus->setGroups({{"en", 1}, {"el", 0}});
+  GroupSampler whole(*corpus, options);
+  std::vector<Batch> expected;
+  std::vector<std::string> positions;
+  int64_t firsts = 0;
+  for (int i = 0; i < 40; ++i) {
+    positions.push_back(whole.position());
+    expected.push_back(whole.next(2));
+    const Batch &batch = expected.back();
+    EXPECT_EQ(batch.groups, Ints(14, batch.groups[0]));
+    if (i % 2) // both once in a round
+      EXPECT_NE(batch.groups[0], expected[size_t(i) - 1].groups[0]);
+    else
+      firsts += batch.groups[0];
+  }
+  EXPECT_GT(firsts, 2);
+  EXPECT_LT(firsts, 18);
+  for (size_t i = 0; i < 40; ++i) {
+    GroupSampler resumed(*corpus, options);
+    resumed.seek(positions[i]);
+    for (size_t j = i; j < 40; ++j)
+      ASSERT_EQ(resumed.next(2).tokens, expected[j].tokens);
+  }
+  // Each draws as a sampler of its languages does.
+  CorpusSampler greek(*corpus, {.length = 7, .seed = 1, .languages = {"el"}});
+  for (const Batch &batch : expected)
+    if (batch.groups[0] == 0)
+      EXPECT_EQ(batch.tokens, greek.next(2).tokens);
+  EXPECT_ERROR(whole.seek(greek.position()), "expected one in a corpus by");
+  corpus->setGroups({{"en", 0}, {"el", 0}});
+  EXPECT_ERROR(GroupSampler(*corpus, options).seek(positions[3]),
+               "expected 2 groups of languages");
+}
+
+TEST(SamplerAlpha, MakesTextProportionalToAPowerOfBytes) {
+  TestFolder folder;
+  TestCorpus made;
+  made.add("en", "train", std::vector<int64_t>(8000, 4));
+  made.add("el", "train", std::vector<int64_t>(500, 4));
+  made.write(folder.path);
+  Corpus corpus(folder.path, 1000);
+  for (double alpha : {1.0, 0.3, 0.0}) {
+    CorpusSampler sampler(corpus, {.length = 4, .seed = 1, .alpha = alpha});
+    Batch batch = sampler.next(8500);
+    const auto greek =
+        std::count(batch.languages.begin(), batch.languages.end(), 1);
+    // An epoch is as long as the text.
+    EXPECT_NEAR(double(sampler.epoch()), 1, alpha == 1 ? 0 : 1);
+    EXPECT_NEAR(double(greek) / (4 * 8500),
+                std::pow(500, alpha) /
+                    (std::pow(500, alpha) + std::pow(8000, alpha)),
+                0.01)
+        << alpha;
   }
 }
 

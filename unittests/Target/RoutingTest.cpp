@@ -265,6 +265,53 @@ TEST(Route, NanLogitMakesAllScoresOfItsTokenNan) {
   }
 }
 
+const TestProgram byGroups = {
+    {{"logits", "2x137x5x$P"}, {"groups", "2x137xi32"}, {"rows", "274x70x$T"}},
+    R"(
+  %routes, %scores = moe.route %logits groups(%groups) : (tensor<2x137x5x$P>, tensor<2x137xi32>) -> (!moe.routes<274x5, 1>, tensor<2x137x1x$P>)
+  %y = moe.combine %rows, %routes, %scores : (tensor<274x70x$T>, !moe.routes<274x5, 1>, tensor<2x137x1x$P>) -> tensor<2x137x70x$T>)",
+    {{"routes", "!moe.routes<274x5, 1>"},
+     {"scores", "2x137x1x$P"},
+     {"y", "2x137x70x$T"}}};
+
+TEST(Route, GroupsTakeTheirTokensWithScoreOne) {
+  for (const Mode &mode : ofHost(allModes())) {
+    SCOPED_TRACE(nameOf(mode));
+    Tensors in = inputsFor({5, 1});
+    // The logits are not read, and a group may have no token.
+    in["logits"].values.assign(in["logits"].size(), NAN);
+    in["groups"] = randomIntegers({2, 137}, 0, 4, 5);
+    in["rows"] = rounded(in, mode)["rows"];
+    std::vector<int64_t> expert(in["groups"].values.begin(),
+                                in["groups"].values.end());
+    Tensors out = run(byGroups, in, mode);
+    std::vector<double> routes = Reference::layout(expert, 5);
+    EXPECT_EQ(out["routes"].values, routes);
+    EXPECT_EQ(out["scores"].values, std::vector<double>(tokens, 1.0));
+    for (int64_t t = 0; t < tokens; ++t)
+      for (int64_t d = 0; d < width; ++d)
+        EXPECT_EQ(out["y"][t * width + d],
+                  in["rows"][int64_t(routes[tokens + t]) * width + d]);
+  }
+}
+
+TEST(Route, GroupWithoutAnExpertHasScoreNan) {
+  Tensors in = inputsFor({5, 1});
+  in["groups"] = randomIntegers({2, 137}, 0, 5, 5);
+  in["groups"][3] = -1;
+  in["groups"][70] = 5;
+  in["groups"][200] = 2147483647;
+  Tensors out = run(byGroups, in, {"f32", 0, 0});
+  for (int64_t t = 0; t < tokens; ++t)
+    EXPECT_EQ(std::isnan(out["scores"][t]), t == 3 || t == 70 || t == 200);
+}
+
+TEST(Route, ByGroupsSameBitsForAnyNumberOfThreads) {
+  Tensors in = inputsFor({5, 1});
+  in["groups"] = randomIntegers({2, 137}, 0, 5, 5);
+  expectSameBitsOnThreads(byGroups, in);
+}
+
 TEST(Route, ForcedExpertTakesAllWithScoreOne) {
   TestProgram program = {{{"logits", "2x137x5x$P"}, {"rows", "274x70x$T"}},
                          R"(

@@ -376,6 +376,27 @@ TEST(SumBits, SameForAnyNumberOfThreads) {
   expectSameBitsOnThreads(sums, sumInputs());
 }
 
+TEST_P(Rows, OfMatricesAreJoinedAndTaken) {
+  Mode mode = GetParam();
+  const TestProgram joined = {
+      {{"a", "6x70x$T"}, {"b", "1x70x$T"}, {"c", "300x70x$T"}},
+      R"(
+  %y = moe.concat_rows %a, %b, %c : (tensor<6x70x$T>, tensor<1x70x$T>, tensor<300x70x$T>) -> tensor<307x70x$T>
+  %z = moe.take_rows %y {first = 5 : i64} : (tensor<307x70x$T>) -> tensor<3x70x$T>)",
+      {{"y", "307x70x$T"}, {"z", "3x70x$T"}}};
+  Tensors in = rounded({{"a", randomTensor({6, 70}, 1)},
+                        {"b", randomTensor({1, 70}, 2)},
+                        {"c", randomTensor({300, 70}, 3)}},
+                       mode);
+  std::vector<double> y;
+  for (const char *part : {"a", "b", "c"})
+    y.insert(y.end(), in[part].values.begin(), in[part].values.end());
+  Tensors out = run(joined, in, mode);
+  EXPECT_EQ(out["y"].values, y);
+  EXPECT_EQ(out["z"].values,
+            std::vector<double>(y.begin() + 5 * 70, y.begin() + 8 * 70));
+}
+
 INSTANTIATE_TEST_SUITE_P(Modes, Rows, ::testing::ValuesIn(allModes()),
                          [](const auto &info) { return nameOf(info.param); });
 

@@ -119,6 +119,7 @@ func.func private @layer(%x: tensor<?x?x4xf64>, %cos: tensor<?x?x1xf64>, %sin: t
 static Batch mixedBatch() {
   Batch batch = TestModel::row({0, 3, 6, 1, 1, 5});
   batch.old = {1, 1, 0, 0, 0, 1};
+  batch.groups = {0, 2, 1, 1, 0, 2};
   return batch;
 }
 
@@ -174,7 +175,8 @@ INSTANTIATE_TEST_SUITE_P(
             {.languagePrior = 0.3, .languagePriorForm = LossForm::Reference}},
         ObjectiveCase{"Gated", {.balance = 0.7, .classifier = 0.4}, "token"},
         ObjectiveCase{"CausalMean", {.classifier = 0.4}, "causal_mean"},
-        ObjectiveCase{"SequenceSum", {.classifier = 0.4}, "sequence_sum"}),
+        ObjectiveCase{"SequenceSum", {.classifier = 0.4}, "sequence_sum"},
+        ObjectiveCase{"RouterCrossEntropy", {.routerCrossEntropy = 1.28}}),
     [](const auto &info) { return info.param.name; });
 
 TEST(TorchObjective, LossIsItsWeightedTerms) {
@@ -234,6 +236,18 @@ TEST(TorchObjective, RouterLossesOfUniformProbabilities) {
 }
 
 // Certainty of expert 0, and of the other two in equal parts.
+TEST(TorchObjective, RouterCrossEntropyOfUniformProbabilities) {
+  TestModel model(decoder("router"), {.routerCrossEntropy = 1});
+  for (const char *router : {"r0", "r1"})
+    std::ranges::fill(model.values(router), 0.0);
+  // 3 experts, and half of the tokens of the step.
+  LossWeights weights = mixedWeights;
+  weights.position /= 2;
+  EXPECT_NEAR(
+      model.accumulate(mixedBatch(), weights).at("router_cross_entropy"),
+      std::log(3.0) / 2, 1e-12);
+}
+
 TEST(TorchObjective, ReferencePriorOfCertainRouters) {
   for (auto [scale, expected] :
        {std::pair{1e3, std::log(std::exp(1.0) + 2) - 1},

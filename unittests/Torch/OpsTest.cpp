@@ -326,8 +326,10 @@ TEST(TorchOps, PlainFfnWithoutBiases) {
 }
 
 /// Three experts `e` of width one, which compute `(e+1) * silu(x) * x`, under
-/// the router logits (x, r1 x, r2 x).
-static TestModel mixture(int topK, const std::string &attributes) {
+/// the router logits (x, r1 x, r2 x). With `byToken` a token's group is its
+/// number.
+static TestModel mixture(int topK, const std::string &attributes,
+                         bool byToken = false) {
   std::string body, parameters, operands, types;
   parameters =
       "moe.parameter backbone @r : tensor<3x1xf64> from #moe.init<ones, "
@@ -345,9 +347,10 @@ static TestModel mixture(int topK, const std::string &attributes) {
   std::string k = std::to_string(topK);
   body += "%l = moe.router %x, %r : (tensor<?x?x1xf64>, tensor<3x1xf64>) -> "
           "tensor<?x?x3xf64>\n%routes, %s = moe.route %l " +
-          attributes + " : (tensor<?x?x3xf64>) -> (!moe.routes<?x3, " + k +
-          ">, tensor<?x?x" + k + "xf64>)\n%y = moe.experts %x, %s, %routes" +
-          operands +
+          std::string(byToken ? "groups(%tokens) " : "") + attributes +
+          " : (tensor<?x?x3xf64>" + (byToken ? ", tensor<?x?xi32>" : "") +
+          ") -> (!moe.routes<?x3, " + k + ">, tensor<?x?x" + k +
+          "xf64>)\n%y = moe.experts %x, %s, %routes" + operands +
           " {form = #moe.ffn<gated>, activation = #moe.activation<silu>} : "
           "(tensor<?x?x1xf64>, tensor<?x?x" +
           k + "xf64>, !moe.routes<?x3, " + k + ">" + types +
@@ -416,6 +419,32 @@ TEST(TorchOps, PoolsOfGates) {
   };
   expectNear(pooled("causal_mean"), {1, -2, 2, -4, 4, -8});
   expectNear(pooled("sequence_sum"), {12, -24, 12, -24, 12, -24});
+}
+
+TEST(TorchOps, GroupsAreExpertsWithScoreOne) {
+  TestModel model = mixture(1, "", /*byToken=*/true);
+  fill(model, {9, 0, 0});
+  std::vector<float> logits = model.logits(TestModel::row({2, 0, 3}), 1);
+  expectNear({logits[0], logits[1]}, {6 * silu(2), silu(1)});
+  EXPECT_TRUE(std::isnan(logits[2]));
+}
+
+TEST(TorchOps, RowsOfMatricesAreJoined) {
+  TestModel model(opModule(
+      "%a = moe.get_parameter @a : tensor<2x1xf64>\n"
+      "%b = moe.get_parameter @b : tensor<1x1xf64>\n"
+      "%w = moe.concat_rows %a, %b : (tensor<2x1xf64>, tensor<1x1xf64>) -> "
+      "tensor<3x1xf64>\n"
+      "%y = moe.linear %x, %w : (tensor<?x?x1xf64>, tensor<3x1xf64>) -> "
+      "tensor<?x?x3xf64>",
+      1, 3,
+      "moe.parameter backbone @a : tensor<2x1xf64> from #moe.init<ones, seed = "
+      "0>\nmoe.parameter backbone @b : tensor<1x1xf64> from #moe.init<ones, "
+      "seed = 0>\n"));
+  model.set("table", {2, 0, 0, 0});
+  model.set("a", {3, 4});
+  model.set("b", {5});
+  expectNear(model.logits(TestModel::row({0}), 3), {6, 8, 10});
 }
 
 TEST(TorchOps, ForcedExpertHasScoreOne) {

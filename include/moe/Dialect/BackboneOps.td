@@ -93,6 +93,26 @@ def MoE_LayerNormOp : MoE_BackboneOp<"layer_norm", [MoE_CheapToRecompute,
   let results = (outs MoE_Activation:$result);
 }
 
+def MoE_ConcatRowsOp : MoE_BackboneOp<"concat_rows", [MoE_CheapToRecompute]> {
+  let summary = "the rows of several matrices, one after the other";
+  let description = [{
+    `y` has the rows of `inputs[0]`, then those of `inputs[1]`, and so on. A
+    parameter trains as a whole or not at all; a router with new rows for new
+    experts, of which only those train, is two parameters joined so.
+
+    Constraints:
+    - (C1) there is at least one input, and each is [n_i,D]; the result is
+      [sum of n_i, D], all of one element type.
+
+    Example:
+    ```mlir
+    %w = moe.concat_rows %old, %new : (tensor<6x64xf32>, tensor<1x64xf32>) -> tensor<7x64xf32>
+    ```
+  }];
+  let arguments = (ins Variadic<MoE_Matrix>:$inputs);
+  let results = (outs MoE_Matrix:$result);
+}
+
 def MoE_LinearOp : MoE_BackboneOp<"linear",
     [MoE_Products, AllElementTypesMatch<["input", "weight", "result"]>]> {
   let summary = "a linear map of every token";

@@ -160,6 +160,24 @@ def MoE_LinearWeightGradOp : MoE_GradientOp<"linear_weight_grad", [MoE_Products]
   let results = (outs MoE_Matrix:$dweight);
 }
 
+def MoE_TakeRowsOp : MoE_GradientOp<"take_rows"> {
+  let summary = "some rows of a matrix, the gradient of what moe.concat_rows joins";
+  let description = [{
+    `y[i,:] = dy[first + i,:]`.
+
+    Constraints:
+    - (C1) `dy` [N,D], result [n,D], of one element type.
+    - (C2) rows `first` to `first + n` are in [0, N].
+
+    Example:
+    ```mlir
+    %y = moe.take_rows %dy {first = 6 : i64} : (tensor<7x64xf32>) -> tensor<1x64xf32>
+    ```
+  }];
+  let arguments = (ins MoE_Matrix:$dy, I64Attr:$first);
+  let results = (outs MoE_Matrix:$result);
+}
+
 def MoE_ColumnSumOp : MoE_GradientOp<"column_sum"> {
   let summary = "sums the rows of a tensor, the gradient of a bias";
   let description = [{

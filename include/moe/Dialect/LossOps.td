@@ -22,11 +22,14 @@ class MoE_LossOp<string mnemonic>
                      /*first=*/"Objective">;
 
 def MoE_CrossEntropyOp : MoE_LossOp<"cross_entropy"> {
-  let summary = "the next-token loss";
+  let summary = "the next-token loss, or the loss of a router that is taught";
   let description = [{
     `loss = weight * sum over (b,s) with labels[b,s] >= 0 of (log sum_v
     exp(logits[b,s,v]) - logits[b,s,labels[b,s]])`, in f32 (f64 in a f64 model).
     `weight` is 1 / number of labels in the whole optimiser step.
+
+    Of the logits of a router, with the groups of the tokens' languages as
+    labels, it is DMoE's router loss; all tokens have one.
 
     Constraints:
     - (C1) `logits` [B,S,V], `labels` [B,S].

@@ -170,11 +170,11 @@ def MoE_BindingAttr : MoE_Attr<"Binding", "binding"> {
     The names are
 
     - of an `input`: `tokens`, `labels`, `positions`, `slots`, `segments`,
-      `old`, `token_weight`, `old_weight`, `micro_batch_weight`,
+      `old`, `groups`, `token_weight`, `old_weight`, `micro_batch_weight`,
       `position_weight`
     - of an `output`: `loss`, `next_token`, `balance`, `language_prior`,
-      `classifier`, `logprobs`, `logits`, `directions.<layer>`,
-      `loads.<layer>`
+      `classifier`, `router_cross_entropy`, `logprobs`, `logits`,
+      `directions.<layer>`, `loads.<layer>`
     - of a `state`: `keys.<layer>`, `values.<layer>`, `gates.<layer>`
     - of a `parameter`, a `gradient` or a `step_gradient`: the parameter's
     - of a `packed` value: `<parameter>.<derives>`

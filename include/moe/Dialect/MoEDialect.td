@@ -52,7 +52,9 @@ def MoE_Dialect : Dialect {
       // Of a module in the LLVM dialect: ABI version and instruction set.
       "::mlir::DictionaryAttr":$target,
       // Of a module: the text of the model that it was compiled from.
-      "::mlir::DenseUI8ResourceElementsAttr":$source);
+      "::mlir::DenseUI8ResourceElementsAttr":$source,
+      // Of a module: the group of each language, by the language's code.
+      "::mlir::DictionaryAttr":$groups);
 }
 
 class MoE_Op<string mnemonic, list<Trait> traits = []>

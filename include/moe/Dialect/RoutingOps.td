@@ -85,7 +85,7 @@ def MoE_PoolOp : MoE_BackboneOp<"pool", [MoE_CheapToRecompute]> {
   let results = (outs MoE_Precise:$result);
 }
 
-def MoE_RouteOp : MoE_BackboneOp<"route"> {
+def MoE_RouteOp : MoE_BackboneOp<"route", [AttrSizedOperandSegments]> {
   let summary = "assigns every token to its experts";
   let description = [{
     `p = softmax(logits)` over all experts; the K largest are selected, the
@@ -101,22 +101,33 @@ def MoE_RouteOp : MoE_BackboneOp<"route"> {
     the other routes are missing and have a score of 0. The decision has no
     gradient, and the logits of an old token get none from its score.
 
+    With `groups` every token goes to the expert of its group, `groups[b,s]`,
+    alone with a score of exactly 1 (K = 1), and the logits are not read (DMoE,
+    stage 1). The score of a token whose group is not in [0, E) is NaN.
+
     Constraints:
     - (C1) `logits` [B,S,E], `routes` for E experts and K a token, `scores`
       [B,S,K].
     - (C2) `routes` is for B*S tokens.
     - (C3) `forced_expert` is in [0, E), and then K = 1.
     - (C4) `gate` is [B,S,2], and there is none with `forced_expert`.
+    - (C5) `groups` is [B,S], and with it there is neither `gate` nor
+      `forced_expert`, and K = 1.
 
     Example:
     ```mlir
     %r, %s = moe.route %l {renormalize} : (tensor<?x?x6xf32>) -> (!moe.routes<?x6, 2>, tensor<?x?x2xf32>)
+    %r1, %s1 = moe.route %l groups(%groups) : (tensor<?x?x6xf32>, tensor<?x?xi32>) -> (!moe.routes<?x6, 1>, tensor<?x?x1xf32>)
     ```
   }];
   let arguments = (ins MoE_Precise:$logits, Optional<MoE_Precise>:$gate,
-                       UnitAttr:$renormalize,
+                       Optional<MoE_Ids>:$groups, UnitAttr:$renormalize,
                        OptionalAttr<I64Attr>:$forced_expert);
   let results = (outs MoE_RoutesType:$routes, MoE_Precise:$scores);
+  let assemblyFormat = [{
+    $logits (`,` $gate^)? (`groups` `(` $groups^ `)`)? attr-dict `:`
+    functional-type(operands, results)
+  }];
   // Builds an op that chooses `topK` experts and renormalises their scores.
   let builders = [OpBuilder<(ins "Value":$logits, "Value":$gate,
                                  "int64_t":$topK)>];

@@ -31,8 +31,17 @@ struct TensorInfo;
 
 struct Language {
   std::string code;
-  int32_t round = 0; ///< 0: known to the base
+  int32_t round = 0;  ///< 0: known to the base
+  int32_t group = -1; ///< of the model's groups of languages; -1: in none
 };
+
+/// The groups of a model, by the codes of languages.
+using LanguageGroups = std::map<std::string, int32_t>;
+
+/// Says which group each language has; those that are not named have none.
+void setGroups(std::vector<Language> &languages, const LanguageGroups &groups);
+/// Throws Error when the language, which `file` holds, has no group.
+void requireGroup(const Language &language, const std::filesystem::path &file);
 
 /// Where training batches come from.
 class BatchSource {
@@ -46,6 +55,8 @@ public:
   virtual Batch next(int64_t rows) = 0;
   /// Throws Error when fewer than `rows` rows are left.
   virtual void require(int64_t rows) const = 0;
+  /// Throws Error when a language that batches are made of has no group.
+  virtual void requireGroups() const = 0;
   /// The position, as JSON text, and going back to it. Text of another
   /// source, or of other options, is an Error.
   virtual std::string position() const = 0;
@@ -64,6 +75,10 @@ public:
   TokensFile(const std::filesystem::path &path, int64_t vocabulary,
              bool needsLanguages = true);
 
+  void setGroups(const LanguageGroups &groups) {
+    polymoe::setGroups(known, groups);
+  }
+
   int64_t rows() const { return rowCount; }
   /// Rows [begin, begin + count).
   Batch batch(int64_t begin, int64_t count) const;
@@ -72,6 +87,7 @@ public:
   int64_t length() const override { return rowLength; }
   Batch next(int64_t rows) override;
   void require(int64_t rows) const override;
+  void requireGroups() const override;
   std::string position() const override;
   void seek(std::string_view position) override;
 
@@ -105,6 +121,14 @@ public:
   /// counts, tokens within `vocabulary`, EOS at the end of each document.
   explicit Corpus(const std::filesystem::path &folder, int64_t vocabulary);
   ~Corpus();
+
+  void setGroups(const LanguageGroups &groups) {
+    polymoe::setGroups(known, groups);
+  }
+  /// Throws Error when the language, by its index, has no group.
+  void requireGroup(int32_t language) const {
+    polymoe::requireGroup(known[size_t(language)], root / "corpus.json");
+  }
 
   const std::filesystem::path &folder() const { return root; }
   const std::vector<Language> &languages() const { return known; }
@@ -156,6 +180,9 @@ struct SamplerOptions {
   /// takes each with probability 0.1, drawn anew every epoch; 2.5 takes each
   /// twice and half of them a third time.
   std::map<std::string, double> weights = {};
+  /// Makes the text of languages, beside the weights, proportional to
+  /// bytes^alpha: 1 takes them as the corpus has them, 0 all equally often.
+  double alpha = 1;
   /// Tokens attend within their document only and positions restart with
   /// each. Otherwise a row is one segment with positions 0 to S-1.
   bool segmentAware = false;
@@ -179,6 +206,7 @@ public:
   int64_t length() const override { return options.length; }
   Batch next(int64_t rows) override;
   void require(int64_t) const override {} // never runs out
+  void requireGroups() const override;
   std::string position() const override;
   void seek(std::string_view position) override;
 
@@ -198,6 +226,33 @@ private:
   std::vector<double> weightOf; // per language
   std::vector<uint32_t> order;  // of this epoch
   int64_t epochNumber = 0, documentNumber = 0, tokenNumber = 0;
+};
+
+/// Batches of text of one group of languages each, drawn as CorpusSampler does.
+/// All groups that have text come equally often: each once in a round, in an
+/// order that depends on seed and round alone.
+class GroupSampler : public BatchSource {
+public:
+  /// Throws Error when the options leave no document, or one in a language
+  /// without a group.
+  GroupSampler(const Corpus &corpus, const SamplerOptions &options);
+
+  const std::vector<Language> &languages() const override {
+    return corpus.languages();
+  }
+  int64_t length() const override { return rowLength; }
+  Batch next(int64_t rows) override;
+  void require(int64_t) const override {} // never runs out
+  void requireGroups() const override {}  // has been
+  std::string position() const override;
+  void seek(std::string_view position) override;
+
+private:
+  const Corpus &corpus;
+  int64_t rowLength;
+  uint64_t seed;
+  std::vector<CorpusSampler> samplers; // of each group
+  int64_t batchNumber = 0;
 };
 
 //===----------------------------------------------------------------------===//

@@ -34,10 +34,11 @@ struct EvaluateOptions {
   std::vector<std::string> languages = {};
   EvaluationWindows windows = {};
   int64_t maxDocuments = 0; ///< of each language; 0 for all
+  bool byGroup = false;     ///< the model reads groups, so each has to have one
 };
 
 /// Scores each language's documents, each alone. Throws Error when a language
-/// asked for has no document, or none has.
+/// asked for has no document, or none has, or one lacks a group that needs one.
 std::vector<LanguageScore> evaluate(Scorer &scorer, const Corpus &corpus,
                                     const EvaluateOptions &options,
                                     Progress *progress = nullptr);

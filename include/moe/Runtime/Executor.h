@@ -48,6 +48,9 @@ struct Batch {
   std::vector<int32_t> languages;
   /// 1 where the token's language is of round 0 (known to the base).
   std::vector<int32_t> old;
+  /// The group of the token's language, -1 where it has none. Only models that
+  /// have groups read it.
+  std::vector<int32_t> groups;
   /// Position in the document or row, for rotary embedding.
   std::vector<int32_t> positions;
   /// Tokens attend only to tokens of the same segment of their row.
@@ -65,8 +68,9 @@ struct LossWeights {
 };
 
 /// Named scalars. "loss" is what is differentiated, with all coefficients; the
-/// others ("next_token", "balance", "language_prior", "classifier") are its
-/// terms, weighted by LossWeights, before their coefficients.
+/// others ("next_token", "balance", "language_prior", "classifier",
+/// "router_cross_entropy") are its terms, weighted by LossWeights, before their
+/// coefficients.
 using Losses = std::map<std::string, double>;
 
 struct StepResult {

@@ -25,15 +25,17 @@ inline const char *nameOf(LossForm form) {
 }
 
 /// `next_token + balance * balance_loss + languagePrior * language_prior_loss +
-/// classifier * classifier_loss`, the router losses being means over the MoE
-/// layers and the classifier's over those with a language gate. A coefficient
-/// of zero leaves its term out; a model without gates has no classifier.
+/// classifier * classifier_loss + routerCrossEntropy * router_cross_entropy`,
+/// the router losses being means over the MoE layers and the classifier's over
+/// those with a language gate. A coefficient of zero leaves its term out; a
+/// model without gates has no classifier.
 struct Objective {
   double balance = 0;
   LossForm balanceForm = LossForm::Paper;
   double languagePrior = 0;
   LossForm languagePriorForm = LossForm::Paper;
   double classifier = 0;
+  double routerCrossEntropy = 0;
 };
 
 } // namespace polymoe

@@ -146,6 +146,11 @@ public:
   /// called after masters changed, except for BF16, where both are one number.
   void refreshComputeCopies();
 
+  /// Sets a parameter that trains to the value of its origin and its moments to
+  /// zero, as they were at first. Executors and compute copies have to be told,
+  /// as after any change of masters.
+  void reset(const std::string &name);
+
   /// "FILE: KEY" of the tensors in the files that were read that are neither
   /// used nor ignored.
   std::vector<std::string> unusedKeys() const;
@@ -163,6 +168,7 @@ private:
   void checkSpecs();
   const ParameterSpec &rootOf(const ParameterSpec &spec) const;
   void load(size_t index);
+  void loadValue(size_t index);
   void loadFromCheckpoint(size_t index, const ParameterSpec &root);
   bool put(size_t index, DType from, const std::byte *source, int64_t begin,
            int64_t count);

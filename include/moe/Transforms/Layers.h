@@ -69,6 +69,9 @@ LanguageGateOp languageGateOf(RouteOp route);
 /// has: all but routers, language gates and the experts from 1 on. So it stays
 /// the same however often a model is expanded.
 std::string digestOfBase(ModuleOp module, ArrayRef<Layer> layers);
+/// How many groups of languages the model has (moe.groups). Fails if it has
+/// none, or if a route has fewer experts: group g goes to expert g.
+FailureOr<int64_t> numGroups(ModuleOp module);
 
 /// Whether the parameter trains or has trained. A frozen parameter whose origin
 /// is an initialiser has not.
@@ -83,6 +86,8 @@ bool isTrained(ParameterOp parameter);
 /// `P.gate_proj.weight`.
 std::string routerName(StringRef prefix);
 std::string expertName(StringRef prefix, int64_t expert, StringRef part);
+/// The row of a router for an expert that came later, as one of its own.
+std::string routerRowName(StringRef prefix, int64_t expert);
 /// The language gate of the router `P.gate.weight` is `P.language_gate.weight`.
 std::string languageGateName(StringRef router);
 
@@ -104,6 +109,11 @@ Value buildMixture(OpBuilder &builder, Location loc, Value input,
 /// that a route reads.
 Value buildLanguageGate(OpBuilder &builder, Location loc, Value input,
                         Value weight, PoolKindAttr pool);
+
+/// Makes `route` one to a single expert a token with a score of 1, which is for
+/// the caller to name: its gate goes. Fails where anything but `moe.experts`
+/// and `moe.balance_loss` uses the routes.
+LogicalResult routeToOne(RouteOp route);
 
 /// Declares a parameter after `neighbor`. Fails if its name is taken.
 FailureOr<ParameterOp> declareParameter(ParameterOp neighbor, bool trainable,

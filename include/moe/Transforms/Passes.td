@@ -89,6 +89,93 @@ def AllocateExperts : Pass<"moe-allocate-experts", "mlir::ModuleOp"> {
   ];
 }
 
+def GroupLanguages : Pass<"moe-group-languages", "mlir::ModuleOp"> {
+  let summary = "give groups of languages experts of their own";
+  let description = [{
+    Chooses groups of languages and layers, and gives each of these layers one
+    expert for each group (DMoE, "Group then Scale"): the original FFN for group
+    0 and copies of it for the others. The routers are new and drawn from N(0,
+    0.02^2). The module notes which language is in which group (`moe.groups`).
+
+    What is not given is chosen from `profile`, which `moe-run profile
+    deviation` measures on the model:
+
+    - groups: `num-groups` of them, made one after the other. Of up to 20
+      languages a group is the set whose smallest similarity is the largest
+      among all sets of its size that are left. Of more languages a group
+      begins with the most similar pair that is left, and takes in the language
+      whose smallest similarity to the group is the largest until it is full. Of
+      equal ones the first is taken, in the lexicographic order of the
+      profile's languages. Where the number of groups does not divide that of
+      languages, the first groups have one language more.
+    - layers: those whose deviation, a mean over languages that is scaled to [0,
+      1] over the layers, is at least `epsilon`; or the `top` layers of largest
+      deviation, the first of equal ones.
+
+    A profile of another model is an error. So is a chosen layer that has
+    experts already.
+
+    ```mlir
+    module {
+      ...
+      %y = moe.ffn %x, %g, %u, %d {activation = silu, form = gated}
+    // ==>
+    module attributes {moe.groups = {el = 0 : i64, en = 1 : i64, es = 1 : i64}} {
+      ...
+      %l = moe.router %x, %router
+      %r, %s = moe.route %l {renormalize}
+      %y = moe.experts %x, %s, %r, %g, %u, %d, %g1, %u1, %d1 {activation = silu, form = gated}
+    ```
+  }];
+  let options = [
+    Option<"profile", "profile", "std::string", """", "file that moe-run profile deviation wrote">,
+    ListOption<"groups", "groups", "std::string", "languages of each group, as en+es,el+hu">,
+    Option<"numGroups", "num-groups", "int64_t", "0", "groups to make of the profile's languages">,
+    ListOption<"layers", "layers", "int64_t", "layers that get experts">,
+    Option<"epsilon", "epsilon", "double", "0.6", "least deviation of the layers that get experts">,
+    Option<"top", "top", "int64_t", "0", "how many layers get experts, in place of epsilon">,
+    Option<"topK", "top-k", "int64_t", "2", "experts of a token (at most the groups)">,
+    Option<"seed", "seed", "uint64_t", "0", "seed of the routers' initialisation">,
+  ];
+  let statistics = [
+    Statistic<"numLayers", "layers", "FFNs turned into mixtures">,
+    Statistic<"numExperts", "new-experts", "experts added">,
+  ];
+}
+
+def AddLanguage : Pass<"moe-add-language", "mlir::ModuleOp"> {
+  let summary = "give a further language an expert of its own";
+  let description = [{
+    Adds to every layer with experts one more, for a language that is in no
+    group (DMoE). It begins as a copy of expert `expert`, the one under which
+    the language has the lowest perplexity, and its row of the router as a copy
+    of that expert's. The language becomes a group of its own in `moe.groups`.
+
+    Only the new experts and rows of routers train: all other parameters become
+    frozen parts of the backbone. A router is its old rows and the new one,
+    joined by `moe.concat_rows`. By groups (`moe-route-by-group`) tokens of all
+    other languages go where they went, so their results stay the same, bit for
+    bit. By routers they may go to the new expert.
+
+    The router has to be in a checkpoint, and experts have to be as many as
+    groups.
+
+    ```mlir
+    %l = moe.router %x, %router
+    // ==>
+    %w = moe.concat_rows %router, %row
+    %l = moe.router %x, %w
+    ```
+  }];
+  let options = [
+    Option<"language", "language", "std::string", "\"\"", "code of the language">,
+    Option<"expert", "expert", "int64_t", "0", "expert to copy">,
+  ];
+  let statistics = [
+    Statistic<"numLayers", "layers", "layers that got an expert">,
+  ];
+}
+
 def EmbedModel : Pass<"moe-embed-model", "mlir::ModuleOp"> {
   let summary = "keep the model beside the program that is made of it";
   let description = [{
@@ -188,6 +275,29 @@ def DropUntrainedGates : Pass<"moe-drop-untrained-gates", "mlir::ModuleOp"> {
   ];
 }
 
+def RouteByGroup : Pass<"moe-route-by-group", "mlir::ModuleOp"> {
+  let summary = "send every token to the expert of its language's group";
+  let description = [{
+    Makes every `moe.route` go by groups instead of by its router: a token of a
+    language of group g goes to expert g alone with a score of exactly 1 (DMoE,
+    stage 1). `@forward` gets an input that is bound to `groups`, the group of
+    each token's language. Which language has which group is what `moe.groups`
+    of the module says. A language gate in front of a route goes.
+
+    `moe-run` runs this pass on a copy of the model where it is asked to
+    (`--routes=group`); the model itself keeps its routers and its groups.
+
+    ```mlir
+    %r, %s = moe.route %l {renormalize} : (tensor<?x?x6xf32>) -> (!moe.routes<?x6, 2>, tensor<?x?x2xf32>)
+    // ==>
+    %r, %s = moe.route %l groups(%groups) : (tensor<?x?x6xf32>, tensor<?x?xi32>) -> (!moe.routes<?x6, 1>, tensor<?x?x1xf32>)
+    ```
+  }];
+  let statistics = [
+    Statistic<"numRoutes", "routes", "layers whose tokens go by groups">,
+  ];
+}
+
 def FreezeBackbone : Pass<"moe-freeze-backbone", "mlir::ModuleOp"> {
   let summary = "say which parameters train";
   let description = [{
@@ -248,11 +358,15 @@ def AddObjective : Pass<"moe-add-objective", "mlir::ModuleOp"> {
   let description = [{
     Replaces `@forward` by `@step`, which also takes `labels`, `old` and the
     loss weights. It returns `loss`, the sum that is differentiated, and each of
-    its terms (`next_token`, `balance`, `language_prior`, `classifier`) without
-    its coefficient. Functions that hold routers return their router losses.
-    Each kind is averaged over the MoE layers, the classifier's over the layers
-    with a gate. A term is left out if its coefficient is zero, and the
-    classifier's also if the model has no gates.
+    its terms (`next_token`, `balance`, `language_prior`, `classifier`,
+    `router_cross_entropy`) without its coefficient. Functions that hold routers
+    return their router losses. Each kind is averaged over the MoE layers, the
+    classifier's over the layers with a gate. A term is left out if its
+    coefficient is zero, and the classifier's also if the model has no gates.
+
+    The router's cross-entropy teaches routers the groups of languages
+    (`moe.groups`): `@step` then also takes `groups`, the group of each token's
+    language.
 
     ```mlir
     func.func @forward(%tokens, %positions, %slots, %segments) -> logits
@@ -267,6 +381,7 @@ def AddObjective : Pass<"moe-add-objective", "mlir::ModuleOp"> {
     Option<"languagePrior", "language-prior", "double", "0.0", "coefficient of the language-prior loss (stage 2: 0.1)">,
     Option<"languagePriorForm", "language-prior-form", "std::string", "\"paper\"", "paper or reference">,
     Option<"classifier", "classifier", "double", "0.0", "coefficient of the classifier's loss (stage 2: 0.1)">,
+    Option<"routerCrossEntropy", "router-cross-entropy", "double", "0.0", "coefficient of the router's cross-entropy (DMoE, stage 1: 1.28)">,
   ];
 }
 

@@ -67,6 +67,10 @@ struct TrainPipelineOptions : ShapeOptions<TrainPipelineOptions> {
       *this, "classifier",
       llvm::cl::desc("coefficient of the loss of language gates"),
       llvm::cl::init(0.0)};
+  Option<double> routerCrossEntropy{
+      *this, "router-cross-entropy",
+      llvm::cl::desc("coefficient of the loss that teaches routers groups"),
+      llvm::cl::init(0.0)};
   Option<int64_t> memoryBudget{
       *this, "memory-budget",
       llvm::cl::desc("MiB for saved activations, 0 for no limit"),

@@ -16,6 +16,8 @@
 
 #include "mlir/Dialect/Math/IR/Math.h"
 
+#include <cmath>
+
 using namespace mlir;
 using namespace mlir::moe;
 
@@ -91,6 +93,7 @@ static void lowerChoice(RouteOp op, Value chosen, KernelLowering &lowering) {
         Value scores = k.buffer(lowering.result(op.getScores()), {rows, topK});
         Value expertOfChoice = k.buffer(chosen);
         Value gate = k.buffer(lowering.buffer(op.getGate()), {rows, 2});
+        Value groups = k.buffer(lowering.buffer(op.getGroups()), {rows});
         auto choose = [&](Value row, int64_t choice, Value expert) {
           k.storeIndex(expert, expertOfChoice, {row, k.idx(choice)});
         };
@@ -101,6 +104,15 @@ static void lowerChoice(RouteOp op, Value chosen, KernelLowering &lowering) {
             k.storeScalar(k.scalar(choice ? 0.0 : 1.0), scores,
                           {row, k.idx(choice)});
           }
+        };
+        auto byGroup = [&](Value row) {
+          Value group = k.loadIndex(groups, row);
+          // A negative number is a very large one, too.
+          Value isExpert = arith::CmpIOp::create(k, arith::CmpIPredicate::ult,
+                                                 group, k.idx(experts));
+          choose(row, 0, k.select(isExpert, group, k.idx(0)));
+          k.storeScalar(k.select(isExpert, k.scalar(1.0), k.scalar(NAN)),
+                        scores, {row, k.idx(0)});
         };
         auto follow = [&](Value row) {
           Value logSum = softmaxInto(k, logits, row, p, experts);
@@ -136,6 +148,8 @@ static void lowerChoice(RouteOp op, Value chosen, KernelLowering &lowering) {
         k.rowsOfWorkItem([&](Value row) {
           if (forced)
             only(row, *forced);
+          else if (groups)
+            byGroup(row);
           else if (gate)
             k.ifThen(
                 isGatedOld(k, gate, row), [&] { only(row, 0); },

@@ -391,6 +391,42 @@ static void lowerLastToken(LastTokenOp op, KernelLowering &lowering) {
 }
 
 //===----------------------------------------------------------------------===//
+// Some rows of matrices
+//===----------------------------------------------------------------------===//
+
+/// Copies `rows` rows, from row `first` of `from` to row `into` of `to`.
+static void copyRows(Operation *op, KernelLowering &lowering, Value from,
+                     int64_t first, Value to, int64_t into, int64_t rows) {
+  int64_t width = cast<MemRefType>(to.getType()).getDimSize(1);
+  Type element = elementOf(to);
+  Type compute = element.isF64() ? element : Float32Type::get(op->getContext());
+  lowering.launchRows(op, compute, rows, width, [&](KernelBuilder &k) {
+    Value x = k.buffer(from), y = k.buffer(to);
+    k.rowsOfWorkItem([&](Value row) {
+      Value source = k.add(row, k.idx(first)), target = k.add(row, k.idx(into));
+      k.columns(width, [&](Lane lane) {
+        k.store(k.load(x, source, lane), y, target, lane);
+      });
+    });
+  });
+}
+
+static void lowerConcatRows(ConcatRowsOp op, KernelLowering &lowering) {
+  Value result = lowering.result(op.getResult());
+  int64_t into = 0;
+  for (Value input : op.getInputs()) {
+    copyRows(op, lowering, lowering.buffer(input), 0, result, into,
+             rowsOf(input));
+    into += rowsOf(input);
+  }
+}
+
+static void lowerTakeRows(TakeRowsOp op, KernelLowering &lowering) {
+  copyRows(op, lowering, lowering.buffer(op.getDy()), op.getFirst(),
+           lowering.result(op.getResult()), 0, rowsOf(op.getResult()));
+}
+
+//===----------------------------------------------------------------------===//
 // Sums
 //===----------------------------------------------------------------------===//
 
@@ -412,7 +448,8 @@ static void lowerColumnSum(ColumnSumOp op, KernelLowering &lowering) {
 
 void mlir::moe::addRowLowerings(LoweringTable &table) {
   table.add(lowerEmbedding, lowerEmbeddingGrad, lowerRotaryTable, lowerRotary,
-            lowerCacheUpdate, lowerLastToken, lowerAdd, lowerColumnSum);
+            lowerCacheUpdate, lowerLastToken, lowerConcatRows, lowerTakeRows,
+            lowerAdd, lowerColumnSum);
   addNormLowerings(table);
   addElementwiseLowerings(table);
 }

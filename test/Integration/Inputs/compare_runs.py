@@ -36,7 +36,7 @@ a, b = Path(sys.argv[1]), Path(sys.argv[2])
 lines_a, lines_b = metrics(a), metrics(b)
 assert len(lines_a) == len(lines_b) > 0
 for one, other in zip(lines_a, lines_b, strict=True):
-    for key in ("loss", "next_token", "balance", "language_prior"):
+    for key in ("loss", "next_token", "balance", "language_prior", "router_cross_entropy"):
         assert (key in one) == (key in other), key
         if key in one:
             assert math.isclose(one[key], other[key], rel_tol=1e-5), (one["step"], key, one[key], other[key])

@@ -221,6 +221,17 @@ def column_sum(o, dy):
 
 
 @op
+def concat_rows(o, *inputs):
+    return np.concatenate(inputs)
+
+
+@op
+def take_rows(o, dy):
+    first = int(o.number("first"))
+    return dy[first : first + o.shape()[0]]
+
+
+@op
 def linear(o, x, weight, bias=0.0):
     return x @ weight.T + bias
 
@@ -359,18 +370,21 @@ def through_softmax(p, dp):
 
 
 @op
-def route(o, logits, gate=None):
+def route(o, *operands):
     experts, k = map(int, o.types[0][1:])
+    (logits,), gate, groups = o.segments(operands)
     p = softmax(logits.reshape(-1, experts))
+    if groups:
+        return Routes(groups[0].reshape(-1, 1), experts), np.ones(o.shape(1))
     if o.number("forced_expert") is not None:
         return Routes(np.full((len(p), 1), int(o.number("forced_expert"))), experts), np.ones(o.shape(1))
     selected = np.argsort(-p, -1, kind="stable")[:, :k]
     scores = np.take_along_axis(p, selected, -1)
     if o.says("renormalize") and k > 1:
         scores /= scores.sum(-1, keepdims=True)
-    if gate is not None:
-        selected[old_tokens(gate)] = [0] + [experts] * (k - 1)
-        scores[old_tokens(gate)] = [1] + [0] * (k - 1)
+    if gate:
+        selected[old_tokens(gate[0])] = [0] + [experts] * (k - 1)
+        scores[old_tokens(gate[0])] = [1] + [0] * (k - 1)
     return Routes(selected, experts), scores
 
 
