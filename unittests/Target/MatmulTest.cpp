@@ -8,6 +8,7 @@
 #include "TestProgram.h"
 
 #include <algorithm>
+#include <cmath>
 #include <gtest/gtest.h>
 
 using namespace polymoe::test;
@@ -79,9 +80,7 @@ TEST_P(Linear, EqualsPlainLoops) {
   Shape s = GetParam();
   int64_t tokens = s.rows * s.length;
   Tensors in = inputsFor(s);
-  // One chain of roundings: its error grows with its length.
-  double tolerance =
-      1e-6 * std::max<double>(1, std::max(s.inner, s.outer) / 2048.0);
+  double tolerance = 1e-6;
   for (int64_t vectorBytes : {0, 32}) {
     Tensors out = runProgram(instantiate(s, "f32"), in, 1, vectorBytes);
     Tensor y = product(tokens, s.outer, s.inner, in["x"], s.inner, 1, in["w"],
@@ -125,6 +124,90 @@ TEST_P(Linear, Bf16SumsInF32) {
     expectClose(out["dw"], dw, 1e-6, "dw");
   }
 }
+
+/// Elements of a chain, as moe.linear states it.
+constexpr int64_t chain = 256;
+
+/// `sum_k a[k] b[k]`, by fused multiply-adds in chains of `length`.
+template <typename T>
+T sumOfChains(const double *a, const double *b, int64_t inner, int64_t length) {
+  auto chainFrom = [&](int64_t first) {
+    T sum = 0;
+    for (int64_t k = first; k < std::min(first + length, inner); ++k)
+      sum = std::fma(static_cast<T>(a[k]), static_cast<T>(b[k]), sum);
+    return sum;
+  };
+  T sum = chainFrom(0);
+  for (int64_t first = length; first < inner; first += length)
+    sum += chainFrom(first);
+  return sum;
+}
+
+/// The elements of `a b^T` in the type of `mode`.
+Tensor productByChains(const Tensor &a, const Tensor &b, int64_t inner,
+                       const Mode &mode, int64_t length = chain) {
+  Tensor y;
+  for (int64_t i = 0; i < a.size(); i += inner)
+    for (int64_t j = 0; j < b.size(); j += inner) {
+      const double *left = &a.values[i], *right = &b.values[j];
+      y.values.push_back(mode.type == "f64"
+                             ? sumOfChains<double>(left, right, inner, length)
+                             : sumOfChains<float>(left, right, inner, length));
+    }
+  return y;
+}
+
+class LinearSum : public ::testing::TestWithParam<int64_t> {};
+
+TEST_P(LinearSum, AddsUpChainsOfTheStatedLength) {
+  constexpr int64_t outer = 37;
+  int64_t inner = GetParam();
+  for (int64_t rows : {1, 5, 30}) {
+    // The gradient of the input sums over as many elements.
+    Shape forward{1, rows, inner, outer}, backward{1, rows, outer, inner};
+    Tensors in = inputsFor(forward), gradient = inputsFor(backward);
+    in["b"] = {{outer}, std::vector<double>(outer)};
+    Tensor transposed = gradient["w"];
+    for (int64_t n = 0; n < inner; ++n)
+      for (int64_t k = 0; k < outer; ++k)
+        transposed[k * inner + n] = gradient["w"][n * outer + k];
+    for (const Mode &mode : ofHost(preciseModes())) {
+      SCOPED_TRACE(nameOf(mode) + ", rows " + std::to_string(rows));
+      auto runWith = [&](const Shape &shape, const Tensors &inputs) {
+        return runProgram(instantiate(shape, mode.type), inputs, 2,
+                          mode.vectorBytes);
+      };
+      EXPECT_EQ(runWith(forward, in)["y"].values,
+                productByChains(in["x"], in["w"], inner, mode).values);
+      EXPECT_EQ(
+          runWith(backward, gradient)["dx"].values,
+          productByChains(gradient["dy"], transposed, inner, mode).values);
+    }
+  }
+}
+
+TEST(SumOfChains, ErrsLessThanOneChain) {
+  constexpr int64_t inner = 1536;
+  Shape s{1, 48, inner, 96};
+  Tensors in = inputsFor(s);
+  in["b"] = {{s.outer}, std::vector<double>(s.outer)};
+  Tensor exact =
+      product(s.length, s.outer, inner, in["x"], inner, 1, in["w"], 1, inner);
+  auto error = [&](const Tensor &y) {
+    double squares = 0;
+    for (int64_t i = 0; i < y.size(); ++i)
+      squares += (y[i] - exact[i]) * (y[i] - exact[i]);
+    return std::sqrt(squares);
+  };
+  Mode f32{"f32", 0, 0};
+  EXPECT_LT(error(runProgram(instantiate(s, "f32"), in)["y"]),
+            0.5 * error(productByChains(in["x"], in["w"], inner, f32, inner)));
+}
+
+// A chain and less, several with a part of one, and rows that are taken in
+// slices.
+INSTANTIATE_TEST_SUITE_P(Lengths, LinearSum,
+                         ::testing::Values(70, chain, 1536, 1601, 20003));
 
 /// A router and its gradients: bf16 meets f32.
 const char *routerStep = R"(

@@ -110,7 +110,7 @@ TEST_P(QuantisedLinear, EqualsProductsOfWhatIntegersStandFor) {
     Tensors in = rounded(inputsFor(s), mode);
     Tensors plain = in;
     plain["w"] = dequantised(in["w"], mode);
-    // One chain of roundings, and in bf16 one of the result: integers are
+    // The roundings of the sum, and in bf16 one of the result: integers are
     // exact.
     double tolerance = mode.type == "bf16" ? 0x1p-8 : mode.tolerance;
     tolerance *= std::max<double>(1, double(s.inner) / 4096);

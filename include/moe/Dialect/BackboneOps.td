@@ -117,10 +117,12 @@ def MoE_LinearOp : MoE_BackboneOp<"linear",
     [MoE_Products, AllElementTypesMatch<["input", "weight", "result"]>]> {
   let summary = "a linear map of every token";
   let description = [{
-    `y[b,s,n] = sum_k x[b,s,k] w[n,k] (+ bias[n])`, summed over `k` in
-    ascending order as one chain of fused multiply-adds in f32 (f64 in a f64
-    model) and rounded once: the bits of a row depend neither on other rows nor
-    on how the product is tiled.
+    `y[b,s,n] = sum_k x[b,s,k] w[n,k] (+ bias[n])`, in f32 (f64 in a f64 model)
+    and rounded once. The sum adds up chains in order, one for the first 256
+    `k`, one for the next 256, and so on; a chain is fused multiply-adds in
+    ascending order of `k`, from zero on. (Instructions that multiply bf16 in
+    pairs or AMX tiles take all `k` in one chain.) The bits of a row depend
+    neither on other rows nor on how the product is tiled.
 
     Constraints:
     - (C1) `input` [B,S,k], `weight` [n,k], `bias` [n], result [B,S,n], all of

@@ -169,8 +169,9 @@ def MoE_RoutedInputGradOp : MoE_FusedOp<"routed_input_grad",
     [MoE_Products, AttrSizedOperandSegments]> {
   let summary = "gradient of the up projection with respect to its rows";
   let description = [{
-    `dx[r] = gate_e^T dz1[r] + up_e^T dz2[r]`, or `up_e^T dz[r]`, one chain over
-    the hidden width. `weights`: gate, up of each expert; or up of each.
+    `dx[r] = gate_e^T dz1[r] + up_e^T dz2[r]`, or `up_e^T dz[r]`: the chains of
+    `gate` (see `moe.linear`), then those of `up`, are added up in order.
+    `weights`: gate, up of each expert; or up of each.
 
     Constraints:
     - (C1) `gated`: two weights [F,D] for each expert; `plain`: one. There are

@@ -129,7 +129,7 @@ def MoE_LayerNormWeightGradOp
 def MoE_LinearInputGradOp : MoE_GradientOp<"linear_input_grad", [MoE_Products]> {
   let summary = "gradient of moe.linear or moe.router with respect to the input";
   let description = [{
-    `dx[t,k] = sum_n dy[t,n] w[n,k]`, over `n` in ascending order.
+    `dx[t,k] = sum_n dy[t,n] w[n,k]`, over `n` in the order of `moe.linear`.
 
     Constraints:
     - (C1) `dy` [B,S,n], `weight` [n,k], `dx` [B,S,k].

@@ -67,7 +67,6 @@ void MatmulTiling::holdExpert(int64_t share) {
 }
 
 bool MatmulTiling::holdExpertAtUse(int64_t share, bool keepColumns) {
-  constexpr int64_t sliceMultiple = 64;
   int64_t bytes = target.blockBytesAtUse();
   int64_t all = llvm::divideCeilSigned(share, registerTileRows) + 1;
   int64_t tiles = llvm::divideCeilSigned(
@@ -81,20 +80,27 @@ bool MatmulTiling::holdExpertAtUse(int64_t share, bool keepColumns) {
   }
   atUse = true;
   setBlockRows(tiles);
-  int64_t slices = llvm::divideCeilSigned(rowBytes * blockRows, bytes);
-  if (slices == 1)
+  if (rowBytes * blockRows <= bytes)
     return true;
-  slice = llvm::alignTo(llvm::divideCeilSigned(inner, slices), sliceMultiple);
+  // As many slices as it takes for each to fit, and about as long.
+  int64_t longest = wholeChains(bytes / blockRows);
+  int64_t slices = llvm::divideCeilSigned(inner, longest);
+  slice = llvm::alignTo(llvm::divideCeilSigned(inner, slices), chainLength);
   int64_t tileBytes = blockRows * accumulators * sumBytes;
   splitAfter(std::clamp<int64_t>(bytes / tileBytes, 1, tilesPerSplit));
   return true;
+}
+
+int64_t MatmulTiling::wholeChains(int64_t bytes) const {
+  int64_t elements = bytes / (rowBytes / inner);
+  return std::max(elements / chainLength, int64_t(1)) * chainLength;
 }
 
 void MatmulTiling::sliceLongRows() {
   // Slices that fit the L2 cache are short enough.
   if (rowBytes <= target.longestRow || slice < inner)
     return;
-  slice = target.sliceBytes / (rowBytes / inner);
+  slice = wholeChains(target.sliceBytes);
   splitAfter(std::min(tilesPerSplit, target.sliceColumns / tileWidth));
 }
 
@@ -317,6 +323,23 @@ sumAmxTiles(KernelBuilder &k, const MatmulTiling &tiling, Value steps,
       start);
 }
 
+/// Sums over `steps` inner steps from `init` on: adds up what `chain` gives for
+/// [first, last), a chain at a time.
+static SmallVector<Value>
+addChains(KernelBuilder &k, int64_t steps, ArrayRef<Value> init,
+          function_ref<SmallVector<Value>(Value first, Value last)> chain) {
+  // The sums are in memory while the loop of a chain has the registers.
+  return k.loop(
+      k.idx(0), k.idx(steps), chainLength, init,
+      [&](Value first, ValueRange sums) {
+        Value last = k.min(k.add(first, k.idx(chainLength)), k.idx(steps));
+        SmallVector<Value> added;
+        for (auto [sum, next] : llvm::zip_equal(sums, chain(first, last)))
+          added.push_back(k.addf(sum, next));
+        return added;
+      });
+}
+
 SmallVector<Value> mlir::moe::timesPanels(KernelBuilder &k,
                                           const MatmulTiling &tiling,
                                           Value packed, Value row,
@@ -348,31 +371,40 @@ SmallVector<Value> mlir::moe::timesPanels(KernelBuilder &k,
       inner * width * elementOf(panels[0].buffer).getIntOrFloatBitWidth() / 8;
   bool prefetches = quantised || (tiling.blockRows > tiling.registerTileRows &&
                                   bytes <= k.target().prefetchedBytes());
-  SmallVector<Value> sums = registerTile(
-      k, tiling.registerTileRows, accumulators, k.idx(0),
-      k.idx(llvm::divideCeilSigned(inner, step)),
-      [&](Value s, int64_t i) {
-        SmallVector<Value> position{
-            k.add(row, k.idx(i)),
-            k.add(k.mul(s, k.idx(step)), k.idx(left.offset))};
-        return step == 1 ? k.loadScalar(packed, position)
-                         : loadPair(k, packed, position);
-      },
-      [&](Value s, int64_t j) {
-        const Panel &panel = panels[j];
-        Value at = left.firstStep ? k.add(left.firstStep, s) : s;
-        if (panel.prefetch) {
-          Element next = panel.prefetch(s);
-          prefetch(k, next.buffer, next.index, Cache::L2);
-        } else if (prefetches) {
-          SmallVector<Value> next(panel.index);
-          next.back() = k.add(next.back(), k.idx(tiling.vectors));
-          next.append({at, k.idx(0)});
-          prefetch(k, panel.buffer, next);
-        }
-        return loadPanel(k, panel.buffer, panel.index, at);
-      },
-      left.init);
+  auto leftElement = [&](Value s, int64_t i) {
+    SmallVector<Value> position{
+        k.add(row, k.idx(i)), k.add(k.mul(s, k.idx(step)), k.idx(left.offset))};
+    return step == 1 ? k.loadScalar(packed, position)
+                     : loadPair(k, packed, position);
+  };
+  auto rightVector = [&](Value s, int64_t j) {
+    const Panel &panel = panels[j];
+    Value at = left.firstStep ? k.add(left.firstStep, s) : s;
+    if (panel.prefetch) {
+      Element next = panel.prefetch(s);
+      prefetch(k, next.buffer, next.index, Cache::L2);
+    } else if (prefetches) {
+      SmallVector<Value> next(panel.index);
+      next.back() = k.add(next.back(), k.idx(tiling.vectors));
+      next.append({at, k.idx(0)});
+      prefetch(k, panel.buffer, next);
+    }
+    return loadPanel(k, panel.buffer, panel.index, at);
+  };
+  auto chain = [&](Value first, Value last, ValueRange init = {}) {
+    return registerTile(k, tiling.registerTileRows, accumulators, first, last,
+                        leftElement, rightVector, init);
+  };
+  int64_t steps = llvm::divideCeilSigned(inner, step);
+  bool isOneChain = step > 1 || (left.init.empty() && steps <= chainLength);
+  SmallVector<Value> sums(left.init);
+  if (isOneChain) {
+    sums = chain(k.idx(0), k.idx(steps), left.init);
+  } else {
+    if (sums.empty())
+      sums = zeroSums(k, tiling);
+    sums = addChains(k, steps, sums, chain);
+  }
   if (!quantised || left.partial)
     return sums;
   for (auto [j, at] : llvm::enumerate(panels)) {

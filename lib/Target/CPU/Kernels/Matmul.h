@@ -9,9 +9,10 @@
 // the left operand to a scratch buffer, gathered by index, and widened unless
 // bf16 is multiplied in pairs. The right operand comes in panels, one vector of
 // columns wide. A register tile sums over the inner dimension in ascending
-// order, and then an epilogue gets the sums. Each sum is one chain of
-// multiply-adds, whichever register tile it is in, so a row's result does not
-// depend on the other rows, on the batch or on the number of threads.
+// order, and then an epilogue gets the sums. Each sum adds up chains of
+// multiply-adds, cut at the same elements whichever register tile it is in, so
+// a row's result does not depend on the other rows, on the batch or on the
+// number of threads.
 //
 // With AMX, a register tile is 2 x 2 AMX tiles, which take 32 elements of the
 // inner dimension at a time. Only the layout of operands differs, and epilogues
@@ -33,6 +34,13 @@ namespace mlir::moe {
 /// Vectors of sums (or AMX tiles) in each row of a register tile.
 constexpr int64_t accumulators = 2;
 
+/// Elements of the inner dimension in a chain of multiply-adds, which begins at
+/// zero; a sum adds up its chains in order. Shorter chains err less. The bits
+/// of results depend on this number, so it is the same for all targets.
+/// Products in pairs or AMX tiles are one chain: the rounding of their operands
+/// to bf16 is a far greater error.
+constexpr int64_t chainLength = 256;
+
 /// How a product of `rows` x `inner` times `inner` x `columns` is cut into work
 /// items, blocks and register tiles. Depends on shapes and on the target only.
 struct MatmulTiling {
@@ -52,6 +60,7 @@ struct MatmulTiling {
   /// that packing at use does not pay.
   bool holdExpertAtUse(int64_t share, bool keepColumns);
   /// Cuts rows that are longer than TargetDescription::longestRow into slices.
+  /// A slice is whole chains, so that slices change no bit.
   void sliceLongRows();
 
   int64_t inner, columns;
@@ -79,6 +88,8 @@ struct MatmulTiling {
 
 private:
   void setBlockRows(int64_t tiles);
+  /// How many elements of a row fit `bytes`, a multiple of chainLength.
+  int64_t wholeChains(int64_t bytes) const;
   TargetDescription target;
   int64_t rows;
   int64_t rowBytes; ///< bytes of a row of the left operand
@@ -181,7 +192,8 @@ struct LeftOperand {
   int64_t offset = 0;
   /// The sums to continue from; zero if empty.
   ValueRange init = {};
-  /// The inner step of the panels that multiplies the first column.
+  /// The inner step of the panels that multiplies the first column. A chain
+  /// begins there.
   Value firstStep = {};
   /// Whether another sum continues from this one. Then it is not scaled yet.
   bool partial = false;
