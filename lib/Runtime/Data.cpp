@@ -37,6 +37,14 @@ static Batch makeBatch(int64_t rows, int64_t length) {
   return batch;
 }
 
+const std::vector<int32_t> &Batch::knownGroups() const {
+  if (std::any_of(groups.begin(), groups.end(),
+                  [](int32_t group) { return group < 0; }))
+    fail("expected a group for each token's language, which the model reads, "
+         "but got a token without one");
+  return groups;
+}
+
 /// Labels a row with the tokens that follow; the last has none.
 static void labelRow(Batch &batch, int64_t row) {
   const size_t begin = size_t(row * batch.length);

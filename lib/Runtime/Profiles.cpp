@@ -61,22 +61,27 @@ int64_t polymoe::tokensToMeasure(const Corpus &corpus,
   return tokens;
 }
 
-/// What all profiles begin with.
-static ordered_json headerOf(const std::string &format, const Corpus &corpus,
-                             const ProfiledModel &model,
-                             const ProfileOptions &options) {
-  return {{"format", "polymoe-" + format},
+ordered_json polymoe::profileHeader(const std::string &kind,
+                                    const ProfiledModel &model,
+                                    ordered_json measuredOn) {
+  return {{"format", "polymoe-" + kind},
           {"version", 1},
           {"model",
            {{"file", model.file},
             {"base", model.base},
             {"width", model.width},
             {"experts", model.experts}}},
-          {"measured_on",
-           {{"data", corpus.folder().string()},
-            {"split", options.split},
-            {"sequence", options.length},
-            {"tokens", options.tokens}}}};
+          {"measured_on", std::move(measuredOn)}};
+}
+
+static ordered_json headerOf(const std::string &kind, const Corpus &corpus,
+                             const ProfiledModel &model,
+                             const ProfileOptions &options) {
+  return profileHeader(kind, model,
+                       {{"data", corpus.folder().string()},
+                        {"split", options.split},
+                        {"sequence", options.length},
+                        {"tokens", options.tokens}});
 }
 
 namespace {
@@ -266,23 +271,50 @@ std::string polymoe::routingToJson(const std::vector<LanguageSums> &measured,
 // Reading
 //===----------------------------------------------------------------------===//
 
-/// A matrix over `count` languages.
-static std::vector<std::vector<double>> readMatrix(const JsonReader &matrix,
-                                                   size_t count) {
-  auto expectCount = [&](const JsonReader &list, const char *what) {
+/// A matrix of a row for each of `rows` languages and `columns` numbers in it.
+static std::vector<std::vector<double>>
+readMatrix(const JsonReader &matrix, size_t rows, size_t columns) {
+  auto expectCount = [](const JsonReader &list, size_t count,
+                        const char *what) {
     if (list.elements().size() != count)
-      list.expected(concat(count, " ", what, ", one for each language"),
+      list.expected(concat(count, what),
                     std::to_string(list.elements().size()));
   };
-  expectCount(matrix, "rows");
-  std::vector<std::vector<double>> rows;
+  expectCount(matrix, rows, " rows, one for each language");
+  std::vector<std::vector<double>> read;
   for (const JsonReader &row : matrix.elements()) {
-    expectCount(row, "numbers");
-    std::vector<double> &numbers = rows.emplace_back();
+    expectCount(row, columns, " numbers");
+    std::vector<double> &numbers = read.emplace_back();
     for (const JsonReader &number : row.elements())
       numbers.push_back(number.number());
   }
-  return rows;
+  return read;
+}
+
+/// Checks that `profile` is of `kind` and reads what all profiles have.
+static void readHeader(const JsonReader &profile, const std::string &kind,
+                       ProfiledModel &model, std::vector<Language> &languages) {
+  const std::string format = "polymoe-" + kind;
+  if (profile.text("format") != format)
+    profile.at("format").expected(
+        concat("'", format, "', which moe-run profile ", kind, " writes"),
+        "'" + profile.text("format") + "'");
+  if (profile.integer("version") != 1)
+    profile.at("version").expected("1");
+  JsonReader of = profile.at("model");
+  model = {of.text("file"), of.text("base"), of.integer("width"), {}};
+  for (const JsonReader &count : of.at("experts").elements())
+    model.experts.push_back(count.integer());
+  for (const JsonReader &language : profile.at("languages").elements()) {
+    const std::string code = language.text("code");
+    if (std::any_of(languages.begin(), languages.end(),
+                    [&](const Language &other) { return other.code == code; }))
+      language.at("code").expected("each language once",
+                                   "'" + code + "' twice");
+    languages.push_back({code, language.at("round").integer<int32_t>()});
+  }
+  if (languages.empty())
+    profile.at("languages").expected("languages", "none");
 }
 
 SimilarityProfile SimilarityProfile::read(const fs::path &file) {
@@ -290,27 +322,36 @@ SimilarityProfile SimilarityProfile::read(const fs::path &file) {
   JsonReader reader(json, file.string());
   reader.allow(
       {"format", "version", "model", "measured_on", "languages", "layers"});
-  if (reader.text("format") != "polymoe-similarity")
-    reader.at("format").expected("polymoe-similarity, which moe-run profile "
-                                 "similarity writes",
-                                 "'" + reader.text("format") + "'");
-  if (reader.integer("version") != 1)
-    reader.at("version").expected("1");
   SimilarityProfile profile;
-  JsonReader model = reader.at("model");
-  profile.model = {
-      model.text("file"), model.text("base"), model.integer("width"), {}};
-  for (const JsonReader &count : model.at("experts").elements())
-    profile.model.experts.push_back(count.integer());
-  for (const JsonReader &language : reader.at("languages").elements())
-    profile.languages.push_back(
-        {language.text("code"), language.at("round").integer<int32_t>()});
+  readHeader(reader, "similarity", profile.model, profile.languages);
+  const size_t count = profile.languages.size();
   for (const JsonReader &layer : reader.at("layers").elements())
-    profile.layers.push_back(readMatrix(layer, profile.languages.size()));
+    profile.layers.push_back(readMatrix(layer, count, count));
   if (profile.layers.size() != profile.model.experts.size())
     reader.at("layers").expected(
         concat(profile.model.experts.size(), " layers, as model.experts has"),
         std::to_string(profile.layers.size()));
+  return profile;
+}
+
+DeviationProfile DeviationProfile::read(const fs::path &file) {
+  const nlohmann::json json = readJsonObject(file);
+  JsonReader reader(json, file.string());
+  reader.allow({"format", "version", "model", "measured_on", "languages",
+                "layer_deviation", "similarity"});
+  DeviationProfile profile;
+  readHeader(reader, "deviation", profile.model, profile.languages);
+  const size_t count = profile.languages.size();
+  profile.deviations = readMatrix(reader.at("layer_deviation"), count,
+                                  profile.model.experts.size());
+  profile.similarities = readMatrix(reader.at("similarity"), count, count);
+  for (size_t i = 0; i < count; ++i)
+    for (size_t j = 0; j < i; ++j)
+      if (profile.similarities[i][j] != profile.similarities[j][i])
+        reader.at("similarity")
+            .expected(concat("the same number at [", i, "][", j, "] and [", j,
+                             "][", i, "]"),
+                      "two");
   return profile;
 }
 

@@ -6,8 +6,8 @@
 //===----------------------------------------------------------------------===//
 
 #include "AddExperts.h"
+#include "LayerProfile.h"
 
-#include "moe/Transforms/DeviationProfile.h"
 #include "moe/Transforms/LanguageGroups.h"
 #include "moe/Transforms/Passes.h"
 
@@ -24,6 +24,7 @@ namespace mlir::moe {
 
 using namespace mlir;
 using namespace mlir::moe;
+using polymoe::DeviationProfile;
 
 namespace {
 
@@ -81,7 +82,7 @@ GroupLanguages::chooseGroups(ModuleOp module, const DeviationProfile *profile) {
          groupLanguages(profile->similarities, numGroups)) {
       std::vector<std::string> &codes = chosen.emplace_back();
       for (int64_t language : group)
-        codes.push_back(profile->languages[language]);
+        codes.push_back(profile->languages[language].code);
     }
     return chosen;
   }
@@ -134,18 +135,17 @@ GroupLanguages::chooseLayers(ModuleOp module, ArrayRef<Layer> all,
 LogicalResult GroupLanguages::run(ModuleOp module) {
   if (failed(checkOptions(module)))
     return failure();
+  FailureOr<SmallVector<Layer>> all = findLayers(module, SymbolTable(module));
+  if (failed(all))
+    return failure();
   std::optional<DeviationProfile> measured;
   if (!profile.empty()) {
-    FailureOr<DeviationProfile> read = readDeviationProfile(profile, module);
+    FailureOr<DeviationProfile> read = readDeviations(module, *all, profile);
     if (failed(read))
       return failure();
     measured = std::move(*read);
   }
   const DeviationProfile *known = measured ? &*measured : nullptr;
-  SymbolTable symbols(module);
-  FailureOr<SmallVector<Layer>> all = findLayers(module, symbols);
-  if (failed(all))
-    return failure();
   FailureOr<Groups> chosenGroups = chooseGroups(module, known);
   if (failed(chosenGroups))
     return failure();
@@ -164,10 +164,10 @@ LogicalResult GroupLanguages::run(ModuleOp module) {
     numExperts += added;
   }
   OpBuilder builder(&getContext());
-  if (failed(addExperts(module, wanted,
-                        {topK, InitAttr::get(&getContext(), Initializer::Normal,
-                                             seed,
-                                             builder.getF64FloatAttr(0.02))})))
+  if (failed(addExperts(
+          module, wanted,
+          {topK, InitAttr::get(&getContext(), Initializer::Normal, seed,
+                               builder.getF64FloatAttr(0.02))})))
     return failure();
 
   NamedAttrList groupOf;

@@ -55,9 +55,22 @@ mlir::moe::readLayerSimilarity(ModuleOp module, ArrayRef<Layer> layers,
   }
   for (auto [i, s] : llvm::enumerate(similarity))
     if (!(s > 0) || !std::isfinite(s))
-      return module.emitError() << profile << ": key 'layers[" << i
-                                << "]': expected languages with a positive mean "
-                                   "similarity, but got "
-                                << llvm::formatv("{0}", s).str();
+      return module.emitError()
+             << profile << ": key 'layers[" << i
+             << "]': expected languages with a positive mean "
+                "similarity, but got "
+             << llvm::formatv("{0}", s).str();
   return SmallVector<double>(similarity.begin(), similarity.end());
+}
+
+FailureOr<polymoe::DeviationProfile>
+mlir::moe::readDeviations(ModuleOp module, ArrayRef<Layer> layers,
+                          StringRef profile) {
+  try {
+    auto read = polymoe::DeviationProfile::read(profile.str());
+    checkModel(read.model, module, layers, /*isExpanded=*/false, profile.str());
+    return read;
+  } catch (const polymoe::Error &error) {
+    return module.emitError() << error.what();
+  }
 }

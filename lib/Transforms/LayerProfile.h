@@ -8,6 +8,7 @@
 #ifndef MOE_LIB_TRANSFORMS_LAYERPROFILE_H
 #define MOE_LIB_TRANSFORMS_LAYERPROFILE_H
 
+#include "moe/Runtime/Profiles.h"
 #include "moe/Transforms/Layers.h"
 
 namespace mlir::moe {
@@ -21,6 +22,11 @@ FailureOr<SmallVector<double>> readLayerSimilarity(ModuleOp module,
                                                    ArrayRef<Layer> layers,
                                                    StringRef profile,
                                                    bool isExpanded);
+
+/// The deviations in the file `profile`, measured on these layers. Fails as
+/// readLayerSimilarity does.
+FailureOr<polymoe::DeviationProfile>
+readDeviations(ModuleOp module, ArrayRef<Layer> layers, StringRef profile);
 
 } // namespace mlir::moe
 

@@ -13,13 +13,12 @@
 //===----------------------------------------------------------------------===//
 
 #include "Commands.h"
-#include "Model.h"
+#include "Profile.h"
 
 #include "moe/Runtime/Error.h"
 #include "moe/Runtime/Files.h"
 #include "moe/Runtime/Safetensors.h"
 #include "moe/Runtime/Trainer.h"
-#include "moe/Transforms/DeviationProfile.h"
 #include "moe/Transforms/Layers.h"
 
 #include <nlohmann/json.hpp>
@@ -79,7 +78,7 @@ private:
   ThreadPool pool;
   Corpus corpus;
   std::vector<int32_t> languages; ///< indices into the corpus's
-  mlir::moe::ModelFacts facts;
+  ProfiledModel profiled;
   /// The parameters of the FFN of each layer.
   std::vector<std::vector<std::string>> feedForwards;
   mlir::OwningOpRef<mlir::ModuleOp> module;
@@ -122,14 +121,13 @@ DeviationMeasurement::DeviationMeasurement(
 }
 
 void DeviationMeasurement::findFeedForwards() {
+  profiled = describe(model);
   mlir::ModuleOp whole = model.module();
   mlir::SymbolTable symbols(whole);
   diagnose(*whole.getContext(), [&]() -> llvm::LogicalResult {
-    auto found = mlir::moe::modelFactsOf(whole);
     auto layers = mlir::moe::findLayers(whole, symbols);
-    if (failed(found) || failed(layers))
+    if (failed(layers))
       return mlir::failure();
-    facts = *found;
     for (mlir::moe::Layer &layer : *layers) {
       if (mlir::func::CallOp call = layer.call; !layer.ffn)
         return call.emitOpError()
@@ -150,7 +148,7 @@ void DeviationMeasurement::findFeedForwards() {
 /// All that the change by a language depends on.
 json DeviationMeasurement::settings(const Language &language) const {
   return {{"language", language.code},
-          {"parameters", facts.parameters},
+          {"base", profiled.base},
           {"split", options.split},
           {"text", std::to_string(corpus.fingerprint(options.split))},
           {"steps", options.steps},
@@ -234,7 +232,7 @@ Deviation DeviationMeasurement::measure() {
   executor.trainee->copyToStore();
   Deviation deviation;
   const auto first = static_cast<size_t>(
-      std::max<int64_t>(0, facts.layers - options.lastLayers));
+      std::max<int64_t>(0, int64_t(feedForwards.size()) - options.lastLayers));
   for (size_t layer = 0; layer < feedForwards.size(); ++layer) {
     double squares = 0;
     for (const std::string &name : feedForwards[layer]) {
@@ -330,25 +328,19 @@ void DeviationMeasurement::write() {
     std::memcpy(norms.data(), bytes.data(), bytes.size());
     deviations.push_back(norms);
   }
-  const nlohmann::ordered_json profile = {
-      {"format", mlir::moe::deviationFormat},
-      {"version", mlir::moe::deviationVersion},
-      {"model",
-       {{"layers", facts.layers},
-        {"width", facts.width},
-        {"parameters", facts.parameters}}},
-      {"measured_on",
-       {{"data", options.data},
-        {"split", options.split},
-        {"tokens",
-         options.steps * options.rows * options.accumulate * options.length},
-        {"steps", options.steps},
-        {"rate", options.rate},
-        {"similarity_layers",
-         std::min<int64_t>(options.lastLayers, facts.layers)}}},
-      {"languages", known},
-      {"layer_deviation", deviations},
-      {"similarity", similarities()}};
+  nlohmann::ordered_json profile = profileHeader(
+      "deviation", profiled,
+      {{"data", options.data},
+       {"split", options.split},
+       {"tokens",
+        options.steps * options.rows * options.accumulate * options.length},
+       {"steps", options.steps},
+       {"rate", options.rate},
+       {"similarity_layers",
+        std::min<int64_t>(options.lastLayers, int64_t(feedForwards.size()))}});
+  profile["languages"] = known;
+  profile["layer_deviation"] = deviations;
+  profile["similarity"] = similarities();
   writeText(options.out, profile.dump(1) + "\n");
 }
 

@@ -78,21 +78,15 @@ static void print(const ordered_json &experts) {
 /// All of the profile but what is measured.
 static ordered_json headerOf(const ProfiledModel &model, const Corpus &corpus,
                              const EvaluateOptions &options) {
-  return {{"format", "polymoe-perplexity"},
-          {"version", 1},
-          {"model",
-           {{"file", model.file},
-            {"base", model.base},
-            {"width", model.width},
-            {"experts", model.experts}}},
-          {"measured_on",
-           {{"data", corpus.folder().string()},
-            {"corpus", std::to_string(corpus.fingerprint(options.split))},
-            {"split", options.split},
-            {"languages", options.languages},
-            {"sequence", options.windows.length},
-            {"stride", options.windows.stride},
-            {"documents", options.maxDocuments}}}};
+  return profileHeader(
+      "perplexity", model,
+      {{"data", corpus.folder().string()},
+       {"corpus", std::to_string(corpus.fingerprint(options.split))},
+       {"split", options.split},
+       {"languages", options.languages},
+       {"sequence", options.windows.length},
+       {"stride", options.windows.stride},
+       {"documents", options.maxDocuments}});
 }
 
 static int runProfilePerplexity(EvalOptions options) {

@@ -159,7 +159,7 @@ TEST_F(Profiles, RefuseWhatIsWrong) {
   };
   expect("/format", "polymoe-routing",
          "key 'format': expected "
-         "polymoe-similarity");
+         "'polymoe-similarity', which");
   expect("/version", 2, "key 'version': expected 1");
   expect("/layers/0/1", {1, 2}, "key 'layers[0][1]'");
   expect("/layers/0/0/0", "x", "key 'layers[0][0][0]'");

@@ -42,6 +42,11 @@ struct ProfiledModel {
   std::vector<int64_t> experts; ///< of each layer, 1 for a dense one
 };
 
+/// What a profile of `kind` ("similarity") begins with.
+nlohmann::ordered_json profileHeader(const std::string &kind,
+                                     const ProfiledModel &model,
+                                     nlohmann::ordered_json measuredOn);
+
 struct ProfileOptions {
   std::string split = "train";
   /// Codes; all that have documents in the split when empty.
@@ -96,6 +101,22 @@ struct SimilarityProfile {
   /// round by default. Throws Error without a language of that round, or of an
   /// earlier one.
   std::vector<double> ofLayers(std::optional<int32_t> round = {}) const;
+};
+
+/// How short trainings on each language alone change a model (DMoE, section
+/// 3.1).
+struct DeviationProfile {
+  ProfiledModel model;
+  std::vector<Language> languages;
+  /// The norm of what training on a language changes in the FFN of a layer,
+  /// [language][layer].
+  std::vector<std::vector<double>> deviations;
+  /// The cosine of what two languages change in the last layers,
+  /// [language][language].
+  std::vector<std::vector<double>> similarities;
+
+  /// Throws Error, which names file and key.
+  static DeviationProfile read(const std::filesystem::path &file);
 };
 
 } // namespace polymoe
