@@ -16,8 +16,9 @@
 // the work item does not wait for memory.
 //
 // If rows are too long for a scratch buffer or for the L2 cache, the inner
-// dimension is cut into slices of whole chains. Between slices the sums are kept
-// in a scratch buffer, in the type of computation, so their bits do not change.
+// dimension is cut into slices of whole chains. Between slices the sums are
+// kept in a scratch buffer, in the type of computation, so their bits do not
+// change.
 //
 //===----------------------------------------------------------------------===//
 
