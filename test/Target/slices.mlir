@@ -2,9 +2,9 @@
 
 // Rows of 80 KB are too long for scratch memory. Where tiles pack the weights
 // that they multiply by, slices of them are so short that the second cache
-// holds those of a block (960 elements, and a line of the cache between rows).
+// holds those of a block (three chains, and a line of the cache between rows).
 // CHECK-LABEL: moe.kernel @routed_down_0
-// CHECK: memref.alloca() {alignment = 64 : i64} : memref<108x976xf32>
+// CHECK: memref.alloca() {alignment = 64 : i64} : memref<108x784xf32>
 func.func @down(%x: tensor<2x128x8xf32> {moe.binding = #moe.binding<input, "x">},
                 %h: tensor<256x20000xf32> {moe.binding = #moe.binding<input, "h">},
                 %routes: !moe.routes<256x3, 1> {moe.binding = #moe.binding<input, "routes">},

@@ -24,7 +24,7 @@
 // RUN: not moe-opt %s --moe-upcycle="counts=1,2,1" --moe-group-languages="groups=en,es layers=1" 2>&1 | FileCheck %s --check-prefix=SPARSE
 // SPARSE: error: 'func.call' op expected a dense layer 1, but it has experts already
 // RUN: not moe-opt %s --moe-group-languages="groups=en,es profile=nowhere.json" 2>&1 | FileCheck %s --check-prefix=NOWHERE
-// NOWHERE: error: nowhere.json: expected a profile, but No such file or directory
+// NOWHERE: error: nowhere.json: cannot be opened: No such file or directory
 
 // CHECK: module attributes {moe.groups = {el = 1 : i64, en = 0 : i64, es = 0 : i64, hu = 1 : i64, "zh-Hant" = 2 : i64}}
 // CHECK: moe.parameter backbone @l1.up.weight

@@ -328,16 +328,19 @@ sumAmxTiles(KernelBuilder &k, const MatmulTiling &tiling, Value steps,
 static SmallVector<Value>
 addChains(KernelBuilder &k, int64_t steps, ArrayRef<Value> init,
           function_ref<SmallVector<Value>(Value first, Value last)> chain) {
+  bool areWhole = steps % chainLength == 0;
   // The sums are in memory while the loop of a chain has the registers.
-  return k.loop(
-      k.idx(0), k.idx(steps), chainLength, init,
-      [&](Value first, ValueRange sums) {
-        Value last = k.min(k.add(first, k.idx(chainLength)), k.idx(steps));
-        SmallVector<Value> added;
-        for (auto [sum, next] : llvm::zip_equal(sums, chain(first, last)))
-          added.push_back(k.addf(sum, next));
-        return added;
-      });
+  return k.loop(k.idx(0), k.idx(steps), chainLength, init,
+                [&](Value first, ValueRange sums) {
+                  Value last = k.add(first, k.idx(chainLength));
+                  if (!areWhole)
+                    last = k.min(last, k.idx(steps));
+                  SmallVector<Value> added;
+                  for (auto [sum, next] :
+                       llvm::zip_equal(sums, chain(first, last)))
+                    added.push_back(k.addf(sum, next));
+                  return added;
+                });
 }
 
 SmallVector<Value> mlir::moe::timesPanels(KernelBuilder &k,
