@@ -36,6 +36,14 @@ static Batch makeBatch(int64_t rows, int64_t length) {
   return batch;
 }
 
+const std::vector<int32_t> &Batch::knownGroups() const {
+  if (std::any_of(groups.begin(), groups.end(),
+                  [](int32_t group) { return group < 0; }))
+    fail("expected a group for each token's language, which the model reads, "
+         "but got a token without one");
+  return groups;
+}
+
 /// Labels a row with the tokens that follow; the last has none.
 static void labelRow(Batch &batch, int64_t row) {
   const size_t begin = size_t(row * batch.length);
@@ -440,6 +448,7 @@ Batch GroupSampler::next(int64_t rows) {
   const auto count = int64_t(samplers.size());
   const uint64_t round = mix64(mix64(seed) + uint64_t(batchNumber / count));
   std::vector<std::pair<uint64_t, size_t>> order;
+  order.reserve(samplers.size());
   for (size_t group = 0; group < samplers.size(); ++group)
     order.emplace_back(randomBits(round, group), group);
   std::sort(order.begin(), order.end());

@@ -35,10 +35,11 @@ static bool fillFromBatch(const Batch &batch, const Binding &binding,
       {"labels", &Batch::labels},
       {"positions", &Batch::positions},
       {"segments", &Batch::segments},
-      {"old", &Batch::old},
-      {"groups", &Batch::groups}};
+      {"old", &Batch::old}};
   if (auto field = fields.find(binding.name); field != fields.end())
     fillIds(binding, memory, batch.*field->second);
+  else if (binding.name == "groups")
+    fillIds(binding, memory, batch.knownGroups());
   else if (binding.name == "slots") // 0, 1, 2, ... in every row
     for (int64_t i = 0, count = binding.elements(); i < count; ++i)
       static_cast<int32_t *>(memory)[i] = int32_t(i % batch.length);

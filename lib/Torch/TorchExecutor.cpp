@@ -102,7 +102,7 @@ private:
       else if (name == "slots")
         arguments.push_back(ids(slots, batch, "slots"));
       else if (name == "groups")
-        arguments.push_back(ids(batch.groups, batch, "groups"));
+        arguments.push_back(ids(batch.knownGroups(), batch, "groups"));
       else
         fail("argument ", i,
              " of @forward: expected to be bound to tokens, positions, slots, "
@@ -169,8 +169,8 @@ Losses TorchModel::differentiate(const Batch &batch,
   if (objective.routerCrossEntropy != 0)
     add("router_cross_entropy", objective.routerCrossEntropy, weights.position,
         routed,
-        [groups =
-             ids(batch.groups, batch, "groups")](const RoutedLayer &layer) {
+        [groups = ids(batch.knownGroups(), batch, "groups")](
+            const RoutedLayer &layer) {
           return routerCrossEntropy(layer, groups);
         });
   losses["loss"] = loss.item<double>();

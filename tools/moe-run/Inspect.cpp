@@ -50,6 +50,17 @@ static std::string expertsText(const std::vector<LayerFacts> &layers) {
   return text.empty() ? "none" : text;
 }
 
+/// As moe-group-languages takes them.
+static std::string groupsText(const LanguageGroups &groups) {
+  std::map<int32_t, std::string> codes;
+  for (const auto &[code, group] : groups)
+    codes[group] += (codes[group].empty() ? "" : "+") + code;
+  std::string text;
+  for (const auto &[group, joined] : codes)
+    text += (text.empty() ? "" : ",") + joined;
+  return text;
+}
+
 static void print(const char *label, const std::string &text) {
   std::printf("%-18s%s\n", label, text.c_str());
 }
@@ -85,6 +96,8 @@ static int runInspect(const InspectOptions &options) {
         trainingBytesOf(spec, parseOptimizerStates(options.optimizerStates)));
   std::printf("\n");
   print("feed-forward", expertsText(facts.layers));
+  if (const LanguageGroups groups = model.groups(); !groups.empty())
+    print("language groups", groupsText(groups));
   print("training memory", bytes(training) + " for gradients, moments and "
                                              "masters, activations not "
                                              "counted");

@@ -248,6 +248,13 @@ TEST(TorchObjective, RouterCrossEntropyOfUniformProbabilities) {
       std::log(3.0) / 2, 1e-12);
 }
 
+TEST(TorchObjective, RouterCrossEntropyNeedsAGroupOfEachToken) {
+  TestModel model(decoder("router"), {.routerCrossEntropy = 1});
+  Batch batch = mixedBatch();
+  batch.groups[3] = -1;
+  EXPECT_THROW(model.accumulate(batch, mixedWeights), Error);
+}
+
 TEST(TorchObjective, ReferencePriorOfCertainRouters) {
   for (auto [scale, expected] :
        {std::pair{1e3, std::log(std::exp(1.0) + 2) - 1},

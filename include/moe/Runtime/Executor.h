@@ -55,6 +55,9 @@ struct Batch {
   std::vector<int32_t> positions;
   /// Tokens attend only to tokens of the same segment of their row.
   std::vector<int32_t> segments;
+
+  /// `groups`, for an executor to read. Throws Error when a token has none.
+  const std::vector<int32_t> &knownGroups() const;
 };
 
 /// What sums over a micro-batch are multiplied by, so that an optimiser step
