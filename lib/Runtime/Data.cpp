@@ -449,6 +449,7 @@ Batch GroupSampler::next(int64_t rows) {
   const auto count = int64_t(samplers.size());
   const uint64_t round = mix64(mix64(seed) + uint64_t(batchNumber / count));
   std::vector<std::pair<uint64_t, size_t>> order;
+  order.reserve(samplers.size());
   for (size_t group = 0; group < samplers.size(); ++group)
     order.emplace_back(randomBits(round, group), group);
   std::sort(order.begin(), order.end());
