@@ -34,14 +34,17 @@ static std::vector<std::pair<int32_t, int64_t>>
 languagesToMeasure(const Corpus &corpus, const ProfileOptions &options) {
   std::vector<std::pair<int32_t, int64_t>> wanted;
   auto add = [&](int32_t language) {
+    const std::string &code = corpus.languages()[size_t(language)].code;
+    for (const auto &[other, tokens] : wanted)
+      if (other == language)
+        fail("--languages: expected each once, but got '", code, "' twice");
     EvaluationPass pass(corpus, options.split, language, windowsOf(options));
     const int64_t tokens = std::min(pass.predictedTokens(), options.tokens);
     if (tokens > 0)
       wanted.emplace_back(language, tokens);
     else if (!options.languages.empty())
       fail(corpus.folder(), ": split '", options.split,
-           "' has no document in language '",
-           corpus.languages()[size_t(language)].code, "'");
+           "' has no document in language '", code, "'");
   };
   for (const std::string &code : options.languages)
     add(corpus.languageIndex(code));
@@ -70,7 +73,8 @@ ordered_json polymoe::profileHeader(const std::string &kind,
            {{"file", model.file},
             {"base", model.base},
             {"width", model.width},
-            {"experts", model.experts}}},
+            {"experts", model.experts},
+            {"values", model.values}}},
           {"measured_on", std::move(measuredOn)}};
 }
 
@@ -86,46 +90,53 @@ static ordered_json headerOf(const std::string &kind, const Corpus &corpus,
 
 namespace {
 
-/// The languages of a measurement that are done, on the disk.
+/// The languages of a measurement that are done, on the disk. A file that is
+/// damaged, or that another measurement has left, is of no use.
 class PartialSums {
 public:
-  PartialSums(fs::path file, ordered_json measurement)
+  PartialSums(fs::path file, nlohmann::json measurement)
       : file(std::move(file)), measurement(std::move(measurement)) {
     if (!fs::exists(this->file))
       return;
-    ordered_json read = readJsonObject<ordered_json>(this->file);
-    // What another measurement has left is of no use.
-    if (read.value("measurement", ordered_json()) != this->measurement)
+    const std::optional<nlohmann::json> read =
+        tryParseJson(readText(this->file));
+    if (!read || !read->is_object() || !read->contains("measurement") ||
+        !read->contains("languages"))
       return;
-    done = read.at("languages");
+    if (read->at("measurement") == this->measurement &&
+        read->at("languages").is_object())
+      done = read->at("languages");
   }
 
-  /// Fills in the sums of a language that is done.
-  bool find(LanguageSums &language) const {
+  /// Fills in the sums of a language if all of its `tokens` are done.
+  bool find(LanguageSums &language, int64_t tokens) const {
     auto found = done.find(language.language.code);
     if (found == done.end())
       return false;
-    found->at("sums").get_to(language.sums);
-    found->at("tokens").get_to(language.tokens);
-    return true;
+    try {
+      LanguageSums known = language;
+      found->at("sums").get_to(known.sums);
+      found->at("tokens").get_to(known.tokens);
+      if (known.tokens != tokens)
+        return false;
+      language = std::move(known);
+      return true;
+    } catch (const nlohmann::json::exception &) {
+      return false;
+    }
   }
 
   void add(const LanguageSums &language) {
     done[language.language.code] = {{"tokens", language.tokens},
                                     {"sums", language.sums}};
-    writeText(
-        file,
-        ordered_json{{"measurement", measurement}, {"languages", done}}.dump());
-  }
-
-  void remove() const {
-    std::error_code ignored;
-    fs::remove(file, ignored);
+    const nlohmann::json whole = {{"measurement", measurement},
+                                  {"languages", done}};
+    writeText(file, whole.dump());
   }
 
 private:
   fs::path file;
-  ordered_json measurement, done = ordered_json::object();
+  nlohmann::json measurement, done = nlohmann::json::object();
 };
 
 } // namespace
@@ -165,17 +176,16 @@ polymoe::measureSums(Prober &prober, const std::string &what,
                      Progress *progress) {
   ordered_json measurement = headerOf(what, corpus, model, options);
   measurement["corpus"] = std::to_string(corpus.fingerprint(options.split));
-  PartialSums done(partial, std::move(measurement));
+  PartialSums done(partial, measurement);
   std::vector<LanguageSums> all;
   int64_t tokens = 0, measuredHere = 0;
   InterruptGuard guard;
   for (auto [index, count] : languagesToMeasure(corpus, options)) {
     LanguageSums own{corpus.languages()[size_t(index)], 0, {}};
-    const bool isDone = done.find(own);
+    const bool isDone = done.find(own, count);
     if (!isDone) {
       EvaluationPass pass(corpus, options.split, index, windowsOf(options));
-      while (own.tokens < count) {
-        std::optional<Batch> batch = pass.next();
+      while (std::optional<Batch> batch = pass.next()) {
         const int64_t kept = keepLabels(*batch, count - own.tokens);
         addRows(prober.probe(*batch, what), batch->rows, own.sums,
                 own.language.code);
@@ -185,6 +195,8 @@ polymoe::measureSums(Prober &prober, const std::string &what,
           progress->update(tokens + own.tokens, measuredHere);
         if (InterruptGuard::requested())
           return std::nullopt;
+        if (own.tokens == count)
+          break;
       }
       done.add(own);
     }
@@ -193,7 +205,6 @@ polymoe::measureSums(Prober &prober, const std::string &what,
       progress->start(tokens);
     all.push_back(std::move(own));
   }
-  done.remove();
   return all;
 }
 
@@ -224,6 +235,10 @@ std::string polymoe::similarityToJson(const std::vector<LanguageSums> &measured,
       ordered_json row = ordered_json::array();
       for (const LanguageSums &b : measured) {
         const std::vector<double> &x = a.sums.at(name), &y = b.sums.at(name);
+        if (x.size() != y.size())
+          fail(name, ": expected as many sums for '", a.language.code,
+               "' as for '", b.language.code, "', but got ", x.size(), " and ",
+               y.size());
         const double product =
             std::inner_product(x.begin(), x.end(), y.begin(), 0.0);
         row.push_back(product / double(a.tokens) / double(b.tokens));
@@ -325,8 +340,16 @@ SimilarityProfile SimilarityProfile::read(const fs::path &file) {
   SimilarityProfile profile;
   readHeader(reader, "similarity", profile.model, profile.languages);
   const size_t count = profile.languages.size();
-  for (const JsonReader &layer : reader.at("layers").elements())
-    profile.layers.push_back(readMatrix(layer, count, count));
+  for (const JsonReader &layer : reader.at("layers").elements()) {
+    const auto &matrix =
+        profile.layers.emplace_back(readMatrix(layer, count, count));
+    for (size_t i = 0; i < count; ++i)
+      for (size_t j = 0; j < count; ++j)
+        // Sums of directions in f32 are a little off.
+        if (std::abs(matrix[i][j]) > 1.001 || matrix[i][j] != matrix[j][i])
+          layer.expected("a symmetric matrix of cosines",
+                         concat(matrix[i][j], " at [", i, "][", j, "]"));
+  }
   if (profile.layers.size() != profile.model.experts.size())
     reader.at("layers").expected(
         concat(profile.model.experts.size(), " layers, as model.experts has"),

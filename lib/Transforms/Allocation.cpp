@@ -11,6 +11,7 @@
 #include "llvm/ADT/Sequence.h"
 #include "llvm/ADT/SmallVectorExtras.h"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <utility>
@@ -22,9 +23,12 @@ SmallVector<int64_t> mlir::moe::allocateByInverse(ArrayRef<double> similarity,
   double sum = 0;
   for (double s : similarity)
     sum += 1 / s;
-  // In the order of the released code, since the ceiling sees every bit.
+  // In the order of the released code, since the ceiling sees every bit. More
+  // experts than any layer can have are as good as infinitely many.
+  constexpr double most = 1 << 20;
   return llvm::map_to_vector(similarity, [&](double s) {
-    return static_cast<int64_t>(std::ceil(1 / s / sum * delta));
+    return static_cast<int64_t>(
+        std::clamp(std::ceil(1 / s / sum * delta), 1.0, most));
   });
 }
 

@@ -54,7 +54,7 @@ mlir::moe::readLayerSimilarity(ModuleOp module, ArrayRef<Layer> layers,
     return module.emitError() << error.what();
   }
   for (auto [i, s] : llvm::enumerate(similarity))
-    if (!(s > 0) || !std::isfinite(s))
+    if (!(s > 0) || !std::isfinite(1 / s))
       return module.emitError()
              << profile << ": key 'layers[" << i
              << "]': expected languages with a positive mean "

@@ -26,6 +26,12 @@
 // RUN: %python %S/Inputs/similarity.py %s %t.zero.json 0.1 0
 // RUN: not moe-opt %s --moe-allocate-experts="profile=%t.zero.json budget=3" 2>&1 | FileCheck %s --check-prefix=POSITIVE
 
+// RUN: %python %S/Inputs/similarity.py %s %t.tiny.json 0.1 1e-310
+// RUN: not moe-opt %s --moe-allocate-experts="profile=%t.tiny.json budget=3" 2>&1 | FileCheck %s --check-prefix=TINY
+// RUN: not moe-opt %s --moe-allocate-experts="profile=%t.json delta=1e300" 2>&1 | FileCheck %s --check-prefix=HUGE
+// TINY: error: {{.*}}tiny.json: key 'layers[1]': expected languages with a positive mean similarity, but got
+// HUGE: expected at most 1024 experts in a layer, but got 1048576
+
 // NEITHER: error: expected delta or budget, but got neither
 // BOTH: error: expected delta or budget, but got both
 // NEGATIVE: error: expected a budget of at least 0 new experts, but got -1

@@ -11,6 +11,7 @@
 
 #include "moe/Runtime/Error.h"
 #include "moe/Runtime/Files.h"
+#include "moe/Runtime/Safetensors.h"
 #include "moe/Transforms/Layers.h"
 
 #include <iostream>
@@ -73,6 +74,23 @@ ProfiledModel polymoe::describe(Model &model) {
   return described;
 }
 
+ProfiledModel polymoe::describe(Inference &inference,
+                                const MachineOptions &machine) {
+  ProfiledModel described = describe(inference.model);
+  ParameterStore &store = *inference.store;
+  std::string text = concat(machine.executor, " ", int(machine.frozenWeights),
+                            " ", int(machine.bf16Products), "\n");
+  for (const ParameterSpec &spec : store.specs()) {
+    const auto bytes =
+        size_t(byteSizeOf(spec.shape, sizeOf(spec.dtype)).value());
+    const auto *first = static_cast<const std::byte *>(store.value(spec.name));
+    text += concat(spec.name, " ", nameOf(spec.dtype), " ",
+                   checksumOf(std::span(first, bytes)).digest, "\n");
+  }
+  described.values = checksumOf(std::as_bytes(std::span(text))).digest;
+  return described;
+}
+
 static int runProfile(const ProbedProfile &kind,
                       const ProfileCommandOptions &options) {
   Inference inference(options.machine);
@@ -82,7 +100,7 @@ static int runProfile(const ProbedProfile &kind,
   Prober &prober = *inference.executor.prober;
   const ProfileOptions &profile = options.profile;
   prober.requireBatches(profile.rows, profile.length, kind.what);
-  const ProfiledModel model = describe(inference.model);
+  const ProfiledModel model = describe(inference, options.machine);
   Corpus corpus(options.data, inference.model.vocabulary());
   if (!options.machine.otherTokenizer)
     checkTokenizer(inference.model, corpus);
@@ -90,8 +108,9 @@ static int runProfile(const ProbedProfile &kind,
   Progress progress("measuring", "token", tokensToMeasure(corpus, profile),
                     progressOptions());
   progress.start(0);
+  const std::string partial = options.out + ".partial";
   auto measured = measureSums(prober, kind.what, corpus, model, profile,
-                              options.out + ".partial", &progress);
+                              partial, &progress);
   progress.finish();
   if (!measured) {
     std::cerr << "moe-run: interrupted; the languages that are done are kept, "
@@ -99,6 +118,7 @@ static int runProfile(const ProbedProfile &kind,
     return exitInterrupted;
   }
   writeText(options.out, kind.toJson(*measured, corpus, model, profile));
+  std::filesystem::remove(partial);
   std::cerr << "moe-run: wrote " << options.out << "\n";
   return 0;
 }

@@ -14,8 +14,12 @@
 
 namespace polymoe {
 
-/// What a profile says of the model that it was measured on. Throws Error.
+/// What a profile says of the model that it was measured on, but for the values
+/// of its parameters. Throws Error.
 ProfiledModel describe(Model &model);
+
+/// The same with the digest of the values that run, and of what runs them.
+ProfiledModel describe(Inference &inference, const MachineOptions &machine);
 
 } // namespace polymoe
 

@@ -95,7 +95,7 @@ static int runProfilePerplexity(EvalOptions options) {
     fail(inference.model.file(), ": expected a module of the model level to "
                                  "profile, but this one is compiled");
   Corpus corpus = openCorpus(inference, options);
-  const ProfiledModel model = describe(inference.model);
+  const ProfiledModel model = describe(inference, options.machine);
   const int64_t count = expertsOf(model);
   ordered_json profile = headerOf(model, corpus, options.evaluation);
   // The experts that an interrupted measurement had done.
@@ -105,7 +105,8 @@ static int runProfilePerplexity(EvalOptions options) {
     auto before = readJsonObject<ordered_json>(partial);
     ordered_json experts = before.value("experts", done);
     before.erase("experts");
-    if (before == profile)
+    if (before == profile && experts.is_array() &&
+        int64_t(experts.size()) < count)
       done = std::move(experts);
   }
   for (auto expert = int64_t(done.size()); expert < count; ++expert) {

@@ -54,7 +54,10 @@ protected:
                        folder / "partial");
   }
   std::string json() {
-    return similarityToJson(*measure(), *corpus, described, options);
+    std::string text =
+        similarityToJson(*measure(), *corpus, described, options);
+    std::filesystem::remove(folder / "partial");
+    return text;
   }
 
   TestFolder folder;
@@ -93,7 +96,16 @@ TEST_F(Profiles, GoOnAfterAnInterruption) {
   model.batches = model.interruptAt = 0;
   EXPECT_EQ(json(), whole);
   EXPECT_LT(model.batches, batches);
-  EXPECT_FALSE(std::filesystem::exists(folder / "partial"));
+  // Another model's, a damaged one, and one of fewer tokens are of no use.
+  for (const char *left : {"{", "[]", "{\"measurement\": 1}"}) {
+    writeText(folder / "partial", left);
+    EXPECT_EQ(json(), whole);
+  }
+  measure();
+  described.values = "other";
+  model.batches = 0;
+  measure();
+  EXPECT_EQ(model.batches, batches);
 }
 
 TEST_F(Profiles, DoNotGoOnWithAnotherMeasurement) {
@@ -140,6 +152,8 @@ TEST_F(Profiles, TellRoundsApart) {
 TEST_F(Profiles, RefuseWhatIsWrong) {
   options.languages = {"xx"};
   EXPECT_ERROR(measure(), "unknown language 'xx'");
+  options.languages = {"tr", "tr"};
+  EXPECT_ERROR(measure(), "expected each once, but got 'tr' twice");
   options.languages = {"tr"};
   options.split = "test";
   EXPECT_ERROR(measure(), "split 'test' has no document in language 'tr'");
@@ -163,6 +177,8 @@ TEST_F(Profiles, RefuseWhatIsWrong) {
   expect("/version", 2, "key 'version': expected 1");
   expect("/layers/0/1", {1, 2}, "key 'layers[0][1]'");
   expect("/layers/0/0/0", "x", "key 'layers[0][0][0]'");
+  expect("/layers/0/0/1", 0.5, "expected a symmetric matrix of cosines");
+  expect("/layers/0/0/0", 2, "expected a symmetric matrix of cosines");
   expect("/model/experts", {1, 1}, "key 'layers': expected 2 layers");
   expect("/unknown", 1, "unknown");
 }

@@ -9,8 +9,8 @@
 // All begin alike:
 //
 //   {"format": "polymoe-similarity", "version": 1,
-//    "model": {"file", "base", "width", "experts": [E of each layer]},
-//    "measured_on": {"data", "split", "sequence", "tokens"},
+//    "model": {"file", "base", "width", "experts": [E of each layer],
+//    "values"}, "measured_on": {"data", "split", "sequence", "tokens"},
 //    "languages": [{"code", "round", "tokens"}, ...],
 //
 // where "base" is a digest of the names and shapes of the parameters of the
@@ -40,6 +40,8 @@ struct ProfiledModel {
   std::string base; ///< digest of the dense base's parameters
   int64_t width = 0;
   std::vector<int64_t> experts; ///< of each layer, 1 for a dense one
+  /// Digest of the values of all parameters as they ran, and of what ran them.
+  std::string values = {};
 };
 
 /// What a profile of `kind` ("similarity") begins with.
@@ -65,9 +67,9 @@ struct LanguageSums {
 
 /// Runs the first tokens of each language through the probe `what` and sums
 /// what it returns over their rows. Languages that are done are kept in the
-/// file `partial`, from which the same measurement goes on after Ctrl-C; it is
-/// removed at the end. Returns nothing after Ctrl-C. Throws Error: a language
-/// without documents, sums that are not finite.
+/// file `partial`, from which the same measurement goes on after Ctrl-C; who
+/// has written the profile removes it. Returns nothing after Ctrl-C. Throws
+/// Error: a language without documents, sums that are not finite.
 std::optional<std::vector<LanguageSums>>
 measureSums(Prober &prober, const std::string &what, const Corpus &corpus,
             const ProfiledModel &model, const ProfileOptions &options,
