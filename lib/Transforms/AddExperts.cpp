@@ -75,9 +75,8 @@ LogicalResult ExpertAdder::check(const NewExperts &wanted) {
   if (layer.ffn || wanted.added == 0)
     return success();
   RouteOp route = layer.route;
-  if (!layer.mixture)
-    return route.emitOpError() << "expected a moe.experts in the layer";
-  if (route.getForcedExpert() || !route.getLogits().getDefiningOp<RouterOp>())
+  if (route.getForcedExpert() || route.getGroups() ||
+      !route.getLogits().getDefiningOp<RouterOp>())
     return route.emitOpError()
            << "expected a route that follows its router, to add experts to";
   return success();

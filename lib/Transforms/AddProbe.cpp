@@ -72,7 +72,7 @@ struct AddProbe : FailablePass<moe::impl::AddProbeBase<AddProbe>> {
     FailureOr<BlockArgument> tokens = lookupInput(*forward, "tokens");
     FailureOr<SmallVector<Layer>> layers =
         findLayers(module, SymbolTable(module));
-    if (failed(tokens) || failed(layers))
+    if (failed(tokens) || failed(layers) || failed(checkExperts(*layers)))
       return failure();
 
     Type ids = tokens->getType();
@@ -98,8 +98,9 @@ struct AddProbe : FailablePass<moe::impl::AddProbeBase<AddProbe>> {
       names.push_back(what + "." + std::to_string(i));
     }
     if (sums.empty())
-      return forward->emitOpError()
-             << "expected a layer with experts, since what is loads";
+      return forward->emitOpError() << "expected a layer with experts whose "
+                                       "load to count, but all are "
+                                       "dense";
     setOutputs(*forward, sums,
                llvm::map_to_vector(
                    names, [](const std::string &n) { return StringRef(n); }));

@@ -45,6 +45,8 @@ mlir::moe::readLayerSimilarity(ModuleOp module, ArrayRef<Layer> layers,
   if (profile.empty())
     return module.emitError() << "expected profile to name a file that moe-run "
                                  "profile similarity wrote";
+  if (failed(checkExperts(layers)))
+    return failure();
   std::vector<double> similarity;
   try {
     auto read = polymoe::SimilarityProfile::read(profile.str());
@@ -66,6 +68,8 @@ mlir::moe::readLayerSimilarity(ModuleOp module, ArrayRef<Layer> layers,
 FailureOr<polymoe::DeviationProfile>
 mlir::moe::readDeviations(ModuleOp module, ArrayRef<Layer> layers,
                           StringRef profile) {
+  if (failed(checkExperts(layers)))
+    return failure();
   try {
     auto read = polymoe::DeviationProfile::read(profile.str());
     checkModel(read.model, module, layers, /*isExpanded=*/false, profile.str());

@@ -41,6 +41,13 @@ ValueRange mlir::moe::weightsOfExpert(const Layer &layer, int64_t expert) {
   return weights.slice(expert * each, each);
 }
 
+LogicalResult mlir::moe::checkExperts(ArrayRef<Layer> layers) {
+  for (const Layer &layer : layers)
+    if (RouteOp route = layer.route; route && !layer.mixture)
+      return route.emitOpError() << "expected a moe.experts in its layer";
+  return success();
+}
+
 int64_t mlir::moe::widthOf(const Layer &layer) {
   return cast<RankedTensorType>(inputOf(layer).getType()).getDimSize(2);
 }

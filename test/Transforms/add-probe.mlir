@@ -8,6 +8,10 @@
 // WHAT: error: expected what to be directions or loads, but got 'norms'
 // FORCED: !moe.routes<?x3, 1>, tensor<?x?xi32>) -> tensor<?x3xf32>
 
+// Experts that are not there have nothing to measure.
+// RUN: sed "s/%y = moe.experts.*/%y = moe.add %x, %x : (tensor<?x?x8xbf16>, tensor<?x?x8xbf16>) -> tensor<?x?x8xbf16>/; /^    : (tensor/d" %s | not moe-opt --moe-add-probe 2>&1 | FileCheck %s --check-prefix=WITHOUT
+// WITHOUT: error: 'moe.route' op expected a moe.experts in its layer
+
 moe.parameter backbone @up : tensor<12x8xbf16> from #moe.checkpoint<"m", "up">
 moe.parameter backbone @down : tensor<8x12xbf16> from #moe.checkpoint<"m", "down">
 moe.parameter router @gate : tensor<3x8xbf16> from #moe.init<xavier_normal, seed = 0>

@@ -61,7 +61,7 @@ ProfiledModel polymoe::describe(Model &model) {
   mlir::ModuleOp module = model.module();
   diagnose(*module.getContext(), [&]() -> llvm::LogicalResult {
     auto layers = mlir::moe::findLayers(module, mlir::SymbolTable(module));
-    if (failed(layers))
+    if (failed(layers) || failed(mlir::moe::checkExperts(*layers)))
       return mlir::failure();
     if (layers->empty())
       return module.emitError() << "expected a model with layers";

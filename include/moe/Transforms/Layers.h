@@ -36,6 +36,10 @@ struct Layer {
   int64_t experts() const;
 };
 
+/// Fails if a layer has a route but no experts: then it has none of what the
+/// functions below return.
+LogicalResult checkExperts(ArrayRef<Layer> layers);
+
 /// What the FFN or the mixture of a layer reads, [B,S,D]. The layer has one of
 /// them.
 Value inputOf(const Layer &layer);
