@@ -69,11 +69,7 @@ FailureOr<Mixture> AddLanguage::match(Layer layer) {
       !route.getRoutes().hasOneUse() || mixture.experts.getPreactivation())
     return route.emitOpError() << "expected a moe.router before it and one "
                                   "moe.experts after it";
-  Value weight = mixture.router.getWeight();
-  if (auto concat = weight.getDefiningOp<ConcatRowsOp>())
-    llvm::append_range(mixture.routerParts, concat.getInputs());
-  else
-    mixture.routerParts.push_back(weight);
+  mixture.routerParts = routerParts(layer);
   return mixture;
 }
 
@@ -104,6 +100,7 @@ FailureOr<Attribute> AddLanguage::rowOrigin(Mixture &mixture,
               "copied, but its values are not in a checkpoint";
   if (DenseI64ArrayAttr rows = origin.getRows())
     row = rows[0] + row / rows[1] * rows[2] + row % rows[1];
+  // The parameter has one row, so the stride leads nowhere.
   return Attribute(CheckpointAttr::get(
       &getContext(), origin.getFile(), origin.getKey(),
       DenseI64ArrayAttr::get(&getContext(), {row, 1, row + 1})));
@@ -206,7 +203,9 @@ LogicalResult AddLanguage::run(ModuleOp module) {
            << language << "'";
   if (expert < 0 || expert >= count)
     return module.emitError() << "expected an expert in [0, " << count
-                              << "), but got " << expert.getValue();
+                              << "), but got " << expert.getValue()
+                              << "; moe-run profile perplexity measures which "
+                                 "suits the language";
   SymbolTable symbols(module);
   FailureOr<SmallVector<Layer>> layers = findLayers(module, symbols);
   if (failed(layers))

@@ -111,6 +111,10 @@ FailureOr<llvm::BitVector>
 GroupLanguages::chooseLayers(ModuleOp module, ArrayRef<Layer> all,
                              const DeviationProfile *profile) {
   std::vector<int64_t> indices(layers.begin(), layers.end());
+  if (top > static_cast<int64_t>(all.size()))
+    return module.emitError()
+           << "expected top of at most " << all.size()
+           << ", the layers of this model, but got " << top.getValue();
   if (layers.empty()) {
     std::vector<double> deviations = normalisedDeviations(profile->deviations);
     indices =

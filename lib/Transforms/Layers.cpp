@@ -48,6 +48,17 @@ LogicalResult mlir::moe::checkExperts(ArrayRef<Layer> layers) {
   return success();
 }
 
+SmallVector<Value> mlir::moe::routerParts(const Layer &layer) {
+  auto router = layer.route
+                    ? RouteOp(layer.route).getLogits().getDefiningOp<RouterOp>()
+                    : RouterOp();
+  if (!router)
+    return {};
+  if (auto concat = router.getWeight().getDefiningOp<ConcatRowsOp>())
+    return SmallVector<Value>(concat.getInputs());
+  return {router.getWeight()};
+}
+
 int64_t mlir::moe::widthOf(const Layer &layer) {
   return cast<RankedTensorType>(inputOf(layer).getType()).getDimSize(2);
 }
@@ -122,18 +133,19 @@ LanguageGateOp mlir::moe::languageGateOf(RouteOp route) {
 std::string mlir::moe::digestOfBase(ModuleOp module, ArrayRef<Layer> layers) {
   SymbolTable symbols(module);
   llvm::DenseSet<Operation *> added;
-  for (const Layer &layer : layers)
+  for (const Layer &layer : layers) {
+    SmallVector<Value> weights = routerParts(layer);
     for (int64_t e = 1; e < layer.experts(); ++e)
-      for (Value weight : weightsOfExpert(layer, e))
-        if (auto argument = dyn_cast<BlockArgument>(weight))
-          added.insert(
-              parameterOf(layer.call, argument.getArgNumber(), symbols));
+      llvm::append_range(weights, weightsOfExpert(layer, e));
+    for (Value weight : weights)
+      if (auto argument = dyn_cast<BlockArgument>(weight))
+        added.insert(parameterOf(layer.call, argument.getArgNumber(), symbols));
+  }
   std::string text;
   llvm::raw_string_ostream out(text);
   for (auto parameter : module.getOps<ParameterOp>()) {
     Role role = parameter.getRole();
-    if (role == Role::Router || role == Role::LanguageGate ||
-        added.contains(parameter))
+    if (role == Role::LanguageGate || added.contains(parameter))
       continue;
     out << parameter.getSymName();
     for (int64_t size : cast<RankedTensorType>(parameter.getType()).getShape())
@@ -246,6 +258,7 @@ LogicalResult mlir::moe::routeToOne(RouteOp route) {
   }
   RoutesType routes = route.getRoutes().getType();
   route.getGateMutable().clear();
+  route.getGroupsMutable().clear();
   route.setRenormalize(false);
   route.getRoutes().setType(RoutesType::get(
       route.getContext(), routes.getTokens(), routes.getExperts(), 1));

@@ -77,6 +77,13 @@ def test_an_interrupted_measurement_goes_on(tool, program, corpus, tmp_path):
     # With other options it is another measurement.
     other = subprocess.run([*command, "--seed=1"], capture_output=True, text=True)
     assert other.returncode == 1 and "expected what an interrupted measurement of the same model" in other.stderr
+    # Other values of the same names and shapes are another model.
+    twin = tmp_path / "tiny.mlir"
+    twin.write_text(TINY.read_text().replace("seed = 1", "seed = 2"))
+    other = subprocess.run(
+        [str(twin) if part == str(TINY) else part for part in command], capture_output=True, text=True
+    )
+    assert other.returncode == 1 and "expected what an interrupted measurement of the same model" in other.stderr
     assert {path.name: path.stat().st_mtime_ns for path in parts.iterdir()} == done
     tool("moe-run", *command[1:])
     assert out.read_text() == (tmp_path / "whole.json").read_text()

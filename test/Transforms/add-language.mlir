@@ -1,10 +1,12 @@
 // RUN: moe-opt %s --moe-add-language="language=tr expert=1" | FileCheck %s
 // RUN: moe-opt %s --moe-add-language="language=tr expert=1" | moe-opt | FileCheck %s
-// RUN: moe-opt %s --moe-add-language="language=tr" --moe-add-language="language=cs expert=2" | FileCheck %s --check-prefix=TWO
+// RUN: moe-opt %s --moe-add-language="language=tr expert=0" --moe-add-language="language=cs expert=2" | FileCheck %s --check-prefix=TWO
 // RUN: not moe-opt %s --moe-add-language 2>&1 | FileCheck %s --check-prefix=NONE
 // RUN: not moe-opt %s --moe-add-language="language=el" 2>&1 | FileCheck %s --check-prefix=KNOWN
 // RUN: not moe-opt %s --moe-add-language="language=tr expert=2" 2>&1 | FileCheck %s --check-prefix=RANGE
-// RUN: not moe-opt %s --moe-route-by-group --moe-add-language="language=tr" 2>&1 | FileCheck %s --check-prefix=ROUTED
+// RUN: not moe-opt %s --moe-add-language="language=tr" 2>&1 | FileCheck %s --check-prefix=WHICH
+// WHICH: error: expected an expert in [0, 2), but got -1; moe-run profile perplexity measures which suits the language
+// RUN: not moe-opt %s --moe-route-by-group --moe-add-language="language=tr expert=0" 2>&1 | FileCheck %s --check-prefix=ROUTED
 
 // NONE: error: expected the code of a language that is in no group yet, but got ''
 // KNOWN: error: expected the code of a language that is in no group yet, but got 'el'

@@ -1,5 +1,8 @@
 // RUN: moe-opt %s --moe-route-by-group | FileCheck %s
 // RUN: moe-opt %s --moe-route-by-group | moe-opt | FileCheck %s
+// RUN: moe-opt %s --moe-route-by-group --moe-force-expert="expert=1" | FileCheck %s --check-prefix=FORCED
+// A forced route takes no notice of groups.
+// FORCED: moe.route %{{[^,]*}} {forced_expert = 1 : i64}
 // RUN: moe-opt %s --moe-route-by-group --moe-add-objective="router-cross-entropy=1.28" | FileCheck %s --check-prefix=STEP
 
 // The groups stay with the module.

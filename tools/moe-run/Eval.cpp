@@ -67,7 +67,6 @@ void polymoe::addEvalOptions(CLI::App &app, EvalOptions &options) {
   addMachineOptions(app, options.machine);
   addFrozenWeights(app, options.machine);
   addOtherTokenizer(app, options.machine);
-  addRoutes(app, options.machine)->capture_default_str();
   EvaluateOptions &evaluation = options.evaluation;
   app.add_option("--data", options.data, "corpus folder")->required();
   app.add_option("--split", evaluation.split, "which documents")
@@ -105,6 +104,7 @@ void polymoe::addEvalCommand(CLI::App &app, Command &command) {
       "\n"
       "  moe-run eval run/ --data corpus/ --split=test --json=result.json");
   addEvalOptions(*eval, *options);
+  addRoutes(*eval, options->machine)->capture_default_str();
   eval->add_option("--json", options->json, "file for the figures as JSON");
   eval->callback([options, &command] {
     command = [options] { return runEval(*options); };

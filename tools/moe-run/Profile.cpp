@@ -74,10 +74,8 @@ ProfiledModel polymoe::describe(Model &model) {
   return described;
 }
 
-ProfiledModel polymoe::describe(Inference &inference,
-                                const MachineOptions &machine) {
-  ProfiledModel described = describe(inference.model);
-  ParameterStore &store = *inference.store;
+std::string polymoe::digestOfValues(ParameterStore &store,
+                                    const MachineOptions &machine) {
   std::string text = concat(machine.executor, " ", int(machine.frozenWeights),
                             " ", int(machine.bf16Products), "\n");
   for (const ParameterSpec &spec : store.specs()) {
@@ -87,7 +85,13 @@ ProfiledModel polymoe::describe(Inference &inference,
     text += concat(spec.name, " ", nameOf(spec.dtype), " ",
                    checksumOf(std::span(first, bytes)).digest, "\n");
   }
-  described.values = checksumOf(std::as_bytes(std::span(text))).digest;
+  return checksumOf(std::as_bytes(std::span(text))).digest;
+}
+
+ProfiledModel polymoe::describe(Inference &inference,
+                                const MachineOptions &machine) {
+  ProfiledModel described = describe(inference.model);
+  described.values = digestOfValues(*inference.store, machine);
   return described;
 }
 
@@ -102,6 +106,7 @@ static int runProfile(const ProbedProfile &kind,
   prober.requireBatches(profile.rows, profile.length, kind.what);
   const ProfiledModel model = describe(inference, options.machine);
   Corpus corpus(options.data, inference.model.vocabulary());
+  corpus.setGroups(inference.model.groups());
   if (!options.machine.otherTokenizer)
     checkTokenizer(inference.model, corpus);
   warnOfLength(inference.model, profile.length);

@@ -18,6 +18,11 @@ namespace polymoe {
 /// of its parameters. Throws Error.
 ProfiledModel describe(Model &model);
 
+/// A digest of the values of all parameters in the types in which they run, and
+/// of what runs them.
+std::string digestOfValues(ParameterStore &store,
+                           const MachineOptions &machine);
+
 /// The same with the digest of the values that run, and of what runs them.
 ProfiledModel describe(Inference &inference, const MachineOptions &machine);
 

@@ -149,6 +149,7 @@ void DeviationMeasurement::findFeedForwards() {
 json DeviationMeasurement::settings(const Language &language) const {
   return {{"language", language.code},
           {"base", profiled.base},
+          {"values", profiled.values},
           {"split", options.split},
           {"text", std::to_string(corpus.fingerprint(options.split))},
           {"steps", options.steps},
@@ -345,16 +346,17 @@ void DeviationMeasurement::write() {
 }
 
 int DeviationMeasurement::run() {
+  setTrainable(model.module(), "backbone");
+  module = modelToRun(model.module(), options.machine);
+  store = loadParameters(model, *module, pool, /*training=*/true,
+                         parseOptimizerStates(options.optimizerStates));
+  profiled.values = digestOfValues(*store, options.machine);
   std::vector<int32_t> missing;
   for (int32_t language : languages)
     if (!isDone(language))
       missing.push_back(language);
   if (!missing.empty()) {
     fs::create_directories(parts);
-    setTrainable(model.module(), "backbone");
-    module = modelToRun(model.module(), options.machine);
-    store = loadParameters(model, *module, pool, /*training=*/true,
-                           parseOptimizerStates(options.optimizerStates));
     executor = makeExecutor(options.machine, model, *module, *store, pool);
     executor.trainee->requireBatches(options.rows, options.length,
                                      options.accumulate);

@@ -385,18 +385,30 @@ void Training::chooseBatch(mlir::ModuleOp module) {
                                                 model->vocabulary()
                               : bytes);
   };
+  // A micro-batch has text of one group of languages, a step that of all.
+  const int64_t groups =
+      asked.batches == "group" && !options.isGiven("accumulate") ? numGroups()
+                                                                 : 1;
+  auto hasAllGroups = [&](int64_t rows) { return step / rows % groups == 0; };
+  // The next smaller number of rows that makes the same step, and one with
+  // equally many micro-batches of each group if there is any.
+  auto fewer = [&](int64_t rows) {
+    do
+      --rows;
+    while (rows > 1 &&
+           (step % rows != 0 || (hasAllGroups(1) && !hasAllGroups(rows))));
+    return rows;
+  };
   // What a row takes tells where to begin; the plan of that many rows decides.
   const int64_t two = bytesOf(2), row = std::max<int64_t>(two - bytesOf(1), 1);
   int64_t rows = step, bytes = 0;
-  // A micro-batch has text of one group of languages, a step that of all.
-  if (asked.batches == "group" && !options.isGiven("accumulate"))
-    while (rows > 1 && rows * numGroups() > step)
-      rows /= 2;
+  while (rows > 1 && rows * groups > step)
+    rows = fewer(rows);
   const bool isWhole = rows == step;
   while (rows > 1 && two + (rows - 2) * row > limit)
-    rows /= 2;
+    rows = fewer(rows);
   while ((bytes = bytesOf(rows)) > limit && rows > 1)
-    rows /= 2;
+    rows = fewer(rows);
   if (bytes > limit)
     warn(concat("a step of one row needs ", formatAmount(double(bytes)),
                 "B of memory, but there are ", formatAmount(double(limit)),

@@ -51,6 +51,10 @@ int64_t widthOf(const Layer &layer);
 /// dense layer is its expert 0.
 ValueRange weightsOfExpert(const Layer &layer, int64_t expert);
 
+/// The values that a layer's router is made of, in the order of its rows: its
+/// weight, or what moe.concat_rows joins. Empty without a router.
+SmallVector<Value> routerParts(const Layer &layer);
+
 /// The layers in the order in which tokens pass them.
 FailureOr<SmallVector<Layer>> findLayers(ModuleOp module,
                                          const SymbolTable &symbols);
@@ -73,6 +77,7 @@ LanguageGateOp languageGateOf(RouteOp route);
 /// has: all but routers, language gates and the experts from 1 on. So it stays
 /// the same however often a model is expanded.
 std::string digestOfBase(ModuleOp module, ArrayRef<Layer> layers);
+
 /// How many groups of languages the model has (moe.groups). Fails if it has
 /// none, or if a route has fewer experts: group g goes to expert g.
 FailureOr<int64_t> numGroups(ModuleOp module);

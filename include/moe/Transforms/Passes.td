@@ -128,7 +128,7 @@ def GroupLanguages : Pass<"moe-group-languages", "mlir::ModuleOp"> {
     ```
   }];
   let options = [
-    Option<"profile", "profile", "std::string", """", "file that moe-run profile deviation wrote">,
+    Option<"profile", "profile", "std::string", "\"\"", "file that moe-run profile deviation wrote">,
     ListOption<"groups", "groups", "std::string", "languages of each group, as en+es,el+hu">,
     Option<"numGroups", "num-groups", "int64_t", "0", "groups to make of the profile's languages">,
     ListOption<"layers", "layers", "int64_t", "layers that get experts">,
@@ -169,7 +169,7 @@ def AddLanguage : Pass<"moe-add-language", "mlir::ModuleOp"> {
   }];
   let options = [
     Option<"language", "language", "std::string", "\"\"", "code of the language">,
-    Option<"expert", "expert", "int64_t", "0", "expert to copy">,
+    Option<"expert", "expert", "int64_t", "-1", "expert to copy; has to be given">,
   ];
   let statistics = [
     Statistic<"numLayers", "layers", "layers that got an expert">,
